@@ -1,0 +1,1 @@
+"""pyqmail: the qmail mail transfer agent in Python."""

@@ -1,0 +1,137 @@
+"""Control files: one reader per form (qmail-control(5)), and the knobs that qmail fixed when it was compiled.
+
+"Missing" is exactly ENOENT and gives the default; any other trouble raises ControlUnreadable, because an unreadable
+file taken for a missing one would change policy silently.
+"""
+
+import os
+from collections.abc import Mapping
+
+from pyqmail.build import HOME
+
+
+class ControlUnreadable(Exception):
+    """A control file exists but cannot be read; the text names the file and the reason."""
+
+
+def home_of(environ: Mapping[bytes, bytes]) -> str:
+    """The qmail home: ``$QMAIL_HOME``, else the one this copy was installed for."""
+    home = environ.get(b"QMAIL_HOME")
+    return os.fsdecode(home) if home else HOME
+
+
+def parse_line(data: bytes) -> bytes:
+    """The value of a one-line file: its first line less trailing blanks and tabs."""
+    return data.split(b"\n", 1)[0].rstrip(b" \t\n")
+
+
+def parse_integer(data: bytes) -> int | None:
+    """The decimal digits at the very start of the first line; None when there are none."""
+    line = parse_line(data)
+    digits = line[: len(line) - len(line.lstrip(b"0123456789"))]
+    return int(digits[:18]) if digits else None
+
+
+def parse_lines(data: bytes) -> tuple[bytes, ...]:
+    """The values of a list file: its lines, less empty ones and ``#`` comments; a NUL splits an entry."""
+    lines = [line.rstrip(b" \t\n") for line in data.split(b"\n")]
+    kept = [line for line in lines if line and not line.startswith(b"#")]
+    if b"\0" in data:
+        kept = [part for line in kept for part in line.split(b"\0")]
+    return tuple(kept)
+
+
+def parse_mapping(data: bytes) -> dict[bytes, bytes]:
+    """``key:value`` lines as a dict with ASCII-lower-cased keys; of equal keys the last line wins."""
+    entries = (line.partition(b":") for line in parse_lines(data))
+    return {key.lower(): value for key, colon, value in entries if colon}
+
+
+class Control:
+    """The control directory of one home. Every method raises ControlUnreadable and reads the file anew."""
+
+    def __init__(self, home: str) -> None:
+        self.directory = home + "/control"
+        self._me: bytes | None = None
+        self._me_read = False
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of control file ``name``; None when there is no such file."""
+        try:
+            fd = os.open(f"{self.directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
+        try:
+            data = b""
+            while chunk := os.read(fd, 65536):
+                data += chunk
+            return data
+        except OSError as error:
+            raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def line(self, name: str) -> bytes | None:
+        """The value of a one-line file; an empty file is the empty value, not a missing one."""
+        data = self.read(name)
+        return None if data is None else parse_line(data)
+
+    def me(self) -> bytes | None:
+        """control/me, read once for the life of this object."""
+        if not self._me_read:
+            self._me = self.line("me")
+            self._me_read = True
+        return self._me
+
+    def line_or_me(self, name: str, default: bytes | None = None) -> bytes | None:
+        """The value of ``name``, else of ``me``, else ``default``."""
+        value = self.line(name)
+        if value is None:
+            value = self.me()
+        return default if value is None else value
+
+    def integer(self, name: str, default: int) -> int:
+        """The number in ``name``; ``default`` when the file is missing or starts with no digit."""
+        data = self.read(name)
+        value = None if data is None else parse_integer(data)
+        return default if value is None else value
+
+    def lines(self, name: str) -> tuple[bytes, ...] | None:
+        """The values in list file ``name``; None when there is no such file."""
+        data = self.read(name)
+        return None if data is None else parse_lines(data)
+
+    def mapping(self, name: str) -> dict[bytes, bytes] | None:
+        """The ``key:value`` lines of ``name``; None when there is no such file."""
+        data = self.read(name)
+        return None if data is None else parse_mapping(data)
+
+
+class Knobs:
+    """What conf-* files set when qmail was compiled; here optional one-line control files."""
+
+    __slots__ = ("break_char", "patrn", "spawn", "split")
+
+    def __init__(self, *, split: int, spawn: int, break_char: bytes, patrn: int) -> None:
+        self.split = split  # subdirectories of mess, info, local, remote
+        self.spawn = spawn  # deliveries at once per spawner
+        self.break_char = break_char  # user-extension delimiter
+        self.patrn = patrn  # mode bits that a home or .qmail may not have
+
+
+def read_knobs(home: str) -> Knobs:
+    """The knobs of ``home`` (control/conf-split, -spawn, -break, -patrn). Raises ControlUnreadable."""
+    control = Control(home)
+    patrn = control.line("conf-patrn")
+    try:
+        pattern = int(patrn, 8) if patrn else 0o002
+    except ValueError:
+        pattern = 0o002
+    return Knobs(
+        split=max(1, control.integer("conf-split", 23)),
+        spawn=max(1, control.integer("conf-spawn", 120)),
+        break_char=(control.line("conf-break") or b"-")[:1],
+        patrn=pattern,
+    )

@@ -1,0 +1,63 @@
+"""The bounce message (QSBMF: qmail-send's own format for notices, which list managers parse)."""
+
+import time
+
+from pyqmail.address import quote
+
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+DOUBLE_BOUNCE = b"#@[]"  # the sender of a double bounce: if that fails too, the message is dropped
+
+
+def format_paragraph(address: bytes, report: bytes) -> bytes:
+    """One recipient's paragraph in bounce/N: never a blank line inside, always one at its end."""
+    body = b"<" + address.replace(b"\n", b"_") + b">:\n" + report
+    if not body.endswith(b"\n"):
+        body += b"\n"
+    paragraph = bytearray(body + b"\n")
+    for position in range(1, len(paragraph) - 1):
+        if paragraph[position] == 10 and paragraph[position - 1] == 10:
+            paragraph[position] = ord("/")
+    return bytes(paragraph)
+
+
+def bounce_envelope(sender: bytes, double_bounce_to: bytes) -> tuple[bytes, bytes] | None:
+    """Sender and recipient of the bounce of a message from ``sender``; None for one that is dropped."""
+    if sender == DOUBLE_BOUNCE:
+        return None
+    if not sender:
+        return DOUBLE_BOUNCE, double_bounce_to
+    if sender.endswith(b"-@[]"):
+        sender = sender[:-4]
+    return b"", sender
+
+
+def format_date(now: int) -> bytes:
+    """``now`` as in a Received line: UTC, day unpadded, no weekday."""
+    moment = time.gmtime(now)
+    month = _MONTHS[moment.tm_mon - 1]
+    clock = b"%02d:%02d:%02d" % (moment.tm_hour, moment.tm_min, moment.tm_sec)
+    return b"%d %b %d %b -0000" % (moment.tm_mday, month, moment.tm_year, clock)
+
+
+_SINGLE = (
+    b"I could not deliver your message to the addresses below, and I will not\n"
+    b"try again: these failures are permanent.\n\n"
+)
+_DOUBLE = b"I tried to return a message to its sender, but that notice bounced as well.\n\n"
+
+
+def format_head(now: int, bounce_from: bytes, bounce_host: bytes, recipient: bytes, *, double: bool) -> bytes:
+    """Everything before the recipients' paragraphs. ``bounce_from`` is the mailbox, with its host."""
+    return b"Date: %b\nFrom: %b\nTo: %b\nSubject: failure notice\n\nHi. This is the qmail-send program at %b.\n%b" % (
+        format_date(now),
+        quote(bounce_from),
+        quote(recipient),
+        bounce_host,
+        _DOUBLE if double else _SINGLE,
+    )
+
+
+def format_break(sender: bytes, *, double: bool) -> bytes:
+    """What stands between the paragraphs and the original message: the break and its Return-Path."""
+    what = b"the original bounce." if double else b"a copy of the message."
+    return b"--- Below this line is %b\n\nReturn-Path: <%b>\n" % (what, quote(sender))

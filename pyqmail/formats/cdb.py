@@ -1,0 +1,82 @@
+"""Constant databases, read and written through cdblib (the distribution pure-cdb); users(5), cdb(5).
+
+The reader reads by pread rather than through a map: a file cut short under a map kills the process that looks, and here
+that is qmail-lspawn. A damaged file raises CdbCorrupt and never makes a look-up run for ever.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+
+import cdblib
+
+from pyqmail.system import files
+
+HEADER = 2048  # 256 pairs of table position and slot count
+
+
+class CdbCorrupt(Exception):
+    """The file is not a whole constant database."""
+
+
+class _BoundedFile:
+    """The bytes behind a descriptor as cdblib slices them; every slice lies inside the file, or CdbCorrupt."""
+
+    def __init__(self, fd: int) -> None:
+        self.size = os.fstat(fd).st_size
+        self.fd = fd
+        self.allowance = 256  # slices that may still be taken: cdblib's own loop has no end in a full table
+        self.header = os.pread(fd, HEADER, 0)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        self.allowance -= 1
+        start, stop = part.start, part.stop
+        if self.allowance < 0 or not 0 <= start <= stop <= self.size:
+            raise CdbCorrupt
+        if stop <= len(self.header):
+            return self.header[start:stop]
+        data = os.pread(self.fd, stop - start, start)
+        if len(data) != stop - start:
+            raise CdbCorrupt
+        return data
+
+
+class Cdb:
+    """One open database. ``fd`` stays the caller's; raises CdbCorrupt and OSError."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = _BoundedFile(fd)
+        if len(self._file.header) < HEADER:
+            raise CdbCorrupt
+        self._reader = cdblib.Reader(data=self._file)
+        if any(position + 8 * slots > self._file.size for position, slots in self._reader.index):
+            raise CdbCorrupt
+
+    def get(self, key: bytes) -> bytes | None:
+        """The data of the first record with ``key``; None when there is none."""
+        _, hashed = self._reader.hash_key(key)
+        self._file.allowance = 4 * self._reader.index[hashed & 255][1] + 4  # a slot and at most one record for each
+        try:
+            value: bytes | None = self._reader.get(key)
+        except struct.error as error:
+            raise CdbCorrupt from error
+        return value
+
+
+def write_cdb(path: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+    """Write ``records`` in order to the file ``path``, mode 0644 less the umask, and sync it. Raises OSError."""
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o644)) as target:
+        with cdblib.Writer(target) as writer:
+            for key, data in records:
+                writer.put(key, data)
+        target.flush()
+        files.sync(target.fileno())
+
+
+def replace_cdb(temporary: str, path: str) -> None:
+    """Put the finished file ``temporary`` in the place of ``path``, durably: readers see the old one or the new."""
+    files.rename(temporary, path)
+    files.sync_directory(os.path.dirname(path))

@@ -1,0 +1,72 @@
+"""What a delivery's exit status and output become on the wire to qmail-send (qmail-lspawn(8), qmail-rspawn(8)).
+
+A report is a letter (K success, Z deferral, D failure) and a text without NUL. A status is an exit code, or None for a
+child that was killed.
+"""
+
+from pyqmail.exits import SpawnExit
+
+LOCAL_LIMIT = 3000  # bytes of a local report
+LOCAL_KEPT = 2966  # what stays of a longer one
+READ_SIZE = 128  # the limit is looked at after each read of this size
+TOO_LONG = b"\n[report too long, it was cut]\n"  # makes 2997 with what stays
+
+_LOCAL_NOTES = {
+    SpawnExit.USAGE: b"Trouble inside qmail-lspawn.\n",
+    SpawnExit.ROOT: b"Not allowed to deliver as root.\n",
+    SpawnExit.NO_HOME: b"The home directory cannot be reached at the moment.\n",
+    SpawnExit.NO_ALIAS: b"There is no alias account.\n",
+    SpawnExit.CDB: b"Trouble reading users/cdb.\n",
+    SpawnExit.SYSTEM: b"Trouble with system resources in qmail-lspawn.\n",
+    SpawnExit.NO_MEMORY: b"Out of memory in qmail-lspawn.\n",
+    SpawnExit.EXEC_TEMPORARY: b"Unable to run qmail-local.\n",
+    SpawnExit.EXEC_GETPW: b"Unable to run qmail-getpw.\n",
+}
+_LOCAL_SOFT = (111, 71, 74, 75)  # qmail-local's temporary, and EX_OSERR, EX_IOERR, EX_TEMPFAIL of other mailers
+_RANK = {b"D": -1, b"Z": 0, b"K": 1}
+
+
+def append_local(stored: bytearray, data: bytes) -> None:
+    """Add ``data`` to the output of a local delivery, cut where the whole grows longer than a report may be."""
+    for start in range(0, len(data), READ_SIZE):
+        stored += data[start : start + READ_SIZE]
+        if len(stored) > LOCAL_LIMIT:
+            stored[LOCAL_KEPT:] = TOO_LONG
+
+
+def append_remote(stored: bytearray, data: bytes) -> None:
+    """Add ``data`` to the output of a remote delivery; qmail-send does the cutting."""
+    stored += data
+
+
+def local_report(status: int | None, output: bytes) -> bytes:
+    """The report on a qmail-local that ended with ``status`` (qmail-lspawn(8))."""
+    text = output.partition(b"\0")[0]
+    if status is None:
+        return b"Zqmail-local crashed.\n"
+    if status in _LOCAL_NOTES:
+        return b"Z" + _LOCAL_NOTES[status]
+    if status == SpawnExit.EXEC_PERMANENT:
+        return b"DUnable to run qmail-local.\n"
+    if status == 0:
+        return b"K" + text
+    return (b"Z" if status in _LOCAL_SOFT else b"D") + text
+
+
+def remote_report(status: int | None, output: bytes) -> bytes:
+    """The report on a qmail-remote that ended with ``status`` (qmail-rspawn(8))."""
+    if status is None:
+        return b"Zqmail-remote crashed.\n"
+    if status == 111:
+        return b"ZUnable to run qmail-remote.\n"
+    if status != 0:
+        return b"DUnable to run qmail-remote.\n"
+    if not output:
+        return b"Zqmail-remote said nothing.\n"
+    records = output.split(b"\0")[:-1]
+    message = next((record[:1] for record in records if record[:1] in _RANK), b"D")
+    letter = {b"s": b"Z", b"h": b"D"}.get(output[:1], message)
+    text = records[0][1:] if records else b""
+    if len(records) > 1 and records[1][:1] in _RANK and _RANK[message] <= _RANK[letter]:
+        text += records[1][1:]
+    return letter + text

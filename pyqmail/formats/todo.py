@@ -1,0 +1,61 @@
+"""Records of the queue's own files: todo/N (u, p, F, T) and local/N, remote/N (T, D) (INTERNALS; queue layout)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+class UnknownRecord(Exception):
+    """A todo file holds a record that is none of u, p, F, T, or ends inside one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """A new message's envelope and who queued it."""
+
+    sender: bytes
+    recipients: tuple[bytes, ...]
+    uid: int
+    pid: int
+
+
+def _number(text: bytes) -> int:
+    digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
+    return int(digits[:18] or b"0")
+
+
+def parse_todo(data: bytes) -> Todo:
+    """The envelope in todo file ``data``, records in any order. Raises UnknownRecord."""
+    sender, uid, pid = b"", 0, 0
+    recipients: list[bytes] = []
+    records = data.split(b"\0")
+    if records.pop():
+        raise UnknownRecord("the last record does not end")
+    for record in records:
+        match record[:1]:
+            case b"T":
+                recipients.append(record[1:])
+            case b"F":
+                sender = record[1:]
+            case b"u":
+                uid = _number(record[1:])
+            case b"p":
+                pid = _number(record[1:])
+            case _:
+                raise UnknownRecord(repr(record[:1]))
+    return Todo(sender, tuple(recipients), uid, pid)
+
+
+class RecipientParser:
+    """Records of a recipient file, in any chunks: (offset of the mark, mark, address)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._offset = 0
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        """The records that ``data`` completes."""
+        parts = (self._rest + data).split(b"\0")
+        self._rest = parts.pop()
+        for part in parts:
+            yield self._offset, part[:1], part[1:]
+            self._offset += len(part) + 1

@@ -1,0 +1,110 @@
+"""Turns a program module into a process; the only reader of sys.argv and os.environb.
+
+A launcher in bin/ names a module and a crash code. Whatever escapes from the module, its import included, becomes that
+code: a traceback's own exit status 1 would be read as a permanent failure by both spawners.
+"""
+
+import os
+import sys
+
+COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")  # what PEP 538 writes into LC_CTYPE
+
+
+def caller_environment() -> dict[bytes, bytes]:
+    """The environment as the caller passed it: without the LC_CTYPE that Python adds to a bare one (PEP 538)."""
+    environ = dict(os.environb)
+    if environ.get(b"LC_CTYPE") in COERCED:
+        try:
+            fd = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            del environ[b"LC_CTYPE"]
+            return environ
+        try:
+            data = b""
+            while chunk := os.read(fd, 65536):
+                data += chunk
+        finally:
+            os.close(fd)
+        for entry in data.split(b"\0"):
+            if entry.startswith(b"LC_CTYPE="):
+                environ[b"LC_CTYPE"] = entry[9:]
+                break
+        else:
+            del environ[b"LC_CTYPE"]
+    return environ
+
+
+def run(module: str, crash_exit: int = 111) -> None:
+    """Import ``module``, run its ``main(argv, environ)`` and end the process with the code; never returns.
+
+    The import is inside because a half-finished upgrade is an escape too.
+    """
+    code = crash_exit
+    try:
+        program = __import__(module, fromlist=["main"])
+        code = int(program.main([os.fsencode(arg) for arg in sys.argv], caller_environment()))
+    except BaseException:  # noqa: BLE001 - nothing may escape: exit status 1 would bounce mail
+        try:
+            import traceback
+
+            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+        except BaseException:  # noqa: BLE001 - fd 2 may be closed, and memory short
+            pass
+    os._exit(code & 255)
+
+
+def launcher_text(module: str, crash_exit: int, python: str, package_path: str | None) -> str:
+    """The whole text of the launcher of ``module``.
+
+    ``package_path`` None means a checkout: the package lies beside bin/, and what it depends on in .deps/ beside it.
+    """
+    if package_path is None:
+        path = "os.path.dirname(os.path.dirname(os.path.abspath(__file__)))"
+        lines = f"    sys.path[:0] = [{path}, {path} + '/.deps']\n"
+    else:
+        lines = f"    sys.path.insert(0, {package_path!r})\n"
+    return (
+        f"#!{python} -ISXutf8\n"
+        "import os, sys\n"
+        "try:\n"
+        f"{lines}"
+        "    from pyqmail.launch import run\n"
+        f'    run("{module}", {crash_exit})\n'
+        "finally:\n"
+        f"    os._exit({crash_exit})\n"
+    )
+
+
+def identify(path: str) -> str | None:
+    """The module that the launcher at ``path`` runs, if it is one of this very copy of the package; else None.
+
+    A warm parent serves a program itself only when this says so: a wrapper in its place, another implementation or
+    another version is executed instead.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 4096).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    lines = text.split("\n")
+    if len(lines) != 9 or not lines[0].endswith(" -ISXutf8"):
+        return None
+    call = lines[5].strip()
+    if not call.startswith('run("pyqmail.programs.') or not call.endswith(")"):
+        return None
+    module, _, crash = call[5:-1].partition('", ')
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not crash.isdigit():
+        return None
+    python = lines[0][2 : -len(" -ISXutf8")]
+    checkout = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    if text == launcher_text(module, int(crash), python, package):
+        return module
+    if checkout == package and text == launcher_text(module, int(crash), python, None):
+        return module
+    return None

@@ -1,0 +1,129 @@
+"""Delivery to a Maildir: the file, then its name in new/, then the directory, each on disk before the next.
+
+    step                              what a reader or a power cut sees before it
+    write and fsync without a name    nothing
+    linkat into new/                  a file without a name, gone with its descriptor
+    fsync new/                        the whole message, or none after a power cut: the sender still has it
+
+Where unnamed files are not to be had, the file is written under its classic name in tmp/, which is removed after the
+link. Names: SECONDS.MmicrosecondsPpidQcount.HOST, since one warm process delivers many messages a second.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+
+from pyqmail.failure import TemporaryFailure
+from pyqmail.mailbox.deadline import DeadlinePassed, deadline
+from pyqmail.system import files
+from pyqmail.system.errors import reason, temporary
+
+TRIES = 20  # names to take before giving up; each differs in its time and count
+TIMEOUT_S = 86400  # the original's alarm
+HOST_MAX = 64  # the original's gethostname buffer
+
+
+def unique_name(count: int) -> bytes:
+    """A file name that no other delivery takes: ``count`` tells apart those of one moment."""
+    now = time.time_ns() // 1000
+    host = os.fsencode(os.uname().nodename)[:HOST_MAX].replace(b"/", b"\\057").replace(b":", b"\\072")
+    return b"%d.M%dP%dQ%d.%s" % (now // 1000000, now % 1000000, os.getpid(), count, host)
+
+
+def deliver(directory: bytes, pieces: Iterable[bytes], *, serial: int = 0) -> None:
+    """Put the message in ``pieces`` into ``directory`` (which ends with ``/``); durable when this returns.
+
+    ``serial`` tells apart the deliveries of one process. Raises TemporaryFailure; nothing has appeared in new/ then,
+    unless only the sync of new/ itself failed.
+    """
+    try:
+        with deadline(TIMEOUT_S):
+            try:
+                fd = files.open_unnamed(directory + b"tmp", 0o600)
+            except OSError as error:
+                _check_directory(directory)
+                if error.errno not in files.UNNAMED_UNSUPPORTED:
+                    raise
+                _deliver_named(directory, b"".join(pieces), serial * TRIES)
+            else:
+                _deliver_unnamed(fd, directory, pieces, serial * TRIES)
+            _sync_new(directory)
+    except DeadlinePassed:
+        raise TemporaryFailure(b"Delivery to " + directory + b" timed out. (#4.3.0)") from None
+    except OSError as error:
+        raise TemporaryFailure(b"Unable to write " + directory + b": " + reason(error) + b". (#4.3.0)") from error
+
+
+def _check_directory(directory: bytes) -> None:
+    """Tell a Maildir that is not there, or closed to us, from one that is in trouble now."""
+    try:
+        os.stat(directory + b".")
+    except OSError as error:
+        if temporary(error):
+            raise
+        raise TemporaryFailure(
+            b"Unable to enter maildir " + directory + b": " + reason(error) + b". (#4.2.1)"
+        ) from error
+
+
+def _deliver_unnamed(fd: int, directory: bytes, pieces: Iterable[bytes], count: int) -> None:
+    try:
+        for piece in pieces:
+            files.write_all(fd, piece)
+        files.sync(fd)
+        for attempt in range(TRIES):
+            try:
+                files.link_unnamed(fd, directory + b"new/" + unique_name(count + attempt))
+                return
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno not in files.UNNAMED_UNSUPPORTED:
+                    raise
+                break  # linkat has no /proc to go through: the classic way, from the bytes we hold
+        else:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        _deliver_named(directory, _contents(fd), count)
+    finally:
+        os.close(fd)
+
+
+def _contents(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    data = b""
+    while len(data) < size and (chunk := os.pread(fd, size - len(data), len(data))):
+        data += chunk
+    return data
+
+
+def _deliver_named(directory: bytes, data: bytes, count: int) -> None:
+    """The classic way: exclusive create in tmp/, sync, link into new/, unlink from tmp/."""
+    fd, name = _create_in_tmp(directory, count)
+    try:
+        try:
+            files.write_all(fd, data)
+            files.sync(fd)
+        finally:
+            os.close(fd)
+        files.link(directory + b"tmp/" + name, directory + b"new/" + name)
+    finally:
+        files.unlink_if_present(directory + b"tmp/" + name)
+
+
+def _create_in_tmp(directory: bytes, count: int) -> tuple[int, bytes]:
+    for attempt in range(TRIES):
+        name = unique_name(count + attempt)
+        try:
+            return files.create_exclusive(directory + b"tmp/" + name, 0o600), name
+        except FileExistsError:
+            continue
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def _sync_new(directory: bytes) -> None:
+    """Sync the names in new/. A directory that we may write but not read cannot be synced: that is its owner's wish."""
+    try:
+        files.sync_directory(directory + b"new")
+    except PermissionError:
+        return

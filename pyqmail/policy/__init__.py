@@ -1,0 +1,1 @@
+"""Who may send, who receives, and where it goes."""

@@ -1,0 +1,141 @@
+"""Which account a local part belongs to: users/cdb, users/assign, the catch-all (users(5), qmail-lspawn(8))."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign
+from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.policy.accounts import Accounts
+from pyqmail.system.files import open_read
+
+
+class UsersTrouble(Exception):
+    """The users database is there but cannot be used: nobody's mail may go to the catch-all meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who takes the mail of one local part, and which .qmail file: homedir/.qmail dash ext."""
+
+    user: bytes
+    uid: int
+    gid: int
+    homedir: bytes
+    dash: bytes
+    ext: bytes
+
+
+def _number(digits: bytes) -> int:
+    """Leading decimal digits; 0 when there are none, which is refused as root."""
+    length = len(digits) - len(digits.lstrip(b"0123456789"))
+    return int(digits[: min(length, 18)] or b"0")
+
+
+def parse_assignment(record: bytes) -> Assignment | None:
+    """The six fields of ``record``, each ended by NUL; None when there are fewer."""
+    fields = record.split(b"\0")
+    if len(fields) < 7:
+        return None
+    return Assignment(fields[0], _number(fields[1]), _number(fields[2]), fields[3], fields[4], fields[5])
+
+
+def find_record(get: Callable[[bytes], bytes | None], local: bytes) -> bytes | None:
+    """The record for ``local`` in a database of users/assign records: exact first, then the longest wildcard.
+
+    The unmatched rest keeps its case. Raises UsersTrouble when the set of wildcard ends is missing.
+    """
+    lower = local.lower()
+    ends = get(SPECIAL)
+    if ends is None:
+        raise UsersTrouble
+    exact = get(b"!" + lower + b"\0")
+    if exact is not None:
+        return exact + b"\0"
+    for length in range(len(lower), -1, -1):
+        if length and lower[length - 1 : length] not in ends:
+            continue
+        found = get(b"!" + lower[:length])
+        if found is not None:
+            return found + local[length:] + b"\0"
+    return None
+
+
+def catch_all(user: bytes, uid: int, gid: int, homedir: bytes, local: bytes) -> bytes:
+    """The record of an account that takes what nobody else does (qmail-getpw(8))."""
+    return b"%s\0%d\0%d\0%s\0-\0%s\0" % (user, uid, gid, homedir, local)
+
+
+def tree_catch_all(home: str, accounts: Accounts, local: bytes) -> bytes:
+    """The record of what is nobody's in a single-user tree: it is delivered below the tree's own home/."""
+    user = b"alias" if accounts.alias_name.isdigit() else accounts.alias_name
+    return catch_all(user, accounts.uid_alias, accounts.gid_qmail, os.fsencode(f"{home}/home"), local)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class UsersDatabase:
+    """users/cdb of one home, looked at anew for every look-up so that qmail-newu needs no signal."""
+
+    def __init__(self, home: str, accounts: Accounts) -> None:
+        self.home = home
+        self.accounts = accounts
+        self._cdb: Cdb | None = None  # open on _fd; good while the file still has _stamp
+        self._fd = -1
+        self._stamp: tuple[int, ...] = ()
+
+    def find(self, local: bytes) -> bytes | None:
+        """The record for ``local``; None when qmail-getpw has to be asked. Raises UsersTrouble.
+
+        A single-user tree reads users/assign where there is no cdb and never consults passwd, which would find the
+        real home of that user: what is not assigned belongs below the tree's own home/.
+        """
+        try:
+            record = self._find_in_cdb(local)
+            if record is None and self.accounts.single_user:
+                record = self._find_in_tree(local)
+        except (CdbCorrupt, AssignFormat, OSError) as error:
+            raise UsersTrouble from error
+        return record
+
+    def _find_in_cdb(self, local: bytes) -> bytes | None:
+        try:
+            stamp = _stamp(os.stat(f"{self.home}/users/cdb"))
+            if self._cdb is None or stamp != self._stamp:
+                self._open()
+        except FileNotFoundError:
+            self._close()
+            return None
+        assert self._cdb is not None
+        return find_record(self._cdb.get, local)
+
+    def _open(self) -> None:
+        self._close()
+        self._fd = open_read(f"{self.home}/users/cdb")
+        self._stamp = _stamp(os.fstat(self._fd))
+        self._cdb = Cdb(self._fd)
+
+    def _close(self) -> None:
+        self._cdb = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _find_in_tree(self, local: bytes) -> bytes:
+        if not os.path.exists(f"{self.home}/users/cdb"):
+            records: dict[bytes, bytes] = {}
+            for key, data in self._assign():
+                records.setdefault(key, data)  # of equal addresses the first line wins
+            found = find_record(records.get, local)
+            if found is not None:
+                return found
+        return tree_catch_all(self.home, self.accounts, local)
+
+    def _assign(self) -> list[tuple[bytes, bytes]]:
+        try:
+            with open(f"{self.home}/users/assign", "rb") as source:
+                return list(parse_assign(source.read()))
+        except FileNotFoundError:
+            return [(SPECIAL, b"")]

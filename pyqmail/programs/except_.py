@@ -1,0 +1,17 @@
+"""except: turn the answer of a .qmail program round (except(1))."""
+
+from pyqmail.spool.resend import complain
+from pyqmail.system.command import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
+    """Bounce (100) if the program in ``argv[1:]`` exits 0, defer (111) if it does, else succeed."""
+    if len(argv) < 2:
+        complain(b"except: usage: except program [ arg ... ]")
+        return 100
+    code = run(argv[1:], environ)
+    return {0: 100, 111: 111}.get(code, 0)

@@ -1,0 +1,72 @@
+"""qmail-clean: removes queue files for qmail-send, which may not (qmail-clean(8))."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+
+from pyqmail.control import home_of
+from pyqmail.protocol import clean
+from pyqmail.spool.layout import Layout, read_layout
+from pyqmail.system import files
+
+STALE_SECONDS = 129600  # 36 h; a live qmail-queue ends itself after 24
+SWEEP_EVERY = 31  # requests from one look at pid/ to the next
+
+
+def sweep_pid(layout: Layout, now: float) -> None:
+    """Remove each file in pid/ whose atime is at least 36 hours old: its qmail-queue is long gone."""
+    try:
+        names = os.listdir(layout.pid)
+    except OSError:
+        return
+    for name in names:
+        path = f"{layout.pid}/{name}"
+        try:
+            if now >= os.stat(path).st_atime + STALE_SECONDS:
+                files.unlink(path)
+        except OSError:
+            continue
+
+
+def serve(layout: Layout, request: bytes) -> bytes:
+    """Do what ``request`` (without its NUL) asks; the answer byte."""
+    parsed = clean.parse_request(request)
+    if parsed is None:
+        return clean.MALFORMED
+    word, number = parsed
+    second = layout.mess(number) if word == clean.FOOP else layout.todo(number)
+    try:
+        files.unlink_if_present(layout.intd(number))
+        files.unlink_if_present(second)
+    except OSError:
+        return clean.FAILED
+    return clean.DONE
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Requests on fd 0, answers on fd 1. Exits 0 at the end of input, 100 if it cannot answer, 111 without a queue."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        layout = read_layout(home_of(environ))
+        os.chdir(layout.queue)
+    except OSError:
+        return 111
+    reader = clean.RequestReader()
+    countdown = 0
+    while True:
+        try:
+            data = os.read(0, 4096)
+        except OSError:
+            return 0
+        if not data:
+            return 0
+        for request in reader.feed(data):
+            if countdown == 0:
+                sweep_pid(layout, time.time())
+                countdown = SWEEP_EVERY
+            countdown -= 1
+            try:
+                files.write_all(1, serve(layout, request))
+            except OSError:
+                return 100

@@ -1,0 +1,157 @@
+"""qmail-lspawn: delivers locally, each recipient as the account that users(5) or passwd says (qmail-lspawn(8)).
+
+``qmail-lspawn defaultdelivery``, as root: commands on descriptor 0, reports on 1. Two differences from the original:
+qmail-local and qmail-getpw run in warm workers, one kind per uid and gid, while bin/ holds our own; and a program that
+cannot be executed defers the message, whatever the reason, because a local fault never bounces mail.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from pyqmail.control import ControlUnreadable, home_of, read_knobs
+from pyqmail.exits import SpawnExit
+from pyqmail.formats.report import append_local, local_report
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
+from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
+from pyqmail.protocol.spawn import Command
+from pyqmail.system.loop import Loop
+from pyqmail.system.process import plug_standard_descriptors
+from pyqmail.warm.cold import NULL
+from pyqmail.warm.runner import Runner
+from pyqmail.warm.spawner import Collector, Done, Spawner, prepare_signals
+
+LOOKUPS_MAX = 8  # qmail-getpw at once; they are short
+
+
+class LocalChannel:
+    """Local deliveries: find the account, then run bin/qmail-local as that account."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        home: str,
+        accounts: Accounts,
+        default_delivery: bytes,
+        environ: Mapping[bytes, bytes],
+        limit: int,
+    ) -> None:
+        self._loop = loop
+        self._accounts = accounts
+        self._default_delivery = default_delivery
+        self._users = UsersDatabase(home, accounts)
+        self._local = Runner(
+            loop,
+            lambda: home + "/bin/qmail-local",
+            "pyqmail.programs.qmail_local",
+            environ,
+            directory=home,
+            limit=limit,
+            setup_exit=SpawnExit.USAGE,
+            exec_exit=SpawnExit.EXEC_TEMPORARY,
+        )
+        self._getpw = Runner(
+            loop,
+            lambda: home + "/bin/qmail-getpw",
+            "pyqmail.programs.qmail_getpw",
+            environ,
+            directory=home,
+            limit=min(limit, LOOKUPS_MAX),
+            setup_exit=SpawnExit.USAGE,
+            exec_exit=SpawnExit.EXEC_GETPW,
+        )
+
+    def start(self, command: Command, message: int, output: int, done: Done) -> None:
+        """Begin with the account of the recipient's local part, everything before the last @."""
+        local = command.recipient.rpartition(b"@")[0]
+        if not local:
+            _finish(message, output, done, 0)  # the trash address
+            return
+        try:
+            record = self._users.find(local)
+        except UsersTrouble:
+            _finish(message, output, done, SpawnExit.CDB)
+            return
+        if record is not None:
+            self._run(command, record, message, output, done)
+            return
+        looked_up = partial(self._looked_up, command, message, output, done)
+        collector = Collector(self._loop, append_whole, looked_up)
+        identity = (self._accounts.uid_passwd, self._accounts.gid_nofiles)
+        argv = (b"bin/qmail-getpw", local)
+        try:
+            self._getpw.run(argv, identity, NULL, collector.output, collector.ended, errors=False)
+        except OSError:
+            collector.cancel()
+            raise
+
+    def append(self, stored: bytearray, data: bytes) -> None:
+        """Keep output up to the limit of local reports."""
+        append_local(stored, data)
+
+    def report(self, status: int | None, output: bytes) -> bytes:
+        """Letter and text from qmail-local's status, or from that of the steps before it."""
+        return local_report(status, output)
+
+    def close(self) -> None:
+        """Let the workers end."""
+        self._local.close()
+        self._getpw.close()
+
+    def _looked_up(
+        self, command: Command, message: int, output: int, done: Done, status: int | None, record: bytes
+    ) -> None:
+        if status != 0:
+            _finish(message, output, done, SpawnExit.SYSTEM if status is None else status)
+            return
+        try:
+            self._run(command, record, message, output, done)
+        except OSError:
+            _finish(message, output, done, SpawnExit.SYSTEM)
+
+    def _run(self, command: Command, record: bytes, message: int, output: int, done: Done) -> None:
+        assignment = parse_assignment(record)
+        if assignment is None:
+            _finish(message, output, done, SpawnExit.USAGE)
+            return
+        single_user = self._accounts.single_user
+        if (os.getuid() if single_user else assignment.uid) == 0:
+            _finish(message, output, done, SpawnExit.ROOT)
+            return
+        local, _, domain = command.recipient.rpartition(b"@")
+        who = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext)
+        argv = (b"bin/qmail-local", b"--", *who, domain, command.sender, self._default_delivery)
+        identity = None if single_user else (assignment.uid, assignment.gid)
+        self._local.run(argv, identity, message, output, done)
+
+
+def append_whole(stored: bytearray, data: bytes) -> None:
+    """Keep all of a look-up's output."""
+    stored += data
+
+
+def _finish(message: int, output: int, done: Done, status: int) -> None:
+    """End a delivery without a program."""
+    os.close(message)
+    os.close(output)
+    done(status)
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Serve until descriptor 0 ends; 100 without a default delivery, 111 when it cannot start."""
+    if len(argv) < 2:
+        return 100
+    plug_standard_descriptors()
+    home = home_of(environ)
+    try:
+        os.chdir(home)
+        os.chdir("queue/mess")
+        accounts = read_accounts(home)
+        limit = read_knobs(home).spawn
+    except (OSError, AccountMissing, ControlUnreadable):
+        return 111
+    prepare_signals()
+    loop = Loop()
+    channel = LocalChannel(loop, home, accounts, argv[1], environ, limit)
+    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue).run()
+    return 0

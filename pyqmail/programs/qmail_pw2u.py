@@ -1,0 +1,237 @@
+"""qmail-pw2u: makes users/assign from a password file on descriptor 0 (qmail-pw2u(8)).
+
+Only a run that exits 0 has written a whole file; the final dot comes last, so qmail-newu refuses anything less.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pyqmail.control import ControlUnreadable, home_of, parse_lines, read_knobs
+from pyqmail.policy.accounts import ROLES
+from pyqmail.system.files import open_read, write_all
+
+PREFIX = b"qmail-pw2u: fatal: "
+HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED = b"o", b"h", b"H"
+
+
+class _Fatal(Exception):
+    """Why the file cannot be made, for people."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class _Usage(Exception):
+    """An option that does not exist."""
+
+
+@dataclass(slots=True)
+class Options:
+    """The command line."""
+
+    homes: bytes = HOMES_OPTIONAL
+    upper: bool = False
+    separator: bytes = b"-"  # empty: no wildcards
+    dash: bytes = b"-"
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The files below users/; None where there is none."""
+
+    include: frozenset[bytes] | None = None
+    exclude: frozenset[bytes] | None = None
+    mailnames: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+    subusers: tuple[tuple[bytes, bytes, bytes], ...] = ()
+    append: bytes = b""
+
+
+def parse_options(args: Sequence[bytes], break_char: bytes) -> Options:
+    """The options in ``args``, a later one overriding an earlier one. Raises _Usage."""
+    options = Options(separator=break_char)
+    rest = list(args)
+    while rest and rest[0].startswith(b"-") and len(rest[0]) > 1:
+        word = rest.pop(0)[1:]
+        if word == b"-":
+            break
+        while word:
+            letter, word = word[:1], word[1:]
+            if letter in (HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED):
+                options.homes = letter
+            elif letter in (b"u", b"U"):
+                options.upper = letter == b"u"
+            elif letter == b"C":
+                options.separator = b""
+            elif letter == b"/":
+                options.dash = b"-/"
+            elif letter == b"c" and (word or rest):
+                options.separator = (word or rest.pop(0))[:1]
+                word = b""
+            else:
+                raise _Usage
+    return options
+
+
+def _mailnames(data: bytes) -> dict[bytes, tuple[bytes, ...]]:
+    names = {}
+    for line in parse_lines(data):
+        user, *listed = line.split(b":")
+        names[user.lower()] = tuple(name for name in listed if name)
+    return names
+
+
+def _subusers(data: bytes) -> tuple[tuple[bytes, bytes, bytes], ...]:
+    lines = (line.split(b":", 3) for line in data.split(b"\n"))
+    return tuple((parts[0], parts[1], parts[2]) for parts in lines if len(parts) == 4)
+
+
+def _users(data: bytes | None) -> frozenset[bytes] | None:
+    return None if data is None else frozenset(name.lower() for name in parse_lines(data))
+
+
+def _read(fd: int) -> bytes:
+    data = b""
+    while chunk := os.read(fd, 65536):
+        data += chunk
+    return data
+
+
+def _read_users_file(name: str) -> bytes | None:
+    try:
+        fd = open_read(f"users/{name}")
+        try:
+            return _read(fd)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise _Fatal(b"unable to read controls") from None
+
+
+def read_lists() -> Lists:
+    """The files below users/ of the current directory. Raises _Fatal when one is there and cannot be read."""
+    return Lists(
+        include=_users(_read_users_file("include")),
+        exclude=_users(_read_users_file("exclude")),
+        mailnames=_mailnames(_read_users_file("mailnames") or b""),
+        subusers=_subusers(_read_users_file("subusers") or b""),
+        append=_read_users_file("append") or b"",
+    )
+
+
+def _uid(digits: bytes) -> int:
+    length = len(digits) - len(digits.lstrip(b"0123456789"))
+    return int(digits[: min(length, 18)] or b"0")
+
+
+def _home_counts(homedir: bytes, uid: int, homes: bytes) -> bool:
+    """Whether the home lets its account take mail. Raises _Fatal."""
+    if homes == HOMES_IGNORED:
+        return True
+    try:
+        return os.stat(homedir)[stat.ST_UID] == uid
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and homes == HOMES_OPTIONAL:
+            return False
+        raise _Fatal(b"unable to stat " + homedir) from None
+
+
+def _accepts(user: bytes, uid: int, homedir: bytes, options: Options, lists: Lists) -> bool:
+    """Whether the account takes mail: the first of the tests that fails skips it."""
+    if uid == 0 or (not options.upper and user != user.lower()):
+        return False
+    if lists.include is not None and user.lower() not in lists.include:
+        return False
+    if lists.exclude is not None and user.lower() in lists.exclude:
+        return False
+    return _home_counts(homedir, uid, options.homes)
+
+
+def format_assign(passwd: bytes, alias: bytes, options: Options, lists: Lists) -> Iterator[bytes]:
+    """The lines of users/assign for the accounts in ``passwd``. Raises _Fatal."""
+    accounts: dict[bytes, bytes] = {}
+    dash, separator = options.dash, options.separator
+    for line in passwd.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) < 7 or b"\0" in line:
+            continue
+        user, homedir = fields[0], fields[5]
+        if not _accepts(user, _uid(fields[2]), homedir, options, lists):
+            continue
+        account = b":%b:%b:%b:%b:" % (user, fields[2], fields[3], homedir)
+        accounts[user.lower()] = account
+        if user == alias:
+            yield b"+%b%b::\n" % (account, dash)
+        for name in lists.mailnames.get(user.lower(), (user,)):
+            yield b"=%b%b::\n" % (name, account)
+            if separator:
+                yield b"+%b%b%b%b::\n" % (name, separator, account, dash)
+    if alias.lower() not in accounts:
+        raise _Fatal(b"unable to find " + alias + b" user")
+    for sub, user, prefix in lists.subusers:
+        owner = accounts.get(user.lower())
+        if owner is None:
+            raise _Fatal(b"unable to find %b user for subuser %b" % (user, sub))
+        yield b"=%b%b%b:%b:\n" % (sub, owner, dash, prefix)
+        if separator:
+            yield b"+%b%b%b%b:%b-:\n" % (sub, separator, owner, dash, prefix)
+    yield lists.append
+    yield b".\n"
+
+
+def _alias_name() -> bytes:
+    """The account of the alias role: its name, as control/conf-users has it."""
+    data = _read_conf_users()
+    return data[0] if data else ROLES[0]
+
+
+def _read_conf_users() -> tuple[bytes, ...]:
+    try:
+        with open("control/conf-users", "rb") as source:
+            return parse_lines(source.read())
+    except FileNotFoundError:
+        return ()
+    except OSError:
+        raise _Fatal(b"unable to read controls") from None
+
+
+def _convert(options: Options) -> None:
+    lists = read_lists()
+    alias = _alias_name()
+    try:
+        passwd = _read(0)
+    except OSError:
+        raise _Fatal(b"unable to read input") from None
+    try:
+        for line in format_assign(passwd, alias, options, lists):
+            write_all(1, line)
+    except OSError:
+        raise _Fatal(b"unable to write output") from None
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """0; 100 for an unknown option; 111 with a line on descriptor 2."""
+    home = home_of(environ)
+    try:
+        try:
+            os.chdir(home)
+            options = parse_options(argv[1:], read_knobs(home).break_char)
+        except OSError:
+            raise _Fatal(b"unable to chdir") from None
+        except ControlUnreadable:
+            raise _Fatal(b"unable to read controls") from None
+        _convert(options)
+    except _Usage:
+        write_all(2, b"qmail-pw2u: usage: qmail-pw2u [ -/ohHuUC ] [ -c char ]\n")
+        return 100
+    except _Fatal as fatal:
+        write_all(2, PREFIX + fatal.text + b"\n")
+        return 111
+    except MemoryError:
+        write_all(2, PREFIX + b"out of memory\n")
+        return 111
+    return 0

@@ -1,0 +1,194 @@
+"""qmail-start: builds the daemons and the pipes between them, then is qmail-send itself (qmail-start(8)).
+
+    pipe 0  qmail-send -> logger         pipe 3, 4  qmail-send -> qmail-rspawn -> qmail-send
+    pipe 1, 2  the same for lspawn       pipe 5, 6  the same for qmail-clean
+
+Each program is the one that PATH finds.  Where that is our own launcher it is not executed but forked: the modules are
+imported once here, and the memory is shared.  Any failure after the account look-up exits 111 without a word: fd 2 is a
+pipe by then.
+"""
+
+import fcntl
+import gc
+import os
+import pwd
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+from pyqmail.control import ControlUnreadable, home_of
+from pyqmail.launch import identify
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
+from pyqmail.spool.layout import Layout, read_layout
+from pyqmail.system.process import become, find_program, set_title
+
+FAILED = 111
+DEFAULT_DELIVERY = b"./Mailbox"
+PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", b"qmail-send")
+QUEUED = b"qmail-queued"
+
+
+class Start:
+    """What all children need to know."""
+
+    def __init__(self, home: str, accounts: Accounts, environ: Mapping[bytes, bytes]) -> None:
+        self.home = home
+        self.accounts = accounts
+        self.environ = environ
+        self._warm: dict[bytes, str] = {}
+
+    def load(self) -> None:
+        """Import, once and before any fork, each program that is ours."""
+        for name in (*PROGRAMS, QUEUED):
+            path = find_program(name, self.environ.get(b"PATH"))
+            if name == QUEUED and path is None:
+                path = self.home + "/bin/qmail-queued"
+            module = identify(path) if path is not None else None
+            if module == "pyqmail.programs." + name.decode().replace("-", "_"):
+                import_module(module)
+                self._warm[name] = module
+        gc.collect()
+        gc.freeze()
+
+    def run(self, argv: Sequence[bytes]) -> int:
+        """Be the program ``argv[0]``: its exit code if it is ours, else it is executed. Raises OSError."""
+        for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(signum, signal.SIG_DFL)  # Python's own settings are not the caller's
+        module = self._warm.get(argv[0])
+        if module is None:
+            os.execvpe(argv[0], list(argv), dict(self.environ))
+        set_title(argv[0].decode())
+        return int(import_module(module).main(list(argv), self.environ))
+
+    def known(self, name: bytes) -> bool:
+        """Whether there is a program ``name`` to run."""
+        return name in self._warm or find_program(name, self.environ.get(b"PATH")) is not None
+
+    def take_identity(self, uid: int, gid: int, groups: Sequence[int]) -> None:
+        """Become a user, unless the whole tree is one user's. Raises OSError."""
+        if not self.accounts.single_user:
+            become(uid, gid, groups)
+
+
+def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> None:
+    """Fork a child that prepares itself and runs; whatever escapes is exit 111, never the parent's code."""
+    if os.fork() != 0:
+        return
+    code = FAILED
+    try:
+        prepare()
+        code = run()
+    finally:
+        os._exit(code & 255)
+
+
+def start_service(start: Start, layout: Layout) -> None:
+    """Start qmail-queued when none answers: as root, since it makes run/ before it becomes qmailq."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(layout.run_socket)
+            return
+        except OSError:
+            if not start.known(QUEUED):
+                return
+
+    def prepare() -> None:
+        os.setsid()  # injection outlives qmail-send
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.closerange(3, 1024)
+
+    fork_child(prepare, lambda: start.run([QUEUED]))
+
+
+def start_logger(start: Start, logger: Sequence[bytes]) -> None:
+    """Fork the logger and put the write end of its pipe on fd 1."""
+    reader, writer = os.pipe()
+    accounts = start.accounts
+
+    def prepare() -> None:
+        start.take_identity(accounts.uid_log, accounts.gid_nofiles, [accounts.gid_nofiles])
+        os.dup2(reader, 0)
+        os.closerange(2, 7)
+        close_all((reader, writer))
+
+    fork_child(prepare, lambda: start.run(logger))
+    os.dup2(writer, 1)
+    close_all((reader, writer))
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close each of ``fds``."""
+    for fd in fds:
+        os.close(fd)
+
+
+def remote_groups(accounts: Accounts) -> list[int]:
+    """All groups of qmailr, and qmail."""
+    try:
+        name = pwd.getpwuid(accounts.uid_remote).pw_name
+    except KeyError:
+        return [accounts.gid_qmail]
+    return os.getgrouplist(name, accounts.gid_qmail)
+
+
+def start_daemons(start: Start, delivery: bytes) -> None:
+    """Fork the three daemons on six pipes, and lay our own descriptors out as qmail-send's. Raises OSError."""
+    accounts = start.accounts
+    qmail = accounts.gid_qmail
+    pipes = [os.pipe() for _ in range(6)]
+    ends = [fd for pair in pipes for fd in pair]
+    daemons: tuple[tuple[list[bytes], int | None, list[int]], ...] = (
+        ([b"qmail-lspawn", delivery], None, [qmail]),
+        ([b"qmail-rspawn"], accounts.uid_remote, remote_groups(accounts)),
+        ([b"qmail-clean"], accounts.uid_queue, [qmail]),
+    )
+    for index, (argv, uid, groups) in enumerate(daemons):
+        commands, reports = pipes[2 * index][0], pipes[2 * index + 1][1]
+
+        def prepare(
+            commands: int = commands, reports: int = reports, uid: int | None = uid, groups: list[int] = groups
+        ) -> None:
+            if uid is not None:
+                start.take_identity(uid, qmail, groups)
+            os.dup2(commands, 0)
+            os.dup2(reports, 1)
+            os.closerange(2, 7)
+            close_all(ends)
+
+        fork_child(prepare, lambda argv=argv: start.run(argv))  # type: ignore[misc]
+    os.dup2(1, 0)
+    for target, (reader, writer) in enumerate(pipes, start=1):
+        os.dup2(writer if target % 2 else reader, target)
+    close_all(ends)
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Start everything; does not return before qmail-send ends, 111 on any failure."""
+    os.chdir("/")
+    os.umask(0o077)
+    home = home_of(environ)
+    try:
+        accounts, layout = read_accounts(home), read_layout(home)
+    except (AccountMissing, ControlUnreadable) as error:
+        os.write(2, str(error).encode() + b"\n")
+        return FAILED
+    try:
+        fcntl.fcntl(0, fcntl.F_GETFD)
+        start = Start(home, accounts, environ)
+        start.load()
+        start_service(start, layout)
+        if not accounts.single_user:
+            os.setgroups([accounts.gid_qmail])
+            os.setgid(accounts.gid_qmail)
+        for fd in range(2, 7):
+            os.dup2(0, fd)
+        if len(argv) > 2:
+            start_logger(start, argv[2:])
+        start_daemons(start, argv[1] if len(argv) > 1 else DEFAULT_DELIVERY)
+        start.take_identity(accounts.uid_send, accounts.gid_qmail, [accounts.gid_qmail])
+        return start.run([b"qmail-send"])
+    except Exception:  # noqa: BLE001 - silent by contract: fd 2 may be a pipe to a daemon
+        return FAILED

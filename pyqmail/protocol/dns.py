@@ -1,0 +1,229 @@
+"""DNS queries and answers as values: what the resolver sends, and what it believes of a reply (RFC 1035, 6891, 7505).
+
+Queries are dnspython's. Of a reply only the header, the question and the answer section are read: a strange record in
+the rest decides nothing, and dnspython does not load a module for its type in a process that must not import any more.
+"""
+
+import encodings.idna  # noqa: F401
+import socket
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+# Everything of dnspython that a query needs is named here, so that nothing is imported after a fork.
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rdataclass
+import dns.rdatatype
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.ANY.TXT
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
+
+LABELS_MAX = 127  # what fits the 255 bytes of a name (RFC 1035 section 2.3.4)
+EDNS_PAYLOAD = 1232  # below every usual MTU, so that answers are not lost as fragments
+_HEADER = struct.Struct("!HHHHHH")
+_RECORD = struct.Struct("!HHIH")
+_TC = 0x0200
+
+
+class Kind(IntEnum):
+    """The record types that mail asks for."""
+
+    A = 1
+    MX = 15
+    AAAA = 28
+
+
+class Code(IntEnum):
+    """The response codes that mean something of their own; every other one is soft."""
+
+    NOERROR = 0
+    FORMERR = 1
+    SERVFAIL = 2
+    NXDOMAIN = 3
+    NOTIMP = 4
+
+
+class BadName(Exception):
+    """A host that cannot be asked for: empty, an empty label, or too long."""
+
+
+class BadAnswer(Exception):
+    """A reply whose records run past their ends, or that is no reply to this query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mx:
+    """One MX record; the exchanger without its final dot, empty for the root (null MX)."""
+
+    preference: int
+    exchanger: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply: its code, whether it is truncated, how many records it has, and those of the type asked for."""
+
+    code: int
+    truncated: bool
+    count: int
+    mx: tuple[Mx, ...] = ()
+    addresses: tuple[bytes, ...] = ()
+
+
+def parse_host(host: bytes) -> dns.name.Name:
+    """``host`` as a name, byte for byte, no search list and no IDNA. Raises BadName."""
+    labels = host.removesuffix(b".").split(b".")
+    try:
+        if not all(labels):
+            raise BadName(host)
+        return dns.name.Name([*labels, b""])
+    except dns.exception.DNSException as error:
+        raise BadName(host) from error
+
+
+def format_query(name: dns.name.Name, kind: Kind, *, number: int, edns: bool) -> bytes:
+    """The query for the records of type ``kind``, class IN, recursion desired."""
+    query = dns.message.make_query(name, dns.rdatatype.RdataType(kind), use_edns=False, id=number)
+    if edns:
+        query.use_edns(0, payload=EDNS_PAYLOAD)
+    return query.to_wire()
+
+
+def answers(wire: bytes, query: bytes) -> bool:
+    """Whether ``wire`` can be the reply to ``query``: a response with its number and, if any, its question."""
+    if len(wire) < 12 or wire[:2] != query[:2] or not wire[2] & 0x80:
+        return False
+    if wire[4:6] == b"\0\0":
+        return wire[3] & 15 != Code.NOERROR or wire[6:8] == b"\0\0"  # FORMERR may come without the question
+    try:
+        return _question(wire) == _question(query)
+    except (BadAnswer, struct.error):
+        return False
+
+
+def _question(wire: bytes) -> tuple[bytes, bytes]:
+    labels, end = read_name(wire, 12)
+    return b".".join(labels).lower(), wire[end : end + 4]
+
+
+def truncated(wire: bytes) -> bool:
+    """Whether the TC bit is set: the records in ``wire`` are only some of the answer."""
+    return bool(_HEADER.unpack_from(wire)[1] & _TC)
+
+
+def parse_answer(wire: bytes, kind: Kind) -> Answer:
+    """The reply in ``wire``. Owner names are not compared: a CNAME chain inside the answer is followed that way.
+
+    Raises BadAnswer.
+    """
+    try:
+        return _parse_answer(wire, kind)
+    except struct.error as error:
+        raise BadAnswer(str(error)) from error
+
+
+def _parse_answer(wire: bytes, kind: Kind) -> Answer:
+    _, flags, questions, records, _, _ = _HEADER.unpack_from(wire)
+    at = 12
+    for _ in range(questions):
+        at = read_name(wire, at)[1] + 4
+    mx: list[Mx] = []
+    addresses: list[bytes] = []
+    for _ in range(records):
+        at = read_name(wire, at)[1]
+        found, group, _, size = _RECORD.unpack_from(wire, at)
+        at += _RECORD.size
+        if at + size > len(wire):
+            raise BadAnswer("record runs past the end")
+        if group == dns.rdataclass.IN and found == kind:
+            if kind is Kind.MX:
+                mx.append(_parse_mx(wire, at, size))
+            else:
+                addresses.append(_parse_address(wire[at : at + size], 4 if kind is Kind.A else 16))
+        at += size
+    return Answer(flags & 15, bool(flags & _TC), records, tuple(mx), tuple(addresses))
+
+
+def _parse_mx(wire: bytes, at: int, size: int) -> Mx:
+    if size < 3:
+        raise BadAnswer("MX record too short")
+    labels, end = read_name(wire, at + 2)
+    if end > at + size:
+        raise BadAnswer("exchanger runs past its record")
+    return Mx(int.from_bytes(wire[at : at + 2], "big"), b".".join(labels))
+
+
+def _parse_address(data: bytes, size: int) -> bytes:
+    if len(data) < size:
+        raise BadAnswer("address too short")
+    return data[:size]
+
+
+def read_name(wire: bytes, at: int) -> tuple[list[bytes], int]:
+    """The labels of the name at offset ``at``, and the offset behind it (RFC 1035 section 4.1.4).
+
+    A pointer may only point before the place it is reached from, so that no name is without end. Raises BadAnswer.
+    """
+    labels: list[bytes] = []
+    end = -1
+    floor = at
+    while True:
+        if at >= len(wire):
+            raise BadAnswer("name runs past the end")
+        size = wire[at]
+        if size >= 0xC0:
+            target = int.from_bytes(wire[at : at + 2], "big") & 0x3FFF
+            end = at + 2 if end < 0 else end
+            if at + 2 > len(wire) or target >= floor:
+                raise BadAnswer("bad pointer")
+            at = floor = target
+        elif size > 63:
+            raise BadAnswer("unknown kind of label")
+        elif size == 0:
+            return labels, at + 1 if end < 0 else end
+        else:
+            label = wire[at + 1 : at + 1 + size]
+            if len(label) < size or len(labels) >= LABELS_MAX:
+                raise BadAnswer("name too long")
+            labels.append(label)
+            at += 1 + size
+
+
+def parse_literal(text: bytes) -> bytes | None:
+    """The packed address that ``text`` spells, with or without brackets; None for a name.
+
+    IPv4 is exactly four numbers, each taken modulo 256, as in the original; a trailing dot makes it a name.
+    IPv6 is ``[2001:db8::1]``, ``[IPv6:2001:db8::1]`` (RFC 5321) or bare.
+    """
+    if text[:1] == b"[":
+        if text[-1:] != b"]":
+            return None
+        text = text[1:-1]
+    parts = text.split(b".")
+    if len(parts) == 4 and all(part.isdigit() for part in parts):
+        return bytes(int(part[-18:]) & 255 for part in parts)
+    if b":" not in text:
+        return None
+    if text[:5].lower() == b"ipv6:":
+        text = text[5:]
+    try:
+        return settle_mapped(socket.inet_pton(socket.AF_INET6, text.decode("ascii")))
+    except (OSError, ValueError):
+        return None
+
+
+def settle_mapped(packed: bytes) -> bytes:
+    """``packed``, with an IPv4 address in IPv6 clothes (``::ffff:a.b.c.d``) as what it is."""
+    return packed[12:] if len(packed) == 16 and packed[:12] == bytes(10) + b"\xff\xff" else packed
+
+
+def format_address(packed: bytes) -> str:
+    """The usual spelling of a packed IPv4 or IPv6 address."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

@@ -1,0 +1,66 @@
+"""What crosses the socket of qmail-queued, and its parent's job sockets: fixed records, one datagram each.
+
+client -> service    request: b"pq1" flags(1), with SCM_CREDENTIALS and exactly two descriptors
+service -> client    answer:  b"pa1" exit code(1) submission(8)
+parent -> worker     job:     id(8) uid(8) submission(8), with connection, message, envelope
+worker -> parent     freed:   id(8)
+"""
+
+import sys
+
+SERIAL = 1  # flag: name the submission by a serial, not by the client's pid
+REQUEST_SIZE = 4
+ANSWER_SIZE = 12
+JOB_SIZE = 24
+
+
+def format_request(*, serial: bool) -> bytes:
+    """The request record."""
+    return b"pq1" + bytes((SERIAL if serial else 0,))
+
+
+def parse_request(data: bytes) -> bool | None:
+    """Whether a serial is wanted; None for what is no request."""
+    if len(data) != REQUEST_SIZE or data[:3] != b"pq1" or data[3] > SERIAL:
+        return None
+    return data[3] == SERIAL
+
+
+def format_answer(exit_code: int, submission: int) -> bytes:
+    """The answer record."""
+    return b"pa1" + bytes((exit_code,)) + submission.to_bytes(8, "little")
+
+
+def parse_answer(data: bytes) -> tuple[int, int] | None:
+    """Exit code and submission; None for what is no answer."""
+    if len(data) != ANSWER_SIZE or data[:3] != b"pa1":
+        return None
+    return data[3], int.from_bytes(data[4:], "little")
+
+
+def format_credentials(pid: int, uid: int, gid: int) -> bytes:
+    """A struct ucred."""
+    return b"".join([value.to_bytes(4, sys.byteorder) for value in (pid, uid, gid)])
+
+
+def parse_credentials(data: bytes) -> tuple[int, int, int]:
+    """Pid, uid and gid of a struct ucred."""
+    return (
+        int.from_bytes(data[0:4], sys.byteorder),
+        int.from_bytes(data[4:8], sys.byteorder),
+        int.from_bytes(data[8:12], sys.byteorder),
+    )
+
+
+def format_job(job: int, uid: int, submission: int) -> bytes:
+    """The job record."""
+    return b"".join([value.to_bytes(8, "little") for value in (job, uid, submission)])
+
+
+def parse_job(data: bytes) -> tuple[int, int, int]:
+    """Job id, uid and submission."""
+    return (
+        int.from_bytes(data[0:8], "little"),
+        int.from_bytes(data[8:16], "little"),
+        int.from_bytes(data[16:24], "little"),
+    )

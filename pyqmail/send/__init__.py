@@ -1,0 +1,1 @@
+"""The parts of qmail-send, joined to descriptors by programs/qmail_send.py."""

@@ -1,0 +1,189 @@
+"""The todo pass: new messages from todo/ into the channels, many to one sync (qmail-send(8); INTERNALS 3).
+
+    found in todo/ -> prepared (files written) -> syncing (in the thread) -> asked of qmail-clean -> scheduled
+
+A message is in exactly one of these.  Up to BATCH are prepared and synced together; while one batch syncs, the next is
+prepared.  A message that fails anywhere stays in todo/ and is found again by the next scan.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from pyqmail.policy.classify import Routing
+from pyqmail.send.background import Background
+from pyqmail.send.cleaner import Cleaner
+from pyqmail.send.log import Line
+from pyqmail.spool import sweep
+from pyqmail.spool.layout import Layout
+from pyqmail.spool.preprocess import Prepared, PreprocessTrouble, make_durable, prepare
+from pyqmail.system.loop import Loop
+
+BATCH = 32
+SCAN_S = 1500  # a scan even if nobody pulls the trigger
+
+
+class Accept(Protocol):
+    """Takes a message that is in S5 now: its number and channels."""
+
+    def __call__(self, number: int, channels: tuple[str, ...]) -> None: ...
+
+
+class Trigger:
+    """The FIFO lock/trigger: readable when pulled, never read, but closed and opened anew before a scan.
+
+    A pull between the reopening and the end of the scan stays pending, so none is lost.
+    """
+
+    def __init__(self, loop: Loop, path: str, pulled: Callable[[], None]) -> None:
+        self._loop = loop
+        self._path = path
+        self._pulled = pulled
+        self._fds: tuple[int, ...] = ()
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Forget the pulls so far; the caller scans next."""
+        if self._fds:
+            self._loop.remove_reader(self._fds[0])
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = ()
+        try:
+            reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        self._fds = (reader,)
+        try:
+            # our own write end: a FIFO without writers would select readable for ever on some kernels
+            self._fds = (reader, os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            self._loop.add_reader(reader, self._pulled)
+        except OSError:
+            return
+
+
+class TodoPass:
+    """Finds, prepares, syncs and hands on new messages."""
+
+    def __init__(
+        self, loop: Loop, layout: Layout, background: Background, cleaner: Cleaner, accept: Accept, log: Line
+    ) -> None:
+        self._layout = layout
+        self._background = background
+        self._cleaner = cleaner
+        self._accept = accept
+        self._log = log
+        self._in_flight: set[int] = set()
+        self._aside: set[int] = set()
+        self._scan: Iterator[int] | None = None
+        self._wanted = True
+        self._first = True
+        self._scan_at = 0.0
+        self._ready: list[Prepared] = []
+        self._syncing = False
+        self._trigger = Trigger(loop, layout.trigger, self._pulled)
+
+    def holds(self, number: int) -> bool:
+        """Whether ``number`` is on its way through this pass."""
+        return number in self._in_flight
+
+    def next_time(self) -> float:
+        """When there is something to do for ``step``."""
+        if self._scan is not None or self._wanted:
+            return float("inf") if self._full() else 0
+        return self._scan_at
+
+    def step(self, now: float, routing: Routing) -> None:
+        """Prepare as much as one batch and start its sync if none is running."""
+        if self._scan is None and (self._wanted or now >= self._scan_at):
+            self._begin(now)
+        if self._scan is not None and not self._full():
+            self._fill(routing)
+        self._start_sync()
+
+    def _pulled(self) -> None:
+        self._wanted = True
+        self._trigger.rearm()
+
+    def _begin(self, now: float) -> None:
+        if now >= self._scan_at:
+            self._trigger.rearm()
+        self._wanted = False
+        self._scan_at = now + SCAN_S
+        self._scan = sweep.new(self._layout)
+
+    def _full(self) -> bool:
+        return len(self._ready) >= BATCH
+
+    def _fill(self, routing: Routing) -> None:
+        assert self._scan is not None
+        for _ in range(BATCH - len(self._ready)):
+            try:
+                number = next(self._scan)
+            except StopIteration:
+                self._scan = None
+                self._first = False
+                return
+            except OSError:
+                self._log(b"alert: unable to opendir todo, sleeping...")
+                self._scan = None
+                self._scan_at = min(self._scan_at, self._scan_at - SCAN_S + 10)
+                return
+            if number not in self._in_flight and number not in self._aside and not self._orphan(number):
+                self._prepare(number, routing)
+
+    def _orphan(self, number: int) -> bool:
+        """Set aside an envelope whose message is gone, at start only: later it is a passing trouble."""
+        try:
+            if not self._first or not sweep.absent(self._layout.mess(number)):
+                return False
+        except OSError:
+            return False
+        self._aside.add(number)
+        self._log(b"alert: todo/%d has no message, set aside" % number)
+        try:
+            sweep.set_todo_aside(self._layout, number)
+        except OSError:
+            pass  # todo/ belongs to qmailq: then it stays and is skipped, and its number cannot be taken again
+        return True
+
+    def _prepare(self, number: int, routing: Routing) -> None:
+        self._in_flight.add(number)
+        try:
+            self._ready.append(prepare(self._layout, number, routing, self._log))
+        except PreprocessTrouble as trouble:
+            self._in_flight.discard(number)
+            self._log(trouble.text)
+
+    def _start_sync(self) -> None:
+        if self._syncing or not self._ready:
+            return
+        batch, self._ready = self._ready, []
+        self._syncing = True
+        layout = self._layout
+
+        def sync() -> Callable[[], None]:
+            answers = make_durable(layout, batch)
+            return lambda: self._synced(batch, answers)
+
+        self._background.submit(sync)
+
+    def _synced(self, batch: list[Prepared], answers: list[bytes | None]) -> None:
+        self._syncing = False
+        self._start_sync()
+        for prepared, trouble in zip(batch, answers, strict=True):
+            if trouble is None:
+                self._cleaner.ask(b"todo", prepared.number, self._cleaned(prepared))
+            else:
+                self._in_flight.discard(prepared.number)
+                self._log(trouble)
+
+    def _cleaned(self, prepared: Prepared) -> Callable[[bool], None]:
+        def answered(done: bool) -> None:
+            self._in_flight.discard(prepared.number)
+            if done:
+                self._accept(prepared.number, prepared.channels)
+            else:
+                self._log(b"warning: qmail-clean unable to clean up todo/%d" % prepared.number)
+
+        return answered

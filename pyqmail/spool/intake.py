@@ -1,0 +1,315 @@
+"""A worker of qmail-queued: reads many submissions at once and commits the complete ones together.
+
+A submission is a connection (answered once; its end before the commit aborts), a message and an envelope descriptor.
+Those two are the caller's open files, so they are never switched to non-blocking: pipes are spliced with
+SPLICE_F_NONBLOCK, sockets read with MSG_DONTWAIT, and what poll cannot watch is read in a process of its own.
+The parent is told when a submission is over. When the parent goes, what is complete is committed, slow ones are
+given a moment, and the worker ends.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import stat
+import time
+
+from pyqmail.exits import QueueExit
+from pyqmail.protocol import queued
+from pyqmail.spool.enqueue import Draft, QueueFailure, Spool, enqueue
+from pyqmail.system.loop import Loop
+from pyqmail.system.process import close_all_but, reset_signals
+from pyqmail.warm import wire
+
+LIFETIME_SECONDS = 86400.0  # of a submission: qmail-queue's alarm
+INSPECT_SECONDS = 60.0  # from one look at the ages to the next
+GRACE_SECONDS = 3.0  # for open submissions once the parent has gone
+CHUNK = 1 << 16
+CHUNKS_A_TURN = 16  # read from one sender before the others have their turn
+BATCH_MAX = 64
+
+
+class Intake:
+    """One submission that is being read."""
+
+    __slots__ = ("child", "connection", "draft", "envelope", "job", "message", "reading", "started", "submission")
+
+    def __init__(self, job: int, submission: int, connection: socket.socket, message: int, envelope: int) -> None:
+        self.job = job
+        self.submission = submission
+        self.connection = connection
+        self.message = message  # -1 once it has been read
+        self.envelope = envelope
+        self.reading = -1  # the descriptor that the loop watches
+        self.draft: Draft | None = None
+        self.child = 0  # the process that reads unwatchable descriptors
+        self.started = time.monotonic()
+
+
+class Worker:
+    """Everything that one worker process does."""
+
+    def __init__(self, spool: Spool, jobs: socket.socket) -> None:
+        self.spool = spool
+        self.jobs = jobs
+        self.loop = Loop()
+        self.intakes: dict[int, Intake] = {}
+        self.ready: list[Intake] = []
+        self.leaving = False
+        self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # envelope bytes pass through it
+
+    def run(self) -> int:
+        """Serve until the parent has gone and nothing is open."""
+        self.loop.add_reader(self.jobs.fileno(), self._take_job)
+        self.loop.call_later(INSPECT_SECONDS, self._inspect)
+        while not (self.leaving and not self.intakes):
+            self.loop.run_once()
+            while self.ready:
+                batch, self.ready = self.ready[:BATCH_MAX], self.ready[BATCH_MAX:]
+                self._commit(batch)
+        return 0
+
+    def _take_job(self) -> None:
+        try:
+            record = wire.receive_record(self.jobs)
+        except OSError:
+            record = None
+        if record is None:
+            self._leave()
+            return
+        payload, fds = record
+        if len(payload) != queued.JOB_SIZE or len(fds) != 3:
+            raise ValueError("malformed job")
+        job, uid, submission = queued.parse_job(payload)
+        intake = Intake(job, submission, socket.socket(fileno=fds[0]), fds[1], fds[2])
+        self.intakes[job] = intake
+        self.loop.add_reader(fds[0], lambda: self._hung_up(intake))
+        if not (_watchable(intake.message) and _watchable(intake.envelope)):
+            self._read_apart(intake, uid)
+            return
+        try:
+            intake.draft = self.spool.begin(uid, submission)
+        except QueueFailure as failure:
+            self._finish(intake, failure.exit_code)
+            return
+        self._read(intake)
+
+    def _leave(self) -> None:
+        """The parent has gone or is stopping: no new jobs."""
+        self.loop.remove_reader(self.jobs.fileno())
+        self.leaving = True
+        self.loop.call_later(GRACE_SECONDS, self._abandon_all)
+
+    def _abandon_all(self) -> None:
+        for intake in list(self.intakes.values()):
+            if intake not in self.ready:
+                self._finish(intake, QueueExit.CONNECTION_BROKE)
+
+    def _hung_up(self, intake: Intake) -> None:
+        """The client has gone, or says something it should not: nothing of it is committed."""
+        self._finish(intake, QueueExit.CONNECTION_BROKE)
+
+    def _inspect(self) -> None:
+        limit = time.monotonic() - LIFETIME_SECONDS
+        for intake in list(self.intakes.values()):
+            if intake.started <= limit and intake not in self.ready:
+                self._finish(intake, QueueExit.TIMEOUT)
+        self.loop.call_later(INSPECT_SECONDS, self._inspect)
+
+    def _read(self, intake: Intake) -> None:
+        """Read what is there: the message to its end, then the envelope to its final NUL."""
+        draft = intake.draft
+        assert draft is not None
+        try:
+            for _ in range(CHUNKS_A_TURN):
+                if not readable(intake.message if intake.message >= 0 else intake.envelope):
+                    raise QueueFailure(QueueExit.READ_ERROR)
+                if intake.message >= 0:
+                    self._read_message(intake, draft)
+                elif self._read_envelope(intake, draft):
+                    self._watch(intake, -1)
+                    self.ready.append(intake)
+                    return
+        except BlockingIOError:
+            pass
+        except QueueFailure as failure:
+            self._finish(intake, failure.exit_code)
+            return
+        self._watch(intake, intake.message if intake.message >= 0 else intake.envelope)
+
+    def _read_message(self, intake: Intake, draft: Draft) -> None:
+        if _is_socket(intake.message):
+            data = _receive(intake.message)
+            count = len(data)
+            self.spool.write_message(draft, data)
+        else:
+            count = self._splice_message(intake, draft)
+        if count == 0:
+            self._watch(intake, -1)
+            os.close(intake.message)
+            intake.message = -1
+            self.spool.message_complete(draft)
+
+    def _splice_message(self, intake: Intake, draft: Draft) -> int:
+        try:
+            return os.splice(intake.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise QueueFailure(QueueExit.READ_ERROR) from None
+            if error.errno != errno.EINVAL:
+                raise QueueFailure(QueueExit.WRITE_ERROR) from None
+        data = self._through_private_pipe(intake.message)  # this filesystem does not splice
+        self.spool.write_message(draft, data)
+        return len(data)
+
+    def _read_envelope(self, intake: Intake, draft: Draft) -> bool:
+        fd = intake.envelope
+        data = _receive(fd) if _is_socket(fd) else self._through_private_pipe(fd)
+        if not data:
+            raise QueueFailure(QueueExit.READ_ERROR)
+        return self.spool.feed_envelope(draft, data)
+
+    def _through_private_pipe(self, fd: int) -> bytes:
+        """What is in pipe ``fd`` now, empty at its end. Raises BlockingIOError when there is nothing yet."""
+        try:
+            count = os.splice(fd, self.private[1], CHUNK, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            raise
+        except OSError:
+            raise QueueFailure(QueueExit.READ_ERROR) from None
+        data = b""
+        while len(data) < count:
+            data += os.read(self.private[0], count - len(data))
+        return data
+
+    def _watch(self, intake: Intake, fd: int) -> None:
+        if intake.reading != fd:
+            if intake.reading >= 0:
+                self.loop.remove_reader(intake.reading)
+            intake.reading = fd
+            if fd >= 0:
+                self.loop.add_reader(fd, lambda: self._read(intake))
+
+    def _commit(self, batch: list[Intake]) -> None:
+        """Commit what is complete, except for clients that have gone meanwhile."""
+        drafts = []
+        for intake in batch:
+            if intake.job not in self.intakes or intake.draft is None:
+                continue
+            if _gone(intake.connection):
+                self._hung_up(intake)
+            else:
+                drafts.append((intake, intake.draft))
+        self.spool.commit([draft for _, draft in drafts])
+        for intake, draft in drafts:
+            self._finish(intake, draft.exit_code)
+
+    def _finish(self, intake: Intake, exit_code: int) -> None:
+        """Answer, give everything back and free the slot; a draft that was not committed leaves the queue."""
+        if self.intakes.pop(intake.job, None) is None:
+            return
+        self._watch(intake, -1)
+        if intake.draft is not None and intake.draft.message >= 0:
+            self.spool.failed(intake.draft, exit_code)
+        if intake.child:
+            os.kill(intake.child, signal.SIGKILL)
+            os.waitpid(intake.child, 0)
+        for fd in (intake.message, intake.envelope):
+            if fd >= 0:
+                os.close(fd)
+        self.loop.remove_reader(intake.connection.fileno())
+        _answer(intake.connection, exit_code, intake.submission)
+        intake.connection.close()
+        try:
+            self.jobs.send(intake.job.to_bytes(8, "little"), socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # the parent has gone: nobody counts slots any more
+
+    def _read_apart(self, intake: Intake, uid: int) -> None:
+        """Read descriptors that may block, or that poll cannot watch, in a process of their own."""
+        try:
+            intake.child = os.fork()
+        except OSError:
+            self._finish(intake, QueueExit.NO_MEMORY)
+            return
+        if intake.child == 0:
+            code = QueueExit.BUG
+            try:
+                close_all_but((1, 2, intake.message, intake.envelope))
+                reset_signals()
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                code = enqueue(self.spool, uid, intake.submission, intake.message, intake.envelope)
+            finally:
+                os._exit(code)
+        process = os.pidfd_open(intake.child)
+        self.loop.add_reader(process, lambda: self._read_was_apart(intake, process))
+
+    def _read_was_apart(self, intake: Intake, process: int) -> None:
+        self.loop.remove_reader(process)
+        os.close(process)
+        if not intake.child:
+            return
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(intake.child, 0)[1])
+        except ChildProcessError:  # it was ended with its client
+            return
+        intake.child = 0
+        self._finish(intake, code if code >= 0 else QueueExit.CONNECTION_BROKE)
+
+
+def _watchable(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _is_socket(fd: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _receive(fd: int) -> bytes:
+    """What socket ``fd`` has now. Raises BlockingIOError when there is nothing, QueueFailure for a broken one."""
+    sock = socket.socket(fileno=fd)
+    try:
+        return sock.recv(CHUNK, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        raise
+    except OSError:
+        raise QueueFailure(QueueExit.READ_ERROR) from None
+    finally:
+        sock.detach()
+
+
+def readable(fd: int) -> bool:
+    """Whether ``fd`` is open for reading: poll would wait for ever on one that is not."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    return not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY
+
+
+def _answer(connection: socket.socket, exit_code: int, submission: int) -> None:
+    try:
+        record = queued.format_answer(exit_code & 255, submission)
+        connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except OSError:
+        pass  # the client has gone; what is queued stays queued
+
+
+def _gone(connection: socket.socket) -> bool:
+    try:
+        connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def serve(spool: Spool, jobs: socket.socket) -> int:
+    """A worker's life, from its job socket."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file size limit is a write error
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the end of the job socket is what ends a worker
+    return Worker(spool, jobs).run()

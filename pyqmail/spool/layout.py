@@ -1,0 +1,110 @@
+"""Where everything in the queue lies (queue directory layout of qmail: INTERNALS, section 2). Paths are absolute."""
+
+import os
+
+from pyqmail.control import read_knobs
+
+
+class Layout:
+    """The paths of one queue; message numbers are inodes of mess files, split by remainder."""
+
+    __slots__ = ("home", "queue", "split", "todo_split")
+
+    def __init__(self, home: str, split: int, *, todo_split: bool = False) -> None:
+        self.home = home
+        self.queue = home + "/queue"
+        self.split = split
+        self.todo_split = todo_split  # the hashed "big-todo" layout of an adopted queue
+
+    def part(self, part: str, number: int) -> str:
+        """The path of message ``number`` in a split ``part``: mess, info, local or remote."""
+        return f"{self.queue}/{part}/{number % self.split}/{number}"
+
+    def relative(self, part: str, number: int) -> str:
+        """The same below the queue directory, as log lines show it."""
+        return f"{part}/{number % self.split}/{number}"
+
+    def mess(self, number: int) -> str:
+        """The message file of ``number``."""
+        return f"{self.queue}/mess/{number % self.split}/{number}"
+
+    def info(self, number: int) -> str:
+        """The file with the envelope sender; its mtime is the birth of the message."""
+        return f"{self.queue}/info/{number % self.split}/{number}"
+
+    def local(self, number: int) -> str:
+        """The local channel's recipients."""
+        return f"{self.queue}/local/{number % self.split}/{number}"
+
+    def remote(self, number: int) -> str:
+        """The remote channel's recipients."""
+        return f"{self.queue}/remote/{number % self.split}/{number}"
+
+    def todo(self, number: int) -> str:
+        """The envelope of a message that waits for preprocessing."""
+        if self.todo_split:
+            return f"{self.queue}/todo/{number % self.split}/{number}"
+        return f"{self.queue}/todo/{number}"
+
+    def intd(self, number: int) -> str:
+        """The envelope under construction."""
+        if self.todo_split:
+            return f"{self.queue}/intd/{number % self.split}/{number}"
+        return f"{self.queue}/intd/{number}"
+
+    def bounce(self, number: int) -> str:
+        """The failure paragraphs collected for the bounce of ``number``."""
+        return f"{self.queue}/bounce/{number}"
+
+    @property
+    def pid(self) -> str:
+        """The directory of messages without a number."""
+        return self.queue + "/pid"
+
+    @property
+    def trigger(self) -> str:
+        """The FIFO that wakes qmail-send."""
+        return self.queue + "/lock/trigger"
+
+    @property
+    def sendmutex(self) -> str:
+        """The lock of the one running qmail-send."""
+        return self.queue + "/lock/sendmutex"
+
+    @property
+    def tcpto(self) -> str:
+        """The table of hosts that timed out."""
+        return self.queue + "/lock/tcpto"
+
+    @property
+    def run_socket(self) -> str:
+        """The socket of qmail-queued."""
+        return self.home + "/run/qmail-queued.sock"
+
+    @property
+    def run_lock(self) -> str:
+        """The lock of the one running qmail-queued."""
+        return self.home + "/run/qmail-queued.lock"
+
+    @property
+    def serial(self) -> str:
+        """The counter that submission serials are reserved from."""
+        return self.home + "/run/serial"
+
+
+def split_of(queue: str, configured: int) -> int:
+    """The number of subdirectories that ``queue`` really has; ``configured`` when it has none to count."""
+    mess = queue + "/mess/"
+    if os.path.isdir(mess + str(configured - 1)) and not os.path.isdir(mess + str(configured)):
+        return configured
+    try:
+        numbers = {int(name) for name in os.listdir(mess) if name.isdigit()}
+    except OSError:
+        return configured
+    return len(numbers) if numbers and numbers == set(range(len(numbers))) else configured
+
+
+def read_layout(home: str) -> Layout:
+    """The layout of the queue below ``home``, its split and a hashed todo/ recognised. Raises ControlUnreadable."""
+    split = split_of(home + "/queue", read_knobs(home).split)
+    return Layout(home, split, todo_split=os.path.isdir(f"{home}/queue/todo/0"))

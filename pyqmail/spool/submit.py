@@ -1,0 +1,297 @@
+"""Handing a message to the queue, seen from the program that has it (qmail-queue(8), "caller side").
+
+Two ways lead to qmail-queued's socket: bin/qmail-queue passes its own descriptors 0 and 1, and a Submission passes the
+read ends of two pipes. $QMAILQUEUE, or a bin/qmail-queue that is not ours, is executed instead.
+"""
+
+import _socket
+import errno
+import os
+import sys
+import time
+
+from pyqmail.exits import CRASHED, QueueExit, queue_answer
+from pyqmail.protocol import queued
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+CONNECT_SECONDS = 10  # how long connect is retried
+RETRY_SECONDS = 0.05
+ERROR_TEXT_MAX = 255  # bytes of fd 6 that are read
+RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
+
+
+def connect(path: str, seconds: float) -> "_socket.socket | None":
+    """A connection to qmail-queued, tried for at most ``seconds``; None when there is none."""
+    deadline = time.monotonic() + seconds
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    patience = max(1, int(seconds)).to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, patience)
+    while True:
+        try:
+            sock.connect(path)
+            return sock
+        except OSError as error:
+            if error.errno not in RETRIED or time.monotonic() >= deadline:
+                sock.close()
+                return None
+        time.sleep(RETRY_SECONDS)
+
+
+def hand_over(sock: "_socket.socket", message: int, envelope: int, *, serial: bool) -> bool:
+    """Pass both descriptors and our real ids to the service; false when it is gone. Never repeated."""
+    rights = message.to_bytes(4, sys.byteorder) + envelope.to_bytes(4, sys.byteorder)
+    ids = queued.format_credentials(os.getpid(), os.getuid(), os.getgid())
+    ancillary = [
+        (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights),
+        (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, ids),
+    ]
+    try:
+        sock.sendmsg([queued.format_request(serial=serial)], ancillary, _socket.MSG_NOSIGNAL)
+    except OSError:
+        return False
+    return True
+
+
+def answer_of(sock: "_socket.socket") -> tuple[int, int]:
+    """Exit code and submission number from the service; a lost answer is 74."""
+    try:
+        answer = queued.parse_answer(sock.recv(64))
+    except OSError:
+        answer = None
+    return (QueueExit.CONNECTION_BROKE, 0) if answer is None else answer
+
+
+def own_queue(home: str) -> bool:
+    """Whether our effective user owns the queue: qmailq, or anyone in a single-user tree of theirs."""
+    try:
+        return os.stat(home + "/queue").st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+class Answer:
+    """What became of a submission: qmail-queue's exit code (CRASHED for a signal), its number, text of exit 82."""
+
+    __slots__ = ("number", "status", "text")
+
+    def __init__(self, status: int, number: int, text: bytes | None = None) -> None:
+        self.status = status
+        self.number = number
+        self.text = text
+
+    def letter_text(self) -> tuple[bytes, bytes]:
+        """K, D or Z, and the text for people."""
+        if self.status == QueueExit.CUSTOM and self.text is not None:
+            return (b"D" if self.text[:1] == b"D" else b"Z"), self.text[1:]
+        return queue_answer(self.status)
+
+
+class Submission:
+    """One message on its way to qmail-queue: write the message, then close with the envelope, or fail and close.
+
+    Every path ends in ``close`` or ``abort``. Writing never raises; the answer tells.
+    """
+
+    __slots__ = ("_answer", "_child", "_envelope", "_errors", "_failed", "_number", "_socket", "message")
+
+    def __init__(self) -> None:
+        self.message = -1  # descriptor for the message bytes
+        self._envelope = -1
+        self._errors = -1  # read end of the child's fd 6
+        self._child = 0
+        self._number = 0
+        self._socket: _socket.socket | None = None
+        self._answer: int | None = None  # decided before anything was written
+        self._failed = False
+
+    @classmethod
+    def open(
+        cls, home: str, environ: "Mapping[bytes, bytes]", *, warm: bool = False, direct: bool = False
+    ) -> "Submission":
+        """Start a submission. ``warm`` callers serve many messages in one process and get serials; ``direct`` ones
+        send a single message in their life and are named by their own pid. Raises OSError without descriptors or
+        processes."""
+        self = cls()
+        other = environ.get(b"QMAILQUEUE")
+        if other is None and (warm or direct) and _ours(home):
+            self._use_service(home, environ, serial=warm)
+        else:
+            self._execute(home, environ, other or os.fsencode(home) + b"/bin/qmail-queue")
+        return self
+
+    def write(self, data: "bytes | bytearray | memoryview") -> None:
+        """Add to the message; a failure is remembered and told by ``close``."""
+        if not self._failed:
+            self._failed = not _written(self.message, data)
+
+    def fail(self) -> None:
+        """Withhold the envelope: qmail-queue will not commit."""
+        self._failed = True
+
+    def close(self, sender: bytes, recipients: "Sequence[bytes]") -> Answer:
+        """End the message, send the envelope (not after a failure) and wait for the answer."""
+        self._shut("message")
+        if not self._failed:
+            self._failed = not self._send_envelope(sender, recipients)
+        self._shut("_envelope")
+        text = self._error_text()
+        status = self._status()
+        if status == QueueExit.DONE and self._failed:
+            status = QueueExit.READ_ERROR
+        return Answer(status, self._number, text)
+
+    def abort(self) -> None:
+        """Give the message up without an answer; harmless after ``close``."""
+        self._failed = True
+        self._shut("message")
+        self._shut("_envelope")
+        self._shut("_errors")
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._child:
+            self._status()
+
+    @staticmethod
+    def answer_text(answer: Answer) -> tuple[bytes, bytes]:
+        """K, D or Z, and the text for people."""
+        return answer.letter_text()
+
+    def _use_service(self, home: str, environ: "Mapping[bytes, bytes]", *, serial: bool) -> None:
+        own = os.geteuid() == 0 or own_queue(home)  # a child of ours can write the queue
+        sock = connect(home + "/run/qmail-queued.sock", 0 if own else CONNECT_SECONDS)
+        if sock is None and own:
+            self._fork(lambda: _run_queue(environ))
+            return
+        message, envelope = self._pipes()
+        if sock is None:
+            self._answer = QueueExit.CONNECT_REFUSED
+        elif hand_over(sock, message, envelope, serial=serial):
+            self._socket = sock
+        else:
+            sock.close()
+            self._answer = QueueExit.CONNECTION_BROKE
+        os.close(message)
+        os.close(envelope)
+
+    def _execute(self, home: str, environ: "Mapping[bytes, bytes]", program: bytes) -> None:
+        def become() -> int:
+            try:
+                os.chdir(home)
+            except OSError:
+                return QueueExit.NO_HOME
+            try:
+                os.execve(program, [program], dict(environ))
+            except OSError:
+                return QueueExit.EXEC_FAILED
+
+        self._fork(become)
+
+    def _fork(self, job: "Callable[[], int]") -> None:
+        """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on 6."""
+        message, envelope = self._pipes()
+        self._errors, errors = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._child = self._number = os.fork()
+        except OSError:
+            self._answer = QueueExit.NO_MEMORY
+        if self._child == 0 and self._answer is None:
+            code = QueueExit.BUG
+            try:
+                _arrange(message, envelope, errors)
+                code = job()
+            finally:
+                os._exit(code)
+        for fd in (message, envelope, errors):
+            os.close(fd)
+
+    def _pipes(self) -> tuple[int, int]:
+        message, self.message = os.pipe2(os.O_CLOEXEC)
+        try:
+            envelope, self._envelope = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(message)
+            self._shut("message")
+            raise
+        return message, envelope
+
+    def _send_envelope(self, sender: bytes, recipients: "Sequence[bytes]") -> bool:
+        from pyqmail.envelope import format_envelope
+
+        return _written(self._envelope, format_envelope(sender, tuple(recipients)))
+
+    def _error_text(self) -> bytes | None:
+        """What came on fd 6, read to its end or 255 bytes; None under 3 bytes, which say nothing."""
+        if self._errors < 0:
+            return None
+        text = b""
+        try:
+            while len(text) < ERROR_TEXT_MAX and (data := os.read(self._errors, ERROR_TEXT_MAX - len(text))):
+                text += data
+        except OSError:
+            pass
+        self._shut("_errors")
+        return text if len(text) >= 3 else None
+
+    def _status(self) -> int:
+        if self._socket is not None:
+            status, self._number = answer_of(self._socket)
+            self._socket.close()
+            self._socket = None
+            return status
+        if self._answer is not None:
+            return self._answer
+        child, self._child = self._child, 0
+        try:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except OSError:
+            return QueueExit.NEXT_HOP_TEMPORARY  # the wait failed: any temporary code
+        return code if code >= 0 else CRASHED
+
+    def _shut(self, name: str) -> None:
+        fd: int = getattr(self, name)
+        if fd >= 0:
+            os.close(fd)
+            setattr(self, name, -1)
+
+
+def _ours(home: str) -> bool:
+    """Whether HOME/bin/qmail-queue is this copy's (or absent, as in a tree without programs): no need to run it."""
+    from pyqmail.launch import identify
+
+    path = home + "/bin/qmail-queue"
+    return not os.path.lexists(path) or identify(path) == "pyqmail.programs.qmail_queue"
+
+
+def _written(fd: int, data: "bytes | bytearray | memoryview") -> bool:
+    from pyqmail.system import files
+
+    try:
+        if data:
+            files.write_all(fd, data)
+    except OSError:
+        return False
+    return True
+
+
+def _arrange(message: int, envelope: int, errors: int) -> None:
+    """In the child: the three pipes on 0, 1 and 6, nothing else of the parent's but fd 2, signals as at start."""
+    import fcntl
+
+    from pyqmail.system.process import HIGHEST, reset_signals
+
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (message, envelope, errors)]
+    for fd, target in zip(high, (0, 1, 6), strict=True):
+        os.dup2(fd, target)
+    os.closerange(3, 6)
+    os.closerange(7, HIGHEST)
+    reset_signals()
+
+
+def _run_queue(environ: "Mapping[bytes, bytes]") -> int:
+    from pyqmail.programs import qmail_queue
+
+    return qmail_queue.main([b"qmail-queue"], environ)

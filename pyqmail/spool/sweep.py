@@ -1,0 +1,79 @@
+"""What a crash left behind: stale messages, envelopes without a message, and the waiting ones (INTERNALS)."""
+
+import os
+from collections.abc import Iterator
+
+from pyqmail.spool.layout import Layout
+from pyqmail.system import files
+
+STALE_S = 129600  # 36 hours: longer than any qmail-queue lives
+ASIDE = ".aside"  # no number, so every qmail skips the file
+
+
+def numbers_in(directory: str) -> Iterator[int]:
+    """The message numbers among the names in ``directory``; other names are skipped. Raises OSError."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.isascii() and entry.name.isdigit():
+                yield int(entry.name)
+
+
+def waiting(layout: Layout) -> Iterator[int]:
+    """The number of every info file, one at a time. Raises OSError."""
+    for remainder in range(layout.split):
+        yield from numbers_in(f"{layout.queue}/info/{remainder}")
+
+
+def new(layout: Layout) -> Iterator[int]:
+    """The number of every todo file, hashed todo/ included. Raises OSError."""
+    if not layout.todo_split:
+        yield from numbers_in(layout.queue + "/todo")
+        return
+    for remainder in range(layout.split):
+        yield from numbers_in(f"{layout.queue}/todo/{remainder}")
+
+
+def stale(layout: Layout, now: float) -> Iterator[int | None]:
+    """Every message file that nobody owns any more, and None for each other file, so that a caller can pause.
+
+    Any trouble other than "no such file" means: leave it alone.
+    """
+    for remainder in range(layout.split):
+        try:
+            for number in numbers_in(f"{layout.queue}/mess/{remainder}"):
+                yield number if _stale(layout, number, now) else None
+        except OSError:
+            continue
+
+
+def _stale(layout: Layout, number: int, now: float) -> bool:
+    try:
+        if now <= os.stat(layout.mess(number)).st_atime + STALE_S:
+            return False
+        return absent(layout.info(number)) and absent(layout.todo(number))
+    except OSError:
+        return False
+
+
+def absent(path: str) -> bool:
+    """Whether ``path`` certainly does not exist. Raises OSError for any other trouble."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def set_aside(layout: Layout, number: int) -> None:
+    """Keep an info file without its message, and its recipients, from being delivered with another's body.
+
+    The files stay in their directories, as ``N.aside``. Raises OSError.
+    """
+    for path in (layout.local(number), layout.remote(number), layout.info(number)):
+        if not absent(path):
+            files.rename(path, path + ASIDE)
+
+
+def set_todo_aside(layout: Layout, number: int) -> None:
+    """The same for todo/N; qmail-send may lack the right to rename it. Raises OSError."""
+    files.rename(layout.todo(number), layout.todo(number) + ASIDE)

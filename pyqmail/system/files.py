@@ -1,0 +1,125 @@
+"""The one layer through which every file operation of the queue and of the mailboxes goes.
+
+Thin on purpose: each function is one system call or one durable step, so that tests can stop, fail or record each of
+them. Paths are ``str`` or ``bytes``; every descriptor is close-on-exec. All raise OSError.
+"""
+
+import errno
+import os
+
+Path = str | bytes
+
+# No unnamed files here (no /proc, an old filesystem, a policy): use the classic names. Never for a full or broken disk.
+UNNAMED_UNSUPPORTED = frozenset(
+    (errno.ENOENT, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EISDIR)
+)
+DIRECTORY_SYNC_UNKNOWN = frozenset((errno.EINVAL, errno.EACCES))
+
+
+def open_read(path: Path) -> int:
+    """A descriptor to read ``path``; does not block on a FIFO."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def open_unnamed(directory: Path, mode: int = 0o644) -> int:
+    """A new file without a name on the filesystem of ``directory`` (open(2), O_TMPFILE), for reading and writing."""
+    return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
+
+
+def link_unnamed(fd: int, path: Path) -> None:
+    """Give the unnamed file ``fd`` its first name (linkat(2) through /proc); FileExistsError if it is taken."""
+    # src_dir_fd makes CPython call linkat with AT_SYMLINK_FOLLOW; without it link(2) would link the symlink itself
+    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+
+
+def create_exclusive(path: Path, mode: int = 0o644) -> int:
+    """A new file at ``path``, for reading and writing; FileExistsError if there is one."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
+def open_append(path: Path, mode: int = 0o600) -> int:
+    """``path`` opened to append, created if need be; does not block on a FIFO."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+
+
+def open_write(path: Path) -> int:
+    """An existing file opened to write in place."""
+    return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of ``data``, whatever the kernel takes at a time."""
+    done = os.write(fd, data)
+    if done == len(data):
+        return
+    view = memoryview(data)
+    while done < len(data):
+        done += os.write(fd, view[done:])
+
+
+def start_writeback(fd: int) -> None:
+    """Ask the kernel to start writing the dirty pages of ``fd`` (posix_fadvise(2)); a hint, never an error."""
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        pass
+
+
+def sync(fd: int) -> None:
+    """The file's data and metadata are on disk when this returns. A failure is final: never repeat it and believe."""
+    os.fsync(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """The names in directory ``path`` are on disk when this returns, where the filesystem knows how."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in DIRECTORY_SYNC_UNKNOWN:
+            raise
+    finally:
+        os.close(fd)
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for ``source``; FileExistsError if ``target`` is taken."""
+    os.link(source, target)
+
+
+def unlink(path: Path) -> None:
+    """Remove the name ``path``."""
+    os.unlink(path)
+
+
+def unlink_if_present(path: Path) -> bool:
+    """Remove the name ``path``; False when there was none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def rename(source: Path, target: Path) -> None:
+    """Move ``source`` over ``target``, atomically."""
+    os.rename(source, target)
+
+
+def overwrite_byte(path: Path, offset: int, byte: bytes) -> None:
+    """Write one byte in place: qmail's done mark."""
+    fd = open_write(path)
+    try:
+        os.pwrite(fd, byte, offset)
+    finally:
+        os.close(fd)
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut the file to ``size`` bytes."""
+    os.ftruncate(fd, size)
+
+
+def set_times(path: Path, seconds: float) -> None:
+    """Set atime and mtime of ``path`` to ``seconds`` since the epoch."""
+    os.utime(path, (seconds, seconds))

@@ -1,0 +1,166 @@
+"""The selector loop of the long-lived programs: descriptors, timers and signals, one callback at a time."""
+
+import heapq
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+
+Callback = Callable[[], None]
+
+
+class Timer:
+    """A pending call; ``cancel`` it or let it run once."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callback | None) -> None:
+        self.when = when
+        self.callback = callback
+
+    def cancel(self) -> None:
+        """The call will not be made."""
+        self.callback = None
+
+    def __lt__(self, other: "Timer") -> bool:
+        return self.when < other.when
+
+
+class _Watch:
+    __slots__ = ("reader", "writer")
+
+    def __init__(self) -> None:
+        self.reader: Callback | None = None
+        self.writer: Callback | None = None
+
+    def mask(self) -> int:
+        return (selectors.EVENT_READ if self.reader else 0) | (selectors.EVENT_WRITE if self.writer else 0)
+
+
+class Loop:
+    """Waits for descriptors, timers (monotonic seconds) and signals, and calls back."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._watches: dict[int, _Watch] = {}
+        self._timers: list[Timer] = []
+        self._signals: dict[int, Callback] = {}
+        self._pending: list[int] = []
+        self._wakeup: tuple[int, int] | None = None
+        self._stopped = False
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Call ``callback`` whenever ``fd`` is readable or at its end. EPERM for what cannot be watched."""
+        self._set(fd, reader=callback)
+
+    def add_writer(self, fd: int, callback: Callback) -> None:
+        """Call ``callback`` whenever ``fd`` takes bytes or is broken."""
+        self._set(fd, writer=callback)
+
+    def remove_reader(self, fd: int) -> None:
+        """Stop watching ``fd`` for reading; no error when it was not watched. Call it before closing ``fd``."""
+        watch = self._watches.get(fd)
+        if watch is not None and watch.reader is not None:
+            watch.reader = None
+            self._apply(fd, watch)
+
+    def remove_writer(self, fd: int) -> None:
+        """Stop watching ``fd`` for writing; no error when it was not watched. Call it before closing ``fd``."""
+        watch = self._watches.get(fd)
+        if watch is not None and watch.writer is not None:
+            watch.writer = None
+            self._apply(fd, watch)
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Call ``callback`` once, ``seconds`` from now."""
+        timer = Timer(time.monotonic() + seconds, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def add_signal(self, signum: int, callback: Callback) -> None:
+        """Call ``callback`` from the loop, not from the handler, after ``signum`` has come."""
+        if self._wakeup is None:
+            self._wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+            self.add_reader(self._wakeup[0], self._drain_wakeup)
+        self._signals[signum] = callback
+        signal.signal(signum, lambda number, _frame: self._pending.append(number))
+
+    def stop(self) -> None:
+        """Make ``run`` return after the current callbacks."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serve until ``stop``."""
+        self._stopped = False
+        while not self._stopped:
+            self.run_once()
+
+    def run_once(self, timeout: float | None = None) -> None:
+        """Wait at most ``timeout`` seconds (None: until something happens) and make the calls that are due."""
+        for key, mask in self._selector.select(self._patience(timeout)):
+            watch: _Watch = key.data
+            if mask & selectors.EVENT_READ and watch.reader is not None:
+                watch.reader()
+            if mask & selectors.EVENT_WRITE and watch.writer is not None:
+                watch.writer()
+        while self._pending:
+            callback = self._signals.get(self._pending.pop(0))
+            if callback is not None:
+                callback()
+        self._run_timers()
+
+    def close(self) -> None:
+        """Give back the loop's own descriptors."""
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._wakeup[0])
+            os.close(self._wakeup[1])
+            self._wakeup = None
+        self._selector.close()
+
+    def _patience(self, timeout: float | None) -> float | None:
+        if self._pending or self._stopped:
+            return 0
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        if self._timers:
+            wait = max(0.0, self._timers[0].when - time.monotonic())
+            return wait if timeout is None else min(wait, timeout)
+        return timeout
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].when <= now:
+            callback = heapq.heappop(self._timers).callback
+            if callback is not None:
+                callback()
+
+    def _drain_wakeup(self) -> None:
+        assert self._wakeup is not None
+        try:
+            os.read(self._wakeup[0], 4096)
+        except BlockingIOError:
+            pass
+
+    def _set(self, fd: int, *, reader: Callback | None = None, writer: Callback | None = None) -> None:
+        watch = self._watches.get(fd)
+        if watch is None:
+            watch = _Watch()
+            watch.reader, watch.writer = reader, writer
+            self._selector.register(fd, watch.mask(), watch)
+            self._watches[fd] = watch
+            return
+        before = watch.mask()
+        watch.reader = reader or watch.reader
+        watch.writer = writer or watch.writer
+        if watch.mask() != before:
+            self._selector.modify(fd, watch.mask(), watch)
+
+    def _apply(self, fd: int, watch: _Watch) -> None:
+        if watch.mask():
+            self._selector.modify(fd, watch.mask(), watch)
+        else:
+            del self._watches[fd]
+            self._selector.unregister(fd)

@@ -1,0 +1,1 @@
+"""Worker pools: one fork serves many jobs."""

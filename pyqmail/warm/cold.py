@@ -1,0 +1,81 @@
+"""Running a program the classic way, fork and exec, where it is not ours to serve from a warm worker."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyqmail.system.loop import Loop
+from pyqmail.system.process import become, reset_signals
+
+Done = Callable[[int | None], None]
+NULL = -1  # in place of a descriptor: /dev/null
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to execute and as whom; each exit code says which step of the child failed."""
+
+    path: str
+    argv: Sequence[bytes]
+    environ: Mapping[bytes, bytes]
+    standard: tuple[int, int, int]  # the child's 0, 1 and 2: descriptors above 2, or NULL
+    directory: str | None = None
+    identity: tuple[int, int] | None = None  # uid and gid, the gid being the only supplementary group as well
+    setup_exit: int = 111
+    exec_exit: int = 111
+
+
+def start_program(loop: Loop, program: Program, done: Done) -> None:
+    """Fork and execute ``program``; ``done`` gets its exit status, None if it was killed. Raises OSError."""
+    pid = os.fork()
+    if pid == 0:
+        _child(program)
+    try:
+        watch = os.pidfd_open(pid)
+    except OSError:  # no descriptor to spare, or an old kernel: look now and then
+        loop.call_later(0.05, lambda: _look(loop, pid, done))
+        return
+    loop.add_reader(watch, lambda: _ended(loop, pid, watch, done))
+
+
+def _status(code: int) -> int | None:
+    return os.WEXITSTATUS(code) if os.WIFEXITED(code) else None
+
+
+def _ended(loop: Loop, pid: int, watch: int, done: Done) -> None:
+    loop.remove_reader(watch)
+    os.close(watch)
+    done(_status(os.waitpid(pid, 0)[1]))
+
+
+def _look(loop: Loop, pid: int, done: Done) -> None:
+    found, code = os.waitpid(pid, os.WNOHANG)
+    if found:
+        done(_status(code))
+    else:
+        loop.call_later(0.05, lambda: _look(loop, pid, done))
+
+
+def _child(program: Program) -> None:
+    code = program.setup_exit
+    try:
+        if program.directory is not None:
+            os.chdir(program.directory)
+        for target, source in enumerate(program.standard):
+            os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) if source == NULL else source, target)
+        if program.identity is not None:
+            uid, gid = program.identity
+            become(uid, gid, [gid])
+        delivery_signals()
+        code = program.exec_exit
+        os.execve(program.path, list(program.argv), dict(program.environ))
+    finally:
+        os._exit(code)
+
+
+def delivery_signals() -> None:
+    """The signal state in which qmail-local and qmail-remote have always been started: PIPE ignored, CHLD blocked."""
+    reset_signals()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])

@@ -1,0 +1,161 @@
+"""Runs one of qmail's per-delivery programs: in a warm worker while it is our own launcher, else by fork and exec."""
+
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Protocol, cast
+
+from pyqmail import build, launch
+from pyqmail.system.loop import Loop
+from pyqmail.system.process import become
+from pyqmail.warm.cold import NULL, Done, Program, delivery_signals, start_program
+from pyqmail.warm.pool import Pool
+from pyqmail.warm.wire import RECORD_MAX
+
+Identity = tuple[int, int] | None
+PAYLOAD_MAX = RECORD_MAX // 2
+Stamp = tuple[int, int, int, int, int]
+
+
+class ProgramModule(Protocol):
+    """A module of pyqmail.programs."""
+
+    def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+        """Run the program and return its exit code."""
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Runner:
+    """One program, such as bin/qmail-local. ``locate`` finds its file anew for each job, None when there is none.
+
+    Which launcher was found when this was made, and the package's build file, are looked at again before each job:
+    after any change the program is executed, as another implementation would be.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        locate: Callable[[], str | None],
+        module: str,
+        environ: Mapping[bytes, bytes],
+        *,
+        directory: str,
+        limit: int,
+        setup_exit: int,
+        exec_exit: int,
+    ) -> None:
+        self._loop = loop
+        self._locate = locate
+        self._environ = environ
+        self._directory = directory
+        self._setup_exit = setup_exit
+        self._exec_exit = exec_exit
+        path = locate()
+        self._known = self._known_file(path)
+        self._program = None if path is None else self._load(path, module)
+        self._pool = None if self._program is None else self._make_pool(limit, module)
+
+    def run(
+        self, argv: Sequence[bytes], identity: Identity, message: int, output: int, done: Done, *, errors: bool = True
+    ) -> None:
+        """Run the program as ``identity`` (uid, gid; None: as we are), owning both descriptors.
+
+        ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2. Raises OSError when
+        it could not be started; the descriptors are then still the caller's.
+        """
+        path = self._locate()
+        payload = bytes((errors,)) + b"\0".join(argv)
+        fds = (output,) if message == NULL else (output, message)
+        if self._pool is not None and len(payload) <= PAYLOAD_MAX and self._known_file(path) == self._known:
+            self._pool.submit(identity, payload, fds, done)
+            return
+        standard = (message, output, output if errors else NULL)
+        start_program(self._loop, self._cold(path, argv, identity, standard), done)
+        for fd in fds:
+            os.close(fd)
+
+    def close(self) -> None:
+        """No more jobs."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _cold(
+        self, path: str | None, argv: Sequence[bytes], identity: Identity, standard: tuple[int, int, int]
+    ) -> Program:
+        return Program(
+            # relative, as scripts have always seen it; without a file the failed exec answers
+            path=(path or "/nonexistent").removeprefix(self._directory + "/"),
+            argv=argv,
+            environ=self._environ,
+            standard=standard,
+            directory=self._directory,
+            identity=identity,
+            setup_exit=self._setup_exit,
+            exec_exit=self._exec_exit,
+        )
+
+    def _known_file(self, path: str | None) -> tuple[str | None, Stamp | None, Stamp | None]:
+        return path, None if path is None else _stamp(path), _stamp(build.__file__)
+
+    def _load(self, path: str, module: str) -> ProgramModule | None:
+        if launch.identify(path) != module:
+            return None
+        try:
+            return cast(ProgramModule, importlib.import_module(module))
+        except Exception:  # noqa: BLE001 - a half-finished upgrade: execute it, and let its crash code speak
+            return None
+
+    def _make_pool(self, limit: int, module: str) -> Pool:
+        gc.collect()
+        gc.freeze()
+        title = module.rpartition(".")[2].replace("_", "-")
+        return Pool(self._loop, self._serve, prepare=_become_key, limit=limit, title=title)
+
+    def _serve(self, payload: bytes, fds: list[int]) -> int:
+        """In the worker: one job from a clean state; whatever escapes is temporary."""
+        errors, argv = payload[0], payload[1:].split(b"\0")
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        output, message = fds[0], fds[1] if len(fds) > 1 else null
+        for source, target in ((message, 0), (output, 1), (output if errors else null, 2)):
+            os.dup2(source, target)
+        for fd in fds:
+            os.close(fd)
+        umask = os.umask(0o077)
+        os.umask(umask)
+        assert self._program is not None
+        try:
+            os.chdir(self._directory)
+            delivery_signals()
+            return self._program.main(argv, dict(self._environ)) & 255
+        except BaseException as error:  # noqa: BLE001 - a bug must never bounce mail
+            _complain(error)
+            return 111
+        finally:
+            for target in (0, 1, 2):
+                os.dup2(null, target)
+            os.close(null)
+            os.umask(umask)
+
+
+def _complain(error: BaseException) -> None:
+    try:
+        os.write(2, f"internal error: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+    except OSError:
+        sys.exc_info()
+
+
+def _become_key(key: Hashable) -> None:
+    """Become the (uid, gid) that ``key`` is, or stay for None; anything else raises and ends the worker."""
+    if key is None:
+        return
+    uid, gid = cast(tuple[int, int], key)
+    become(uid, gid, [gid])

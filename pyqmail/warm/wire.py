@@ -1,0 +1,46 @@
+"""One record with descriptors between a parent and its worker: a datagram on a SOCK_SEQPACKET pair.
+
+A record is bytes that the two sides define (fixed binary, never pickle) and up to eight descriptors. Workers run as
+other users than their parent, so a parent treats what it receives as hostile.
+"""
+
+import array
+import os
+import socket
+
+RECORD_MAX = 131072
+DESCRIPTORS_MAX = 8
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The parent's and the worker's end of a job socket; both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send_record(sock: socket.socket, payload: bytes, fds: tuple[int, ...] = ()) -> None:
+    """Send one record. Raises OSError (BlockingIOError on a full non-blocking socket)."""
+    if fds:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
+        sock.sendmsg([payload], [rights], socket.MSG_NOSIGNAL)
+    else:
+        sock.send(payload, socket.MSG_NOSIGNAL)
+
+
+def receive_record(sock: socket.socket) -> tuple[bytes, list[int]] | None:
+    """The next record and its descriptors (close-on-exec); None at the end. Raises OSError.
+
+    A truncated record is an error, and its descriptors are closed.
+    """
+    size = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
+    payload, ancillary, flags, _ = sock.recvmsg(RECORD_MAX, size, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        for fd in fds:
+            os.close(fd)
+        raise OSError("truncated record")
+    if not payload:
+        return None
+    return payload, list(fds)

@@ -1,0 +1,92 @@
+"""bin/quickstart: one line for each trouble, and the whole way from a checkout to two messages in a Maildir."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quickstart(*options: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run bin/quickstart to its end."""
+    command = [str(ROOT / "bin" / "quickstart"), *map(str, options)]
+    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, cwd="/", timeout=240)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+    return number
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every account can reach."""
+    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
+    base.chmod(0o755)
+    yield base
+    shutil.rmtree(base)
+
+
+def test_a_port_in_use_is_one_line(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = quickstart("--once", "--tree", place / "run", "--port", taken.getsockname()[1])
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "Address already in use; choose another with --port" in result.stderr
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(place: Path) -> None:
+    (place / "file").write_text("")
+    result = quickstart("--once", "--tree", place / "file", "--port", free_port())
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert f"quickstart: {'cannot make ' if os.geteuid() else ''}{place}/file" in result.stderr
+
+
+def test_no_network_for_pip_is_one_line(place: Path) -> None:
+    blocked = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    result = quickstart(
+        "--once", "--tree", place / "run", "--port", free_port(), PIP_CONFIG_FILE=os.devnull, PIP_RETRIES="0", **blocked
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "is there a network?" in result.stderr
+
+
+def test_once_delivers_two_messages_and_a_second_run_keeps_what_is_there(place: Path) -> None:
+    first = quickstart("--once", "--tree", place / "run", "--port", free_port())
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.count("Received: (qmail ") >= 2
+    home = place / "run" / "control" / "me"
+    stamp = home.stat().st_mtime_ns
+    second = quickstart("--once", "--tree", place / "run", "--port", free_port())
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert len(list((place / "run/home/Maildir/new").iterdir())) == 4
+    assert home.stat().st_mtime_ns == stamp
+    owner = "nobody" if os.geteuid() == 0 and not os.environ.get("SUDO_UID") else None
+    if owner is not None:
+        assert (place / "run").stat().st_uid == pwd.getpwnam(owner).pw_uid
+    assert running_below(place) == []
+
+
+def running_below(place: Path) -> list[str]:
+    """The command lines of processes that run from ``place``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                where = os.readlink(entry / "cwd")
+            except OSError:
+                continue
+            if str(place) in text + where:
+                found.append(text)
+    return found

@@ -1,0 +1,247 @@
+"""bin/qmail-setup: what it installs, what it leaves alone, and what --check reports."""
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.admin import tree
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the tree has seven users")
+
+
+def setup(home: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run bin/qmail-setup for ``home``."""
+    command = [str(ROOT / "bin" / "qmail-setup"), *options]
+    given = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(home)} | environ
+    return subprocess.run(command, env=given, capture_output=True, text=True)
+
+
+def snapshot(home: Path) -> dict[str, tuple[int, int, int, int, int]]:
+    """Inode, owner, mode and change time of every path."""
+    found = {}
+    for folder, names, files in os.walk(home):
+        for name in (*names, *files):
+            status = os.lstat(os.path.join(folder, name))
+            key = os.path.relpath(os.path.join(folder, name), home)
+            found[key] = (status.st_ino, status.st_uid, status.st_gid, status.st_mode, status.st_ctime_ns)
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Path]:
+    """One installed tree, which the tests of this module look at and leave as it was."""
+    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
+    base.chmod(0o755)
+    result = setup(base / "qmail")
+    assert result.returncode == 0, result.stderr
+    yield base / "qmail"
+    shutil.rmtree(base)
+
+
+QUEUE_MODES = [
+    ("queue", "qmailq", 0o750, stat.S_ISDIR),
+    ("queue/pid", "qmailq", 0o700, stat.S_ISDIR),
+    ("queue/intd", "qmailq", 0o700, stat.S_ISDIR),
+    ("queue/todo", "qmailq", 0o750, stat.S_ISDIR),
+    ("queue/mess", "qmailq", 0o750, stat.S_ISDIR),
+    ("queue/mess/22", "qmailq", 0o750, stat.S_ISDIR),
+    ("queue/info/0", "qmails", 0o700, stat.S_ISDIR),
+    ("queue/local/22", "qmails", 0o700, stat.S_ISDIR),
+    ("queue/remote", "qmails", 0o700, stat.S_ISDIR),
+    ("queue/bounce", "qmails", 0o700, stat.S_ISDIR),
+    ("queue/lock", "qmailq", 0o750, stat.S_ISDIR),
+    ("queue/lock/sendmutex", "qmails", 0o600, stat.S_ISREG),
+    ("queue/lock/trigger", "qmails", 0o622, stat.S_ISFIFO),
+    ("queue/lock/tcpto", "qmailr", 0o644, stat.S_ISREG),
+    ("alias", "alias", 0o2755, stat.S_ISDIR),
+    ("run", "qmailq", 0o755, stat.S_ISDIR),
+    ("bin/qmail-queue", "root", 0o755, stat.S_ISREG),
+    ("bin/qmail-lspawn", "root", 0o700, stat.S_ISREG),
+]
+
+
+@needs_root
+@pytest.mark.contract("queue 1.1", "queue 1.2", "queue 1.3", *(f"queue 2.{row}" for row in range(1, 12)))
+@pytest.mark.parametrize(("path", "owner", "mode", "kind"), QUEUE_MODES, ids=[row[0] for row in QUEUE_MODES])
+def test_owner_group_and_mode(installed: Path, path: str, owner: str, mode: int, kind: object) -> None:
+    status = (installed / path).lstat()
+    assert kind(status.st_mode)  # type: ignore[operator]
+    assert pwd.getpwuid(status.st_uid).pw_name == owner
+    assert grp.getgrgid(status.st_gid).gr_name == "qmail"
+    assert stat.S_IMODE(status.st_mode) == mode
+
+
+@needs_root
+@pytest.mark.contract("queue 2.9", "queue 2.11", "queue 12.6")
+def test_lock_files_have_their_sizes_and_only_four_parts_are_split(installed: Path) -> None:
+    assert (installed / "queue/lock/sendmutex").stat().st_size == 0
+    assert (installed / "queue/lock/tcpto").read_bytes() == bytes(1024)
+    for part in ("mess", "info", "local", "remote"):
+        assert sorted(int(path.name) for path in (installed / "queue" / part).iterdir()) == list(range(23))
+    for part in ("todo", "intd", "bounce", "pid"):
+        assert list((installed / "queue" / part).iterdir()) == []
+
+
+@needs_root
+def test_a_second_run_changes_nothing_and_the_check_is_content(installed: Path) -> None:
+    before = snapshot(installed)
+    assert setup(installed).returncode == 0
+    after = snapshot(installed)
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert changed <= {"lib"}
+    checked = setup(installed, "--check")
+    assert (checked.returncode, checked.stdout) == (0, "")
+
+
+@needs_root
+def test_no_setuid_or_setgid_bit_but_that_of_alias(installed: Path) -> None:
+    bits = [path for path, row in snapshot(installed).items() if row[3] & 0o6000]
+    assert bits == ["alias"]
+
+
+@needs_root
+def test_every_qmail_user_can_start_the_programs(installed: Path) -> None:
+    for user in ("qmaild", "qmailq", "qmailr", "qmails", "qmailp", "nobody"):
+        entry = pwd.getpwnam(user)
+        result = subprocess.run(
+            [installed / "bin" / "qmail-clean"],
+            user=entry.pw_uid,
+            group=entry.pw_gid,
+            extra_groups=[],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={},
+        )
+        assert b"ModuleNotFound" not in result.stderr and b"Permission denied: '" not in result.stderr
+        assert result.returncode in (0, 111)
+
+
+@needs_root
+def test_check_reports_each_fault_and_changes_nothing(installed: Path) -> None:
+    trouble = installed / "queue" / "lock" / "trigger"
+    sendmail = installed / "bin" / "sendmail"
+    text = sendmail.read_bytes()
+    try:
+        os.chown(trouble, 0, -1)
+        sendmail.chmod(0o700)
+        (installed / "doc" / "odd").write_text("")
+        (installed / "doc" / "odd").chmod(0o4755)
+        (installed / "boot" / "home").unlink()
+        sendmail.write_bytes(text + b"#")
+        before = snapshot(installed)
+        result = setup(installed, "--check")
+        assert snapshot(installed) == before
+    finally:
+        os.chown(trouble, pwd.getpwnam("qmails").pw_uid, -1)
+        (installed / "doc" / "odd").unlink()
+    assert result.returncode == 1
+    assert [line.removeprefix(f"qmail-setup: warning: {installed}/") for line in result.stdout.splitlines()] == [
+        "bin/sendmail has wrong permissions",
+        "bin/sendmail has wrong content",
+        "boot/home does not exist",
+        "queue/lock/trigger has wrong owner",
+        "doc/odd has a setuid or setgid bit",
+    ]
+    assert setup(installed).returncode == 0
+    assert setup(installed, "--check").returncode == 0
+
+
+@needs_root
+def test_an_existing_queue_and_the_admins_files_are_left_as_they_are(installed: Path) -> None:
+    (installed / "queue/bounce").chmod(0o750)
+    (installed / "queue/mess/3/26").write_text("a message")
+    (installed / "rc").write_text("#!/bin/sh\n# mine\n")
+    before = snapshot(installed / "queue")
+    try:
+        assert setup(installed).returncode == 0
+        assert snapshot(installed / "queue") == before
+        assert (installed / "rc").read_text() == "#!/bin/sh\n# mine\n"
+    finally:
+        (installed / "queue/bounce").chmod(0o700)
+        (installed / "queue/mess/3/26").unlink()
+
+
+@needs_root
+@pytest.mark.contract("queue 1.1")
+def test_the_split_of_an_existing_queue_is_recognised(installed: Path, tmp_path: Path) -> None:
+    home = tmp_path / "other"
+    (home / "control").mkdir(parents=True)
+    (home / "control" / "conf-split").write_text("5\n")
+    assert setup(home).returncode == 0
+    (home / "control" / "conf-split").unlink()
+    assert setup(home).returncode == 0
+    assert (home / "control" / "conf-split").read_text() == "5\n"
+    assert setup(home, "--check").returncode == 0
+
+
+@needs_root
+def test_destdir_stages_a_tree_that_names_the_final_home(tmp_path: Path) -> None:
+    assert setup(Path("/opt/mail"), DESTDIR=str(tmp_path)).returncode == 0
+    staged = tmp_path / "opt" / "mail"
+    assert "/opt/mail/lib/pyqmail-" in (staged / "bin" / "qmail-queue").read_text()
+    assert str(tmp_path) not in (staged / "rc").read_text() + (staged / "bin" / "qmail-queue").read_text()
+    assert setup(Path("/opt/mail"), "--check", DESTDIR=str(tmp_path)).returncode == 0
+
+
+@pytest.mark.parametrize("home", ["relative", "/", "/a:b", "/a\nb"], ids=["relative", "root", "a colon", "a newline"])
+def test_a_home_that_could_not_work_is_refused_in_one_line(home: str) -> None:
+    result = setup(Path("/nowhere"), "--check", "--home", home)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "absolute path" in result.stderr
+
+
+def test_a_single_user_tree_needs_no_privilege_and_is_never_roots() -> None:
+    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
+    try:
+        base.chmod(0o755)
+        options: dict[str, object] = {}
+        if os.geteuid() == 0:
+            assert setup(base / "qmail", "--single-user").returncode == 1
+            entry = pwd.getpwnam("nobody")
+            os.chown(base, entry.pw_uid, entry.pw_gid)
+            options = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        reach = setup_copy(base)
+        command = [str(reach / "bin" / "qmail-setup"), "--single-user", "--me", "mx.example.test"]
+        environ = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(base / "qmail")}
+        for words in (command, command, [*command[:1], "--check"]):
+            result = subprocess.run(words, env=environ, capture_output=True, text=True, cwd="/", **options)  # type: ignore[call-overload]
+            assert (result.returncode, result.stdout) == (0, ""), result.stderr
+        home = base / "qmail"
+        assert len({line for line in (home / "control/conf-users").read_text().split()}) == 1
+        assert (home / "users" / "cdb").stat().st_size > 2048
+        assert (home / "control" / "me").read_text() == "mx.example.test\n"
+        assert (home / "control" / "defaultdomain").read_text() == "example.test\n"
+    finally:
+        shutil.rmtree(base)
+
+
+def setup_copy(base: Path) -> Path:
+    """A copy of the checkout that everybody can read."""
+    copy = base / "checkout"
+    for name in ("pyqmail", "bin", ".deps"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+    return copy
+
+
+def test_boot_scripts_name_their_instructions_and_empty_the_environment() -> None:
+    assert sorted(tree.boot_scripts()) == sorted(
+        name + suffix for name in ("home", "proc", "binm1", "binm2", "binm3") for suffix in ("", "+df")
+    )
+    script = tree.start_script("/var/qmail", "|dot-forward .forward\n|preline procmail", logged=True)
+    assert b"exec env - PATH=/var/qmail/bin:" in script
+    assert b"qmail-start '|dot-forward .forward\n|preline procmail' splogger qmail\n" in script
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [(0o711, 0o755), (0o700, 0o700), (0o755, 0o755)])
+def test_a_script_is_readable_wherever_it_is_executable(mode: int, wanted: int) -> None:
+    assert tree.readable(mode) == wanted

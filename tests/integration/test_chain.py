@@ -1,0 +1,138 @@
+"""Mail through the whole chain of an installed tree, with the tools that admins use."""
+
+import os
+import pwd
+import re
+import smtplib
+import subprocess
+from pathlib import Path
+
+from tests.integration.conftest import USER
+from tests.integration.mailhost import MailHost, fresh_maildir, messages, wait_for
+
+ADDRESS = f"{USER}@example.test"
+
+
+def delivered(base: Path) -> int:
+    return len(os.listdir(base / "new"))
+
+
+def swaks(port: int, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["swaks", "--server", f"127.0.0.1:{port}", "--helo", "client.test", "--from", "ann@client.test", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_swaks_through_our_tcpserver_reaches_the_maildir(host: MailHost, maildir: Path) -> None:
+    done = swaks(host.port, "--to", ADDRESS, "--body", "hello\n.dot\nlast")
+    assert done.returncode == 0, done.stdout
+    wait_for(lambda: delivered(maildir) == 1, "the message")
+    (message,) = messages(maildir)
+    assert message["Delivered-To"] == ADDRESS
+    assert message["Return-Path"] == "<ann@client.test>"
+    received = message.get_all("Received")
+    assert received is not None and len(received) == 2
+    assert re.fullmatch(r"\(qmail \d+ invoked from network\); .* -0000", received[0])
+    assert "by " in received[1] and "with SMTP" in received[1]
+    text = message.get_payload()
+    assert isinstance(text, str) and text.startswith("hello\n.dot\nlast")
+
+
+def test_swaks_through_debians_tcpserver_reaches_the_maildir_and_mutt_reads_it(
+    installed_home: Path, maildir: Path, tmp_path: Path
+) -> None:
+    host = MailHost(installed_home)
+    host.log.write_bytes(b"")
+    host.start_delivery()
+    try:
+        host.start_smtp("/usr/bin/tcpserver")
+        assert swaks(host.port, "--to", ADDRESS, "--header", "Subject: for mutt").returncode == 0
+        wait_for(lambda: delivered(maildir) == 1, "the message")
+    finally:
+        host.stop()
+    entry = pwd.getpwnam(USER)
+    out = tmp_path / "seen"
+    script = f"push '<pipe-message>cat > {entry.pw_dir}/seen<enter><exit>'"
+    subprocess.run(
+        ["script", "-qec", f"su {USER} -c \"TERM=vt100 mutt -n -F /dev/null -f {maildir} -e 'set wait_key=no quit=yes' "
+         f"-e \\\"{script}\\\"\"", "/dev/null"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    seen = Path(entry.pw_dir) / "seen"
+    assert "Subject: for mutt" in seen.read_text()
+    seen.rename(out) if seen.stat().st_dev == tmp_path.stat().st_dev else seen.unlink()
+
+
+def test_sendmail_reaches_the_maildir_under_the_callers_uid(host: MailHost, maildir: Path) -> None:
+    entry = pwd.getpwnam(USER)
+    done = subprocess.run(
+        [host.home / "bin" / "sendmail", "-t"],
+        input=f"To: {ADDRESS}\nSubject: by hand\n\nbody\n".encode(),
+        user=entry.pw_uid,
+        group=entry.pw_gid,
+        extra_groups=[],
+        env={"PATH": "/usr/bin:/bin", "USER": USER},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: delivered(maildir) == 1, "the message")
+    (message,) = messages(maildir)
+    received = message.get_all("Received")
+    assert received is not None and f"invoked by uid {entry.pw_uid}" in received[0]
+    assert message["From"] == f"{USER}@example.test"
+
+
+def test_an_unknown_user_bounces_to_the_sender(host: MailHost, maildir: Path) -> None:
+    with smtplib.SMTP("127.0.0.1", host.port, timeout=60) as client:
+        client.sendmail(ADDRESS, ["nosuch-user@example.test"], "Subject: lost\r\n\r\nwhere to?\r\n")
+    wait_for(lambda: delivered(maildir) == 1, "the bounce")
+    (message,) = messages(maildir)
+    assert message["Return-Path"] == "<>"
+    text = message.get_payload()
+    assert isinstance(text, str)
+    assert text.startswith("Hi. This is the qmail-send program at mx.example.test.")
+    assert "<nosuch-user@example.test>:" in text and "#5.1.1" in text
+    assert "Subject: lost" in text
+    wait_for(lambda: host.queued() == 0, "an empty queue")
+
+
+def test_each_process_runs_under_its_own_user(host: MailHost, maildir: Path) -> None:
+    assert swaks(host.port, "--to", ADDRESS).returncode == 0
+    wait_for(lambda: delivered(maildir) == 1, "the message")
+    owners: dict[str, set[str]] = {}
+    for pid in host.pids():
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+        for name in ("qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean", "qmail-queued", "qmail-smtpd"):
+            if name in (title.split("/")[-1].split(" ")[0], Path(f"/proc/{pid}/comm").read_text().strip()):
+                owners.setdefault(name, set()).add(pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name)
+        assert "TracerPid" in Path(f"/proc/{pid}/status").read_text(), words
+    status = {
+        name: {
+            pwd.getpwuid(int(line.split()[1])).pw_name
+            for pid in host.pids()
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[0]
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("Uid:")
+        }
+        for name in ("qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean", "qmail-queued")
+    }
+    assert status["qmail-send"] == {"qmails"}
+    assert status["qmail-lspawn"] == {"root"}
+    assert status["qmail-rspawn"] == {"qmailr"}
+    assert status["qmail-clean"] == {"qmailq"}
+    assert status["qmail-queued"] == {"qmailq"}
+
+
+def test_no_file_of_the_tree_is_setuid_or_setgid_but_alias(installed_home: Path) -> None:
+    special = [
+        str(path.relative_to(installed_home))
+        for path in (installed_home, *installed_home.rglob("*"))
+        if not path.is_symlink() and path.lstat().st_mode & 0o6000
+    ]
+    assert special == ["alias"]
+    assert fresh_maildir(USER).is_dir()

@@ -1,0 +1,78 @@
+"""Any one process killed in the middle of 200 messages: nothing is lost, audited by the hash of each body."""
+
+import os
+import pwd
+import signal
+import smtplib
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import USER
+from tests.integration.mailhost import MailHost, body_hash, messages, wait_for
+
+ADDRESS = f"{USER}@example.test"
+COUNT = 200
+VICTIMS = ["qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean", "qmail-queued", "qmail-queue", "qmail-local",
+           "tcpserver", "qmail-smtpd"]  # fmt: skip
+
+
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def victim(host: MailHost, name: str) -> int | None:
+    """A process of ``host`` that runs program ``name``."""
+    for pid in host.pids():
+        words = title(pid).split(" ")
+        if name in [word.rpartition("/")[2] for word in words[:3]] and "tcpserver" not in words[0].rpartition("/")[2]:
+            return pid
+        if name == "tcpserver" and any(word.endswith("/tcpserver") for word in words[:3]):
+            return pid
+    return None
+
+
+def restart_what_died(host: MailHost) -> None:
+    """What a supervisor does: a dead service is started again."""
+    host.stop()
+    host.log.write_bytes(b"")
+    host.start_delivery()
+    host.start_smtp()
+
+
+@pytest.mark.parametrize("name", VICTIMS)
+def test_killing_it_loses_nothing(host: MailHost, maildir: Path, name: str) -> None:
+    acknowledged: set[str] = set()
+    killed = False
+    number = 0
+    while len(acknowledged) < COUNT:
+        number += 1
+        assert number < COUNT * 3, "too many refused submissions"
+        body = f"message {number} {os.urandom(8).hex()}\n"
+        try:
+            with smtplib.SMTP("127.0.0.1", host.port, timeout=30) as client:
+                client.sendmail("ann@client.test", [ADDRESS], f"Subject: x\r\n\r\n{body}")
+            acknowledged.add(body_hash(body.encode()))
+        except (smtplib.SMTPException, OSError):
+            restart_what_died(host)
+        if len(acknowledged) >= COUNT // 2 and not killed:
+            pid = victim(host, name)
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                killed = True
+    assert killed or name == "qmail-queue", f"no {name} was seen"
+    restart_what_died(host)
+
+    def arrived() -> set[str]:
+        found = set()
+        for message in messages(maildir):
+            text = message.get_payload(decode=True)
+            assert isinstance(text, bytes)
+            found.add(body_hash(text))
+        return found
+
+    wait_for(lambda: len(os.listdir(maildir / "new")) >= COUNT and acknowledged <= arrived(), "every acknowledged body")
+    assert pwd.getpwnam(USER).pw_uid == os.stat(maildir / "new").st_uid

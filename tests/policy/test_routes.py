@@ -1,0 +1,33 @@
+"""smtproutes: which relay takes the mail for a host."""
+
+import pytest
+
+from pyqmail.control import parse_mapping
+from pyqmail.policy.routes import Route, find_route
+
+
+@pytest.mark.contract("remote 2", "remote 7.5")
+@pytest.mark.parametrize(
+    ("lines", "host", "route"),
+    [
+        pytest.param(b"dom:relay\n", b"dom", Route(b"relay", 25), id="a relay on port 25"),
+        pytest.param(b"dom:relay\n", b"DoM", Route(b"relay", 25), id="case does not matter"),
+        pytest.param(b"dom:relay:26\n", b"dom", Route(b"relay", 26), id="a port"),
+        pytest.param(b"dom:relay:26x\n", b"dom", Route(b"relay", 26), id="the port is its digits"),
+        pytest.param(b"dom:relay:x\n", b"dom", Route(b"relay", 0), id="no digits is port 0"),
+        pytest.param(b"dom:[192.0.2.1]:26\n", b"dom", Route(b"[192.0.2.1]", 26), id="a literal"),
+        pytest.param(b"dom:[2001:db8::1]:26\n", b"dom", Route(b"[2001:db8::1]", 26), id="an IPv6 literal"),
+        pytest.param(b"dom:[2001:db8::1]\n", b"dom", Route(b"[2001:db8::1]", 25), id="an IPv6 literal without port"),
+        pytest.param(b"dom:\n:x\n", b"dom", None, id="an empty relay beats the wildcard"),
+        pytest.param(b"dom::26\n", b"dom", Route(b"", 26), id="an empty relay with a port names nothing"),
+        pytest.param(b".dom:x\n", b"dom", None, id="a leading dot is not the domain itself"),
+        pytest.param(b".dom:x\n", b"a.b.dom", Route(b"x", 25), id="a leading dot is every host below"),
+        pytest.param(b".dom:x\n.b.dom:y\n", b"a.b.dom", Route(b"y", 25), id="the longest key first"),
+        pytest.param(b":x\n", b"any", Route(b"x", 25), id="the empty key is everything else"),
+        pytest.param(b"dom\n", b"dom", None, id="a line without colon is ignored"),
+        pytest.param(b"dom:a\ndom:b\n", b"dom", Route(b"b", 25), id="the last line wins"),
+        pytest.param(b" dom:a\n", b"dom", None, id="leading blanks are part of the key"),
+    ],
+)
+def test_route(lines: bytes, host: bytes, route: Route | None) -> None:
+    assert find_route(parse_mapping(lines), host) == route

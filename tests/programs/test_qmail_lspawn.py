@@ -1,0 +1,327 @@
+"""qmail-lspawn as a process: real pipes, real uids (contract: spawn, users)."""
+
+import os
+import pwd
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.programs.spawn_bench import Home, Spawn, install, install_script
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="changes uid")
+FIRST_UID = 39001  # ids that belong to nobody
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    made = Home()
+    yield made
+    made.close()
+
+
+def cold(home: Home, script: str) -> None:
+    """A foreign qmail-local and one user, joe."""
+    install_script(home.path / "bin/qmail-local", script)
+    home.assign(f"=joe:joe:{FIRST_UID}:{FIRST_UID}:/home/joe:::\n+joe-:joe:{FIRST_UID}:{FIRST_UID}:/home/joe:-:pre-:\n")
+
+
+def warm(home: Home, *users: str) -> None:
+    """Our own qmail-local and these lines of users/assign."""
+    install(home.path / "bin/qmail-local", "qmail_local")
+    home.assign("".join(users))
+
+
+@pytest.mark.contract("spawn 1.6", "spawn 1.7")
+def test_first_byte_is_the_limit_and_end_of_commands_is_exit_0(home: Home) -> None:
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.limit == 120
+    assert spawn.end() == 0
+
+
+@pytest.mark.contract("spawn 4.6", "spawn 4.8", "spawn 9.5")
+def test_a_foreign_qmail_local_gets_argv_ids_groups_and_directory(home: Home) -> None:
+    cold(home, 'printf "[%s]" "$0" "$@"; id -u; id -g; id -G; umask; pwd; cat')
+    spawn = Spawn(home, "qmail-lspawn", "./Maildir/")
+    uid = b"%d" % FIRST_UID
+    expected = b"".join(
+        b"[%b]" % arg for arg in (b"bin/qmail-local", b"--", b"joe", b"/home/joe", b"JOE-x@Y", b"-", b"pre-x@Y")
+    )
+    answer = spawn.deliver("JOE-x@Y@Example.ORG")
+    assert answer.startswith(b"K" + expected + b"[Example.ORG][s@example.org][./Maildir/]"), answer
+    assert answer.split(b"]")[-1].split() == [
+        uid, uid, uid, b"0077", os.fsencode(home.path), b"Subject:", b"test", b"body",
+    ]  # fmt: skip
+    assert spawn.end() == 0
+
+
+@pytest.mark.contract("spawn 9.11")
+def test_a_foreign_qmail_local_has_three_descriptors(home: Home) -> None:
+    cold(home, "ls -1 /proc/$$/fd | grep -v 10")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x").split() == [b"K0", b"1", b"2"]
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 9.10")
+def test_a_foreign_qmail_local_starts_with_the_usual_signals(home: Home) -> None:
+    cold(home, "")
+    (home.path / "bin/qmail-local").write_text("#!/bin/cat /proc/self/status\n")  # a shell would change them
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    answer = spawn.deliver("joe@x").split()
+    blocked, ignored = (int(answer[answer.index(name) + 1], 16) for name in (b"SigBlk:", b"SigIgn:"))
+    assert blocked == 1 << (signal.SIGCHLD - 1)
+    assert ignored == 1 << (signal.SIGPIPE - 1)
+    spawn.end()
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        pytest.param("echo out; exit 0", b"Kout\n", id="0 is success with the output"),
+        pytest.param("echo out; exit 100", b"Dout\n", id="100 is failure"),
+        pytest.param("echo out; exit 1", b"Dout\n", id="an unknown status is failure"),
+        pytest.param("echo out >&2; exit 111", b"Zout\n", id="111 is a deferral"),
+        pytest.param("printf 'a\\0b'; exit 75", b"Za", id="text ends at the first NUL"),
+        pytest.param("head -c 3000 /dev/zero | tr '\\0' x", b"K" + b"x" * 3000, id="3000 bytes are kept"),
+    ],
+)
+@pytest.mark.contract("spawn 5.10", "spawn 5.11", "spawn 5.12", "spawn 9.12")
+def test_status_of_a_foreign_qmail_local_makes_the_report(home: Home, script: str, expected: bytes) -> None:
+    cold(home, script)
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x") == expected
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 1.5")
+def test_a_long_report_is_cut_to_2997_bytes(home: Home) -> None:
+    cold(home, "head -c 3072 /dev/zero | tr '\\0' x")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    answer = spawn.deliver("joe@x")
+    assert len(answer) == 1 + 2997
+    assert answer.startswith(b"K" + b"x" * 2966 + b"\n")
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 5.1")
+def test_a_killed_qmail_local_is_a_deferral(home: Home) -> None:
+    cold(home, "kill -9 $$")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x").startswith(b"Z")
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 2.3", "spawn 9.2", "spawn 9.3")
+def test_a_report_waits_for_whoever_holds_the_output(home: Home) -> None:
+    os.mkfifo(home.path / "gate")
+    os.chmod(home.path / "gate", 0o666)
+    cold(home, "echo early; (read line < gate; echo late) &")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    spawn.send(0, "joe@x")
+    with open(home.path / "gate", "w") as gate:
+        spawn.send(0, "joe@x")
+        busy = spawn.report()
+        assert (busy.slot, busy.letter) == (0, b"Z")
+        assert b"(#4.3.5)" in busy.text
+        gate.write("go\n")
+    late = spawn.report()
+    assert late.letter + late.text == b"Kearly\nlate\n"
+    spawn.end()
+
+
+@pytest.mark.parametrize(
+    ("recipient", "message", "letter", "code"),
+    [
+        pytest.param("joe@x", "0/a", b"D", b"5.3.5", id="a name with letters"),
+        pytest.param("joe@x", "/0/1", b"D", b"5.3.5", id="an absolute name"),
+        pytest.param("joe@x", "0/../1", b"D", b"5.3.5", id="a name with dots"),
+        pytest.param("joe@x", "", b"D", b"5.3.5", id="an empty name"),
+        pytest.param("joe@x", "0" * 100, b"D", b"5.3.5", id="a name that is too long"),
+        pytest.param("joe", "0/1", b"D", b"5.1.3", id="a recipient without a host"),
+        pytest.param("joe@x", "0/2", b"Z", b"4.3.0", id="a message that is not there"),
+        pytest.param("joe@x", "0", b"Z", b"4.3.5", id="a directory"),
+        pytest.param("joe@x", "0/3", b"Z", b"4.3.5", id="a file of another owner"),
+    ],
+)
+@pytest.mark.contract(
+    "spawn 2.4", "spawn 2.5", "spawn 2.6", "spawn 2.7", "spawn 2.8", "spawn 2.10", "spawn 2.11", "spawn 9.4"
+)
+def test_what_is_refused_before_a_program_starts(
+    home: Home, recipient: str, message: str, letter: bytes, code: bytes
+) -> None:
+    cold(home, "exit 0")
+    home.message("0/3", b"", owner="qmails")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    answer = spawn.deliver(recipient, message=message)
+    assert answer.startswith(letter)
+    assert b"(#%b)" % code in answer
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 2.2", "spawn 9.8")
+def test_slots_at_and_above_the_limit_are_refused(home: Home) -> None:
+    (home.path / "control/conf-spawn").write_text("2\n")
+    cold(home, "exit 0")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.limit == 2
+    for slot in (2, 200):
+        spawn.send(slot, "joe@x")
+        report = spawn.report()
+        assert (report.slot, report.letter) == (slot, b"Z")
+        assert b"(#4.3.5)" in report.text
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 4.1", "spawn 9.4")
+def test_an_empty_local_part_is_silently_done(home: Home) -> None:
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("@local.host") == b"K"
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 5.6")
+def test_a_damaged_cdb_is_a_deferral(home: Home) -> None:
+    (home.path / "users/cdb").write_bytes(b"damaged")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x").startswith(b"Z")
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 4.7", "spawn 5.3")
+def test_an_assignment_to_root_is_refused(home: Home) -> None:
+    cold(home, "exit 0")
+    home.assign("=joe:joe:0:0:/root:::\n=ann:ann:x:7:/:::\n")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert b"root" in spawn.deliver("joe@x")
+    assert spawn.deliver("ann@x").startswith(b"Z")
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 9.1")
+def test_a_missing_qmail_local_or_interpreter_never_bounces(home: Home) -> None:
+    cold(home, "exit 0")
+    (home.path / "bin/qmail-local").unlink()
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x").startswith(b"Z")
+    (home.path / "bin/qmail-local").write_text("#!/no/such/python\n")
+    (home.path / "bin/qmail-local").chmod(0o755)
+    assert spawn.deliver("joe@x").startswith(b"Z")
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 4.3", "spawn 5.4", "spawn 5.8", "users 1.3")
+def test_getpw_is_asked_as_qmailp_when_the_cdb_has_no_answer(home: Home) -> None:
+    install_script(
+        home.path / "bin/qmail-getpw",
+        f'printf "%s\\\\0" "$1" {FIRST_UID} {FIRST_UID} "/$(id -u),$(id -G)" - ext',
+    )
+    install_script(home.path / "bin/qmail-local", 'printf "[%s]" "$@"')
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    passwd = pwd.getpwnam("qmailp")
+    where = b"[/%d,%d]" % (passwd.pw_uid, passwd.pw_gid)
+    assert spawn.deliver("Any@x").startswith(b"K[--][Any]" + where + b"[Any][-][ext][x]")
+    install_script(home.path / "bin/qmail-getpw", "exit 115")
+    assert spawn.deliver("Any@x").startswith(b"Z")
+    (home.path / "bin/qmail-getpw").unlink()
+    assert spawn.deliver("Any@x").startswith(b"Z")
+    spawn.end()
+
+
+@pytest.mark.contract("users 1.3", "users 6.6", "users 6.18")
+def test_our_own_getpw_answers_from_a_warm_worker(home: Home) -> None:
+    install(home.path / "bin/qmail-getpw", "qmail_getpw")
+    install_script(home.path / "bin/qmail-local", 'printf "[%s]" "$@"')
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    for _ in range(2):
+        answer = spawn.deliver("no-such-User@x")
+        assert answer.startswith(b"K[--][alias]")
+        assert b"[no-such-User][-][no-such-User][x]" in answer
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 4.6", "spawn 9.5", "spawn 9.11")
+def test_a_warm_delivery_runs_as_its_user_and_sees_nothing_else(home: Home) -> None:
+    program = "|id -u; id -g; id -G; pwd; ls -1 /proc/self/fd | wc -l\n"
+    users = [home.user(f"u{n}", FIRST_UID + n, program, FIRST_UID + 50 + n) for n in range(3)]
+    warm(home, *users)
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    for slot in range(9):
+        spawn.send(slot, f"u{slot % 3}@x")
+    for _ in range(9):
+        report = spawn.report()
+        n = report.slot % 3
+        uid, gid = b"%d" % (FIRST_UID + n), b"%d" % (FIRST_UID + 50 + n)
+        where = os.fsencode(home.path / f"u{n}")
+        assert report.letter == b"K", report
+        assert report.text.split()[:5] == [uid, gid, gid, where, b"4"]
+        assert report.text.endswith(b"did 0+0+1\n")
+    assert spawn.end() == 0
+
+
+def test_one_worker_serves_one_user_again_and_never_another(home: Home) -> None:
+    warm(home, home.user("joe", FIRST_UID, "|echo $PPID\n"), home.user("ann", FIRST_UID + 1, "|echo $PPID\n"))
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    joe, ann, again = (spawn.deliver(name).split()[0] for name in ("joe@x", "ann@x", "joe@x"))
+    assert joe == again
+    assert joe != ann
+    spawn.end()
+
+
+def test_a_single_user_tree_delivers_below_its_own_home_without_root(home: Home) -> None:
+    (home.path / "control/conf-users").write_text(f"{FIRST_UID}\n" * 8)
+    (home.path / "control/conf-groups").write_text(f"{FIRST_UID}\n" * 2)
+    install_script(home.path / "bin/qmail-local", 'printf "[%s]" "$@"; id -u; id -G')
+    os.chown(home.path / "queue/mess/0/1", FIRST_UID, FIRST_UID)
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox", uid=FIRST_UID)
+    expected = f"K[--][alias][{home.path}/home][root][-][root][x][s@example.org][./Mailbox]{FIRST_UID}\n{FIRST_UID}\n"
+    assert spawn.deliver("root@x") == expected.encode()
+    (home.path / "users/assign").write_text("=ann:ann:1:1:/ann:::\n.\n")
+    assert spawn.deliver("ann@x").startswith(b"K[--][ann][/ann][ann][][][x]")
+    assert spawn.end() == 0
+
+
+@pytest.mark.contract("spawn 5.1")
+def test_a_worker_killed_in_the_middle_is_a_deferral_and_the_next_delivery_works(home: Home) -> None:
+    lines = home.user("joe", FIRST_UID, "|kill -9 $PPID; echo dying\n"), home.user("ann", FIRST_UID, "|echo fine\n")
+    warm(home, *lines)
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("ann@x").startswith(b"Kfine\n")
+    assert spawn.deliver("joe@x") == b"Zqmail-local crashed.\n"
+    assert spawn.deliver("ann@x").startswith(b"Kfine\n")
+    spawn.end()
+
+
+def test_a_replaced_qmail_local_is_executed_from_then_on(home: Home) -> None:
+    warm(home, home.user("joe", FIRST_UID, "|echo ours\n"))
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x").startswith(b"Kours\n")
+    (home.path / "bin/qmail-local").unlink()
+    install_script(home.path / "bin/qmail-local", "echo theirs")
+    assert spawn.deliver("joe@x") == b"Ktheirs\n"
+    spawn.end()
+
+
+@pytest.mark.contract("spawn 1.6")
+def test_the_end_of_commands_waits_for_running_deliveries(home: Home) -> None:
+    os.mkfifo(home.path / "gate")
+    os.chmod(home.path / "gate", 0o666)
+    cold(home, "read line < gate; echo $line")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    spawn.send(7, "joe@x")
+    os.write(spawn.to, b"\1incomplete")
+    assert spawn.process.stdin is not None
+    spawn.process.stdin.close()
+    with open(home.path / "gate", "w") as gate:
+        gate.write("late\n")
+    report = spawn.report()
+    assert (report.slot, report.letter + report.text) == (7, b"Klate\n")
+    assert spawn.read() == b""
+    assert spawn.process.wait(20) == 0
+
+
+@pytest.mark.contract("spawn 1.1")
+def test_no_default_delivery_is_exit_100(home: Home) -> None:
+    from pyqmail.programs import qmail_lspawn
+
+    assert qmail_lspawn.main([b"qmail-lspawn"], {}) == 100

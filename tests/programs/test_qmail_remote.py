@@ -1,0 +1,285 @@
+"""qmail-remote as a process: reports, addresses and the conversation, against scripted peers."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.scripted_peers import ACCEPTING, SmtpPeer, dns_peer, remote_home, run_program, smtp_peer
+
+MODULE = "pyqmail.programs.qmail_remote"
+MESSAGE = b"Subject: x\n\nhello\n"
+SAID = b"Remote host said: "
+
+
+def remote(home: Path, *arguments: bytes, message: bytes = MESSAGE) -> bytes:
+    status, reports = run_program(MODULE, arguments, home, message)
+    assert status == 0
+    return reports
+
+
+def send_to(
+    peer: SmtpPeer, directory: Path, recipients: tuple[bytes, ...] = (b"r@x.test",), message: bytes = MESSAGE
+) -> bytes:
+    home = remote_home(directory, smtproutes=f":[127.0.0.1]:{peer.port}")
+    return remote(home, b"x.test", b"s@y.test", *recipients, message=message)
+
+
+def scripted(changes: dict[int, bytes | None]) -> list[bytes | None]:
+    """The accepting script with some replies changed; None hangs up there."""
+    return [changes.get(number, reply) for number, reply in enumerate(ACCEPTING)]
+
+
+@pytest.mark.contract("remote 5.1", "remote 5.2", "remote 5.3", "remote 5.4", "remote 5.6", "remote 5.7", "remote 5.8")
+def test_message_is_delivered_in_the_fixed_order(tmp_path: Path) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        assert send_to(peer, tmp_path) == b"r\0K127.0.0.1 accepted message.\nRemote host said: 250 taken\n\0"
+    assert peer.heard == (
+        b"HELO me.test\r\nMAIL FROM:<s@y.test>\r\nRCPT TO:<r@x.test>\r\nDATA\r\n"
+        b"Subject: x\r\n\r\nhello\r\n.\r\nQUIT\r\n"
+    )
+
+
+@pytest.mark.contract("remote 5", "remote 5.5", "remote 7.2", "remote 7.3", "remote 7.4", "remote 7.6")
+@pytest.mark.parametrize(
+    ("step", "reply", "reports"),
+    [
+        (0, b"554 no\r\n", b"ZConnected to 127.0.0.1 but greeting failed.\nRemote host said: 554 no\n\0"),
+        (0, b"221 no\r\n", b"ZConnected to 127.0.0.1 but greeting failed.\nRemote host said: 221 no\n\0"),
+        (1, b"550 no\r\n", b"ZConnected to 127.0.0.1 but my name was rejected.\nRemote host said: 550 no\n\0"),
+        (1, b"251 no\r\n", b"ZConnected to 127.0.0.1 but my name was rejected.\nRemote host said: 251 no\n\0"),
+        (2, b"550 no\r\n", b"DConnected to 127.0.0.1 but sender was rejected.\nRemote host said: 550 no\n\0"),
+        (2, b"450 no\r\n", b"ZConnected to 127.0.0.1 but sender was rejected.\nRemote host said: 450 no\n\0"),
+        (2, b"hello\r\n", b"DConnected to 127.0.0.1 but sender was rejected.\nRemote host said: hello\n\0"),
+        (
+            3,
+            b"550-no\r\n550 such\0user\r\n",
+            b"h127.0.0.1 does not like recipient.\nRemote host said: 550-no\n550 such?user\n\0"
+            b"DGiving up on 127.0.0.1.\n\0",
+        ),
+        (
+            3,
+            b"450 later\r\n",
+            b"s127.0.0.1 does not like recipient.\nRemote host said: 450 later\n\0DGiving up on 127.0.0.1.\n\0",
+        ),
+        (4, b"550 no\r\n", b"r\0D127.0.0.1 failed on DATA command.\nRemote host said: 550 no\n\0"),
+        (4, b"450 no\r\n", b"r\0Z127.0.0.1 failed on DATA command.\nRemote host said: 450 no\n\0"),
+        (5, b"550 no\r\n", b"r\0D127.0.0.1 failed after I sent the message.\nRemote host said: 550 no\n\0"),
+        (5, b"450 no\r\n", b"r\0Z127.0.0.1 failed after I sent the message.\nRemote host said: 450 no\n\0"),
+        (0, None, b"ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"),
+        (2, None, b"ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"),
+        (4, None, b"r\0ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"),
+        (5, None, b"r\0ZConnected to 127.0.0.1 but connection died. Possible duplicate! (#4.4.2)\n\0"),
+    ],
+)
+def test_refusal_or_loss_at_each_step(tmp_path: Path, step: int, reply: bytes | None, reports: bytes) -> None:
+    with smtp_peer(scripted({step: reply})) as peer:
+        assert send_to(peer, tmp_path) == reports
+
+
+@pytest.mark.contract("remote 5", "remote 2.4")
+def test_a_silent_peer_times_out(tmp_path: Path) -> None:
+    with smtp_peer([b""]) as peer:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}", timeoutremote="1")
+        report = remote(home, b"x.test", b"", b"r@x.test")
+    assert report == b"ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"
+
+
+@pytest.mark.contract("remote 1.5", "remote 1.6", "remote 1.7", "remote 5.4")
+def test_recipient_reports_follow_the_arguments(tmp_path: Path) -> None:
+    replies = [*ACCEPTING[:3], b"250 a\r\n", b"550 b\r\n", b"450 c\r\n", b"354 go\r\n", b"250 taken\r\n"]
+    with smtp_peer(replies) as peer:
+        reports = send_to(peer, tmp_path, (b"a@x", b"b@x", b"c@x")).split(b"\0")
+    assert [report[:1] for report in reports] == [b"r", b"h", b"s", b"K", b""]
+
+
+@pytest.mark.contract("remote 1")
+def test_partial_final_line_is_dropped_without_quit(tmp_path: Path) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        reports = send_to(peer, tmp_path, message=b"a\nb")
+    assert reports == b"r\0DSMTP cannot transfer messages with partial final lines. (#5.6.2)\n\0"
+    assert peer.heard.endswith(b"DATA\r\n")
+
+
+def test_large_message_goes_through_whole(tmp_path: Path) -> None:
+    message = b"".join(b".%d\r\n" % number if number % 3 else b"%d\n" % number for number in range(300_000))
+    with smtp_peer(ACCEPTING) as peer:
+        assert send_to(peer, tmp_path, message=message).startswith(b"r\0K")
+    body = peer.heard.split(b"DATA\r\n", 1)[1].removesuffix(b".\r\nQUIT\r\n")
+    assert body.replace(b"\r\n..", b"\r\n.").replace(b"\r\n", b"\n") == message.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.contract("remote 7.7")
+def test_bounce_has_an_empty_sender(tmp_path: Path) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        remote(remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}"), b"x.test", b"", b"r@x.test")
+    assert b"MAIL FROM:<>\r\n" in peer.heard
+
+
+@pytest.mark.parametrize("bad", [b"s@x>\r\nRSET", b"s\n@x"])
+def test_sender_with_a_line_break_never_reaches_a_peer(tmp_path: Path, bad: bytes) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}")
+        assert remote(home, b"x.test", bad, b"r@x.test").startswith(b"D")
+    assert peer.heard == b""
+
+
+def test_ipv6_relay(tmp_path: Path) -> None:
+    if not socket.has_ipv6 or not os.path.exists("/proc/net/if_inet6"):
+        pytest.skip("no IPv6 here")
+    with smtp_peer(ACCEPTING, "::1") as peer:
+        home = remote_home(tmp_path, smtproutes=f":[::1]:{peer.port}")
+        assert remote(home, b"x.test", b"", b"r@x.test") == b"r\0K::1 accepted message.\n" + SAID + b"250 taken\n\0"
+
+
+@pytest.mark.contract("remote 1.1")
+def test_too_few_arguments(tmp_path: Path) -> None:
+    report = b"DI (qmail-remote) was invoked improperly. (#5.3.5)\n\0"
+    assert remote(remote_home(tmp_path), b"x.test", b"s@x") == report
+
+
+@pytest.mark.contract("remote 1.4")
+def test_no_home_is_temporary(tmp_path: Path) -> None:
+    report = b"ZUnable to switch to home directory. (#4.3.0)\n\0"
+    assert remote(tmp_path / "absent", b"x.test", b"", b"r@x") == report
+
+
+@pytest.mark.contract("remote 2.1")
+@pytest.mark.parametrize("trouble", ["no name", "unreadable"])
+def test_controls_that_cannot_be_read_are_temporary(tmp_path: Path, trouble: str) -> None:
+    home = remote_home(tmp_path)
+    if trouble == "no name":
+        (home / "control" / "me").unlink()
+    else:
+        (home / "control" / "smtproutes").mkdir()
+    assert remote(home, b"x.test", b"", b"r@x") == b"ZUnable to read control files. (#4.3.0)\n\0"
+
+
+@pytest.mark.contract("remote 1.3")
+def test_closed_report_descriptor_still_exits_0(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os.close(1)
+        from pyqmail.programs import qmail_remote
+
+        os._exit(qmail_remote.main([b"qmail-remote"], {b"QMAIL_HOME": os.fsencode(tmp_path)}))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.contract("remote 3.5")
+def test_refused_connection_is_temporary(tmp_path: Path) -> None:
+    home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{closed_port()}")
+    report = b"ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n\0"
+    assert remote(home, b"x.test", b"", b"r@x.test") == report
+
+
+@pytest.mark.contract("remote 6")
+def test_address_that_timed_out_twice_is_skipped(tmp_path: Path) -> None:
+    import time
+
+    with smtp_peer(ACCEPTING) as peer:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}")
+        record = bytes((127, 0, 0, 1, 2, 0, 0, 0)) + int(time.time()).to_bytes(4, "little")
+        (home / "queue" / "lock" / "tcpto").write_bytes(record.ljust(1024, b"\0"))
+        assert remote(home, b"x.test", b"", b"r@x.test").endswith(b"(#4.4.1)\n\0")
+    assert peer.connections == 0
+
+
+@pytest.mark.contract("remote 6")
+def test_answer_clears_the_count(tmp_path: Path) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}")
+        (home / "queue" / "lock" / "tcpto").write_bytes(bytes((127, 0, 0, 1, 9)).ljust(1024, b"\0"))
+        assert remote(home, b"x.test", b"", b"r@x.test").startswith(b"r\0K")
+    assert (home / "queue" / "lock" / "tcpto").read_bytes()[4] == 0
+
+
+Zone = dict[tuple[str, str], list[str]]
+
+
+def ask(directory: Path, zone: Zone, host: bytes = b"x.test", **controls: str) -> tuple[bytes, list[tuple[str, str]]]:
+    """The reports of a delivery that needs DNS, and what was asked."""
+    with dns_peer(zone) as peer:
+        home = remote_home(directory, dnsservers=f"127.0.0.1:{peer.port}", **controls)
+        reports = remote(home, host, b"", b"r@" + host)
+        return reports, [(name, kind) for name, kind, _ in peer.asked]
+
+
+@pytest.mark.contract("remote 4.11", "remote 4.15", "remote 4.17", "remote 3.3", "remote 3.4")
+@pytest.mark.parametrize(
+    ("zone", "report"),
+    [
+        pytest.param({}, b"DSorry, I couldn't find any host named x.test. (#5.1.2)\n\0", id="no such name"),
+        pytest.param(
+            {("x.test.", "TXT"): ["hello"]},
+            b"DSorry, I couldn't find any host named x.test. (#5.1.2)\n\0",
+            id="no data",
+        ),
+        pytest.param(
+            {("x.test.", "MX"): ["CNAME y.test."], ("x.test.", "A"): ["CNAME y.test."]},
+            b"DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n\0",
+            id="a CNAME that leads nowhere",
+        ),
+        pytest.param(
+            {("x.test.", "MX"): ["0 ."], ("x.test.", "A"): ["127.0.0.1"]},
+            b"DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n\0",
+            id="null MX",
+        ),
+        pytest.param(
+            {("x.test.", "MX"): ["5 a.test."]},
+            b"DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n\0",
+            id="an exchanger without address",
+        ),
+        pytest.param(
+            {("x.test.", "MX"): ["5 a.test."], ("a.test.", "A"): ["127.0.0.1"]},
+            b"DSorry. Although I'm listed as a best-preference MX or A for that host,\n"
+            b"it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)\n\0",
+            id="ourselves",
+        ),
+    ],
+)
+def test_hosts_without_anybody_to_connect_to(tmp_path: Path, zone: Zone, report: bytes) -> None:
+    assert ask(tmp_path, zone)[0] == report
+
+
+@pytest.mark.contract("remote 2", "remote 7.10")
+def test_failures_of_a_relay_name_the_relay(tmp_path: Path) -> None:
+    report, asked = ask(tmp_path, {}, smtproutes="x.test:relay.test")
+    assert report == b"DSorry, I couldn't find any host named relay.test. (#5.1.2)\n\0"
+    assert {kind for _, kind in asked} <= {"A", "AAAA"}
+
+
+@pytest.mark.contract("remote 2")
+def test_empty_relay_with_a_port_names_nothing(tmp_path: Path) -> None:
+    report, asked = ask(tmp_path, {}, smtproutes="x.test::26")
+    assert (report, asked) == (b"DSorry, I couldn't find any host named . (#5.1.2)\n\0", [])
+
+
+@pytest.mark.contract("remote 1")
+def test_strange_bytes_of_a_host_are_not_echoed(tmp_path: Path) -> None:
+    report, _ = ask(tmp_path, {}, host=b"x \xe9\x07.test")
+    assert report == b"DSorry, I couldn't find any host named x???.test. (#5.1.2)\n\0"
+
+
+@pytest.mark.contract("remote 3.5", "remote 7.1", "remote 7.4")
+def test_mx_then_a_and_no_second_try_once_connected(tmp_path: Path) -> None:
+    zone = {
+        ("x.test.", "MX"): ["10 a.test.", "20 b.test."],
+        ("a.test.", "A"): ["127.86.1.1", "127.86.1.2"],
+        ("b.test.", "A"): ["127.86.1.3"],
+    }
+    try:
+        listeners = smtp_peer([b"421 busy\r\n"], "127.86.1.2", 25), smtp_peer(ACCEPTING, "127.86.1.3", 25)
+        with listeners[0] as busy, listeners[1] as other:
+            report, asked = ask(tmp_path, zone)
+    except PermissionError:
+        pytest.skip("needs port 25")
+    assert report == b"ZConnected to 127.86.1.2 but greeting failed.\nRemote host said: 421 busy\n\0"
+    assert (busy.connections, other.connections) == (1, 0)
+    assert asked[:2] == [("x.test.", "MX"), ("a.test.", "A")]

@@ -1,0 +1,37 @@
+"""qmail-tcpto and qmail-tcpok as processes."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from pyqmail.programs.qmail_tcpto import format_table
+from tests.scripted_peers import remote_home, run_program
+
+
+@pytest.mark.contract("remote 6")
+def test_only_records_in_use_are_listed() -> None:
+    table = (
+        bytes((192, 0, 2, 1, 2, 0, 0, 0)) + (1000).to_bytes(4, "little") + bytes(4) + bytes((192, 0, 2, 2)).ljust(16)
+    )
+    table = table[:20] + b"\0" + table[21:]
+    assert format_table(table, 1060) == b"192.0.2.1 timed out 60 seconds ago; # recent timeouts: 2\n"
+
+
+@pytest.mark.contract("remote 6")
+def test_tcpto_prints_and_tcpok_forgets(tmp_path: Path) -> None:
+    home = remote_home(tmp_path)
+    record = bytes((192, 0, 2, 1, 3, 0, 0, 0)) + int(time.time()).to_bytes(4, "little")
+    (home / "queue" / "lock" / "tcpto").write_bytes(record.ljust(1024, b"\0"))
+    status, printed = run_program("pyqmail.programs.qmail_tcpto", [], home)
+    assert status == 0 and printed.startswith(b"192.0.2.1 timed out ") and printed.endswith(b"timeouts: 3\n")
+    assert run_program("pyqmail.programs.qmail_tcpok", [], home) == (0, b"")
+    assert (home / "queue" / "lock" / "tcpto").read_bytes() == bytes(1024)
+    assert run_program("pyqmail.programs.qmail_tcpto", [], home) == (0, b"")
+
+
+@pytest.mark.contract("remote 6")
+def test_trouble_is_111_and_tcpto_says_so_on_stdout(tmp_path: Path) -> None:
+    status, printed = run_program("pyqmail.programs.qmail_tcpto", [], tmp_path)
+    assert status == 111 and printed.startswith(b"fatal: unable to ")
+    assert run_program("pyqmail.programs.qmail_tcpok", [], tmp_path) == (111, b"")

@@ -1,0 +1,116 @@
+"""A worker of qmail-queued, driven in this process."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pyqmail.policy.accounts import Accounts
+from pyqmail.protocol import queued
+from pyqmail.spool import intake
+from pyqmail.spool.enqueue import Spool
+from pyqmail.spool.layout import Layout
+from pyqmail.warm import wire
+from tests.spool.queue_tree import Tree
+
+ACCOUNTS = Accounts([1, 2, 3, 0, 4, 5, 6, 7], [8, 9], b"alias")
+
+
+class Bench:
+    """A worker, the parent's end of its job socket, and hand-made submissions."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.parent, jobs = wire.pair()
+        self.worker = intake.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs)
+        self.worker.loop.add_reader(jobs.fileno(), self.worker._take_job)
+
+    def submit(self, job: int, message: int, envelope: int) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(10)
+        wire.send_record(self.parent, queued.format_job(job, 1234, 99), (theirs.fileno(), message, envelope))
+        for closing in (message, envelope):
+            os.close(closing)
+        theirs.close()
+        self.worker.loop.run_once(10)
+        return ours
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    made = Tree(single_user=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bench(tree: Tree) -> Bench:
+    return Bench(tree)
+
+
+@pytest.mark.contract("queue 5.6", "queue 1.5", "queue 11.6")
+def test_a_submission_older_than_a_day_is_52_and_leaves_nothing(tree: Tree, bench: Bench) -> None:
+    message, message_pipe = os.pipe()
+    envelope, envelope_pipe = os.pipe()
+    connection = bench.submit(5, message, envelope)
+    bench.worker._inspect()
+    assert 5 in bench.worker.intakes
+    bench.worker.intakes[5].started -= intake.LIFETIME_SECONDS
+    bench.worker._inspect()
+    assert queued.parse_answer(connection.recv(64)) == (52, 99)
+    assert int.from_bytes(bench.parent.recv(64), "little") == 5
+    assert tree.messages() == [] and tree.leftovers() == []
+    for fd in (message_pipe, envelope_pipe):
+        os.close(fd)
+    connection.close()
+
+
+def test_a_client_gone_before_the_commit_is_left_out_of_the_batch(tree: Tree, bench: Bench) -> None:
+    pipes = [os.pipe() for _ in range(4)]
+    for at, data in ((0, b"m\n"), (1, b"Fa\0Tb\0\0"), (2, b"n\n"), (3, b"Fc\0Td\0\0")):
+        os.write(pipes[at][1], data)
+        os.close(pipes[at][1])
+    first = bench.submit(1, pipes[0][0], pipes[1][0])
+    second = bench.submit(2, pipes[2][0], pipes[3][0])
+    assert len(bench.worker.ready) == 2
+    first.close()
+    bench.worker._commit(bench.worker.ready)
+    assert queued.parse_answer(second.recv(64)) == (0, 99)
+    assert len(tree.todo()) == 1 and len(tree.messages()) == 1
+    second.close()
+
+
+def test_no_descriptors_are_left_after_many_submissions(bench: Bench) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for job in range(20):
+        message, envelope = os.pipe(), os.pipe()
+        os.close(message[1])
+        os.write(envelope[1], b"Fa\0Tb\0\0")
+        os.close(envelope[1])
+        connection = bench.submit(job, message[0], envelope[0])
+        bench.worker._commit(bench.worker.ready)
+        bench.worker.ready = []
+        connection.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_splice_does_not_work_the_message_is_copied(
+    tree: Tree, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.splice
+
+    def splice(source: int, target: int, count: int, *, flags: int) -> int:
+        if target != bench.worker.private[1]:
+            raise OSError(22, "Invalid argument")
+        return real(source, target, count, flags=flags)
+
+    monkeypatch.setattr(os, "splice", splice)
+    message, envelope = os.pipe(), os.pipe()
+    for pipe, data in ((message, b"x" * 60000), (envelope, b"Fa\0Tb\0\0")):
+        os.write(pipe[1], data)
+        os.close(pipe[1])
+    connection = bench.submit(1, message[0], envelope[0])
+    bench.worker._commit(bench.worker.ready)
+    assert queued.parse_answer(connection.recv(64)) == (0, 99)
+    assert tree.read(tree.todo()[0])[0].split(b"\n", 1)[1] == b"x" * 60000
+    connection.close()

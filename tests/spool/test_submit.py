@@ -1,0 +1,180 @@
+"""A Submission as its callers use it: through the service, in a child, through QMAILQUEUE."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.spool import submit
+from pyqmail.spool.submit import Answer, Submission
+from tests.spool.queue_tree import ORDINARY_UID, REPO, Tree
+
+
+@pytest.fixture(params=["service", "own queue", "program"])
+def tree(request: pytest.FixtureRequest) -> Iterator[Tree]:
+    made = Tree(single_user=os.getuid() != 0)
+    if request.param == "service":
+        made.start_service()
+    elif request.param == "program":
+        link_programs(made)
+    yield made
+    made.close()
+
+
+def link_programs(tree: Tree) -> None:
+    """HOME/bin/qmail-queue, executed as by a cold program."""
+    (tree.home / "bin").mkdir()
+    script = tree.home / "bin/qmail-queue"
+    script.write_text(f'#!/bin/sh\nexec {REPO}/bin/qmail-queue\n')  # fmt: skip
+    script.chmod(0o755)
+
+
+def environ(tree: Tree) -> dict[bytes, bytes]:
+    return {os.fsencode(key): os.fsencode(value) for key, value in tree.environ().items()}
+
+
+def start(tree: Tree) -> Submission:
+    return Submission.open(str(tree.home), environ(tree), warm=True)
+
+
+@pytest.mark.contract("queue 7.1")
+def test_a_message_is_queued_under_the_number_told(tree: Tree) -> None:
+    submission = start(tree)
+    submission.write(b"one\n")
+    submission.write(b"two\n")
+    answer = submission.close(b"ann@a", [b"bob@b", b"cid@c"])
+    assert answer.status == 0 and answer.letter_text() == (b"K", b"")
+    message, envelope = tree.read(tree.todo()[0])
+    assert message.endswith(b"\none\ntwo\n")
+    assert envelope.endswith(b"\0p%d\0Fann@a\0Tbob@b\0Tcid@c\0" % answer.number)
+
+
+def test_a_failed_submission_is_not_queued(tree: Tree) -> None:
+    submission = start(tree)
+    submission.write(b"one\n")
+    submission.fail()
+    assert submission.close(b"ann@a", [b"bob@b"]).status == 54
+    assert tree.todo() == []
+
+
+def test_an_aborted_submission_is_not_queued_and_leaves_no_descriptor(tree: Tree) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    submission = start(tree)
+    submission.write(b"one\n")
+    submission.abort()
+    submission.abort()
+    assert tree.todo() == [] and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_large_message_and_envelope_pass(tree: Tree) -> None:
+    submission = start(tree)
+    body = os.urandom(1 << 20)
+    submission.write(body)
+    assert submission.close(b"", [b"user%d@host" % n for n in range(20000)]).status == 0
+    assert tree.read(tree.todo()[0])[0].endswith(b"\n" + body)
+
+
+@pytest.mark.contract("queue 7.2")
+def test_a_refused_envelope_tells_its_code(tree: Tree) -> None:
+    submission = start(tree)
+    answer = submission.close(b"a", [b"x" * 1003])
+    assert answer.status == 11 and answer.letter_text()[0] == b"D"
+
+
+@pytest.fixture
+def plain() -> Iterator[Tree]:
+    made = Tree(single_user=os.getuid() != 0)
+    yield made
+    made.close()
+
+
+def through(tree: Tree, script: str | None, *, recipients: tuple[bytes, ...] = (b"r",)) -> Answer:
+    """The answer of a QMAILQUEUE program with this text (None: a missing one)."""
+    path = tree.home / "wrapper"
+    if script is not None:
+        path.write_text("#!/bin/sh\n" + script)
+        path.chmod(0o755)
+    submission = Submission.open(str(tree.home), environ(tree) | {b"QMAILQUEUE": os.fsencode(path)}, warm=True)
+    submission.write(b"body\n")
+    return submission.close(b"s", recipients)
+
+
+def test_qmailqueue_gets_message_and_envelope_in_home(plain: Tree) -> None:
+    answer = through(plain, "cat > seen; cat <&1 >> seen; pwd >> seen; echo $0 >> seen; exit 0\n")
+    assert answer.status == 0 and answer.number > 0
+    seen = (plain.home / "seen").read_bytes()
+    assert seen == b"body\nFs\0Tr\0\0" + os.fsencode(plain.home) + b"\n" + os.fsencode(plain.home / "wrapper") + b"\n"
+
+
+@pytest.mark.contract("queue 7.8")
+@pytest.mark.parametrize(
+    ("script", "letter", "text"),
+    [
+        pytest.param("cat >/dev/null; printf 'Dno spam' >&6; exit 82", b"D", b"no spam", id="permanent"),
+        pytest.param("cat >/dev/null; printf 'Zlater' >&6; exit 82", b"Z", b"later", id="temporary"),
+        pytest.param(
+            "cat >/dev/null; printf 'Dx' >&6; exit 82", b"Z", b"qq temporary problem (#4.3.0)", id="too short"
+        ),
+        pytest.param("cat >/dev/null; exit 82", b"Z", b"qq temporary problem (#4.3.0)", id="none"),
+    ],
+)
+def test_custom_text_of_exit_82(plain: Tree, script: str, letter: bytes, text: bytes) -> None:
+    assert through(plain, script).letter_text() == (letter, text)
+
+
+def test_custom_text_is_cut_at_255_bytes(plain: Tree) -> None:
+    answer = through(plain, "cat >/dev/null; printf 'D%0400d' 7 >&6; exit 82")
+    assert answer.text is not None and len(answer.text) == 255
+
+
+@pytest.mark.contract("queue 7.3", "queue 7.4", "queue 7.9")
+@pytest.mark.parametrize(
+    ("script", "status", "letter"),
+    [
+        pytest.param("exit 31", 31, b"D", id="next hop refuses"),
+        pytest.param("exit 33", 33, b"D", id="other permanent"),
+        pytest.param("exit 51", 51, b"Z", id="no memory"),
+        pytest.param("exit 1", 1, b"Z", id="a traceback", marks=pytest.mark.contract("queue 12.11")),
+        pytest.param("kill -9 $$", -1, b"Z", id="killed"),
+        pytest.param(None, 120, b"Z", id="missing"),
+    ],
+)
+def test_codes_of_qmailqueue(plain: Tree, script: str | None, status: int, letter: bytes) -> None:
+    answer = through(plain, script)
+    assert (answer.status, answer.letter_text()[0]) == (status, letter)
+
+
+@pytest.mark.contract("queue 7.1")
+def test_success_after_our_own_write_failure_counts_as_a_read_error(plain: Tree) -> None:
+    path = plain.home / "wrapper"
+    path.write_text("#!/bin/sh\nexec <&-\nexit 0\n")
+    path.chmod(0o755)
+    submission = Submission.open(str(plain.home), environ(plain) | {b"QMAILQUEUE": os.fsencode(path)})
+    for _ in range(100):
+        submission.write(b"x" * 65536)
+    assert submission.close(b"s", [b"r"]).status == 54
+
+
+@pytest.mark.contract("queue 7.5")
+def test_no_home_is_61(plain: Tree, tmp_path: Path) -> None:
+    submission = Submission.open(str(tmp_path / "gone"), {b"QMAILQUEUE": b"/bin/true"})
+    assert submission.close(b"s", [b"r"]).status == 61
+
+
+def test_a_foreign_qmail_queue_in_home_is_executed(plain: Tree) -> None:
+    (plain.home / "bin").mkdir()
+    script = plain.home / "bin/qmail-queue"
+    script.write_text("#!/bin/sh\ncat >/dev/null\nexit 40\n")
+    script.chmod(0o755)
+    assert start(plain).close(b"s", [b"r"]).status == 40
+
+
+@pytest.mark.contract("queue 7.7")
+def test_no_service_is_73_for_those_who_may_not_write_the_queue(plain: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "CONNECT_SECONDS", 0)
+    monkeypatch.setattr(submit, "own_queue", lambda home: False)
+    monkeypatch.setattr("os.geteuid", lambda: ORDINARY_UID)
+    submission = start(plain)
+    submission.write(b"x")
+    assert submission.close(b"s", [b"r"]).status == 73

@@ -1,0 +1,60 @@
+"""The loop: descriptors, timers and signals call back."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from pyqmail.system.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+def test_a_readable_descriptor_calls_back(loop: Loop) -> None:
+    reader, writer = os.pipe()
+    heard: list[bytes] = []
+
+    def read() -> None:
+        heard.append(os.read(reader, 10))
+        loop.stop()
+
+    loop.add_reader(reader, read)
+    os.write(writer, b"x")
+    loop.call_later(10, loop.stop)
+    loop.run()
+    assert heard == [b"x"]
+    loop.remove_reader(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_timers_run_in_order_and_cancelled_ones_do_not(loop: Loop) -> None:
+    order: list[int] = []
+    loop.call_later(0.03, loop.stop)
+    loop.call_later(0.02, lambda: order.append(2))
+    loop.call_later(0.01, lambda: order.append(1))
+    loop.call_later(0.005, lambda: order.append(0)).cancel()
+    loop.run()
+    assert order == [1, 2]
+
+
+def test_a_signal_calls_back_from_the_loop(loop: Loop) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    heard: list[int] = []
+
+    def hear() -> None:
+        heard.append(1)
+        loop.stop()
+
+    loop.add_signal(signal.SIGUSR1, hear)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.call_later(10, loop.stop)
+    loop.run()
+    signal.signal(signal.SIGUSR1, before)
+    assert heard == [1]

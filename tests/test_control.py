@@ -1,0 +1,76 @@
+"""Control files: one rule per reader (qmail-control(5))."""
+
+from pathlib import Path
+
+import pytest
+
+from pyqmail import control
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "control").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        pytest.param(b"a b \t\nc\n", b"a b", id="first line without its trailing blanks"),
+        pytest.param(b" a", b" a", id="leading blanks stay"),
+        pytest.param(b"#a\n", b"#a", id="a comment sign is data"),
+        pytest.param(b"a\r\n", b"a\r", id="a carriage return is kept"),
+        pytest.param(b"", b"", id="an empty file is an empty value"),
+        pytest.param(b"\nb\n", b"", id="a blank first line is an empty value"),
+    ],
+)
+def test_line(data: bytes, value: bytes) -> None:
+    assert control.parse_line(data) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        pytest.param(b"10k", 10, id="digits up to the first other byte"),
+        pytest.param(b" 10", None, id="a leading blank is no number"),
+        pytest.param(b"-5", None, id="a sign is no number"),
+        pytest.param(b"", None, id="empty is no number"),
+        pytest.param(b"0", 0, id="zero is a number"),
+    ],
+)
+def test_integer(data: bytes, value: int | None) -> None:
+    assert control.parse_integer(data) == value
+
+
+def test_lists_skip_blank_lines_and_comments_in_column_one() -> None:
+    assert control.parse_lines(b"a \n\n#c\n #d\nx\0y\nlast") == (b"a", b" #d", b"x", b"y", b"last")
+
+
+def test_of_equal_keys_the_last_line_wins() -> None:
+    assert control.parse_mapping(b"A:1\nno colon\na:2:3\n") == {b"a": b"2:3"}
+
+
+def test_missing_is_none_but_unreadable_raises(home: Path) -> None:
+    files = control.Control(str(home))
+    assert files.line("me") is None
+    (home / "control" / "locals").mkdir()
+    with pytest.raises(control.ControlUnreadable, match="control/locals"):
+        files.lines("locals")
+
+
+def test_an_empty_file_does_not_fall_back_to_me(home: Path) -> None:
+    (home / "control" / "me").write_bytes(b"mx\n")
+    (home / "control" / "helohost").write_bytes(b"")
+    files = control.Control(str(home))
+    assert files.line_or_me("helohost") == b""
+    assert files.line_or_me("bouncehost") == b"mx"
+
+
+def test_knobs_default_as_in_qmail(home: Path) -> None:
+    knobs = control.read_knobs(str(home))
+    assert (knobs.split, knobs.spawn, knobs.break_char, knobs.patrn) == (23, 120, b"-", 0o002)
+
+
+def test_home_comes_from_the_environment() -> None:
+    assert control.home_of({b"QMAIL_HOME": b"/srv/q"}) == "/srv/q"
+    assert control.home_of({}) == "/var/qmail"

@@ -1,0 +1,96 @@
+"""The map of the package holds without anybody watching: rows, quiet imports, no setuid bit."""
+
+import ast
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyqmail.admin.catalogue import PROGRAMS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "pyqmail"
+ROWS = {
+    1: ("build", "exits", "failure", "address", "envelope"),
+    2: ("formats", "protocol"),
+    3: ("system",),
+    4: ("control", "spool", "mailbox", "policy", "resolver", "warm", "send"),
+    5: ("programs", "admin", "launch"),
+}
+ROW = {room: row for row, rooms in ROWS.items() for room in rooms}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# An arrow upwards, each with its reason.
+ALLOWED = {
+    ("formats", "system"): "a constant database is read by pread and written through the one file layer",
+    ("warm", "launch"): "a pool compares the launcher it would execute with its own",
+    ("spool", "launch"): "a client compares the qmail-queue it would execute with its own",
+    ("spool", "programs"): "a client that may write the queue itself runs qmail-queue's own main in a child",
+}
+
+
+def room_of(path: Path) -> str:
+    """The module or directory of the map that ``path`` belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of the package that the module at ``path`` imports."""
+    names = []
+    module = ast.parse(path.read_text())
+    for only_types in [
+        node for node in ast.walk(module) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+    ]:
+        only_types.body = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names += [node.module] if node.module != "pyqmail" else [f"pyqmail.{alias.name}" for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("pyqmail.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_rows_above_or_its_own(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        assert imported_rooms(path) == set()
+        return
+    assert room in ROW, f"{room} is not on the map"
+    upwards = {other for other in imported_rooms(path) if ROW[other] > ROW[room] and (room, other) not in ALLOWED}
+    assert upwards == set()
+
+
+def test_rooms_of_one_row_import_each_other_in_one_direction_only() -> None:
+    arrows = {
+        (room_of(path), other) for path in MODULES for other in imported_rooms(path) if room_of(path) != other
+    } - set(ALLOWED)
+    modules = {arrow for arrow in arrows if (arrow[1], arrow[0]) in arrows}
+    assert modules == set()
+
+
+@pytest.mark.contract("queue 12.4")
+def test_no_file_of_the_checkout_and_no_installed_program_is_setuid() -> None:
+    for path in [*MODULES, *(ROOT / "bin").iterdir()]:
+        assert not path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID), path
+    assert not any(program.mode & 0o6000 for program in PROGRAMS.values())
+
+
+def test_every_program_of_the_catalogue_has_a_launcher_and_a_module() -> None:
+    for name, program in PROGRAMS.items():
+        assert os.access(ROOT / "bin" / name, os.X_OK), name
+        assert (ROOT / (program.module.replace(".", "/") + ".py")).is_file(), program.module
+
+
+def test_importing_every_module_prints_nothing_and_opens_nothing() -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES if path.stem != "__init__"]
+    program = (
+        "import importlib, os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "before = set(os.listdir('/proc/self/fd'))\n"
+        "[importlib.import_module(name) for name in sys.argv[2:]]\n"
+        "assert set(os.listdir('/proc/self/fd')) == before\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, str(ROOT), *names], capture_output=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")

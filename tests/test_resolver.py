@@ -1,0 +1,269 @@
+"""Look-ups against a scripted DNS server: which replies are believed, repeated, hard or soft."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dns.message
+import dns.opcode
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyqmail.control import Control, ControlUnreadable
+from pyqmail.protocol.dns import BadAnswer, Kind, Mx, answers, parse_answer, parse_literal
+from pyqmail.resolver import (
+    HardFailure,
+    Resolver,
+    Servers,
+    SoftFailure,
+    parse_resolv_conf,
+    parse_server,
+    read_servers,
+)
+from tests.scripted_peers import REPO, DnsPeer, answer, dns_peer
+
+TC = 0x0200
+HOST = ("x.test.", "MX")
+
+
+def resolver(peer: DnsPeer, *others: int) -> Resolver:
+    ports = (peer.port, *others)
+    return Resolver(Servers(tuple(("127.0.0.1", port) for port in ports), timeout_s=0.3, attempts=2))
+
+
+def many_mx(count: int) -> list[str]:
+    return [f"10 exchanger-number-{number}.x.test." for number in range(count)]
+
+
+@pytest.mark.contract("remote 4.1")
+def test_small_answer_is_used() -> None:
+    with dns_peer({HOST: ["10 a.test.", "20 b.test."]}) as peer:
+        assert sorted(resolver(peer).mx(b"x.test"), key=str) == [Mx(10, b"a.test"), Mx(20, b"b.test")]
+        assert peer.asked == [("x.test.", "MX", "udp")]
+
+
+@pytest.mark.contract("remote 4.2")
+@pytest.mark.parametrize("count", [20, 1500])
+def test_large_datagram_is_used_whole(count: int) -> None:
+    with dns_peer({HOST: many_mx(count)}) as peer:
+        assert len(resolver(peer).mx(b"x.test")) == count
+        assert [via for _, _, via in peer.asked] == ["udp"]
+
+
+@pytest.mark.contract("remote 4.3", "remote 4.4")
+def test_every_truncated_answer_is_asked_again_over_tcp() -> None:
+    def cut(query: dns.message.Message, via: str) -> bytes:
+        return answer(query, many_mx(100)) if via == "tcp" else answer(query, many_mx(2), flags=TC)
+
+    with dns_peer({}) as peer:
+        peer.handlers[HOST] = cut
+        asker = resolver(peer)
+        for _ in range(3):
+            assert len(asker.mx(b"x.test")) == 100
+        assert [via for _, _, via in peer.asked] == ["udp", "tcp"] * 3
+
+
+@pytest.mark.contract("remote 4.5")
+def test_refused_tcp_is_soft() -> None:
+    with dns_peer({}, tcp=False) as peer:
+        peer.handlers[HOST] = lambda query, via: answer(query, many_mx(2), flags=TC)
+        with pytest.raises(SoftFailure):
+            resolver(peer).mx(b"x.test")
+
+
+@pytest.mark.contract("remote 4.6")
+def test_stalled_tcp_is_soft_after_a_bounded_wait() -> None:
+    with dns_peer({}) as peer:
+        peer.handlers[HOST] = lambda query, via: None if via == "tcp" else answer(query, [], flags=TC)
+        start = time.monotonic()
+        with pytest.raises(SoftFailure):
+            resolver(peer).mx(b"x.test")
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.contract("remote 4.7")
+def test_truncated_and_empty_over_tcp_is_no_data() -> None:
+    with dns_peer({}) as peer:
+        peer.handlers[HOST] = lambda query, via: answer(query, [], flags=TC)
+        with pytest.raises(HardFailure):
+            resolver(peer).mx(b"x.test")
+
+
+@pytest.mark.contract("remote 4.8")
+@pytest.mark.parametrize("code", [1, 2, 4, None], ids=["FORMERR", "SERVFAIL", "NOTIMP", "silence"])
+def test_a_server_that_dislikes_edns_is_asked_without(code: int | None) -> None:
+    def dislike(query: dns.message.Message, via: str) -> bytes | None:
+        if query.edns < 0:
+            return answer(query, ["10 a.test."])
+        return None if code is None else answer(query, [], code=code)
+
+    with dns_peer({}) as peer:
+        peer.handlers[HOST] = dislike
+        assert resolver(peer).mx(b"x.test") == (Mx(10, b"a.test"),)
+
+
+@pytest.mark.contract("remote 4.9", "remote 4.10", "remote 4.16")
+@pytest.mark.parametrize("code", [1, 2, 4, 5], ids=["FORMERR", "SERVFAIL", "NOTIMP", "REFUSED"])
+def test_failure_of_all_servers_is_soft(code: int) -> None:
+    with dns_peer({}) as peer:
+        peer.handlers[HOST] = lambda query, via: answer(query, [], code=code)
+        with pytest.raises(SoftFailure):
+            resolver(peer).mx(b"x.test")
+
+
+@pytest.mark.contract("remote 4.9")
+def test_next_server_is_asked_when_one_refuses() -> None:
+    with dns_peer({HOST: ["10 a.test."]}) as good, dns_peer({}) as bad:
+        bad.handlers[HOST] = lambda query, via: answer(query, [], code=5)
+        assert resolver(bad, good.port).mx(b"x.test") == (Mx(10, b"a.test"),)
+
+
+@pytest.mark.contract("remote 4.9")
+def test_silence_and_no_server_are_soft() -> None:
+    with dns_peer({}) as peer:
+        peer.handlers[HOST] = lambda query, via: None
+        with pytest.raises(SoftFailure):
+            resolver(peer).mx(b"x.test")
+        port = peer.port
+    with pytest.raises(SoftFailure):
+        Resolver(Servers((("127.0.0.1", port),), timeout_s=0.3)).mx(b"x.test")
+
+
+@pytest.mark.contract("remote 4.11")
+def test_no_such_name_and_no_data_are_hard() -> None:
+    with dns_peer({("y.test.", "A"): ["192.0.2.1"]}) as peer:
+        with pytest.raises(HardFailure) as missing:
+            resolver(peer).mx(b"x.test")
+        with pytest.raises(HardFailure) as empty:
+            resolver(peer).mx(b"y.test")
+        assert missing.value.no_name and not empty.value.no_name
+
+
+@pytest.mark.contract("remote 4.12")
+@pytest.mark.parametrize("cut", [1, 3])
+def test_malformed_records_are_soft(cut: int) -> None:
+    with dns_peer({}) as peer:
+
+        def maim(query: dns.message.Message, via: str) -> bytes:
+            query.use_edns(False)
+            return answer(query, ["10 a.test."])[:-cut]
+
+        peer.handlers[HOST] = maim
+        with pytest.raises(SoftFailure):
+            resolver(peer).mx(b"x.test")
+
+
+@pytest.mark.contract("remote 4.13")
+def test_mx_behind_a_cname_in_the_same_answer_is_used() -> None:
+    with dns_peer({HOST: ["CNAME y.test.", "MX 10 a.test."]}) as peer:
+        assert resolver(peer).mx(b"x.test") == (Mx(10, b"a.test"),)
+
+
+@pytest.mark.contract("remote 4.14", "remote 4.19")
+def test_address_behind_a_cname_in_the_same_answer_is_used() -> None:
+    with dns_peer({("x.test.", "A"): ["CNAME y.test.", "A 192.0.2.1"], HOST: ["CNAME y.test."]}) as peer:
+        assert resolver(peer).addresses(b"x.test", Kind.A) == (bytes((192, 0, 2, 1)),)
+        with pytest.raises(HardFailure):
+            resolver(peer).mx(b"x.test")
+
+
+def test_compressed_names_end() -> None:
+    head = bytes(4) + bytes((0, 0, 0, 1)) + bytes(4)
+    for name in (b"\xc0\x0c", b"\1a\xc0\x0c", b"\xc0\xff", b"\x80"):
+        with pytest.raises(BadAnswer):
+            parse_answer(head + name + bytes((0, 15, 0, 1)) + bytes(6), Kind.MX)
+
+
+def test_nothing_is_imported_by_a_lookup() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import pyqmail.programs.qmail_remote\n"
+        "from pyqmail.protocol.dns import Kind\n"
+        "from pyqmail.resolver import Resolver, Servers\n"
+        "before = set(sys.modules)\n"
+        'assert Resolver(Servers((("127.0.0.1", int(sys.argv[2])),))).addresses(b"x.test", Kind.A)\n'
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    with dns_peer({("x.test.", "A"): ["NS a.test.", "TXT b", "A 192.0.2.1"]}) as peer:
+        arguments = [sys.executable, "-c", code, str(REPO), str(peer.port)]
+        assert subprocess.run(arguments, stdout=subprocess.PIPE, check=True).stdout == b"[]\n"
+
+
+def test_wrong_number_and_wrong_question_are_not_believed() -> None:
+    query = dns.message.make_query("x.test", "MX", id=7)
+    other = dns.message.make_query("y.test", "MX", id=7)
+    wire = query.to_wire()
+    assert answers(answer(query, ["10 a.test."]), wire)
+    assert not answers(answer(other, ["10 a.test."]), wire)
+    assert not answers(b"\0\1" + answer(query, ["10 a.test."])[2:], wire)
+    assert not answers(wire, wire)
+
+
+@pytest.mark.parametrize("host", [b"", b".", b"a..b", b"a" * 64 + b".test", b"a." * 130])
+def test_what_is_no_host_name_is_hard_without_a_question(host: bytes) -> None:
+    with dns_peer({}) as peer:
+        with pytest.raises(HardFailure):
+            resolver(peer).addresses(host, Kind.A)
+        assert peer.asked == []
+
+
+@given(st.binary(max_size=120), st.sampled_from(list(Kind)))
+def test_any_bytes_are_an_answer_or_a_bad_one(tail: bytes, kind: Kind) -> None:
+    for wire in (tail, b"\0\7\x81\x80\0\0\0\2\0\0\0\0" + tail):
+        try:
+            parse_answer(wire, kind)
+        except BadAnswer:
+            continue
+
+
+@pytest.mark.contract("remote 3.1")
+@pytest.mark.parametrize(
+    ("text", "packed"),
+    [
+        pytest.param(b"192.0.2.1", b"\xc0\0\2\1", id="bare"),
+        pytest.param(b"[192.0.2.1]", b"\xc0\0\2\1", id="in brackets"),
+        pytest.param(b"300.0.0.2", b"\x2c\0\0\2", id="octets modulo 256"),
+        pytest.param(b"192.0.2.1.", None, id="a trailing dot makes it a name"),
+        pytest.param(b"[192.0.2.1", None, id="half a bracket"),
+        pytest.param(b"1.2.3", None, id="three numbers"),
+        pytest.param(b"[IPv6:::1]", bytes(15) + b"\1", id="IPv6 as in RFC 5321"),
+        pytest.param(b"[::1]", bytes(15) + b"\1", id="IPv6 in brackets"),
+        pytest.param(b"[::ffff:192.0.2.1]", b"\xc0\0\2\1", id="IPv4 in IPv6 clothes"),
+        pytest.param(b"x.test", None, id="a name"),
+    ],
+)
+def test_literal(text: bytes, packed: bytes | None) -> None:
+    assert parse_literal(text) == packed
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        (b"192.0.2.1", ("192.0.2.1", 53)),
+        (b"192.0.2.1:54", ("192.0.2.1", 54)),
+        (b"192.0.2.1#54", ("192.0.2.1", 54)),
+        (b"2001:db8::1", ("2001:db8::1", 53)),
+        (b"2001:db8::1#54", ("2001:db8::1", 54)),
+        (b"[2001:db8::1]:54", ("2001:db8::1", 54)),
+        (b"[2001:db8::1]", ("2001:db8::1", 53)),
+    ],
+)
+def test_server_spelling(text: bytes, server: tuple[str, int]) -> None:
+    assert parse_server(text) == server
+
+
+def test_resolv_conf() -> None:
+    data = (
+        b"search x\n# nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver what\noptions timeout:2 attempts:3 edns0\n"
+    )
+    assert parse_resolv_conf(data) == Servers((("192.0.2.1", 53),), timeout_s=2, attempts=3)
+    assert parse_resolv_conf(b"").servers == (("127.0.0.1", 53),)
+
+
+def test_unreadable_dnsservers_is_no_silent_default(tmp_path: Path) -> None:
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "dnsservers").write_text("localhost\n")
+    with pytest.raises(ControlUnreadable):
+        read_servers(Control(str(tmp_path)))
