@@ -5,16 +5,19 @@ file taken for a missing one would change policy silently.
 """
 
 import os
-from collections.abc import Mapping
 
 from pyqmail.build import HOME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ControlUnreadable(Exception):
     """A control file exists but cannot be read; the text names the file and the reason."""
 
 
-def home_of(environ: Mapping[bytes, bytes]) -> str:
+def home_of(environ: "Mapping[bytes, bytes]") -> str:
     """The qmail home: ``$QMAIL_HOME``, else the one this copy was installed for."""
     home = environ.get(b"QMAIL_HOME")
     return os.fsdecode(home) if home else HOME

@@ -351,9 +351,9 @@ def _refuse(connection: socket.socket, exit_code: int) -> None:
 
 
 def _drop(connection: socket.socket, *fds: int) -> None:
-    connection.close()
     for fd in fds:
         os.close(fd)
+    connection.close()  # last: its end tells the client that all is given back
 
 
 def inherited_socket(environ: Mapping[bytes, bytes]) -> socket.socket | None:

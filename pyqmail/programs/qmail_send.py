@@ -7,7 +7,7 @@
     fd 4  reports from rspawn
 
 Everything is read from and written to the queue; what is in memory is only when to look again.  One selector loop
-calls back for descriptors and signals; between its turns each part takes a bounded step.  Syncs wait in one helper
+calls back for descriptors and signals; between its turns each part takes a bounded step.  Syncs wait in one
 thread, the injection of bounces in another.
 """
 

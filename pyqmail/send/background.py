@@ -1,4 +1,4 @@
-"""One helper thread for what must wait for the disk, so that the loop goes on. Jobs are done in order."""
+"""A thread for what must wait for the disk, so that the loop goes on. Jobs are done in order."""
 
 import os
 import queue

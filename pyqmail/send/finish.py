@@ -21,7 +21,7 @@ _INJECT = b"warning: trouble injecting bounce message, will try later"
 
 
 class Finisher:
-    """Ends finished messages. A bounce is injected in a helper thread; its message waits for it."""
+    """Ends finished messages. A bounce is injected in a thread of its own; its message waits for it."""
 
     def __init__(
         self,

@@ -290,7 +290,9 @@ def _read(fd: int) -> bytes:
         except BlockingIOError:
             import select
 
-            select.select([fd], [], [])
+            arrival = select.poll()
+            arrival.register(fd, select.POLLIN)
+            arrival.poll()
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise QueueFailure(QueueExit.READ_ERROR) from None

@@ -10,6 +10,7 @@ given a moment, and the worker ends.
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import stat
@@ -53,6 +54,7 @@ class Worker:
     def __init__(self, spool: Spool, jobs: socket.socket) -> None:
         self.spool = spool
         self.jobs = jobs
+        jobs.setblocking(False)
         self.loop = Loop()
         self.intakes: dict[int, Intake] = {}
         self.ready: list[Intake] = []
@@ -61,7 +63,7 @@ class Worker:
 
     def run(self) -> int:
         """Serve until the parent has gone and nothing is open."""
-        self.loop.add_reader(self.jobs.fileno(), self._take_job)
+        self.loop.add_reader(self.jobs.fileno(), self._take_jobs)
         self.loop.call_later(INSPECT_SECONDS, self._inspect)
         while not (self.leaving and not self.intakes):
             self.loop.run_once()
@@ -70,15 +72,21 @@ class Worker:
                 self._commit(batch)
         return 0
 
-    def _take_job(self) -> None:
-        try:
-            record = wire.receive_record(self.jobs)
-        except OSError:
-            record = None
-        if record is None:
-            self._leave()
-            return
-        payload, fds = record
+    def _take_jobs(self) -> None:
+        """All jobs that wait, so that what came during a commit makes the next batch."""
+        for _ in range(BATCH_MAX):
+            try:
+                record = wire.receive_record(self.jobs)
+            except BlockingIOError:
+                return
+            except OSError:
+                record = None
+            if record is None:
+                self._leave()
+                return
+            self._begin(*record)
+
+    def _begin(self, payload: bytes, fds: list[int]) -> None:
         if len(payload) != queued.JOB_SIZE or len(fds) != 3:
             raise ValueError("malformed job")
         job, uid, submission = queued.parse_job(payload)
@@ -223,10 +231,19 @@ class Worker:
         self.loop.remove_reader(intake.connection.fileno())
         _answer(intake.connection, exit_code, intake.submission)
         intake.connection.close()
-        try:
-            self.jobs.send(intake.job.to_bytes(8, "little"), socket.MSG_NOSIGNAL)
-        except OSError:
-            pass  # the parent has gone: nobody counts slots any more
+        self._free_slot(intake.job)
+
+    def _free_slot(self, job: int) -> None:
+        while True:
+            try:
+                self.jobs.send(job.to_bytes(8, "little"), socket.MSG_NOSIGNAL)
+                return
+            except BlockingIOError:
+                room = select.poll()
+                room.register(self.jobs, select.POLLOUT)
+                room.poll()  # not for long: the parent always reads
+            except OSError:
+                return  # the parent has gone: nobody counts slots any more
 
     def _read_apart(self, intake: Intake, uid: int) -> None:
         """Read descriptors that may block, or that poll cannot watch, in a process of their own."""

@@ -18,7 +18,8 @@ def close_all_but(keep: Iterable[int]) -> None:
     """Close every descriptor except those in ``keep``."""
     low = 0
     for fd in sorted(set(keep)):
-        os.closerange(low, fd)
+        if fd > low:  # CPython 3.11 takes an empty range that starts at 0 for everything
+            os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, HIGHEST)
 

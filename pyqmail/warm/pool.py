@@ -73,17 +73,18 @@ class Pool:
         self._count = 0
         self.busy = 0
 
-    def submit(self, key: Hashable, payload: bytes, fds: tuple[int, ...], done: Done) -> None:
+    def submit(self, key: Hashable, payload: bytes, fds: tuple[int, ...], done: Done) -> int | None:
         """Run a job; the pool closes ``fds`` when they are handed over. ``done`` gets its status, None if it died.
 
+        Returns the process of the worker that took it, None while it waits for one.
         Raises OSError when no worker can be made; the descriptors are then still the caller's.
         """
         self._count += 1
         job = _Job(self._count, payload, fds, done)
         if self.busy >= self._limit:
             self._waiting.append((key, job))
-            return
-        self._start(key, job)
+            return None
+        return self._start(key, job)
 
     def pids(self) -> list[int]:
         """The processes of the live workers."""
@@ -95,7 +96,7 @@ class Pool:
             if worker.job is None:
                 self._retire(worker)
 
-    def _start(self, key: Hashable, job: _Job) -> None:
+    def _start(self, key: Hashable, job: _Job) -> int:
         while True:
             idle = self._idle.get(key)
             fresh = not idle
@@ -116,6 +117,7 @@ class Pool:
         job.fds = ()
         worker.job = job
         self.busy += 1
+        return worker.pid
 
     def _fork(self, key: Hashable) -> _Worker:
         if len(self._workers) >= self._limit + SPARE:

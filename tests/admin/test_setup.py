@@ -245,3 +245,34 @@ def test_boot_scripts_name_their_instructions_and_empty_the_environment() -> Non
 @pytest.mark.parametrize(("mode", "wanted"), [(0o711, 0o755), (0o700, 0o700), (0o755, 0o755)])
 def test_a_script_is_readable_wherever_it_is_executable(mode: int, wanted: int) -> None:
     assert tree.readable(mode) == wanted
+
+
+@needs_root
+@pytest.mark.contract("queue 2.12", "queue 2.13", "queue 4.1", "queue 4.4")
+def test_a_message_in_the_installed_queue_has_the_owners_and_names_of_state_four(installed: Path) -> None:
+    queue = installed / "queue"
+    message, envelope = installed / "message", installed / "envelope"
+    message.write_bytes(b"Subject: first\n\nbody\n")
+    envelope.write_bytes(b"Fann@example.test\0Tbob@example.test\0\0")
+    assert not [path for part in ("mess", "todo", "intd") for path in (queue / part).rglob("*") if path.is_file()]
+    with message.open("rb") as data, envelope.open("rb") as addresses:
+        command = [installed / "bin" / "qmail-queue"]
+        result = subprocess.run(command, stdin=data, stdout=addresses, env={}, capture_output=False)
+    message.unlink()
+    envelope.unlink()
+    assert result.returncode == 0
+    (mess,) = [path for path in (queue / "mess").rglob("*") if path.is_file()]
+    status = mess.stat()
+    try:
+        assert mess == queue / "mess" / str(status.st_ino % 23) / str(status.st_ino)
+        assert (pwd.getpwuid(status.st_uid).pw_name, stat.S_IMODE(status.st_mode)) == ("qmailq", 0o644)
+        todo, intd = (queue / part / mess.name for part in ("todo", "intd"))
+        assert todo.stat().st_ino != status.st_ino
+        assert not intd.exists() or intd.samefile(todo)
+        assert (stat.S_IMODE(todo.stat().st_mode), pwd.getpwuid(todo.stat().st_uid).pw_name) == (0o644, "qmailq")
+        assert list((queue / "pid").iterdir()) == []
+        assert not (queue / "info" / str(status.st_ino % 23) / mess.name).exists()
+    finally:
+        for part in ("todo", "intd"):
+            (queue / part / mess.name).unlink(missing_ok=True)
+        mess.unlink()

@@ -42,7 +42,7 @@ def test_swaks_through_our_tcpserver_reaches_the_maildir(host: MailHost, maildir
 
 
 def test_swaks_through_debians_tcpserver_reaches_the_maildir_and_mutt_reads_it(
-    installed_home: Path, maildir: Path, tmp_path: Path
+    installed_home: Path, maildir: Path
 ) -> None:
     host = MailHost(installed_home)
     host.log.write_bytes(b"")
@@ -53,17 +53,24 @@ def test_swaks_through_debians_tcpserver_reaches_the_maildir_and_mutt_reads_it(
         wait_for(lambda: delivered(maildir) == 1, "the message")
     finally:
         host.stop()
-    entry = pwd.getpwnam(USER)
-    out = tmp_path / "seen"
-    script = f"push '<pipe-message>cat > {entry.pw_dir}/seen<enter><exit>'"
+    assert "Subject: for mutt" in read_with_mutt(maildir)
+
+
+def read_with_mutt(maildir: Path) -> str:
+    """The first message in ``maildir`` as mutt, run by its owner on a terminal, pipes it to a program."""
+    home = maildir.parent
+    seen, rc = home / "seen", home / "test.muttrc"
+    seen.unlink(missing_ok=True)
+    rc.write_text(
+        "set wait_key=no quit=yes confirmappend=no pipe_decode=no\n"
+        f'set folder={home} spoolfile={maildir} mbox_type=Maildir\npush "<pipe-message>cat > {seen}<enter><quit>"\n'
+    )
+    rc.chmod(0o644)
+    command = f"su {USER} -c 'TERM=vt100 mutt -n -F {rc} -f {maildir}'"
     subprocess.run(
-        ["script", "-qec", f"su {USER} -c \"TERM=vt100 mutt -n -F /dev/null -f {maildir} -e 'set wait_key=no quit=yes' "
-         f"-e \\\"{script}\\\"\"", "/dev/null"],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
-    seen = Path(entry.pw_dir) / "seen"
-    assert "Subject: for mutt" in seen.read_text()
-    seen.rename(out) if seen.stat().st_dev == tmp_path.stat().st_dev else seen.unlink()
+        ["script", "-qec", command, "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
+    )
+    return seen.read_text()
 
 
 def test_sendmail_reaches_the_maildir_under_the_callers_uid(host: MailHost, maildir: Path) -> None:

@@ -74,9 +74,18 @@ def test_the_classic_way_leaves_nothing_either(box: Path, monkeypatch: pytest.Mo
 
 def test_the_directory_is_synced_after_the_name_is_there(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    for step in ("sync", "link_unnamed", "sync_directory"):
+
+    def record(step: str) -> None:
         real = getattr(files, step)
-        monkeypatch.setattr(files, step, lambda *a, real=real, step=step: (order.append(step), real(*a))[1])
+
+        def call(*arguments: object) -> object:
+            order.append(step)
+            return real(*arguments)
+
+        monkeypatch.setattr(files, step, call)
+
+    for step in ("sync", "link_unnamed", "sync_directory"):
+        record(step)
     put(box, b"a")
     assert order == ["sync", "link_unnamed", "sync_directory"]
 

@@ -70,10 +70,16 @@ class Spawn:
     """A running spawner."""
 
     def __init__(
-        self, home: Home, program: str, *args: str, environ: dict[str, str] | None = None, uid: int | None = None
+        self,
+        home: Home,
+        program: str,
+        *args: str,
+        environ: dict[str, str] | None = None,
+        uid: int | None = None,
+        wrapper: tuple[str, ...] = (),
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-ISXutf8", f"{REPOSITORY}/bin/{program}", *args],
+            [*wrapper, sys.executable, "-ISXutf8", f"{REPOSITORY}/bin/{program}", *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"QMAIL_HOME": str(home.path), "PATH": f"{home.path}/bin:/usr/bin:/bin", **(environ or {})},

@@ -3,7 +3,9 @@
 Row numbers count through all tables of a section.
 """
 
+import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -12,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
+from pyqmail.programs import qmail_local
+from pyqmail.system import files
+
 LOCAL = Path(__file__).parents[2] / "bin" / "qmail-local"
 QUEUE = """#!/bin/sh
 cat > "$OUT/queued"
-cat <&1 | tr '\\0' '|' > "$OUT/envelope"
+exec 3<&1
+cat <&3 | tr '\\0' '|' > "$OUT/envelope"
 exit ${QUEUE_EXIT:-0}
 """
 
@@ -321,12 +328,11 @@ def test_a_refused_forward(owner: Owner, status: str, code: int) -> None:
 
 
 def test_a_bug_is_temporary_and_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from pyqmail.programs import qmail_local
-
     def broken(_arguments: object, _environ: object) -> bytes:
         raise MemoryError
 
     monkeypatch.setattr(qmail_local, "deliver", broken)
+    monkeypatch.setattr(signal, "signal", lambda *_arguments: None)
     argv = [b"x", b"--", b"joe", b"/", b"joe", b"", b"", b"d", b"s", b"m"]
     umask = os.umask(0o022)
     try:
@@ -338,3 +344,23 @@ def test_a_bug_is_temporary_and_says_so(monkeypatch: pytest.MonkeyPatch, capfd: 
 
 def test_launcher_is_executable() -> None:
     assert stat.S_IMODE(LOCAL.stat().st_mode) & 0o100
+
+
+@pytest.mark.contract("local 4.11", "local 4.12", "local 9.3")
+@pytest.mark.parametrize(
+    ("code", "deferred"),
+    [
+        *((code, True) for code in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE)),
+        *((code, True) for code in (errno.EDQUOT, errno.ETIMEDOUT)),
+        *((code, False) for code in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)),
+    ],
+)
+def test_a_file_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, code: int, deferred: bool) -> None:
+    def refuse(_path: bytes) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files, "open_read", refuse)
+    words = [b"joe", b"/", b"joe-x", b"-", b"x", b"d", b"s", b"./mbox"]
+    expected: type[MailFailure] = TemporaryFailure if deferred else PermanentFailure
+    with pytest.raises(expected, match=r"#4\.3\.0" if deferred else r"#5\.1\.1"):
+        qmail_local.read_instructions(qmail_local.parse_arguments(words), 0o002)

@@ -210,7 +210,7 @@ def test_a_missing_qmail_local_or_interpreter_never_bounces(home: Home) -> None:
     spawn.end()
 
 
-@pytest.mark.contract("spawn 4.3", "spawn 5.4", "spawn 5.8", "users 1.3")
+@pytest.mark.contract("spawn 1.4", "spawn 4.3", "spawn 5.4", "spawn 5.8", "users 1.3")
 def test_getpw_is_asked_as_qmailp_when_the_cdb_has_no_answer(home: Home) -> None:
     install_script(
         home.path / "bin/qmail-getpw",
@@ -228,7 +228,7 @@ def test_getpw_is_asked_as_qmailp_when_the_cdb_has_no_answer(home: Home) -> None
     spawn.end()
 
 
-@pytest.mark.contract("users 1.3", "users 6.6", "users 6.18")
+@pytest.mark.contract("users 1.3", "users 6.6", "users 6.7", "users 6.18")
 def test_our_own_getpw_answers_from_a_warm_worker(home: Home) -> None:
     install(home.path / "bin/qmail-getpw", "qmail_getpw")
     install_script(home.path / "bin/qmail-local", 'printf "[%s]" "$@"')
@@ -325,3 +325,41 @@ def test_no_default_delivery_is_exit_100(home: Home) -> None:
     from pyqmail.programs import qmail_lspawn
 
     assert qmail_lspawn.main([b"qmail-lspawn"], {}) == 100
+
+
+@pytest.mark.contract("spawn 1.8")
+def test_nothing_is_written_to_descriptor_2(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    cold(home, "echo out; echo error >&2")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x") == b"Kout\nerror\n"
+    assert spawn.deliver("joe").startswith(b"D")
+    assert spawn.deliver("joe@x", message="0/2").startswith(b"Z")
+    (home.path / "bin/qmail-local").unlink()
+    assert spawn.deliver("joe@x").startswith(b"Z")
+    assert spawn.end() == 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.contract("spawn 9.9")
+def test_a_closed_descriptor_2_is_plugged_and_no_delivery_sees_the_plug(home: Home) -> None:
+    cold(home, "cat; readlink /proc/self/fd/1 /proc/self/fd/2; ls -1 /proc/$$/fd | grep -v 10")
+    closed = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox", wrapper=closed)
+    assert os.readlink(f"/proc/{spawn.process.pid}/fd/2") == "/dev/null"
+    *message, first, second, zero, one, two = spawn.deliver("joe@x").split()
+    assert message == [b"KSubject:", b"test", b"body"]
+    assert first == second
+    assert first.startswith(b"pipe:")
+    assert [zero, one, two] == [b"0", b"1", b"2"]
+    assert spawn.end() == 0
+
+
+@pytest.mark.contract("spawn 4.5")
+def test_the_message_is_on_0_and_one_pipe_on_1_and_2(home: Home) -> None:
+    cold(home, "readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    message, output, error = spawn.deliver("joe@x").split()
+    assert message == b"K" + os.fsencode(home.path / "queue/mess/0/1")
+    assert output == error
+    assert output.startswith(b"pipe:")
+    spawn.end()

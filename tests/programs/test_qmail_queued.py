@@ -257,12 +257,16 @@ def test_sigterm_finishes_what_is_open(tree: Tree, service: "subprocess.Popen[by
 
 
 def passed_on(pid: int) -> bool:
-    """Whether a worker of service ``pid`` holds pipes of a client."""
-    return any(
-        os.path.realpath(f"/proc/{worker}/fd/{fd}").rpartition("/")[2].startswith("#")
-        for worker in children(pid)
-        for fd in os.listdir(f"/proc/{worker}/fd")
-    )
+    """Whether a worker of service ``pid`` has begun a message, a file without a name."""
+    for worker in children(pid):
+        for fd in os.listdir(f"/proc/{worker}/fd"):
+            try:
+                target = os.readlink(f"/proc/{worker}/fd/{fd}")
+            except FileNotFoundError:
+                continue
+            if "/queue/pid/#" in target:
+                return True
+    return False
 
 
 def test_only_one_serves_a_home_and_a_stale_socket_is_replaced(tree: Tree) -> None:

@@ -17,7 +17,7 @@ def home() -> Iterator[Home]:
     made.close()
 
 
-@pytest.mark.contract("spawn 9.6")
+@pytest.mark.contract("spawn 1.4", "spawn 9.6")
 def test_qmail_remote_is_found_by_path_and_gets_host_sender_recipient(home: Home) -> None:
     install_script(home.path / "bin/qmail-remote", 'printf "r[%s]" "$@" "$PWD"; printf "\\\\0Kdone\\\\0"')
     spawn = Spawn(home, "qmail-rspawn")
@@ -35,6 +35,7 @@ def test_the_table_of_timeouts_is_wiped_at_start(home: Home) -> None:
     spawn.end()
 
 
+@pytest.mark.contract("spawn 1.4")
 def test_qmailremote_names_another_program(home: Home) -> None:
     install_script(home.path / "other", 'printf "r$0\\\\0K\\\\0"')
     name = str(home.path / "other")

@@ -23,7 +23,7 @@ class Bench:
     def __init__(self, tree: Tree) -> None:
         self.parent, jobs = wire.pair()
         self.worker = intake.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs)
-        self.worker.loop.add_reader(jobs.fileno(), self.worker._take_job)
+        self.worker.loop.add_reader(jobs.fileno(), self.worker._take_jobs)
 
     def submit(self, job: int, message: int, envelope: int) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,0 +1,17 @@
+"""mailsubj: send a message with a subject to some people (mailsubj(1)). The recipients are header text."""
+
+import os
+
+from pyqmail.control import home_of
+from pyqmail.programs.predate import feed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
+    """Give qmail-inject a header with ``argv[1]`` as subject and the rest as To, then descriptor 0."""
+    subject = argv[1] if len(argv) > 1 else b""
+    head = b"Subject: " + subject + b"\nTo: " + b" ".join(argv[2:]) + b"\n\n"
+    return feed(b"mailsubj", [os.fsencode(home_of(environ)) + b"/bin/qmail-inject"], environ, head)

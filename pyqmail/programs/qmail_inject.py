@@ -1,0 +1,347 @@
+"""qmail-inject: complete a message's header, find out who gets it, and queue it (qmail-inject(8), qmail-header(5)).
+
+The header is kept in memory, the body streams. Generated fields go first, then all others in the order they came.
+"""
+
+import os
+import time
+
+from pyqmail.address import quote, quote_box
+from pyqmail.control import Control, ControlUnreadable, home_of, parse_lines
+from pyqmail.exits import QueueExit
+from pyqmail.formats import rfc822
+from pyqmail.formats.date822 import format_date, format_stamp
+from pyqmail.formats.header import Header
+from pyqmail.options import UsageError, parse_options
+from pyqmail.spool.resend import complain
+from pyqmail.spool.submit import Submission
+from pyqmail.system.files import write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+CHUNK = 65536
+PLAIN_RECIPIENTS = (b"to", b"cc", b"bcc", b"apparently-to")
+RESENT_RECIPIENTS = (b"resent-to", b"resent-cc", b"resent-bcc")
+SENDERS = (
+    *(b"sender", b"from", b"reply-to", b"return-receipt-to", b"errors-to"),
+    *(b"resent-sender", b"resent-from", b"resent-reply-to"),
+)
+RESENT = (*RESENT_RECIPIENTS, *SENDERS[5:], b"resent-date", b"resent-message-id")
+DELETED = (b"bcc", b"resent-bcc", b"return-path", b"content-length")
+NOBODY_SHOWN = b"Cc: recipient list not shown: ;\n"
+
+
+class Fatal(Exception):
+    """The message is not queued: exit ``code``, and ``text`` for the caller."""
+
+    def __init__(self, code: int, text: bytes) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+
+class Settings:
+    """What options, environment and control files say."""
+
+    def __init__(self, argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> None:
+        """Raises UsageError, Fatal."""
+        options, self.arguments = parse_options(argv[1:], b"aAhHnNf:")
+        self.environ = environ
+        self.choice = b"A"
+        self.queue = True
+        self.sender: bytes | None = None
+        for letter, argument in options:
+            if letter == b"f":
+                self.sender = argument
+            elif letter in b"nN":
+                self.queue = letter == b"N"
+            else:
+                self.choice = letter
+        self.letters = environ.get(b"QMAILINJECT", b"")
+        self.home = home_of(environ)
+        self.list = _mail_followup_list(environ)  # relative to the caller's directory
+        try:
+            os.chdir(self.home)
+        except OSError:
+            raise Fatal(111, b"internal bug") from None
+        self._read_controls()
+        self.now = int(time.time())
+
+    def _read_controls(self) -> None:
+        control = Control(self.home)
+
+        def setting(variable: bytes, name: str) -> bytes:
+            value = self.environ.get(variable)
+            if value is None:
+                value = control.line_or_me(name)
+            return name.encode() if value is None else value
+
+        try:
+            host = setting(b"QMAILDEFAULTHOST", "defaulthost")
+            domain = setting(b"QMAILDEFAULTDOMAIN", "defaultdomain")
+            plus = setting(b"QMAILPLUSDOMAIN", "plusdomain")
+            self.id_host = setting(b"QMAILIDHOST", "idhost")
+        except ControlUnreadable:
+            raise Fatal(111, b"read error") from None
+        try:
+            self.rules = rfc822.Rules(host, domain, plus)
+        except rfc822.LexicalError:
+            raise Fatal(100, b"unable to parse address: " + host) from None
+
+    def flag(self, letter: bytes) -> bool:
+        """Whether QMAILINJECT has ``letter``."""
+        return letter in self.letters
+
+    def first(self, *names: bytes) -> bytes | None:
+        """The first of the variables that is set, even if empty."""
+        return next((self.environ[name] for name in names if name in self.environ), None)
+
+    def complete(self, address: bytes) -> "rfc822.Tokens":
+        """The tokens of a raw address, its host made whole. Raises Fatal."""
+        try:
+            return rfc822.complete(rfc822.tokenize(quote(address)), self.rules)
+        except rfc822.LexicalError:
+            raise Fatal(100, b"unable to parse address: " + address) from None
+
+    def user_host(self) -> tuple[bytes, bytes | None]:
+        """Who the caller is."""
+        user = self.first(b"QMAILUSER", b"MAILUSER", b"USER", b"LOGNAME")
+        return (b"anonymous" if user is None else user), self.first(b"QMAILHOST", b"MAILHOST")
+
+    def default_sender(self) -> bytes:
+        """The envelope sender when nobody named one."""
+        user = self.environ.get(b"QMAILSUSER", self.user_host()[0])
+        host = self.first(b"QMAILSHOST", b"QMAILHOST", b"MAILHOST")
+        if self.flag(b"m"):
+            user += b"-%d.%d" % (self.now, os.getpid())
+        if self.flag(b"r"):
+            user += b"-"
+        return self.verp(rfc822.plain_address(self._join(user, host)))
+
+    def verp(self, sender: bytes) -> bytes:
+        """``sender`` in the form that makes qmail-send write one sender per recipient, if that is wanted."""
+        return sender + b"-@[]" if self.flag(b"r") else sender
+
+    def from_body(self) -> bytes:
+        """The body of a generated From field."""
+        address = rfc822.format_tokens(self._join(*self.user_host()))
+        name = self.first(b"QMAILNAME", b"MAILNAME", b"NAME")
+        if name is None:
+            return address
+        quoted = b"".join(b"\\%c" % byte if byte in b'"()[]\\\r\n' else b"%c" % byte for byte in name)
+        if self.flag(b"c"):
+            return address + b" (" + quoted + b")"
+        return b'"' + quoted + b'" <' + address + b">"
+
+    def _join(self, user: bytes, host: bytes | None) -> "rfc822.Tokens":
+        text = quote_box(user) + (b"" if host is None else b"@" + host)
+        try:
+            return rfc822.complete(rfc822.tokenize(text), self.rules)
+        except rfc822.LexicalError:
+            raise Fatal(100, b"unable to parse address: " + text) from None
+
+
+def _mail_followup_list(environ: "Mapping[bytes, bytes]") -> frozenset[bytes]:
+    """The lower-cased addresses in the file that QMAILMFTFILE names. Raises Fatal."""
+    path = environ.get(b"QMAILMFTFILE")
+    if path is None:
+        return frozenset()
+    try:
+        with open(path, "rb") as file:
+            return frozenset(line.lower() for line in parse_lines(file.read()))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError:
+        raise Fatal(111, b"read error") from None
+
+
+class Message:
+    """The header as it will be sent, and the addresses that it names."""
+
+    def __init__(self, settings: Settings, header: Header) -> None:
+        """Raises Fatal."""
+        self.settings = settings
+        self.kept: list[bytes] = []
+        self.return_path: bytes | None = None
+        self.plain: list[bytes] = []  # recipients
+        self.resent: list[bytes] = []
+        self.shown: list[bytes] = []  # recipients in To and Cc
+        self.names: set[bytes] = set()
+        dropped = [(b"f", b"from"), (b"i", b"message-id"), (b"s", b"return-path")]
+        unseen = {name for letter, name in dropped if settings.flag(letter)}
+        for name, text in header.fields:
+            if name not in unseen:
+                self._take(name, text)
+        self.is_resent = not self.names.isdisjoint(RESENT)
+
+    def _take(self, name: bytes, text: bytes) -> None:
+        self.names.add(name)
+        if name in PLAIN_RECIPIENTS or name in RESENT_RECIPIENTS:
+            text = self._recipients(name, text)
+        elif name in SENDERS or name == b"return-path":
+            found: list[bytes] = []
+            try:
+                text = self._rewrite(text, found)
+            except (rfc822.LexicalError, rfc822.StructureError):
+                raise Fatal(100, b"unable to parse this line:\n" + text.rstrip(b"\n")) from None
+            if name == b"return-path" and found and self.return_path is None:
+                self.return_path = found[0]
+        if name not in DELETED:
+            self.kept.append(text)
+
+    def _recipients(self, name: bytes, text: bytes) -> bytes:
+        """The field rewritten; one that cannot be parsed stays as it is, and so do the recipients found in it."""
+        found: list[bytes] = []
+        try:
+            text = self._rewrite(text, found)
+        except (rfc822.LexicalError, rfc822.StructureError):
+            pass
+        (self.plain if name in PLAIN_RECIPIENTS else self.resent).extend(found)
+        if name in (b"to", b"cc"):
+            self.shown.extend(found)
+        return text
+
+    def _rewrite(self, text: bytes, found: list[bytes]) -> bytes:
+        """The field formatted anew; its addresses are added to ``found``, last one first."""
+
+        def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
+            address = rfc822.complete(address, self.settings.rules)
+            found.append(rfc822.plain_address(address))
+            return address
+
+        name, _colon, body = text.partition(b":")
+        start = [(rfc822.ATOM, name.rstrip(b" \t")), (rfc822.COLON, b":")]
+        return rfc822.format_tokens(start + rfc822.rewrite_list(rfc822.tokenize(body), rewrite)) + b"\n"
+
+    def recipients(self) -> list[bytes]:
+        """The envelope's recipients, by the options."""
+        settings = self.settings
+        listed = [rfc822.plain_address(settings.complete(argument)) for argument in settings.arguments]
+        header = self.resent if self.is_resent else self.plain
+        if settings.choice == b"a" or (settings.choice == b"A" and listed):
+            return listed
+        return listed + header if settings.choice == b"H" else header
+
+    def sender(self) -> bytes:
+        """The envelope's sender."""
+        if self.settings.sender is not None:
+            return rfc822.plain_address(self.settings.complete(self.settings.sender))
+        if self.return_path is not None:
+            return self.settings.verp(self.return_path)
+        return self.settings.default_sender()
+
+    def generated(self) -> bytes:
+        """The fields that the header lacks."""
+        settings = self.settings
+        prefix, lower = (b"Resent-", b"resent-") if self.is_resent else (b"", b"")
+        out = []
+        if lower + b"date" not in self.names:
+            out.append(prefix + b"Date: " + format_date(settings.now) + b"\n")
+        if lower + b"message-id" not in self.names:
+            unique = b"%s.%d.qmail@%s" % (format_stamp(settings.now), os.getpid(), settings.id_host)
+            out.append(prefix + b"Message-ID: <" + unique + b">\n")
+        if lower + b"from" not in self.names:
+            out.append(prefix + b"From: " + settings.from_body() + b"\n")
+        if self.names.isdisjoint((lower + b"to", lower + b"cc")):
+            out.append(prefix + NOBODY_SHOWN)
+        if not self.is_resent and b"mail-followup-to" not in self.names:
+            out.append(self._followup())
+        return b"".join(out)
+
+    def _followup(self) -> bytes:
+        """Mail-Followup-To for a message to one of the caller's lists, else nothing."""
+        if all(address.lower() not in self.settings.list for address in self.shown):
+            return b""
+        return b"Mail-Followup-To: " + b",\n  ".join(quote(address) for address in self.shown) + b"\n"
+
+
+def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
+    """Queue the message on descriptor 0."""
+    try:
+        settings = Settings(argv, environ)
+        chunks = _read_input()
+        header, rest = read_header(chunks)
+        message = Message(settings, header)
+        sender = message.sender()
+        recipients = message.recipients()
+        text = message.generated() + b"".join(message.kept) + header.rest + rest
+        if settings.queue:
+            _queue(settings, text, chunks, sender, recipients)
+        else:
+            _print(b"Return-Path: <" + quote(sender) + b">\n" + text, chunks)
+    except UsageError as error:
+        complain(b"qmail-inject: " + error.text)
+        return 100
+    except Fatal as error:
+        complain(b"qmail-inject: fatal: " + error.text)
+        return error.code
+    except MemoryError:
+        complain(b"qmail-inject: fatal: out of memory")
+        return 111
+    return 0
+
+
+def _read_input() -> "Iterator[bytes]":
+    """Descriptor 0 in chunks, with a newline at the end if it has none. Raises Fatal."""
+    last = b"\n"
+    try:
+        while chunk := os.read(0, CHUNK):
+            last = chunk[-1:]
+            yield chunk
+    except OSError:
+        raise Fatal(111, b"read error") from None
+    if last != b"\n":
+        yield b"\n"
+
+
+def read_header(chunks: "Iterator[bytes]") -> tuple[Header, bytes]:
+    """The header at the start of ``chunks``, and what was read after it."""
+    header = Header()
+    pending: list[bytes] = []  # of a line that has not ended yet
+    for chunk in chunks:
+        at = 0
+        while (end := chunk.find(b"\n", at) + 1) > 0:
+            pending.append(chunk[at:end])
+            at = end
+            more = header.add(b"".join(pending))
+            pending = []
+            if not more:
+                return header, chunk[at:]
+        if at < len(chunk):
+            pending.append(chunk[at:])
+    header.end()
+    return header, b""
+
+
+def _queue(
+    settings: Settings, text: bytes, chunks: "Iterator[bytes]", sender: bytes, recipients: "Sequence[bytes]"
+) -> None:
+    """Hand the message to the queue. Raises Fatal."""
+    try:
+        submission = Submission.open(settings.home, settings.environ, direct=True)
+    except OSError:
+        raise Fatal(111, b"unable to run qmail-queue") from None
+    try:
+        submission.write(text)
+        for chunk in chunks:
+            submission.write(chunk)
+        answer = submission.close(sender, recipients)
+    finally:
+        submission.abort()
+    letter, reason = submission.answer_text(answer)
+    if letter != b"K":
+        if answer.status != QueueExit.CUSTOM:
+            reason = reason.partition(b" (#")[0]
+        raise Fatal(100 if letter == b"D" else 111, reason)
+
+
+def _print(text: bytes, chunks: "Iterator[bytes]") -> None:
+    """Write the message on descriptor 1. Raises Fatal."""
+    try:
+        write_all(1, text)
+        for chunk in chunks:
+            write_all(1, chunk)
+    except OSError:
+        raise Fatal(111, b"unable to write message") from None

@@ -1,0 +1,31 @@
+"""Bounce paragraphs and heads."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyqmail.formats.bounce_text import format_date, format_head, format_paragraph
+from pyqmail.formats.logline import safe
+
+
+@pytest.mark.contract("send 8")
+def test_a_paragraph() -> None:
+    assert format_paragraph(b"a\n@b", b"no\n\nway") == b"<a_@b>:\nno\n/way\n\n"
+
+
+@given(st.binary(), st.binary())
+def test_a_paragraph_has_no_blank_line_but_its_end(address: bytes, report: bytes) -> None:
+    paragraph = format_paragraph(address, report)
+    assert paragraph.endswith(b"\n\n")
+    assert b"\n\n" not in paragraph[:-1]
+
+
+def test_the_head() -> None:
+    head = format_head(0, b"M@h", b"h", b'a b@c"', double=True)
+    assert head.startswith(b'Date: 1 Jan 1970 00:00:00 -0000\nFrom: M@h\nTo: "a b"@c"\nSubject: failure notice\n\nHi. ')
+    assert format_date(86400 * 11) == b"12 Jan 1970 00:00:00 -0000"
+
+
+@pytest.mark.contract("send 9")
+def test_log_text_is_safe() -> None:
+    assert safe(b"a b%\n\x7f\xff~!") == b"a_b_/__~!"

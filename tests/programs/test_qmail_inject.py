@@ -1,0 +1,309 @@
+"""qmail-inject, sendmail, predate, datemail and mailsubj as processes, and the address table (contract inject)."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyqmail.formats import rfc822
+from pyqmail.launch import launcher_text
+from pyqmail.options import UsageError, parse_options
+
+BIN = Path(__file__).parents[2] / "bin"
+QUEUE = """#!/bin/sh
+cat > "$OUT/queued"
+exec 3<&1
+cat <&3 | tr '\\0' '|' > "$OUT/envelope"
+exit ${QUEUE_EXIT:-0}
+"""
+RULES = rfc822.Rules(b"mx.example.org", b"example.org", b"plus.org")
+ROWS = [
+    (b"fred", b"fred@mx.example.org", [b"fred@mx.example.org"]),
+    (b"joe@host", b"joe@host.example.org", [b"joe@host.example.org"]),
+    (b"sue@h+", b"sue@h.plus.org", [b"sue@h.plus.org"]),
+    (b"p+", b"p+@mx.example.org", [b"p+@mx.example.org"]),
+    (b"A B <q@r.x>", b"A B <q@r.x>", [b"q@r.x"]),
+    (b"<@r1,@r2:u@v>", b"<u@v.example.org>", [b"u@v.example.org"]),
+    (b"<>", b"<>", [b""]),
+    (b"grp: a@b, c@d;", b"grp: a@b.example.org, c@d.example.org;", [b"c@d.example.org", b"a@b.example.org"]),
+    (b"a b", b"a@mx.example.org, b@mx.example.org", [b"b@mx.example.org", b"a@mx.example.org"]),
+    (b"foo@", b"foo@mx.example.org", [b"foo@mx.example.org"]),
+    (b"x@y.", b"x@y.example.org", [b"x@y.example.org"]),
+    (b"<.>", b"<>", [b""]),
+    (b"@foo", b"", [b""]),
+    (b"foo@[]", b"foo@[]", [b"foo@[]"]),
+    (b"u@[1.2.3.4]", b"u@[1.2.3.4]", [b"u@[1.2.3.4]"]),
+    (b"x.@y", b"x.@y.example.org", [b"x.@y.example.org"]),
+    (b"a@@b", b"a@@b.example.org", [b"a@@b.example.org"]),
+    (b"<d> E F", b"<d@mx.example.org>, E@mx.example.org, F@mx.example.org", None),
+    (b"c)d@x.y", b'"c\\)d"@x.y', [b"c)d@x.y"]),
+    (b"joe@host (a (b) \\))", b"joe@host.example.org (a \\(b\\) \\))", [b"joe@host.example.org"]),
+    (b'"a b"@c.d', b'"a b"@c.d', [b"a b@c.d"]),
+    (b"a\\ b@c.d", b"a b@c.d", [b"a b@c.d"]),
+]
+
+
+def rewritten(text: bytes) -> tuple[bytes, list[bytes]]:
+    found: list[bytes] = []
+
+    def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
+        address = rfc822.complete(address, RULES)
+        found.append(rfc822.plain_address(address))
+        return address
+
+    return rfc822.format_tokens(rfc822.rewrite_list(rfc822.tokenize(text), rewrite)), found
+
+
+@pytest.mark.contract(*(f"inject 2.{row}" for row in range(1, 17)))
+@pytest.mark.parametrize(("text", "output", "addresses"), ROWS)
+def test_address_rows(text: bytes, output: bytes, addresses: list[bytes] | None) -> None:
+    assert rewritten(text)[0] == output
+    if addresses is not None:
+        assert rewritten(text)[1] == addresses
+
+
+@pytest.mark.parametrize("text", [b"(a", b'"a', b"[a", b")a", b"]a", b"a (b"])
+def test_lexical_failures(text: bytes) -> None:
+    with pytest.raises(rfc822.LexicalError):
+        rfc822.tokenize(text)
+
+
+@pytest.mark.parametrize("text", [b"a: b", b"a; b;", b"a>"])
+def test_structural_failures(text: bytes) -> None:
+    with pytest.raises(rfc822.StructureError):
+        rewritten(text)
+
+
+def test_long_lists_break_after_commas() -> None:
+    text, found = rewritten(b", ".join(b"user%d@some.example.org" % number for number in range(20)))
+    assert all(len(line) <= 80 for line in text.split(b"\n"))
+    assert all(line.startswith(b"  user") for line in text.split(b"\n")[1:])
+    assert len(found) == 20
+
+
+def test_options() -> None:
+    assert parse_options([b"-nfx", b"-f", b"y", b"a", b"-n"], b"nf:") == (
+        [(b"n", b""), (b"f", b"x"), (b"f", b"y")],
+        [b"a", b"-n"],
+    )
+    assert parse_options([b"-Efoo", b"-", b"x"], b"E*") == ([(b"E", b"foo")], [b"-", b"x"])
+    assert parse_options([b"--", b"-n"], b"n") == ([], [b"-n"])
+    for words in ([b"-z"], [b"-f"]):
+        with pytest.raises(UsageError):
+            parse_options(words, b"nf:")
+
+
+class Sandbox:
+    """A home with control files and a queue that writes down what it gets."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        (home / "control").mkdir()
+        (home / "control" / "me").write_text("mx.example.org\n")
+        (home / "control" / "defaultdomain").write_text("example.org\n")
+        (home / "control" / "plusdomain").write_text("plus.org\n")
+        (home / "bin").mkdir()
+        for name in ("qmail-inject", "sendmail"):
+            module = "pyqmail.programs." + name.replace("-", "_")
+            self.program(name, launcher_text(module, 111, sys.executable, str(BIN.parent)))
+        (home / "queue").write_text(QUEUE)
+        (home / "queue").chmod(0o755)
+        self.environ = {
+            "PATH": "/usr/bin:/bin",
+            "QMAIL_HOME": str(home),
+            "QMAILQUEUE": str(home / "queue"),
+            "OUT": str(home),
+            "USER": "joe",
+        }
+
+    def program(self, name: str, text: str) -> None:
+        (self.home / "bin" / name).write_text(text)
+        (self.home / "bin" / name).chmod(0o755)
+
+    def run(self, name: str, *argv: str, text: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-ISXutf8", str(BIN / name), *argv]
+        return subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            env={**self.environ, **environ},
+            cwd=self.home,
+            timeout=60,
+            check=False,
+        )
+
+    def inject(self, *argv: str, text: bytes = b"To: a@b.c\n\nx\n", **environ: str) -> str:
+        """The envelope of a message that must be queued."""
+        result = self.run("qmail-inject", *argv, text=text, **environ)
+        assert (result.returncode, result.stderr) == (0, b"")
+        return (self.home / "envelope").read_text()
+
+    def queued(self) -> bytes:
+        return (self.home / "queued").read_bytes()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)
+
+
+def test_generated_fields_come_first(box: Sandbox) -> None:
+    assert (
+        box.inject(text=b"Subject: s\nTo: fred\n\nbody", NAME='J "D"') == "Fjoe@mx.example.org|Tfred@mx.example.org||"
+    )
+    pattern = (
+        rb"Date: \d+ \w{3} \d{4} \d\d:\d\d:\d\d -0000\n"
+        rb"Message-ID: <\d{14}\.\d+\.qmail@mx\.example\.org>\n"
+        rb'From: "J \\"D\\"" <joe@mx\.example\.org>\n'
+        rb"Subject: s\nTo: fred@mx\.example\.org\n\nbody\n"
+    )
+    assert re.fullmatch(pattern, box.queued())
+
+
+@pytest.mark.parametrize(
+    ("options", "recipients"),
+    [
+        (["-a"], "Tx@y.z|"),
+        (["-h"], "Tb@b.b|Ta@a.a|Tc@c.c|"),
+        (["-A"], "Tx@y.z|"),
+        (["-H"], "Tx@y.z|Tb@b.b|Ta@a.a|Tc@c.c|"),
+    ],
+)
+def test_recipient_options(box: Sandbox, options: list[str], recipients: str) -> None:
+    text = b"To: a@a.a, b@b.b\nBcc: c@c.c\n\n"
+    assert box.inject(*options, "--", "x@y.z", text=text) == f"Fjoe@mx.example.org|{recipients}|"
+    assert b"Bcc" not in box.queued()
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "sender"),
+    [
+        (["-f", "me@there"], {}, "me@there.example.org"),
+        (["-f", ""], {"QMAILINJECT": "r"}, ""),
+        ([], {"QMAILSUSER": "s", "QMAILSHOST": "h.h"}, "s@h.h"),
+        ([], {"QMAILINJECT": "r", "QMAILHOST": "host"}, "joe-@host.example.org-@[]"),
+        ([], {"QMAILUSER": "q", "MAILHOST": "m+"}, "q@m.plus.org"),
+    ],
+)
+def test_senders(box: Sandbox, options: list[str], environ: dict[str, str], sender: str) -> None:
+    assert box.inject(*options, text=b"To: a@b.c\n\n", **environ) == f"F{sender}|Ta@b.c||"
+
+
+def test_return_path_sets_the_sender(box: Sandbox) -> None:
+    text = b"Return-Path: <x@y.y>, <z@w.w>\nTo: a@b.c\n\n"
+    assert box.inject(text=text) == "Fz@w.w|Ta@b.c||"
+    assert b"Return-Path" not in box.queued()
+    assert box.inject(text=text, QMAILINJECT="s") == "Fjoe@mx.example.org|Ta@b.c||"
+
+
+def test_arguments_are_raw(box: Sandbox) -> None:
+    assert box.inject("y y@z.z", '"q"@w.w', "(c)@x.x", "") == 'Fjoe@mx.example.org|Ty y@z.z|T"q"@w.w|T(c)@x.x|T||'
+
+
+def test_resent(box: Sandbox) -> None:
+    text = b"To: a@a.a\nFrom: f@f.f\nResent-To: r@r.r\nResent-Bcc: s@s.s\n\n"
+    assert box.inject(text=text) == "Fjoe@mx.example.org|Tr@r.r|Ts@s.s||"
+    lines = [line.partition(b":")[0] for line in box.queued().split(b"\n")]
+    assert lines[:6] == [b"Resent-Date", b"Resent-Message-ID", b"Resent-From", b"To", b"From", b"Resent-To"]
+
+
+def test_letters_drop_and_make_fields(box: Sandbox) -> None:
+    text = b"From: other@x.x\nMessage-ID: <old>\nBcc: a@b.c\n\n"
+    box.inject(text=text, QMAILINJECT="cfi", QMAILNAME="J D")
+    queued = box.queued()
+    assert b"From: joe@mx.example.org (J D)\n" in queued
+    assert b"Cc: recipient list not shown: ;\n" in queued
+    assert b"other" not in queued and b"<old>" not in queued
+
+
+def test_followup(box: Sandbox) -> None:
+    (box.home / "lists").write_text("List@b.c\n")
+    box.inject(text=b"To: list@b.c\nCc: x@y.z\n\n", QMAILMFTFILE="lists")
+    assert b"Mail-Followup-To: list@b.c,\n  x@y.z\n" in box.queued()
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        (b"To: a@b.c\nnot a field\nx\n", b"To: a@b.c\n\nnot a field\nx\n"),
+        (b"To: a@b.c\r\n\r\nx\n", b"\n\n\r\nx\n"),
+        (b"From me now\nTo: a@b.c", b"MBOX-Line: From me now\nTo: a@b.c\n"),
+        (b"X-A:  b\n\tc\nTO : a@b.c\n\n", b"X-A:  b\n\tc\nTO: a@b.c\n\n"),
+    ],
+)
+def test_where_the_header_ends(box: Sandbox, text: bytes, end: bytes) -> None:
+    box.inject(text=text)
+    assert box.queued().endswith(end)
+
+
+def test_unparsable_fields(box: Sandbox) -> None:
+    assert box.inject(text=b"To: a>\nCc: (x\n\n") == "Fjoe@mx.example.org|Ta@mx.example.org||"
+    assert box.queued().endswith(b"To: a>\nCc: (x\n\n")
+    result = box.run("qmail-inject", text=b"From: (x\n\n")
+    assert (result.returncode, result.stderr) == (100, b"qmail-inject: fatal: unable to parse this line:\nFrom: (x\n")
+
+
+def test_printing(box: Sandbox) -> None:
+    result = box.run("qmail-inject", "-n", "-f", "", text=b"To: a\n\nbody\n")
+    assert result.stdout.startswith(b"Return-Path: <>\nDate: ")
+    assert result.stdout.endswith(b"To: a@mx.example.org\n\nbody\n")
+    assert not (box.home / "queued").exists()
+
+
+@pytest.mark.parametrize(("queue", "code"), [("31", 100), ("53", 111), ("81", 111)])
+def test_queue_failures(box: Sandbox, queue: str, code: int) -> None:
+    result = box.run("qmail-inject", text=b"To: a\n\n", QUEUE_EXIT=queue)
+    assert result.returncode == code
+    assert result.stderr.startswith(b"qmail-inject: fatal: ") and b"(#" not in result.stderr
+
+
+def test_a_large_body_is_not_changed(box: Sandbox) -> None:
+    body = b"\n".join(b"%d" % number for number in range(100000)) + b"\n.\n"
+    box.inject(text=b"To: a@b.c\n\n" + body)
+    assert box.queued().endswith(b"\n\n" + body)
+
+
+def test_sendmail(box: Sandbox) -> None:
+    text = b"To: t@t.t\n\nx\n"
+    for argv, envelope, author in (
+        (["a@b.c"], "Fjoe@mx.example.org|Ta@b.c||", b'"N" <joe@mx.example.org>'),
+        (["-t", "-oi", "a@b.c"], "Fjoe@mx.example.org|Ta@b.c|Tt@t.t||", b'"N" <joe@mx.example.org>'),
+        (["-F", "Full", "-i"], "Fjoe@mx.example.org||", b'"Full" <joe@mx.example.org>'),
+        (["-Ffull", "-fs@h.h", "a@b.c"], "Fs@h.h|Ta@b.c||", b"s@h.h"),
+    ):
+        assert box.run("sendmail", *argv, text=text, NAME="N").returncode == 0
+        assert (box.home / "envelope").read_text() == envelope
+        assert b"From: " + author + b"\n" in box.queued()
+    for argv in (["-bd"], ["-q"], ["-bi"]):
+        assert box.run("sendmail", *argv).returncode == 100
+
+
+def test_sendmail_by_other_names(box: Sandbox) -> None:
+    for name in ("qmail-qread", "qmail-smtpd"):
+        box.program(name, f'#!/bin/sh\necho {name} "$TCPREMOTEINFO" "${{RELAYCLIENT-unset}}"\n')
+    assert box.run("sendmail", "-bp").stdout == b"qmail-qread  unset\n"
+    assert box.run("sendmail", "-bs").stdout == b"qmail-smtpd sendmail-bs \n"
+    assert box.run("sendmail", "-bs", PROTO="TCP").stdout == b"qmail-smtpd  unset\n"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from pyqmail.launch import run; sys.argv = [sys.argv[2]]; "
+    code += "run('pyqmail.programs.sendmail')"
+    for name, status, output in (("/x/mailq", 0, b"qmail-qread  unset\n"), ("newaliases", 100, b"")):
+        command = [sys.executable, "-ISXutf8", "-c", code, str(BIN.parent), name]
+        result = subprocess.run(command, capture_output=True, env=box.environ, timeout=60, check=False)
+        assert (result.returncode, result.stdout) == (status, output)
+
+
+@pytest.mark.contract("inject 4.8", "inject 4.9", "inject 4.10")
+def test_small_senders(box: Sandbox) -> None:
+    result = box.run("predate", "cat", text=b"x\n", TZ="UTC")
+    assert re.fullmatch(rb"Date: \d+ \w{3} \d{4} \d\d:\d\d:\d\d \+0000\nx\n", result.stdout)
+    assert box.run("predate").returncode == 100
+    assert box.run("predate", "/nonexistent").returncode == 111
+    assert box.run("predate", "sh", "-c", "exit 7").returncode == 7
+    assert box.run("datemail", "a@b.c", text=b"\nx\n", TZ="UTC").returncode == 0
+    assert box.queued().count(b"Date: ") == 1
+    assert box.run("mailsubj", "a subject", "d e", "f@g.h", text=b"x\n").returncode == 0
+    envelope = (box.home / "envelope").read_text()
+    assert envelope == "Fjoe@mx.example.org|Tf@g.h|Te@mx.example.org|Td@mx.example.org||"
+    assert b"Subject: a subject\n" in box.queued()

@@ -1,0 +1,184 @@
+"""forward, condredirect, bouncesaying, except, preline and maildirmake as processes (contract inject, section 4)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(__file__).parents[2] / "bin"
+QUEUE = """#!/bin/sh
+cat > "$OUT/queued"
+exec 3<&1
+cat <&3 | tr '\\0' '|' > "$OUT/envelope"
+exit ${QUEUE_EXIT:-0}
+"""
+MESSAGE = b"Subject: x\n\nbody\n"
+
+
+class Sandbox:
+    """A directory with a message and a queue that writes down what it gets."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        (base / "queue").write_text(QUEUE)
+        (base / "queue").chmod(0o755)
+        (base / "message").write_bytes(MESSAGE)
+        self.environ = {
+            "PATH": "/usr/bin:/bin",
+            "QMAIL_HOME": str(base),
+            "QMAILQUEUE": str(base / "queue"),
+            "OUT": str(base),
+            "SENDER": "ann@s",
+            "NEWSENDER": "owner@s",
+            "UFLINE": "From ann@s now\n",
+            "RPLINE": "Return-Path: <ann@s>\n",
+            "DTLINE": "Delivered-To: joe@x\n",
+        }
+
+    def run(self, name: str, *argv: str, piped: bool = False) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-ISXutf8", str(BIN / name), *argv]
+        if piped:
+            return subprocess.run(
+                command, input=MESSAGE, capture_output=True, env=self.environ, cwd=self.base, timeout=60, check=False
+            )
+        with (self.base / "message").open("rb") as message:
+            return subprocess.run(
+                command,
+                stdin=message,
+                capture_output=True,
+                env=self.environ,
+                cwd=self.base,
+                timeout=60,
+                check=False,
+            )
+
+    def envelope(self) -> str | None:
+        path = self.base / "envelope"
+        return path.read_text() if path.exists() else None
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)
+
+
+@pytest.mark.contract("inject 4.1")
+def test_forward_queues_from_newsender(sandbox: Sandbox) -> None:
+    result = sandbox.run("forward", "bob@x", "carl")
+    assert result.returncode == 0 and result.stderr.startswith(b"forward: qp ")
+    assert sandbox.envelope() == "Fowner@s|Tbob@x|Tcarl||"
+    assert (sandbox.base / "queued").read_bytes() == b"Delivered-To: joe@x\n" + MESSAGE
+
+
+@pytest.mark.contract("inject 4.1")
+@pytest.mark.parametrize(("status", "code"), [("31", 100), ("53", 111)])
+def test_forward_says_what_the_queue_said(sandbox: Sandbox, status: str, code: int) -> None:
+    sandbox.environ["QUEUE_EXIT"] = status
+    assert sandbox.run("forward", "bob@x").returncode == code
+
+
+@pytest.mark.contract("inject 4.1")
+@pytest.mark.parametrize("name", ["NEWSENDER", "DTLINE"])
+def test_forward_needs_its_variables(sandbox: Sandbox, name: str) -> None:
+    del sandbox.environ[name]
+    assert sandbox.run("forward", "bob@x").returncode == 100
+    assert sandbox.envelope() is None
+
+
+@pytest.mark.contract("inject 4.2")
+def test_condredirect_redirects_the_whole_message_from_sender(sandbox: Sandbox) -> None:
+    result = sandbox.run("condredirect", "bob@x", "grep", "-q", "body")
+    assert result.returncode == 99 and result.stderr.startswith(b"condredirect: qp ")
+    assert sandbox.envelope() == "Fann@s|Tbob@x||"
+    assert (sandbox.base / "queued").read_bytes() == b"Delivered-To: joe@x\n" + MESSAGE
+
+
+@pytest.mark.contract("inject 4.2", "inject 4.3", "inject 4.4")
+@pytest.mark.parametrize(
+    ("program", "condredirect", "bouncesaying", "except_"),
+    [
+        pytest.param("exit 0", 99, 100, 100, id="yes"),
+        pytest.param("exit 1", 0, 0, 0, id="no"),
+        pytest.param("exit 100", 0, 0, 0, id="a hard no"),
+        pytest.param("exit 111", 111, 111, 111, id="later"),
+        pytest.param("kill -9 $$", 111, 111, 111, id="a crash"),
+    ],
+)
+def test_conditions(sandbox: Sandbox, program: str, condredirect: int, bouncesaying: int, except_: int) -> None:
+    shell = ("sh", "-c", program)
+    assert sandbox.run("condredirect", "bob@x", *shell).returncode == condredirect
+    assert sandbox.run("bouncesaying", "no", *shell).returncode == bouncesaying
+    assert sandbox.run("except", *shell).returncode == except_
+
+
+@pytest.mark.contract("inject 4.2", "inject 4.3", "inject 4.4")
+def test_a_missing_program_is_a_condition_that_is_false(sandbox: Sandbox) -> None:
+    assert sandbox.run("condredirect", "bob@x", "/nonexistent").returncode == 0
+    assert sandbox.run("bouncesaying", "no", "no-such-program").returncode == 0
+    assert sandbox.run("except", "/nonexistent").returncode == 0
+
+
+@pytest.mark.contract("inject 4.2")
+def test_condredirect_needs_a_message_that_can_be_rewound(sandbox: Sandbox) -> None:
+    assert sandbox.run("condredirect", "bob@x", "true", piped=True).returncode == 111
+    assert sandbox.envelope() is None
+
+
+@pytest.mark.contract("inject 4.3")
+def test_bouncesaying_says_it(sandbox: Sandbox) -> None:
+    result = sandbox.run("bouncesaying", "go away")
+    assert (result.returncode, result.stderr) == (100, b"go away\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [("condredirect", ("bob@x",)), ("bouncesaying", ()), ("except", ()), ("preline", ("-f",)), ("maildirmake", ())],
+)
+def test_wrong_usage_is_permanent(sandbox: Sandbox, name: str, argv: tuple[str, ...]) -> None:
+    result = sandbox.run(name, *argv)
+    assert (result.returncode, b"usage" in result.stderr) == (100, True)
+
+
+@pytest.mark.contract("inject 4.5")
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ((), ("UFLINE", "RPLINE", "DTLINE")),
+        (("-f",), ("RPLINE", "DTLINE")),
+        (("-rd",), ("UFLINE",)),
+        (("-frdD", "--"), ("DTLINE",)),
+    ],
+)
+def test_preline_puts_the_lines_in_front(sandbox: Sandbox, options: tuple[str, ...], lines: tuple[str, ...]) -> None:
+    result = sandbox.run("preline", *options, "cat")
+    assert result.returncode == 0
+    assert result.stdout == "".join(sandbox.environ[name] for name in lines).encode() + MESSAGE
+
+
+@pytest.mark.contract("inject 4.5")
+def test_preline_exits_as_its_program_does(sandbox: Sandbox) -> None:
+    assert sandbox.run("preline", "sh", "-c", "cat >/dev/null; exit 7").returncode == 7
+    (sandbox.base / "message").write_bytes(b"x" * 1_000_000)
+    assert sandbox.run("preline", "sh", "-c", "exit 7").returncode == 7
+    assert sandbox.run("preline", "sh", "-c", "kill -9 $$").returncode == 111
+    assert sandbox.run("preline", "/nonexistent").returncode == 100
+    del sandbox.environ["UFLINE"]
+    assert sandbox.run("preline", "-f", "true").returncode == 100
+
+
+@pytest.mark.contract("inject 4.11")
+def test_maildirmake(sandbox: Sandbox) -> None:
+    assert sandbox.run("maildirmake", "M").returncode == 0
+    for path in ("M", "M/tmp", "M/new", "M/cur"):
+        assert (sandbox.base / path).stat().st_mode & 0o7777 == 0o700
+    assert sandbox.run("maildirmake", "M").returncode == 111
+
+
+def test_they_import_little() -> None:
+    heavy = {b"dataclasses", b"typing", b"re", b"enum", b"pathlib", b"argparse", b"subprocess", b"socket"}
+    for module in ("forward", "preline", "except_", "condredirect", "bouncesaying", "maildirmake"):
+        code = f"import sys; sys.path.insert(0, {str(BIN.parent)!r})\nimport pyqmail.programs.{module}\n"
+        command = [sys.executable, "-IS", "-c", code + "print(*sys.modules)"]
+        loaded = subprocess.run(command, capture_output=True, check=True).stdout.split()
+        assert not heavy.intersection(loaded), module

@@ -1,0 +1,33 @@
+"""What a crash left behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pyqmail.spool import sweep
+from pyqmail.spool.layout import Layout
+from tests.programs.sending import make_queue
+
+
+@pytest.mark.parametrize(
+    ("age_s", "beside", "stale"),
+    [(129601, None, True), (129599, None, False), (129700, "info/1/4", False), (129700, "todo/4", False)],
+    ids=["older than 36 hours", "younger", "preprocessed", "waiting"],
+)
+def test_only_old_messages_without_an_owner_are_stale(
+    tmp_path: Path, age_s: int, beside: str | None, stale: bool
+) -> None:
+    queue = make_queue(tmp_path)
+    (queue / "mess/1/4").write_bytes(b"")
+    os.utime(queue / "mess/1/4", (1000, 9999999))
+    if beside is not None:
+        (queue / beside).write_bytes(b"")
+    found = list(sweep.stale(Layout(str(tmp_path), 3), 1000 + age_s))
+    assert found == [4 if stale else None]
+
+
+def test_other_names_are_skipped(tmp_path: Path) -> None:
+    for name in ("4", "4.aside", "x", "-5"):
+        (tmp_path / name).write_bytes(b"")
+    assert list(sweep.numbers_in(str(tmp_path))) == [4]
