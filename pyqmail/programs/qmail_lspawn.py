@@ -48,6 +48,7 @@ class LocalChannel:
             directory=home,
             limit=limit,
             setup_exit=SpawnExit.USAGE,
+            descriptor_exit=SpawnExit.SYSTEM,
             exec_exit=SpawnExit.EXEC_TEMPORARY,
         )
         self._getpw = Runner(
@@ -58,6 +59,7 @@ class LocalChannel:
             directory=home,
             limit=min(limit, LOOKUPS_MAX),
             setup_exit=SpawnExit.USAGE,
+            descriptor_exit=SpawnExit.SYSTEM,
             exec_exit=SpawnExit.EXEC_GETPW,
         )
 

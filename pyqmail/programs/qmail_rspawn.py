@@ -35,6 +35,7 @@ class RemoteChannel:
             directory=mess,
             limit=limit,
             setup_exit=111,
+            descriptor_exit=111,
             exec_exit=111,
         )
 

@@ -122,21 +122,28 @@ def _flag(options: Options, letter: bytes) -> None:
 def _value(options: Options, letter: bytes, value: bytes) -> None:
     match letter:
         case b"c":
-            options.limit = _number(value)
+            options.limit = _digits(value, letter)
         case b"x":
             options.rules = value
         case b"B":
             options.banner = value
         case b"g":
-            options.gid = _number(value)
+            options.gid = _digits(value, letter)
         case b"u":
-            options.uid = _number(value)
+            options.uid = _digits(value, letter)
         case b"b":
-            options.backlog = _number(value)
+            options.backlog = _digits(value, letter)
         case b"l":
             options.local_host = value
         case b"t":
-            options.ident_timeout_s = _number(value)
+            options.ident_timeout_s = _digits(value, letter)
+
+
+def _digits(value: bytes, letter: bytes) -> int:
+    """A number and nothing else: ``-u name`` taken for 0 would leave the server root."""
+    if not value.isdigit():
+        raise UsageError(f"not a number -- {letter.decode('latin-1')}")
+    return int(value[:9])
 
 
 def _number(value: bytes) -> int:
@@ -183,14 +190,19 @@ class Target:
 
     def __init__(self, program: Sequence[bytes], environ: Mapping[bytes, bytes]) -> None:
         self.argv = tuple(program)
-        self.path = find_program(program[0], environ.get(b"PATH"))
+        self._search = environ.get(b"PATH")
+        self.path = find_program(program[0], self._search)
         module = identify(self.path) if self.path is not None else None
         self.module = module if module in WARM else None
         self._seen = self._signature()
 
     def still_ours(self) -> bool:
-        """Whether the launcher is the one that was found at the start; one stat."""
-        return self.module is not None and self._signature() == self._seen
+        """Whether PATH still finds the launcher that it found at the start, unchanged."""
+        return find_program(self.argv[0], self._search) == self.path and self._signature() == self._seen
+
+    def look_again(self) -> None:
+        """Find the program anew, to be executed."""
+        self.path = find_program(self.argv[0], self._search)
 
     def _signature(self) -> tuple[int, ...]:
         if self.path is None:
@@ -267,6 +279,7 @@ class Front:
 
                 self._write(traceback.format_exc().encode("utf-8", "replace"))
                 os._exit(FAILED)
+        self._target.look_again()
         path = self._target.path
         reason = "file does not exist"
         if path is not None:

@@ -34,6 +34,7 @@ class Command:
     message: bytes
     sender: bytes
     recipient: bytes
+    out_of_memory: bool = False  # it could not be kept; only the slot is known
 
     @property
     def probe(self) -> bool:
@@ -87,9 +88,33 @@ class CommandParser:
     def __init__(self) -> None:
         self.wide = False
         self._buffer = b""
+        self._skipped: tuple[int, int] | None = None  # slot of a command that memory failed for, NULs to its end
 
     def feed(self, data: bytes) -> list[Command]:
-        """The commands completed by ``data``, in order."""
+        """The commands completed by ``data``, in order; one that memory failed for says so when it has ended."""
+        if self._skipped is None:
+            try:
+                return self._collect(data)
+            except MemoryError:
+                start = self._buffer[:2] or data[:2]
+                width = 2 if self.wide else 1
+                self._skipped = int.from_bytes(start[:width], "big"), 3 - self._buffer[width:].count(b"\0")
+                data = data if self._buffer else data[width:]
+                self._buffer = b""
+        return self._skip(data)
+
+    def _skip(self, data: bytes) -> list[Command]:
+        assert self._skipped is not None
+        slot, left = self._skipped
+        while left and (end := data.find(b"\0")) >= 0:
+            data, left = data[end + 1 :], left - 1
+        if left:
+            self._skipped = slot, left
+            return []
+        self._skipped = None
+        return [Command(slot, b"", b"", b"", out_of_memory=True), *self.feed(data)]
+
+    def _collect(self, data: bytes) -> list[Command]:
         commands: list[Command] = []
         width = 2 if self.wide else 1
         data = self._buffer + data

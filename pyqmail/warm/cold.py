@@ -23,6 +23,7 @@ class Program:
     directory: str | None = None
     identity: tuple[int, int] | None = None  # uid and gid, the gid being the only supplementary group as well
     setup_exit: int = 111
+    descriptor_exit: int = 111
     exec_exit: int = 111
 
 
@@ -62,8 +63,10 @@ def _child(program: Program) -> None:
     try:
         if program.directory is not None:
             os.chdir(program.directory)
+        code = program.descriptor_exit
         for target, source in enumerate(program.standard):
             os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) if source == NULL else source, target)
+        code = program.setup_exit
         if program.identity is not None:
             uid, gid = program.identity
             become(uid, gid, [gid])

@@ -51,6 +51,7 @@ class Runner:
         directory: str,
         limit: int,
         setup_exit: int,
+        descriptor_exit: int,
         exec_exit: int,
     ) -> None:
         self._loop = loop
@@ -58,6 +59,7 @@ class Runner:
         self._environ = environ
         self._directory = directory
         self._setup_exit = setup_exit
+        self._descriptor_exit = descriptor_exit
         self._exec_exit = exec_exit
         path = locate()
         self._known = self._known_file(path)
@@ -100,6 +102,7 @@ class Runner:
             directory=self._directory,
             identity=identity,
             setup_exit=self._setup_exit,
+            descriptor_exit=self._descriptor_exit,
             exec_exit=self._exec_exit,
         )
 

@@ -200,6 +200,8 @@ class Spawner:
             self._limit = self._wide_limit
             return
         try:
+            if command.out_of_memory:
+                raise MemoryError
             self._deliver(command)
         except _Refused as refused:
             self._report(command.slot, refused.letter + refused.text)

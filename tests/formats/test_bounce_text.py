@@ -16,7 +16,7 @@ def test_a_paragraph() -> None:
 @given(st.binary(), st.binary())
 def test_a_paragraph_has_no_blank_line_but_its_end(address: bytes, report: bytes) -> None:
     paragraph = format_paragraph(address, report)
-    assert paragraph.endswith(b"\n\n")
+    assert paragraph.endswith(b"\n")
     assert b"\n\n" not in paragraph[:-1]
 
 

@@ -41,7 +41,7 @@ def touch(tree: Tree, *names: str) -> None:
         (tree.queue / name).touch()
 
 
-@pytest.mark.contract("queue 8.1", "queue 4.13", "queue 12.6")
+@pytest.mark.contract("queue 8.1", "queue 4.13", "queue 4.14", "queue 12.6")
 def test_foop_removes_intd_and_the_split_mess_file(tree: Tree) -> None:
     touch(tree, "intd/50", "mess/4/50", "todo/50")
     assert ask(tree, b"foop/50\0") == b"+"
@@ -49,7 +49,7 @@ def test_foop_removes_intd_and_the_split_mess_file(tree: Tree) -> None:
     assert tree.messages() == [] and tree.leftovers() == []
 
 
-@pytest.mark.contract("queue 8.2", "queue 4.10")
+@pytest.mark.contract("queue 8.2", "queue 4.10", "queue 4.11")
 def test_todo_removes_intd_and_todo_and_keeps_the_message(tree: Tree) -> None:
     touch(tree, "intd/50", "mess/4/50", "todo/50")
     assert ask(tree, b"todo/50\0") == b"+"
@@ -62,7 +62,15 @@ def test_files_that_are_already_gone_are_no_error(tree: Tree) -> None:
     assert ask(tree, b"foop/50\0todo/50\0") == b"++"
 
 
-@pytest.mark.contract("queue 8.1")
+@pytest.mark.contract("queue 8.2", "queue 4.11")
+def test_todo_stays_while_intd_cannot_be_removed(tree: Tree) -> None:
+    (tree.queue / "intd/50").mkdir()
+    touch(tree, "todo/50")
+    assert ask(tree, b"todo/50\0") == b"!"
+    assert os.listdir(tree.queue / "todo") == ["50"]
+
+
+@pytest.mark.contract("queue 8.1", "queue 4.14")
 def test_the_first_unlink_error_answers_and_stops(tree: Tree) -> None:
     (tree.queue / "intd/50").mkdir()
     touch(tree, "mess/4/50")

@@ -1,5 +1,6 @@
 """qmail-send as a process: real queue, scripted spawners."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -45,9 +46,8 @@ def test_it_says_its_status_and_exits_0_on_term(sending: Sending) -> None:
     assert sending.log.endswith("status: exiting\n")
 
 
-@pytest.mark.contract(
-    "send 4.5", "send 4.6", "send 4.8", "send 4.9", "send 5.1", "queue 3.3", "send 9.3", "send 9.4", "send 9.5"
-)
+@pytest.mark.contract("send 4.5", "send 4.6", "send 4.8", "send 4.9", "send 5.1", "queue 3.3", "queue 4.5")
+@pytest.mark.contract("send 9.3", "send 9.4", "send 9.5")
 def test_a_message_goes_from_todo_to_its_end(sending: Sending) -> None:
     sending.start().until_log("status:")
     number = sending.put(b"joe@a.example", b"ann@here.example", b"bob@far.example", b"x@V.example")
@@ -151,6 +151,35 @@ def test_a_bounce_that_cannot_be_queued_stays(home: Path, sending: Sending) -> N
     assert files_of(sending, number) == {"mess", "info", "bounce"}
 
 
+@pytest.mark.contract("queue 3.5", "queue 3.4", "queue 4.5", "queue 4.12")
+def test_marks_and_bounce_text_until_the_channel_is_done(home: Path, sending: Sending) -> None:
+    sending.environ.update(bouncing(home, 53))
+    number = sending.put(b"joe@a.example", b"a@here.example", b"b@here.example", b"c@far.example")
+    sending.start().until(lambda: len(sending.commands["local"]) == 2 and sending.commands["remote"])
+    local = sending.queue / f"local/{number % 3}/{number}"
+    sending.report("local", 0, b"D", b"no a")
+    sending.until(lambda: local.read_bytes() == b"Da@here.example\0Tb@here.example\0")
+    assert files_of(sending, number) == {"mess", "info", "local", "remote", "bounce"}
+    sending.report("local", 1, b"D", b"no b")
+    sending.until(lambda: not local.exists())
+    assert files_of(sending, number) == {"mess", "info", "remote", "bounce"}
+    bounce = (sending.queue / f"bounce/{number}").read_bytes()
+    assert bounce == b"<a@here.example>:\nno a\n\n<b@here.example>:\nno b\n\n"
+
+
+@pytest.mark.contract("queue 4.2", "queue 4.12")
+def test_the_bounce_file_goes_when_it_is_injected(home: Path, sending: Sending) -> None:
+    sending.environ.update(bouncing(home))
+    number = sending.put(b"joe@a.example", b"a@here.example", b"b@far.example")
+    sending.start().until(lambda: sending.commands["local"] and sending.commands["remote"])
+    sending.report("local", 0, b"D", b"no")
+    sending.until(lambda: files_of(sending, number) == {"mess", "info", "remote", "bounce"})
+    sending.clean_answer = b"!"
+    sending.report("remote", 0, b"K")
+    sending.until_log(f"qmail-clean unable to clean up foop/{number}\n")
+    assert files_of(sending, number) == {"mess"}
+
+
 @pytest.mark.contract("send 6.4")
 def test_an_old_message_gets_one_last_try(home: Path, sending: Sending) -> None:
     sending.environ.update(bouncing(home))
@@ -232,6 +261,16 @@ def test_only_one_runs(home: Path, sending: Sending) -> None:
     assert second.log == "alert: cannot start: qmail-send is already running\n"
 
 
+@pytest.mark.contract("queue 12.7")
+def test_the_mutex_is_held_by_flock(sending: Sending) -> None:
+    with (sending.queue / "lock/sendmutex").open("rb+") as mutex:
+        fcntl.flock(mutex, fcntl.LOCK_EX)
+        assert sending.start().wait() == 111
+        fcntl.flock(mutex, fcntl.LOCK_UN)
+        fcntl.lockf(mutex, fcntl.LOCK_EX)  # another kind of lock, which qmail-send does not see
+        sending.start().until_log("status:")
+
+
 @pytest.mark.contract("send 7.2")
 def test_hup_rereads_every_control_file_and_keeps_the_old_on_error(home: Path, sending: Sending) -> None:
     sending.start().until_log("status:")
@@ -261,7 +300,7 @@ def test_files_without_their_message_are_set_aside(sending: Sending) -> None:
     assert sending.commands["local"] == []
 
 
-@pytest.mark.contract("send 6.6")
+@pytest.mark.contract("send 6.6", "queue 4.15")
 def test_stale_messages_are_cleaned(sending: Sending) -> None:
     path = sending.queue / "mess/2/5"
     path.write_bytes(b"")

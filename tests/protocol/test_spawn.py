@@ -63,3 +63,30 @@ def test_a_probe_is_no_legal_command_and_only_our_answer_counts() -> None:
     (answer,) = ReportParser().feed(format_probe_answer(500))
     assert parse_probe_answer(answer) == 500
     assert parse_probe_answer(Report(PROBE_SLOT, b"Z", b"out of range\n")) is None
+
+
+@pytest.mark.contract("spawn 2.1")
+@given(st.integers(1, 40), st.integers(0, 30))
+def test_a_command_that_memory_failed_for_says_so_and_the_next_one_is_whole(size: int, failing: int) -> None:
+    class Short(CommandParser):
+        """Runs out of memory once, after ``failing`` bytes."""
+
+        def _collect(self, data: bytes) -> list[Command]:
+            if not self.failed and seen[0] >= failing:
+                self.failed = True
+                raise MemoryError
+            return super()._collect(data)
+
+        failed = False
+
+    seen = [0]
+    wire = format_command(3, b"1/24", b"a@b", b"c@d") + format_command(4, b"1/47", b"", b"e@f")
+    parser = Short()
+    commands: list[Command] = []
+    for at in range(0, len(wire), size):
+        commands += parser.feed(wire[at : at + size])
+        seen[0] += size
+    assert commands[-1] == Command(4, b"1/47", b"", b"e@f") or commands[-1].out_of_memory
+    lost = [command for command in commands if command.out_of_memory]
+    assert len(commands) == 2 and len(lost) == parser.failed
+    assert all(command.slot in (3, 4) for command in lost)

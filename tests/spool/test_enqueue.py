@@ -259,6 +259,20 @@ def test_where_unnamed_files_do_not_work_the_classic_names_are_used_and_remember
     assert tree.messages()[0].stat().st_ino == number
 
 
+@pytest.mark.contract("queue 4.2", "queue 4.3")
+def test_classic_files_while_message_and_envelope_are_written(tree: Tree) -> None:
+    spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
+    spool.classic = True
+    draft = spool.begin(1234, 77)
+    spool.write_message(draft, b"body\n")
+    (path,) = tree.messages()
+    assert tree.leftovers() == [] and tree.todo() == []
+    spool.message_complete(draft)
+    assert not spool.feed_envelope(draft, b"Fann@a\0Tb")
+    assert tree.leftovers() == [path.name] == os.listdir(tree.queue / "intd") and tree.todo() == []
+    assert not list(tree.queue.glob("info/*/*"))
+
+
 @pytest.mark.contract("queue 5.23", "queue 12.2")
 @pytest.mark.parametrize("envelope", [b"Xa\0\0", b"Fa\0Xb\0\0", b"Fa\0T" + b"x" * 1003 + b"\0\0"])
 def test_codes_11_and_91_leave_classic_files_for_the_sweep(tree: Tree, spool: Spool, envelope: bytes) -> None:

@@ -10,10 +10,17 @@ from pyqmail.spool.layout import Layout
 from tests.programs.sending import make_queue
 
 
+@pytest.mark.contract("queue 4.15")
 @pytest.mark.parametrize(
     ("age_s", "beside", "stale"),
-    [(129601, None, True), (129599, None, False), (129700, "info/1/4", False), (129700, "todo/4", False)],
-    ids=["older than 36 hours", "younger", "preprocessed", "waiting"],
+    [
+        (129601, None, True),
+        (129601, "intd/4", True),
+        (129599, None, False),
+        (129700, "info/1/4", False),
+        (129700, "todo/4", False),
+    ],
+    ids=["older than 36 hours", "old with its envelope", "younger", "preprocessed", "waiting"],
 )
 def test_only_old_messages_without_an_owner_are_stale(
     tmp_path: Path, age_s: int, beside: str | None, stale: bool
@@ -31,3 +38,11 @@ def test_other_names_are_skipped(tmp_path: Path) -> None:
     for name in ("4", "4.aside", "x", "-5"):
         (tmp_path / name).write_bytes(b"")
     assert list(sweep.numbers_in(str(tmp_path))) == [4]
+
+
+@pytest.mark.contract("queue 12.9")
+def test_todo_has_only_names_of_digits(tmp_path: Path) -> None:
+    queue = make_queue(tmp_path)
+    for name in ("4", "17", "4.aside", ".5", "x6", "-7", "+8", "9 ", "\u0661"):
+        (queue / "todo" / name).write_bytes(b"")
+    assert sorted(sweep.new(Layout(str(tmp_path), 3))) == [4, 17]

@@ -16,7 +16,7 @@ from pyqmail.warm.spawner import Spawner
 from tests.programs.spawn_bench import Home, install_script
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs files of another owner")
-Serve = Callable[[], list[Report]]
+Serve = Callable[[object, str, object], list[Report]]
 
 
 def fails(*_args: object, **_more: object) -> NoReturn:
@@ -33,7 +33,7 @@ def serve(
     monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> Iterator[Serve]:
-    """A local spawner's reports on two commands, one after the other, for slot 3."""
+    """A local spawner's reports on two commands for slot 3, while something is replaced."""
     home = Home()
     install_script(home.path / "bin/qmail-local", "echo delivered")
     home.assign("=joe:joe:39001:39001:/home/joe:::\n")
@@ -45,9 +45,11 @@ def serve(
     commands.write_bytes(format_command(3, b"0/1", b"s@x", b"joe@x") * 2)
     before, given = os.dup(0), os.open(commands, os.O_RDONLY)
 
-    def run() -> list[Report]:
+    def run(target: object, name: str, value: object) -> list[Report]:
         os.dup2(given, 0)
-        engine.run()
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, value)
+            engine.run()
         output = capfdbinary.readouterr().out
         assert output[0] == 10
         return ReportParser().feed(output[1:])
@@ -67,27 +69,23 @@ def assert_deferred(reports: list[Report]) -> None:
 
 
 @pytest.mark.contract("spawn 2.9")
-def test_a_message_without_status_is_deferred(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fstat", fails)
-    assert_deferred(serve())
+def test_a_message_without_status_is_deferred(serve: Serve) -> None:
+    assert_deferred(serve(os, "fstat", fails))
 
 
 @pytest.mark.parametrize("call", ["pipe2", "fork"])
 @pytest.mark.contract("spawn 2.12")
-def test_no_pipe_or_no_process_is_deferred(serve: Serve, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    monkeypatch.setattr(os, call, fails)
-    assert_deferred(serve())
+def test_no_pipe_or_no_process_is_deferred(serve: Serve, call: str) -> None:
+    assert_deferred(serve(os, call, fails))
 
 
-def test_no_memory_for_a_collected_command_is_deferred(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spawner, "check_message_name", out_of_memory)
-    assert_deferred(serve())
+def test_no_memory_for_a_collected_command_is_deferred(serve: Serve) -> None:
+    assert_deferred(serve(spawner, "check_message_name", out_of_memory))
 
 
 @pytest.mark.contract("spawn 4.5")
-def test_descriptors_that_cannot_be_put_in_place_are_a_deferral(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptors_that_cannot_be_put_in_place_are_a_deferral(serve: Serve) -> None:
     parent, dup2 = os.getpid(), os.dup2
-    monkeypatch.setattr(os, "dup2", lambda *fds: dup2(*fds) if os.getpid() == parent else fails())
-    first, _ = serve()
+    first, _ = serve(os, "dup2", lambda *fds: dup2(*fds) if os.getpid() == parent else fails())
     assert (first.slot, first.letter) == (3, b"Z")
     assert b"delivered" not in first.text
