@@ -14,7 +14,7 @@ from pyqmail.admin.catalogue import PROGRAMS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyqmail"
 ROWS = {
-    1: ("build", "exits", "failure", "address", "envelope"),
+    1: ("build", "exits", "failure", "address", "envelope", "options"),
     2: ("formats", "protocol"),
     3: ("system",),
     4: ("control", "spool", "mailbox", "policy", "resolver", "warm", "send"),

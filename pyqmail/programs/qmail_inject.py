@@ -85,10 +85,12 @@ class Settings:
             self.id_host = setting(b"QMAILIDHOST", "idhost")
         except ControlUnreadable:
             raise Fatal(111, b"read error") from None
-        try:
-            self.rules = rfc822.Rules(host, domain, plus)
-        except rfc822.LexicalError:
-            raise Fatal(100, b"unable to parse address: " + host) from None
+        for text in (b"@" + host, b"." + domain, b"." + plus):
+            try:
+                rfc822.tokenize(text)
+            except rfc822.LexicalError:
+                raise Fatal(100, b"unable to parse this line:\n" + text) from None
+        self.rules = rfc822.Rules(host, domain, plus)
 
     def flag(self, letter: bytes) -> bool:
         """Whether QMAILINJECT has ``letter``."""
@@ -208,7 +210,8 @@ class Message:
 
         def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
             address = rfc822.complete(address, self.settings.rules)
-            found.append(rfc822.plain_address(address))
+            plain = rfc822.plain_address(address)
+            found.append(plain.partition(b"\0")[0])  # a NUL would end the address in the envelope, and start a forged one
             return address
 
         name, _colon, body = text.partition(b":")
@@ -254,7 +257,8 @@ class Message:
         """Mail-Followup-To for a message to one of the caller's lists, else nothing."""
         if all(address.lower() not in self.settings.list for address in self.shown):
             return b""
-        return b"Mail-Followup-To: " + b",\n  ".join(quote(address) for address in self.shown) + b"\n"
+        backwards = reversed(self.shown)  # of the whole header: the original's order
+        return b"Mail-Followup-To: " + b",\n  ".join(quote(address) for address in backwards) + b"\n"
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:

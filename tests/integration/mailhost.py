@@ -100,8 +100,9 @@ class MailHost:
         self.port = int(line)
 
     def pids(self) -> list[int]:
-        """Every process of this host: those started and all their descendants."""
+        """Every process of this host: those started, all their descendants, and a queue service that outlived them."""
         parents = {}
+        found = {process.pid for process in self.started}
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:
@@ -109,7 +110,8 @@ class MailHost:
                 except OSError:
                     continue
                 parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-        found = {process.pid for process in self.started}
+                if _directory(int(entry)).startswith(str(self.home)):
+                    found.add(int(entry))
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
         return sorted(pid for pid in found if pid in parents)
@@ -140,6 +142,13 @@ class MailHost:
     def queued(self) -> int:
         """How many messages the queue holds."""
         return sum(len(names) for _, _, names in os.walk(self.home / "queue" / "mess"))
+
+
+def _directory(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
 
 
 def _title(pid: int) -> str:

@@ -120,7 +120,7 @@ def test_rules_deny_and_set_variables_and_are_read_anew(servers: Servers, tmp_pa
     server = servers("-RHl0", "-x", rules(path, b"127.:deny\n"), "--", "sh", "-c", "echo ${RELAYCLIENT-unset}:$PATH")
     assert server.talk() == b""
     log = [server.line() for _ in range(5)]
-    assert " deny " in log[3] and log[4].endswith(" status 25600\n")
+    assert any(" deny " in line for line in log) and log[4].endswith(" status 25600\n")
     rules(path, b"127.0.0.1:allow,RELAYCLIENT=//,PATH=/nowhere/\n")
     assert server.talk() == b":nowhere\n"
     path.unlink()
