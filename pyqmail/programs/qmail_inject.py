@@ -120,29 +120,49 @@ class Settings:
             user += b"-%d.%d" % (self.now, os.getpid())
         if self.flag(b"r"):
             user += b"-"
-        return self.verp(rfc822.plain_address(self._join(user, host)))
+        found: list[bytes] = []
+        self.rewrite_sender(b"Return-Path: " + _join(user, host), found)
+        return self.verp(found[0] if found else b"")
 
     def verp(self, sender: bytes) -> bytes:
         """``sender`` in the form that makes qmail-send write one sender per recipient, if that is wanted."""
         return sender + b"-@[]" if self.flag(b"r") else sender
 
-    def from_body(self) -> bytes:
-        """The body of a generated From field."""
-        address = rfc822.format_tokens(self._join(*self.user_host()))
+    def from_field(self) -> bytes:
+        """A generated From field. Raises Fatal."""
+        body = _join(*self.user_host())
         name = self.first(b"QMAILNAME", b"MAILNAME", b"NAME")
-        if name is None:
-            return address
-        quoted = b"".join(b"\\%c" % byte if byte in b'"()[]\\\r\n' else b"%c" % byte for byte in name)
-        if self.flag(b"c"):
-            return address + b" (" + quoted + b")"
-        return b'"' + quoted + b'" <' + address + b">"
+        if name is not None:
+            quoted = b"".join(b"\\%c" % byte if byte in b'"()[]\\\r\n' else b"%c" % byte for byte in name)
+            body = body + b" (" + quoted + b")" if self.flag(b"c") else b'"' + quoted + b'" <' + body + b">"
+        return self.rewrite_sender(b"From: " + body + b"\n", [])
 
-    def _join(self, user: bytes, host: bytes | None) -> "rfc822.Tokens":
-        text = quote_box(user) + (b"" if host is None else b"@" + host)
+    def rewrite(self, text: bytes, found: list[bytes]) -> bytes:
+        """The field formatted anew; its addresses are added to ``found``, last one first.
+
+        Raises LexicalError, and StructureError after ``found`` has the addresses right of the fault.
+        """
+
+        def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
+            address = rfc822.complete(address, self.rules)
+            plain = rfc822.plain_address(address)
+            found.append(plain.partition(b"\0")[0])  # the rest would be a forged record of the envelope
+            return address
+
+        name, _colon, body = text.partition(b":")
+        start = [(rfc822.ATOM, name.rstrip(b" \t")), (rfc822.COLON, b":")]
+        return rfc822.format_tokens(start + rfc822.rewrite_list(rfc822.tokenize(body), rewrite)) + b"\n"
+
+    def rewrite_sender(self, text: bytes, found: list[bytes]) -> bytes:
+        """``rewrite`` for a field that must be parsable. Raises Fatal."""
         try:
-            return rfc822.complete(rfc822.tokenize(text), self.rules)
-        except rfc822.LexicalError:
-            raise Fatal(100, b"unable to parse address: " + text) from None
+            return self.rewrite(text, found)
+        except (rfc822.LexicalError, rfc822.StructureError):
+            raise Fatal(100, b"unable to parse this line:\n" + text.rstrip(b"\n")) from None
+
+
+def _join(user: bytes, host: bytes | None) -> bytes:
+    return quote_box(user) + (b"" if host is None else b"@" + host)
 
 
 def _mail_followup_list(environ: "Mapping[bytes, bytes]") -> frozenset[bytes]:
@@ -184,10 +204,7 @@ class Message:
             text = self._recipients(name, text)
         elif name in SENDERS or name == b"return-path":
             found: list[bytes] = []
-            try:
-                text = self._rewrite(text, found)
-            except (rfc822.LexicalError, rfc822.StructureError):
-                raise Fatal(100, b"unable to parse this line:\n" + text.rstrip(b"\n")) from None
+            text = self.settings.rewrite_sender(text, found)
             if name == b"return-path" and found and self.return_path is None:
                 self.return_path = found[0]
         if name not in DELETED:
@@ -197,26 +214,13 @@ class Message:
         """The field rewritten; one that cannot be parsed stays as it is, and so do the recipients found in it."""
         found: list[bytes] = []
         try:
-            text = self._rewrite(text, found)
+            text = self.settings.rewrite(text, found)
         except (rfc822.LexicalError, rfc822.StructureError):
             pass
         (self.plain if name in PLAIN_RECIPIENTS else self.resent).extend(found)
         if name in (b"to", b"cc"):
             self.shown.extend(found)
         return text
-
-    def _rewrite(self, text: bytes, found: list[bytes]) -> bytes:
-        """The field formatted anew; its addresses are added to ``found``, last one first."""
-
-        def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
-            address = rfc822.complete(address, self.settings.rules)
-            plain = rfc822.plain_address(address)
-            found.append(plain.partition(b"\0")[0])  # a NUL would end the address in the envelope, and start a forged one
-            return address
-
-        name, _colon, body = text.partition(b":")
-        start = [(rfc822.ATOM, name.rstrip(b" \t")), (rfc822.COLON, b":")]
-        return rfc822.format_tokens(start + rfc822.rewrite_list(rfc822.tokenize(body), rewrite)) + b"\n"
 
     def recipients(self) -> list[bytes]:
         """The envelope's recipients, by the options."""
@@ -246,7 +250,7 @@ class Message:
             unique = b"%s.%d.qmail@%s" % (format_stamp(settings.now), os.getpid(), settings.id_host)
             out.append(prefix + b"Message-ID: <" + unique + b">\n")
         if lower + b"from" not in self.names:
-            out.append(prefix + b"From: " + settings.from_body() + b"\n")
+            out.append(prefix + settings.from_field())
         if self.names.isdisjoint((lower + b"to", lower + b"cc")):
             out.append(prefix + NOBODY_SHOWN)
         if not self.is_resent and b"mail-followup-to" not in self.names:
