@@ -149,6 +149,7 @@ def box(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path)
 
 
+@pytest.mark.contract("inject 1.8", "inject 1.18", "inject 1.19", "inject 1.20")
 def test_generated_fields_come_first(box: Sandbox) -> None:
     assert (
         box.inject(text=b"Subject: s\nTo: fred\n\nbody", NAME='J "D"') == "Fjoe@mx.example.org|Tfred@mx.example.org||"
@@ -162,6 +163,7 @@ def test_generated_fields_come_first(box: Sandbox) -> None:
     assert re.fullmatch(pattern, box.queued())
 
 
+@pytest.mark.contract("inject 1.1", "inject 1.2", "inject 1.3", "inject 1.4")
 @pytest.mark.parametrize(
     ("options", "recipients"),
     [
@@ -177,6 +179,7 @@ def test_recipient_options(box: Sandbox, options: list[str], recipients: str) ->
     assert b"Bcc" not in box.queued()
 
 
+@pytest.mark.contract("inject 1.6", "inject 1.9", "inject 1.11")
 @pytest.mark.parametrize(
     ("options", "environ", "sender"),
     [
@@ -209,6 +212,7 @@ def test_resent(box: Sandbox) -> None:
     assert lines[:6] == [b"Resent-Date", b"Resent-Message-ID", b"Resent-From", b"To", b"From", b"Resent-To"]
 
 
+@pytest.mark.contract("inject 1.7", "inject 1.10")
 def test_letters_drop_and_make_fields(box: Sandbox) -> None:
     text = b"From: other@x.x\nMessage-ID: <old>\nBcc: a@b.c\n\n"
     box.inject(text=text, QMAILINJECT="cfi", QMAILNAME="J D")
@@ -218,10 +222,11 @@ def test_letters_drop_and_make_fields(box: Sandbox) -> None:
     assert b"other" not in queued and b"<old>" not in queued
 
 
+@pytest.mark.contract("inject 1.12", "inject 1.21")
 def test_followup(box: Sandbox) -> None:
     (box.home / "lists").write_text("List@b.c\n")
     box.inject(text=b"To: list@b.c\nCc: x@y.z\n\n", QMAILMFTFILE="lists")
-    assert b"Mail-Followup-To: list@b.c,\n  x@y.z\n" in box.queued()
+    assert b"Mail-Followup-To: x@y.z,\n  list@b.c\n" in box.queued()
 
 
 @pytest.mark.parametrize(
@@ -238,6 +243,7 @@ def test_where_the_header_ends(box: Sandbox, text: bytes, end: bytes) -> None:
     assert box.queued().endswith(end)
 
 
+@pytest.mark.contract("inject 1.16", "inject 1.17")
 def test_unparsable_fields(box: Sandbox) -> None:
     assert box.inject(text=b"To: a>\nCc: (x\n\n") == "Fjoe@mx.example.org|Ta@mx.example.org||"
     assert box.queued().endswith(b"To: a>\nCc: (x\n\n")
@@ -245,6 +251,7 @@ def test_unparsable_fields(box: Sandbox) -> None:
     assert (result.returncode, result.stderr) == (100, b"qmail-inject: fatal: unable to parse this line:\nFrom: (x\n")
 
 
+@pytest.mark.contract("inject 1.5")
 def test_printing(box: Sandbox) -> None:
     result = box.run("qmail-inject", "-n", "-f", "", text=b"To: a\n\nbody\n")
     assert result.stdout.startswith(b"Return-Path: <>\nDate: ")
@@ -252,6 +259,7 @@ def test_printing(box: Sandbox) -> None:
     assert not (box.home / "queued").exists()
 
 
+@pytest.mark.contract("inject 1.14")
 @pytest.mark.parametrize(("queue", "code"), [("31", 100), ("53", 111), ("81", 111)])
 def test_queue_failures(box: Sandbox, queue: str, code: int) -> None:
     result = box.run("qmail-inject", text=b"To: a\n\n", QUEUE_EXIT=queue)
@@ -265,6 +273,7 @@ def test_a_large_body_is_not_changed(box: Sandbox) -> None:
     assert box.queued().endswith(b"\n\n" + body)
 
 
+@pytest.mark.contract("inject 3.1", "inject 3.2", "inject 3.3", "inject 3.5", "inject 3.8")
 def test_sendmail(box: Sandbox) -> None:
     text = b"To: t@t.t\n\nx\n"
     for argv, envelope, author in (
@@ -280,6 +289,61 @@ def test_sendmail(box: Sandbox) -> None:
         assert box.run("sendmail", *argv).returncode == 100
 
 
+def test_sendmail_refuses_a_sender_in_brackets(box: Sandbox) -> None:
+    result = box.run("sendmail", "-f", "<a@b>", "x@y.z", text=b"\n")
+    assert result.returncode == 100
+    assert result.stderr == b'qmail-inject: fatal: unable to parse this line:\nFrom: "<a"@b>\n'
+    assert not (box.home / "queued").exists()
+
+
+@pytest.mark.contract("inject 3.6", "inject 3.7", "inject 3.8")
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        *((["-v", "-im", "-x", "-Efoo", "-J", "-E", "-B8BITMIME", "-p", "x", "-em", "-o", "Q"], 0),),
+        *(([option, "x"], 100) for option in ("-n", "-N", "-r", "-R", "-s", "-U", "-V", "-O", "-C", "-h", "-A", "-G")),
+        *(([option], 100) for option in ("-bt", "-bv", "-b", "-o", "-f")),
+    ],
+)
+def test_sendmail_flags(box: Sandbox, argv: list[str], code: int) -> None:
+    result = box.run("sendmail", *argv, text=b"\n")
+    assert result.returncode == code
+    if code:
+        assert result.stderr.endswith(
+            b"sendmail: usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]\n"
+        )
+
+
+@pytest.mark.contract("inject 1.13", "inject 1.15")
+def test_controls_their_defaults_and_variables(box: Sandbox) -> None:
+    text = b"To: a, b@c, d@e+\n\n"
+    assert box.inject(text=text) == "Fjoe@mx.example.org|Td@e.plus.org|Tb@c.example.org|Ta@mx.example.org||"
+    variables = {"QMAILDEFAULTHOST": "h+", "QMAILDEFAULTDOMAIN": "dom", "QMAILPLUSDOMAIN": "p", "QMAILIDHOST": "id"}
+    assert box.inject(text=text, **variables) == "Fjoe@h.p|Td@e.p|Tb@c.dom|Ta@h.p||"
+    assert b".qmail@id>\n" in box.queued()
+    for name in ("me", "defaultdomain", "plusdomain"):
+        (box.home / "control" / name).unlink()
+    names = "Td@e.plusdomain|Tb@c.defaultdomain|Ta@defaulthost.defaultdomain||"
+    assert box.inject(text=text) == "Fjoe@defaulthost.defaultdomain|" + names
+    (box.home / "control" / "me").mkdir()
+    result = box.run("qmail-inject", text=text)
+    assert (result.returncode, result.stderr) == (111, b"qmail-inject: fatal: read error\n")
+
+
+def test_a_nul_in_a_header_address_forges_no_envelope_record(box: Sandbox) -> None:
+    assert box.inject(text=b"To: a@b.c\0Tvictim@x.y\n\n") == "Fjoe@mx.example.org|Ta@b.c||"
+
+
+def test_what_starts_once_per_message_imports_little() -> None:
+    code = f"import sys; before = set(sys.modules); sys.path.insert(0, {str(BIN.parent)!r})\n"
+    code += "import pyqmail.programs.sendmail, pyqmail.programs.qmail_inject, pyqmail.launch\n"
+    code += "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    loaded = subprocess.run([sys.executable, "-ISXutf8", "-c", code], capture_output=True, check=True).stdout.split()
+    allowed = b"_collections_abc _socket _stat errno genericpath os posixpath pyqmail stat".split()
+    assert set(loaded) <= set(allowed)
+
+
+@pytest.mark.contract("inject 3.4")
 def test_sendmail_by_other_names(box: Sandbox) -> None:
     for name in ("qmail-qread", "qmail-smtpd"):
         box.program(name, f'#!/bin/sh\necho {name} "$TCPREMOTEINFO" "${{RELAYCLIENT-unset}}"\n')
