@@ -224,13 +224,20 @@ def children(pid: int) -> list[int]:
         return [int(word) for word in file.read().split()]
 
 
+def descriptor_count(pids: list[int]) -> int:
+    """How many descriptors the processes hold together."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+
 def test_a_worker_that_dies_is_replaced_and_its_client_sees_the_end(
     tree: Tree, service: "subprocess.Popen[bytes]"
 ) -> None:
     wait_for(lambda: len(children(service.pid)) == 4)
     workers = children(service.pid)
+    held = descriptor_count(workers)
     client = Client(tree)
     client.put(client.message, b"half", end=False)
+    wait_for(lambda: descriptor_count(workers) > held)  # a worker has the submission now
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     assert client.answer() is None
