@@ -50,8 +50,44 @@ def parse_mapping(data: bytes) -> dict[bytes, bytes]:
     return {key.lower(): value for key, colon, value in entries if colon}
 
 
+class Kept:
+    """What control files held when they were read, for a process that reads them again for each of many jobs.
+
+    A file is read again whenever its stamp (device, inode, size, mtime, ctime) is another one. One that changed within
+    SETTLED_NS is never kept, because a second change might leave the same stamp.
+    """
+
+    SETTLED_NS = 2_000_000_000
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[tuple[int, ...], bytes]] = {}
+
+    def get(self, path: str) -> bytes | None:
+        """What ``path`` holds, if that is known. Raises OSError (FileNotFoundError when there is no such file)."""
+        found = os.stat(path)
+        known = self._files.get(path)
+        return known[1] if known is not None and known[0] == _stamp(found) else None
+
+    def put(self, path: str, fd: int, data: bytes) -> None:
+        """Keep ``data``, which was read from ``fd``, the file at ``path``."""
+        import time
+
+        found = os.fstat(fd)
+        if max(found.st_mtime_ns, found.st_ctime_ns) + self.SETTLED_NS < time.time_ns() and len(data) == found.st_size:
+            self._files[path] = (_stamp(found), data)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 class Control:
-    """The control directory of one home. Every method raises ControlUnreadable and reads the file anew."""
+    """The control directory of one home. Every method raises ControlUnreadable and reads the file anew.
+
+    ``Control.kept`` is set by processes that serve many jobs: then an unchanged file is not read again.
+    """
+
+    kept: "Kept | None" = None
 
     def __init__(self, home: str) -> None:
         self.directory = home + "/control"
@@ -60,8 +96,13 @@ class Control:
 
     def read(self, name: str) -> bytes | None:
         """The bytes of control file ``name``; None when there is no such file."""
+        path = f"{self.directory}/{name}"
+        kept = self.kept
         try:
-            fd = os.open(f"{self.directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            known = None if kept is None else kept.get(path)
+            if known is not None:
+                return known
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -70,6 +111,8 @@ class Control:
             data = b""
             while chunk := os.read(fd, 65536):
                 data += chunk
+            if kept is not None:
+                kept.put(path, fd, data)
             return data
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
@@ -94,6 +137,13 @@ class Control:
         if value is None:
             value = self.me()
         return default if value is None else value
+
+    def setting(self, environ: "Mapping[bytes, bytes]", variable: bytes, name: str) -> bytes:
+        """What completes addresses (qmail-header(5)): ``variable`` if set, else ``name``, else me, else the name."""
+        value = environ.get(variable)
+        if value is None:
+            value = self.line_or_me(name)
+        return name.encode() if value is None else value
 
     def integer(self, name: str, default: int) -> int:
         """The number in ``name``; ``default`` when the file is missing or starts with no digit."""
@@ -124,17 +174,21 @@ class Knobs:
         self.patrn = patrn  # mode bits that a home or .qmail may not have
 
 
+def read_patrn(home: str) -> int:
+    """The mode bits that a home or a .qmail file may not have (control/conf-patrn). Raises ControlUnreadable."""
+    patrn = Control(home).line("conf-patrn")
+    try:
+        return int(patrn, 8) if patrn else 0o002
+    except ValueError:
+        return 0o002
+
+
 def read_knobs(home: str) -> Knobs:
     """The knobs of ``home`` (control/conf-split, -spawn, -break, -patrn). Raises ControlUnreadable."""
     control = Control(home)
-    patrn = control.line("conf-patrn")
-    try:
-        pattern = int(patrn, 8) if patrn else 0o002
-    except ValueError:
-        pattern = 0o002
     return Knobs(
         split=max(1, control.integer("conf-split", 23)),
         spawn=max(1, control.integer("conf-spawn", 120)),
         break_char=(control.line("conf-break") or b"-")[:1],
-        patrn=pattern,
+        patrn=read_patrn(home),
     )

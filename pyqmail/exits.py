@@ -67,6 +67,7 @@ class SpawnExit:
 
 
 CRASHED = -1  # in place of an exit code: killed by a signal
+NOT_WAITED = -2  # the child's end could not be learned
 
 _QUEUE_TEXTS = {
     11: b"Denvelope address too long for qq (#5.1.3)",
@@ -87,6 +88,7 @@ _QUEUE_TEXTS = {
     91: b"Zqq internal bug (#4.3.0)",
     120: b"Zunable to exec qq (#4.3.0)",
     CRASHED: b"Zqq crashed (#4.3.0)",
+    NOT_WAITED: b"Zqq waitpid surprise (#4.3.0)",
 }
 
 

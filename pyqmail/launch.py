@@ -75,12 +75,27 @@ def launcher_text(module: str, crash_exit: int, python: str, package_path: str |
     )
 
 
+_identified: dict[str, tuple[tuple[int, ...], str | None]] = {}  # by the files' stamps: says nothing once they change
+
+
 def identify(path: str) -> str | None:
     """The module that the launcher at ``path`` runs, if it is one of this very copy of the package; else None.
 
     A warm parent serves a program itself only when this says so: a wrapper in its place, another implementation or
-    another version is executed instead.
+    another version is executed instead. While the file's stamp stays the same it is not read again.
     """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    known = _identified.get(path)
+    if known is None or known[0] != stamp:
+        known = _identified[path] = (stamp, _module_of(path))
+    return known[1]
+
+
+def _module_of(path: str) -> str | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.admin.catalogue import PROGRAMS, PYTHON, SETUP
+from pyqmail.admin.catalogue import CHECKOUT, PROGRAMS, PYTHON
 from pyqmail.launch import identify, launcher_text
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +21,8 @@ def test_each_launcher_is_the_text_of_the_catalogue(name: str) -> None:
 
 
 def test_the_setup_launcher_is_not_a_program_to_serve_warm() -> None:
-    assert (ROOT / "bin" / "qmail-setup").read_text() == launcher_text(SETUP.module, 1, PYTHON, None)
+    for name, program in CHECKOUT.items():
+        assert (ROOT / "bin" / name).read_text() == launcher_text(program.module, program.crash_exit, PYTHON, None)
     assert identify(str(ROOT / "bin" / "qmail-setup")) is None
 
 

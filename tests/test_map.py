@@ -17,7 +17,7 @@ ROWS = {
     1: ("build", "exits", "failure", "address", "envelope", "options"),
     2: ("formats", "protocol"),
     3: ("system",),
-    4: ("control", "spool", "mailbox", "policy", "resolver", "warm", "send"),
+    4: ("control", "spool", "mailbox", "policy", "resolver", "warm", "send", "remote"),
     5: ("programs", "admin", "launch"),
 }
 ROW = {room: row for row, rooms in ROWS.items() for room in rooms}

@@ -35,11 +35,26 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-local", 0o711),
         _program("qmail-remote", 0o711),
         _program("qmail-tcpto"),
+        _program("qmail-qread"),
+        _program("qmail-qstat"),
+        _program("qmail-q"),
+        _program("qmail-popup", 0o711, 1),
+        _program("qmail-pop3d", 0o755, 0),
+        _program("checkpassword", 0o700),
+        _program("qmail-vuser", 0o700),
         _program("qmail-tcpok"),
         _program("qmail-smtpd", 0o755, 1),
+        _program("qmail-rcptd", 0o711),
+        _program("qmail-qmtpd"),
+        _program("qmail-qmqpd"),
+        _program("qmail-qmqpc", 0o755, 81),
         _program("tcpserver"),
         _program("tcprules"),
         _program("tcprulescheck"),
+        _program("rblsmtpd"),
+        _program("recordio"),
+        _program("fixcrio"),
+        _program("tcp-env"),
         _program("qmail-inject"),
         _program("sendmail"),
         _program("forward"),
@@ -51,9 +66,31 @@ PROGRAMS: dict[str, Program] = dict(
         _program("predate"),
         _program("datemail"),
         _program("mailsubj"),
+        _program("fastforward"),
+        _program("newaliases"),
+        _program("newinclude"),
+        _program("setforward"),
+        _program("setmaillist"),
+        _program("printforward"),
+        _program("printmaillist"),
+        _program("dot-forward"),
+        _program("qreceipt"),
+        _program("qbiff", crash_exit=0),
+        _program("maildir2mbox"),
+        _program("qmail-showctl"),
+        _program("qmail-newmrh", 0o700),
+        _program("qmailctl"),
+        _program("qmail-explain"),
+        _program("qmail-log"),
     ]
 )
 PROGRAMS["except"] = PROGRAMS.pop("except_")
-SETUP = Program("pyqmail.admin.setup")  # bin/qmail-setup: the checkout's own, never installed
+PROGRAMS["mailq"] = PROGRAMS["sendmail"]  # it looks at the name it is called by
+# The checkout's own, never installed: they make the tree and its first control files.
+CHECKOUT: dict[str, Program] = {
+    "qmail-setup": Program("pyqmail.admin.setup", 1),
+    "config": Program("pyqmail.programs.config"),
+    "config-fast": Program("pyqmail.programs.config_fast"),
+}
 
 PYTHON = "/usr/bin/python3"  # readable by every qmail user; an interpreter below /root is not

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pyqmail import build
 
-DEPENDENCIES = ("dnspython", "python-daemon", "pure-cdb", "setproctitle")
-IMPORTS = "import dns.resolver, daemon, cdblib, setproctitle"
+DEPENDENCIES = ("dnspython", "python-daemon", "pure-cdb", "setproctitle", "pamela")
+# pamela is only looked for: importing it loads libpam, which a machine without system accounts need not have
+IMPORTS = "import dns.resolver, daemon, cdblib, setproctitle, importlib.util; importlib.util.find_spec('pamela').name"
 
 
 class PackageTrouble(Exception):

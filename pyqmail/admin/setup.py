@@ -1,6 +1,7 @@
 """Installs the tree below the home, or checks one (qmail-setup(8); owners and modes in admin/tree.py).
 
-    qmail-setup [--check | --accounts] [--home DIR] [--single-user] [--dependencies DIR] [--me NAME]
+    qmail-setup [--check | --accounts | --sendmail | --no-sendmail] [--home DIR] [--single-user] [--dependencies DIR]
+                [--me NAME] [--python PATH]
 
 Running it again changes nothing that is right. It never touches what is the admin's: control/, users/, alias/, rc and
 an existing queue are left as they are. With DESTDIR in the environment everything is put below that directory, and the
@@ -18,8 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyqmail.admin import package, tree
+from pyqmail.admin import package, system_sendmail, tree
 from pyqmail.admin.catalogue import PYTHON
+from pyqmail.admin.first_controls import default_domain, plus_domain, usable_name
+from pyqmail.admin.limits import small_limits
+from pyqmail.admin.package import PackageTrouble
+from pyqmail.admin.system_sendmail import SendmailTrouble
 from pyqmail.admin.tree import Entry, Kind
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
 from pyqmail.policy.accounts import GROUPS, ROLES, AccountMissing, read_accounts
@@ -59,7 +64,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     os.umask(0o022)
     try:
         return act(options, make_target(options, environ))
-    except (SetupTrouble, package.PackageTrouble, AccountMissing, ControlUnreadable) as trouble:
+    except (SetupTrouble, PackageTrouble, SendmailTrouble, AccountMissing, ControlUnreadable) as trouble:
         say(2, f"qmail-setup: {trouble}")
     except OSError as error:
         say(2, f"qmail-setup: {error.filename}: {error.strerror}")
@@ -72,6 +77,8 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="report what is wrong and change nothing")
     what.add_argument("--accounts", action="store_true", help="only make missing users and groups")
+    what.add_argument("--sendmail", action="store_true", help="put our sendmail, mailq, newaliases before the system's")
+    what.add_argument("--no-sendmail", action="store_true", help="give the system its sendmail, mailq, newaliases back")
     parser.add_argument("--home", help="the qmail home (default: $QMAIL_HOME, else /var/qmail)")
     parser.add_argument("--single-user", action="store_true", help="everything belongs to and runs as the caller")
     parser.add_argument("--dependencies", metavar="DIR", help="copy the Python dependencies from DIR")
@@ -118,11 +125,22 @@ def act(options: argparse.Namespace, target: Target) -> int:
     """Do what was asked for."""
     if options.check:
         return check(target)
+    if options.sendmail or options.no_sendmail:
+        return place_sendmail(target, take=options.sendmail)
     if target.may_chown and str(target.root) == target.home:
         make_accounts(target)
     if options.accounts:
         return 0
     install(target, options.dependencies, options.me)
+    return 0
+
+
+def place_sendmail(target: Target, *, take: bool) -> int:
+    """Put our sendmail in the system's place, or give that back. Raises SendmailTrouble."""
+    if str(target.root) != target.home or not target.may_chown or target.single_user:
+        raise SetupTrouble("--sendmail is for root, on the machine itself, with a tree that is not single-user")
+    for line in (system_sendmail.take_over if take else system_sendmail.give_back)(target.home):
+        say(1, line)
     return 0
 
 
@@ -270,6 +288,7 @@ def install_queue(target: Target, owners: Owners | None) -> None:
     if split != read_knobs(str(target.root)).split:
         write_new(target.root / "control" / "conf-split", f"{split}\n")
     if final.is_dir():
+        put(target, owners, tree.PRIVATE)
         return
     for entry in tree.queue_entries(split):
         if entry.path.startswith("queue/mess"):
@@ -306,9 +325,11 @@ def write_controls(target: Target, me: str) -> None:
     control = target.root / "control"
     if (control / "me").exists():
         return
-    labels = me.split(".")
-    write_new(control / "defaultdomain", (".".join(labels[1:]) if len(labels) > 2 else me) + "\n")
-    write_new(control / "plusdomain", ".".join(labels[-2:]) + "\n")
+    name = me.encode("utf-8", "surrogateescape")
+    if not usable_name(name):
+        raise SetupTrouble(f"{me!r} is no host name")
+    write_new(control / "defaultdomain", default_domain(name).decode() + "\n")
+    write_new(control / "plusdomain", plus_domain(name).decode() + "\n")
     write_new(control / "locals", f"{me}\n")
     write_new(control / "rcpthosts", f"{me}\n")
     write_new(control / "me", f"{me}\n")
@@ -351,6 +372,7 @@ def check(target: Target) -> int:
         wrong.append(f"{tcpto} has wrong size")
     wrong += library_faults(target)
     wrong += setuid_faults(target)
+    wrong += small_limits(str(target.root))
     for line in wrong:
         say(1, f"qmail-setup: warning: {line}")
     return 1 if wrong else 0

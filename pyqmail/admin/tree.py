@@ -43,12 +43,18 @@ def directory(path: str, owner: str = "root", mode: int = 0o755) -> Entry:
     return Entry(path, Kind.DIRECTORY, owner, mode)
 
 
+PRIVATE = directory(
+    "queue/pyqmail", "qmails", 0o700
+)  # what only pyqmail keeps in a queue; also put into an adopted one
+
+
 def queue_entries(split: int) -> list[Entry]:
     """The queue. mess/ comes last: its presence says that a queue is whole."""
     entries = [directory("queue", "qmailq", 0o750)]
     for part, mode in (("pid", 0o700), ("intd", 0o700), ("todo", 0o750), ("lock", 0o750)):
         entries.append(directory(f"queue/{part}", "qmailq", mode))
     entries.append(directory("queue/bounce", "qmails", 0o700))
+    entries.append(PRIVATE)
     entries += [
         Entry("queue/lock/sendmutex", Kind.FILE, "qmails", 0o600),
         Entry("queue/lock/trigger", Kind.FIFO, "qmails", 0o622),
@@ -69,12 +75,13 @@ def home_entries(home: str, library: str, python: str) -> list[Entry]:
     entries += [directory(f"man/{form}{section}") for form in ("man", "cat") for section in (1, 5, 7, 8)]
     entries.append(directory("alias", "alias", 0o2755))
     entries.append(directory("run", "qmailq"))
+    entries.append(directory("run/send", "qmails", 0o700))
     for name, program in PROGRAMS.items():
         text = launcher_text(program.module, program.crash_exit, python, library)
         entries.append(Entry(f"bin/{name}", Kind.FILE, "root", readable(program.mode), text.encode()))
     for name, instructions in boot_scripts().items():
-        entries.append(Entry(f"boot/{name}", Kind.FILE, "root", 0o755, start_script(home, instructions, logged=True)))
-    entries.append(Entry("rc", Kind.FILE, "root", 0o755, start_script(home, "./Maildir/", logged=False), admins=True))
+        entries.append(Entry(f"boot/{name}", Kind.FILE, "root", 0o755, start_script(home, instructions)))
+    entries.append(Entry("rc", Kind.FILE, "root", 0o755, rc_script(home), admins=True))
     return entries
 
 
@@ -95,15 +102,30 @@ def boot_scripts() -> dict[str, str]:
     return scripts | {f"{name}+df": f"|dot-forward .forward\n{text}" for name, text in scripts.items()}
 
 
-def start_script(home: str, instructions: str, *, logged: bool) -> bytes:
-    """A script that runs the delivery side in the foreground, its log to syslog or to standard output."""
-    logger = "splogger qmail" if logged else ""
-    where = "syslog" if logged else "standard output"
+def start_script(home: str, instructions: str) -> bytes:
+    """A boot script: the delivery side in the foreground, its log to syslog."""
     return (
         "#!/bin/sh\n"
-        f"# Runs qmail in the foreground; the log goes to {where}.\n"
+        "# Runs qmail in the foreground; the log goes to syslog.\n"
         "# The environment is emptied because every delivery inherits it.\n"
         f'exec env - PATH={shlex.quote(home + "/bin")}:"$PATH" \\\n'
-        f"  qmail-start {shlex.quote(instructions)} {logger}".rstrip()
-        + "\n"
+        f"  qmail-start {shlex.quote(instructions)} splogger qmail\n"
+    ).encode()
+
+
+def rc_script(home: str) -> bytes:
+    """HOME/rc: the same with what control/defaultdelivery says, its log to standard output."""
+    return (
+        "#!/bin/sh\n"
+        "# Runs qmail in the foreground; the log goes to standard output.\n"
+        "# control/defaultdelivery says what happens to mail of users without a .qmail file.\n"
+        "# The environment is emptied because every delivery inherits it.\n"
+        f"control={shlex.quote(home + '/control')}\n"
+        'if [ -r "$control/defaultdelivery" ]; then\n'
+        '  delivery=$(cat "$control/defaultdelivery")\n'
+        "else\n"
+        "  delivery=./Maildir/\n"
+        "fi\n"
+        f'exec env - PATH={shlex.quote(home + "/bin")}:"$PATH" \\\n'
+        '  qmail-start "$delivery"\n'
     ).encode()

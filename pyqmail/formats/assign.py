@@ -1,4 +1,4 @@
-"""users/assign and the records of users/cdb made from it (users(5), qmail-newu(8)).
+"""users/assign and the records of users/cdb made from it (qmail-users(5), qmail-newu(8)).
 
 =local:user:uid:gid:homedir:dash:ext:      exactly this local part
 +loc:user:uid:gid:homedir:dash:pre:        every local part that starts with loc

@@ -14,7 +14,7 @@ def format_paragraph(address: bytes, report: bytes) -> bytes:
     if not body.endswith(b"\n"):
         body += b"\n"
     paragraph = bytearray(body + b"\n")
-    for position in range(1, len(paragraph) - 1):
+    for position in range(len(paragraph) - 2, 0, -1):  # backwards: of three newlines in a row two become slashes
         if paragraph[position] == 10 and paragraph[position - 1] == 10:
             paragraph[position] = ord("/")
     return bytes(paragraph)
@@ -61,3 +61,8 @@ def format_break(sender: bytes, *, double: bool) -> bytes:
     """What stands between the paragraphs and the original message: the break and its Return-Path."""
     what = b"the original bounce." if double else b"a copy of the message."
     return b"--- Below this line is %b\n\nReturn-Path: <%b>\n" % (what, quote(sender))
+
+
+def format_cut(shown: int, size: int) -> bytes:
+    """What ends a bounce that shows only the first ``shown`` of the ``size`` bytes of the original."""
+    return b"\n--- Here the message is cut: %d of its %d bytes are shown.\n" % (shown, size)

@@ -1,4 +1,4 @@
-"""Constant databases, read and written through cdblib (the distribution pure-cdb); users(5), cdb(5).
+"""Constant databases, read and written through cdblib (the distribution pure-cdb); qmail-users(5), cdb(5).
 
 The reader reads by pread rather than through a map: a file cut short under a map kills the process that looks, and here
 that is qmail-lspawn. A damaged file raises CdbCorrupt and never makes a look-up run for ever.
@@ -6,11 +6,14 @@ that is qmail-lspawn. A damaged file raises CdbCorrupt and never makes a look-up
 
 import os
 import struct
-from collections.abc import Iterable
 
 import cdblib
 
 from pyqmail.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 HEADER = 2048  # 256 pairs of table position and slot count
 
@@ -65,8 +68,22 @@ class Cdb:
             raise CdbCorrupt from error
         return value
 
+    def records(self) -> "Iterator[tuple[bytes, bytes]]":
+        """Every key and its data, in the order in which they were written. Raises CdbCorrupt."""
+        end = min((position for position, slots in self._reader.index if slots), default=HEADER)
+        at = HEADER
+        while at < end:
+            self._file.allowance = 2
+            lengths = self._file[at : at + 8]
+            key_size, data_size = struct.unpack("<LL", lengths)
+            if at + 8 + key_size + data_size > end:
+                raise CdbCorrupt
+            both = self._file[at + 8 : at + 8 + key_size + data_size]
+            yield both[:key_size], both[key_size:]
+            at += 8 + key_size + data_size
 
-def write_cdb(path: str, records: Iterable[tuple[bytes, bytes]]) -> None:
+
+def write_cdb(path: str, records: "Iterable[tuple[bytes, bytes]]") -> None:
     """Write ``records`` in order to the file ``path``, mode 0644 less the umask, and sync it. Raises OSError."""
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o644)) as target:
         with cdblib.Writer(target) as writer:
@@ -79,4 +96,4 @@ def write_cdb(path: str, records: Iterable[tuple[bytes, bytes]]) -> None:
 def replace_cdb(temporary: str, path: str) -> None:
     """Put the finished file ``temporary`` in the place of ``path``, durably: readers see the old one or the new."""
     files.rename(temporary, path)
-    files.sync_directory(os.path.dirname(path))
+    files.sync_directory(os.path.dirname(path) or ".")

@@ -40,23 +40,24 @@ def owner_names(dash: bytes, extension: bytes) -> tuple[bytes, bytes]:
     return owner, owner + b"-default"
 
 
-def parse_lines(data: bytes) -> list[Line]:
+def parse_lines(data: bytes) -> Iterator[Line]:
     """What the lines of ``data`` ask for, in order; comments and blank lines are left out, except a blank first one.
 
-    Trailing blanks and tabs do not count, leading ones do, and a NUL ends a line, as it ends the original's strings.
-    Data without any byte is one blank line.
+    Trailing blanks and tabs do not count, leading ones do. An argument may hold a NUL: it is shown whole, and acted on
+    up to that NUL, as the original does. Data without any byte is one blank line. One line is held at a time: the file
+    is its owner's, and may be of any size.
     """
-    lines = data.split(b"\n")
-    if len(lines) > 1 and not lines[-1]:
-        lines.pop()
-    parsed: list[Line] = []
-    for position, raw in enumerate(lines):
-        line = raw.rstrip(b" \t").partition(b"\0")[0]
-        if line:
-            parsed.extend(_parse_line(line))
-        elif position == 0:
-            parsed.append((BLANK_START, b""))
-    return parsed
+    start = 0
+    while start < len(data) or start == 0:
+        end = data.find(b"\n", start)
+        if end < 0:
+            end = len(data)
+        line = data[start:end].rstrip(b" \t")
+        if line and not line.startswith(b"\0"):
+            yield from _parse_line(line)
+        elif start == 0:
+            yield BLANK_START, b""
+        start = end + 1
 
 
 def _parse_line(line: bytes) -> tuple[Line, ...]:
@@ -68,7 +69,7 @@ def _parse_line(line: bytes) -> tuple[Line, ...]:
     if first == b"|":
         return ((PROGRAM, line[1:]),)
     if first == b"+":
-        return ((FORWARD_ONLY, b""),) if line == b"+list" else ()
+        return ((FORWARD_ONLY, b""),) if line.partition(b"\0")[0] == b"+list" else ()
     if first == b"&":
         return ((FORWARD, line[1:]),)
     return ((FORWARD, line),)

@@ -26,9 +26,14 @@ def format_delivered_to(recipient: bytes) -> bytes:
 def format_from_line(sender: bytes, seconds: int) -> bytes:
     """UFLINE: sender and UTC date. The day has two digits, unlike asctime's."""
     who = sender.translate(_SEPARATOR_BYTES) if sender else b"MAILER-DAEMON"
+    return b"From " + who + b" " + format_mbox_date(seconds)
+
+
+def format_mbox_date(seconds: int) -> bytes:
+    """The UTC date at the end of a From_ line, newline included: ``Thu Jan 01 00:00:05 1970``."""
     year, month, day, hour, minute, second, weekday = time.gmtime(seconds)[:7]
     clock = b"%02d %02d:%02d:%02d %04d" % (day, hour, minute, second, year)
-    return b"From %s %s %s %s\n" % (who, _DAYS[weekday], _MONTHS[month - 1], clock)
+    return b"%s %s %s\n" % (_DAYS[weekday], _MONTHS[month - 1], clock)
 
 
 def header_has_line(chunks: Iterable[bytes], line: bytes) -> bool:

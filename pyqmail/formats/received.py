@@ -1,12 +1,19 @@
-"""The Received line that qmail-queue puts on top of every message (qmail-queue(8))."""
+"""The Received lines: qmail-queue's own, and that of a program that took the message from the network.
+
+qmail-queue(8), qmail-smtpd(8).
+"""
 
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyqmail.policy.accounts import Accounts
 
 MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@%+/=:-[]")
+_MASK = bytes(byte if byte in _SAFE else 0x3F for byte in range(256))
 
 
 def how_invoked(uid: int, accounts: "Accounts") -> bytes:
@@ -30,6 +37,35 @@ def format_received(number: int, how: bytes, seconds: int) -> bytes:
     return b"Received: (qmail %d invoked %s); %d %s %d %02d:%02d:%02d -0000\n" % (
         number,
         how,
+        when.tm_mday,
+        MONTHS[when.tm_mon - 1],
+        when.tm_year,
+        when.tm_hour,
+        when.tm_min,
+        when.tm_sec,
+    )
+
+
+def format_network_received(
+    protocol: bytes, environ: "Mapping[bytes, bytes]", helo: bytes | None, seconds: float
+) -> bytes:
+    """The two lines of a network receiver, from the TCP variables of its environment (tcp-environ(5)).
+
+    ``helo`` is shown when it is another name than TCPREMOTEHOST. Bytes that have no place in a comment become ``?``.
+    """
+    host = environ.get(b"TCPREMOTEHOST", b"unknown")
+    info = environ.get(b"TCPREMOTEINFO")
+    local = environ.get(b"TCPLOCALHOST")
+    if local is None:
+        local = environ.get(b"TCPLOCALIP", b"unknown")
+    when = time.gmtime(seconds)
+    return b"Received: from %b %b(%b%b)\n  by %b with %b; %d %b %d %02d:%02d:%02d -0000\n" % (
+        host.translate(_MASK),
+        b"" if helo is None or helo.lower() == host.lower() else b"(HELO " + helo.translate(_MASK) + b") ",
+        b"" if info is None else info.translate(_MASK) + b"@",
+        environ.get(b"TCPREMOTEIP", b"unknown").translate(_MASK),
+        local.translate(_MASK),
+        protocol,
         when.tm_mday,
         MONTHS[when.tm_mon - 1],
         when.tm_year,

@@ -70,3 +70,20 @@ def remote_report(status: int | None, output: bytes) -> bytes:
     if len(records) > 1 and records[1][:1] in _RANK and _RANK[message] <= _RANK[letter]:
         text += records[1][1:]
     return letter + text
+
+
+def with_recipients(output: bytes, count: int) -> list[bytes]:
+    """What qmail-remote would have printed for each of its ``count`` recipients alone: its record and the message's.
+
+    A recipient that it did not come to has no record.
+    """
+    records = output.split(b"\0")[:-1]
+    at = next((at for at, record in enumerate(records) if record[:1] in _RANK), len(records))
+    message = b"".join(record + b"\0" for record in records[at : at + 1])
+    own = [record + b"\0" for record in records[: min(at, count)]]
+    return [one + message for one in own + [b""] * (count - len(own))]
+
+
+def too_many(one: bytes, output: bytes) -> bool:
+    """Whether a recipient was only one too many of those in ``output``: 452 after others were accepted (RFC 5321)."""
+    return one[:1] == b"s" and b"\nRemote host said: 452" in one.partition(b"\0")[0] and output[:2] == b"r\0"

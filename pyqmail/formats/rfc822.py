@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 ATOM, QUOTED, LITERAL, COMMENT, DOT, AT, COMMA, LEFT, RIGHT, COLON, SEMICOLON = range(11)
 LINE_MAX = 78  # columns of a line that two addresses may share
 
-_MARKS = {0x2E: DOT, 0x40: AT, 0x2C: COMMA, 0x3C: LEFT, 0x3E: RIGHT, 0x3A: COLON, 0x3B: SEMICOLON}
+_MARKS: "dict[int, Token]" = {  # one object for each mark of a long list
+    text[0]: (kind, text)
+    for kind, text in (
+        (DOT, b"."),
+        (AT, b"@"),
+        (COMMA, b","),
+        (LEFT, b"<"),
+        (RIGHT, b">"),
+        (COLON, b":"),
+        (SEMICOLON, b";"),
+    )
+}
 _BLANKS = frozenset(b" \t\r\n")
 _ATOM_ENDS = frozenset(b' \t\r\n([".,<>:;@')
 _QUOTE_IN_ATOM = frozenset(bytes(range(32)) + b")]\\" + bytes(range(127, 256)))
@@ -23,7 +34,7 @@ _WORDS = (ATOM, QUOTED, LITERAL, COMMENT)
 _PHRASE = (COMMENT, ATOM, QUOTED, AT, DOT)
 _BRACKETS = {ATOM: (b"", b""), QUOTED: (b'"', b'"'), LITERAL: (b"[", b"]"), COMMENT: (b"(", b")")}
 _BACKSLASH = 0x5C
-_COMMA: "Token" = (COMMA, b",")
+_COMMA = _MARKS[0x2C]
 
 
 class LexicalError(Exception):
@@ -53,7 +64,7 @@ def tokenize(text: bytes) -> "Tokens":
         if byte in _BLANKS:
             at += 1
         elif byte in _MARKS:
-            tokens.append((_MARKS[byte], text[at : at + 1]))
+            tokens.append(_MARKS[byte])
             at += 1
         elif byte in b")]":
             raise LexicalError
@@ -102,7 +113,7 @@ def _bracketed(text: bytes, at: int, close: int) -> tuple[bytearray, int]:
 
 
 def _comment(text: bytes, at: int) -> tuple[bytearray, int]:
-    """The content of a comment, comments within it included, and the place after it."""
+    """The content of a comment and the place after it; comments within it lose their parentheses, as in qmail."""
     content = bytearray()
     depth = 1
     while at < len(text):
@@ -113,12 +124,11 @@ def _comment(text: bytes, at: int) -> tuple[bytearray, int]:
                 break
             byte = text[at]
             at += 1
-        elif byte == 0x28:
-            depth += 1
-        elif byte == 0x29:
-            depth -= 1
+        elif byte in b"()":
+            depth += 1 if byte == 0x28 else -1
             if depth == 0:
                 return content, at
+            continue
         content.append(byte)
     raise LexicalError
 
@@ -149,8 +159,7 @@ def _pieces(tokens: "Tokens") -> list[bytes]:
         if kind == COMMA:
             pieces.append(b"".join(piece))
             piece = []
-    if piece:
-        pieces.append(b"".join(piece))
+    pieces.append(b"".join(piece))  # of a list that ends with a comma the empty rest can still break the line
     return pieces
 
 

@@ -52,6 +52,11 @@ class RecipientParser:
         self._rest = b""
         self._offset = 0
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether bytes of a record have come whose end has not."""
+        return bool(self._rest)
+
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         """The records that ``data`` completes."""
         parts = (self._rest + data).split(b"\0")

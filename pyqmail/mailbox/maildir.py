@@ -6,13 +6,14 @@
     fsync new/                        the whole message, or none after a power cut: the sender still has it
 
 Where unnamed files are not to be had, the file is written under its classic name in tmp/, which is removed after the
-link. Names: SECONDS.MmicrosecondsPpidQcount.HOST, since one warm process delivers many messages a second.
+link; a process remembers such filesystems, and this is all that it remembers between deliveries.
+Names: SECONDS.MmicrosecondsPpidQcount.HOST, since one warm process delivers many messages a second.
 """
 
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.mailbox.deadline import DeadlinePassed, deadline
@@ -22,6 +23,9 @@ from pyqmail.system.errors import reason, temporary
 TRIES = 20  # names to take before giving up; each differs in its time and count
 TIMEOUT_S = 86400  # the original's alarm
 HOST_MAX = 64  # the original's gethostname buffer
+CHUNK = 65536
+
+_NAMED_ONLY: set[int] = set()  # devices where the classic way has been needed, and has worked
 
 
 def unique_name(count: int) -> bytes:
@@ -39,13 +43,9 @@ def deliver(directory: bytes, pieces: Iterable[bytes], *, serial: int = 0) -> No
     """
     try:
         with deadline(TIMEOUT_S):
-            try:
-                fd = files.open_unnamed(directory + b"tmp", 0o600)
-            except OSError as error:
-                _check_directory(directory)
-                if error.errno not in files.UNNAMED_UNSUPPORTED:
-                    raise
-                _deliver_named(directory, b"".join(pieces), serial * TRIES)
+            fd = _open_unnamed(directory)
+            if fd is None:
+                _deliver_named(directory, pieces, serial * TRIES)
             else:
                 _deliver_unnamed(fd, directory, pieces, serial * TRIES)
             _sync_new(directory)
@@ -53,6 +53,20 @@ def deliver(directory: bytes, pieces: Iterable[bytes], *, serial: int = 0) -> No
         raise TemporaryFailure(b"Delivery to " + directory + b" timed out. (#4.3.0)") from None
     except OSError as error:
         raise TemporaryFailure(b"Unable to write " + directory + b": " + reason(error) + b". (#4.3.0)") from error
+
+
+def _open_unnamed(directory: bytes) -> int | None:
+    """A file without a name for ``directory``; None where it has to have one."""
+    tmp = directory + b"tmp"
+    try:
+        if _NAMED_ONLY and os.stat(tmp).st_dev in _NAMED_ONLY:
+            return None
+        return files.open_unnamed(tmp, 0o600)
+    except OSError as error:
+        _check_directory(directory)
+        if error.errno not in files.UNNAMED_UNSUPPORTED:
+            raise
+        return None
 
 
 def _check_directory(directory: bytes) -> None:
@@ -84,31 +98,49 @@ def _deliver_unnamed(fd: int, directory: bytes, pieces: Iterable[bytes], count: 
                 break  # linkat has no /proc to go through: the classic way, from the bytes we hold
         else:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        _deliver_named(directory, _contents(fd), count)
+        _deliver_named(directory, _contents(fd), count + TRIES)
     finally:
         os.close(fd)
 
 
-def _contents(fd: int) -> bytes:
-    size = os.fstat(fd).st_size
-    data = b""
-    while len(data) < size and (chunk := os.pread(fd, size - len(data), len(data))):
-        data += chunk
-    return data
+def _contents(fd: int) -> Iterator[bytes]:
+    offset = 0
+    while chunk := os.pread(fd, CHUNK, offset):
+        offset += len(chunk)
+        yield chunk
 
 
-def _deliver_named(directory: bytes, data: bytes, count: int) -> None:
+def _deliver_named(directory: bytes, pieces: Iterable[bytes], count: int) -> None:
     """The classic way: exclusive create in tmp/, sync, link into new/, unlink from tmp/."""
     fd, name = _create_in_tmp(directory, count)
+    tmp = directory + b"tmp/" + name
     try:
         try:
-            files.write_all(fd, data)
+            for piece in pieces:
+                files.write_all(fd, piece)
             files.sync(fd)
         finally:
             os.close(fd)
-        files.link(directory + b"tmp/" + name, directory + b"new/" + name)
+        _link_named(tmp, directory + b"new/", name, count + TRIES)
+        _NAMED_ONLY.add(os.stat(tmp).st_dev)
     finally:
-        files.unlink_if_present(directory + b"tmp/" + name)
+        files.unlink_if_present(tmp)
+
+
+def _link_named(tmp: bytes, new: bytes, name: bytes, count: int) -> None:
+    """Give ``tmp`` its name in ``new``, or another one if that is taken.
+
+    A link over NFS whose answer was lost is asked for again and finds itself: the second name says that it is ours.
+    """
+    for attempt in range(TRIES):
+        try:
+            files.link(tmp, new + name)
+            return
+        except FileExistsError:
+            if os.stat(tmp).st_nlink > 1:
+                return
+            name = unique_name(count + attempt)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _create_in_tmp(directory: bytes, count: int) -> tuple[int, bytes]:

@@ -2,17 +2,33 @@
 
     literal          that address, no DNS
     no MX records    the addresses of the host itself, preference 0
-    MX records       by preference, equals in random order, each with its addresses in the order received
+    MX records       by preference, equals in random order; the addresses of one exchanger as RFC 6724 orders them
 
 An address of our own, and everything not preferred to it, is left out: we are the backup there, and mail would loop.
+Exchangers are looked up one preference after another, and only while somebody still wants an address; all of one
+preference together.
 """
 
+import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pyqmail.protocol.dns import Kind, parse_literal, settle_mapped
-from pyqmail.resolver import HardFailure, Resolver, SoftFailure
+from pyqmail.policy import address_order
+from pyqmail.policy.address_order import SourceOf
+from pyqmail.policy.interfaces import source_address
+from pyqmail.protocol.dns import Kind, Mx, parse_literal, settle_mapped
+from pyqmail.resolver import Found, HardFailure, Resolver, SoftFailure
+
+NOT_LIMITED = 1 << 16  # above every preference
+
+
+class NoExchanger(Exception):
+    """There are MX records or an answer, but no address behind them."""
+
+
+class OnlyOurselves(Exception):
+    """This machine is the most preferred, or as good as the most preferred, of all addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,82 +40,127 @@ class Candidate:
 
 
 class Exchangers:
-    """Look-ups for one delivery. ``ipv6``: this machine reaches IPv6, so AAAA is asked even where A records exist."""
+    """Look-ups for one delivery.
 
-    def __init__(self, resolver: Resolver, *, ipv6: bool, prefer_ipv4: bool = True) -> None:
+    ``ipv6``: this machine reaches IPv6, so AAAA is asked even where A records exist. ``local``: the addresses of this
+    machine, empty where mail to it is no loop.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        ipv6: bool,
+        prefer_ipv4: bool = False,
+        local: frozenset[bytes] = frozenset(),
+        source_of: SourceOf = source_address,
+    ) -> None:
         self._resolver = resolver
         self._ipv6 = ipv6
         self._prefer_ipv4 = prefer_ipv4
+        self._local = local
+        self._source_of = source_of
 
-    def of_relay(self, relay: bytes) -> list[Candidate]:
-        """The addresses of ``relay``, without a look at MX. Raises HardFailure and SoftFailure."""
-        return [Candidate(packed, 0) for packed in self._addresses(relay)]
+    def of_relay(self, relay: bytes) -> Iterator[Candidate]:
+        """The addresses of ``relay``, without a look at MX. Raises as `of_host`."""
+        return self._spared([[Mx(0, relay)]], hard=True)
 
-    def of_host(self, host: bytes) -> list[Candidate]:
-        """The addresses for mail to ``host``; empty when it has MX records but nobody behind them.
+    def of_host(self, host: bytes) -> Iterator[Candidate]:
+        """The addresses for mail to ``host``, at least one.
 
-        Raises HardFailure and SoftFailure.
+        Raises HardFailure, SoftFailure, NoExchanger and OnlyOurselves, and OSError, each before the first address.
         """
         if parse_literal(host) is not None:
-            return self.of_relay(host)
+            yield from self.of_relay(host)
+            return
         try:
             records = self._resolver.mx(host)
         except HardFailure:
-            return self.of_relay(host)
-        found: list[Candidate] = []
-        soft: SoftFailure | None = None
-        for record in sorted(records, key=lambda mx: (mx.preference, random.random())):
-            if not record.exchanger:
-                continue  # null MX (RFC 7505): nobody; the root is not asked for an address
-            # Odd but faithful: an exchanger in dotted decimal has preference 0 whatever its record says.
-            preference = 0 if parse_literal(record.exchanger) else record.preference
-            try:
-                found += [Candidate(packed, preference) for packed in self._addresses(record.exchanger)]
-            except HardFailure:
-                continue
-            except SoftFailure as failure:
-                soft = failure
-        if soft and not found:
-            raise soft
-        return found
+            yield from self.of_relay(host)
+            return
+        # A null MX (RFC 7505) is nobody; the root is not asked for an address.
+        named = sorted((mx for mx in records if mx.exchanger), key=lambda mx: (mx.preference, random.random()))
+        groups = [list(group) for _, group in itertools.groupby(named, key=lambda mx: mx.preference)]
+        yield from self._spared(groups)
 
-    def _addresses(self, name: bytes) -> list[bytes]:
-        """The packed addresses of ``name``, a literal or a host name. Raises HardFailure and SoftFailure.
+    def _spared(self, groups: Sequence[Sequence[Mx]], *, hard: bool = False) -> Iterator[Candidate]:
+        """The addresses behind ``groups`` that are preferred to every address of this machine.
+
+        ``hard``: a HardFailure of the only exchanger is the answer, not one exchanger less.
+        """
+        # Odd but faithful: an exchanger in dotted decimal has preference 0 whatever its record says.
+        literals = {parse_literal(mx.exchanger) for group in groups for mx in group}
+        limit = 0 if literals & self._local else NOT_LIMITED
+        ours = limit == 0
+        given = False
+        soft: SoftFailure | None = None
+        for group in groups:
+            wanted = [mx for mx in group if mx.preference < limit or parse_literal(mx.exchanger) is not None]
+            candidates, failures = self._look_up(wanted)
+            if hard and isinstance(failures[0], HardFailure):
+                raise failures[0]
+            soft = next((failure for failure in failures if isinstance(failure, SoftFailure)), soft)
+            mine = [candidate.preference for candidate in candidates if candidate.packed in self._local]
+            ours = ours or bool(mine)
+            limit = min([limit, *mine])
+            for candidate in candidates:
+                if candidate.preference < limit:
+                    given = True
+                    yield candidate
+        if given:
+            return
+        if soft:  # also when we are listed: who is preferred to us could not be found out
+            raise soft
+        raise OnlyOurselves if ours else NoExchanger
+
+    def _look_up(self, group: Sequence[Mx]) -> tuple[list[Candidate], list[Exception | None]]:
+        """The addresses of all exchangers in ``group``, in their order, and the failure of each or None."""
+        candidates: list[Candidate] = []
+        failures: list[Exception | None] = []
+        names = [mx.exchanger for mx in group if parse_literal(mx.exchanger) is None]
+        found = iter(self._addresses(names))
+        for mx in group:
+            literal = parse_literal(mx.exchanger)
+            got = [literal] if literal is not None else next(found)
+            if isinstance(got, Exception):
+                failures.append(got)
+                continue
+            failures.append(None)
+            preference = mx.preference if literal is None else 0
+            candidates += [Candidate(packed, preference) for packed in got]
+        return candidates, failures
+
+    def _addresses(self, names: Sequence[bytes]) -> list[list[bytes] | HardFailure | SoftFailure]:
+        """The packed addresses of each of ``names`` in the order to try them, or its failure.
 
         AAAA records are asked for where this machine has IPv6 or where there is no A record: a host without IPv4 must
         not bounce because our own IPv6 is down. They decide nothing else: A records count alone if AAAA fails.
         """
-        literal = parse_literal(name)
-        if literal is not None:
-            return [literal]
-        hard: HardFailure | None = None
-        four: tuple[bytes, ...] = ()
-        try:
-            four = self._resolver.addresses(name, Kind.A)
-        except HardFailure as failure:
-            if failure.no_name:
-                raise
-            hard = failure
-        six: tuple[bytes, ...] = ()
-        if self._ipv6 or not four:
-            try:
-                six = self._resolver.addresses(name, Kind.AAAA)
-            except HardFailure:
-                six = ()
-            except SoftFailure:
-                if not four:
-                    raise
-        if hard and not six:
-            raise hard
-        ordered = (*four, *six) if self._prefer_ipv4 else (*six, *four)
-        return [settle_mapped(packed) for packed in ordered]
+        kinds = (Kind.A, Kind.AAAA) if self._ipv6 else (Kind.A,)
+        together = self._resolver.look_up([(name, kind) for kind in kinds for name in names])
+        fours, sixes = together[: len(names)], list(together[len(names) :])
+        if not self._ipv6:
+            lacking = [name for name, four in zip(names, fours, strict=True) if _lacks(four)]
+            later = iter(self._resolver.look_up([(name, Kind.AAAA) for name in lacking]) if lacking else ())
+            sixes = [next(later) if _lacks(four) else HardFailure("not asked") for four in fours]
+        return [self._ordered(four, six) for four, six in zip(fours, sixes, strict=True)]
+
+    def _ordered(self, four: Found, six: Found) -> list[bytes] | HardFailure | SoftFailure:
+        if isinstance(four, SoftFailure) or (isinstance(four, HardFailure) and four.no_name):
+            return four
+        addresses = () if isinstance(four, HardFailure) else four.addresses
+        if isinstance(six, SoftFailure) and not addresses:
+            return six
+        if not isinstance(six, Exception):
+            addresses += six.addresses
+        if isinstance(four, HardFailure) and not addresses:
+            return four
+        settled = [settle_mapped(packed) for packed in addresses]
+        return address_order.ipv4_first(settled) if self._prefer_ipv4 else address_order.order(settled, self._source_of)
 
 
-def spare_ourselves(candidates: Iterable[Candidate], local: frozenset[bytes]) -> list[Candidate]:
-    """Those of ``candidates`` that are preferred to every address of this machine; empty: we are the best ourselves."""
-    candidates = list(candidates)
-    ours = [candidate.preference for candidate in candidates if candidate.packed in local]
-    if not ours:
-        return candidates
-    best = min(ours)
-    return [candidate for candidate in candidates if candidate.preference < best]
+def _lacks(four: Found) -> bool:
+    """Whether there may be a host here that has no IPv4 address."""
+    if isinstance(four, HardFailure):
+        return not four.no_name
+    return not isinstance(four, SoftFailure) and not four.addresses

@@ -15,6 +15,8 @@ IFF_UP = 1
 _IFREQ = 40 if struct.calcsize("P") == 8 else 32  # sizeof(struct ifreq)
 _SCOPE_GLOBAL = b"00"  # the scope column of if_inet6
 
+_DISCARD_PORT = 9
+
 ANY = (bytes(4), bytes(16))  # connecting to the unspecified address reaches this machine too
 
 
@@ -26,6 +28,17 @@ def local_addresses() -> frozenset[bytes]:
 def has_global_ipv6() -> bool:
     """Whether an interface has an IPv6 address of global scope, without which AAAA records are of little use."""
     return any(scope == _SCOPE_GLOBAL for _, scope in ipv6_entries())
+
+
+def source_address(packed: bytes) -> bytes | None:
+    """The packed address that this machine would speak to ``packed`` from; None when it has no way there."""
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((socket.inet_ntop(family, packed), _DISCARD_PORT))  # sends nothing
+            return socket.inet_pton(family, probe.getsockname()[0].partition("%")[0])
+    except OSError:
+        return None
 
 
 def ipv4_addresses() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Who may send where: rcpthosts, morercpthosts.cdb, badmailfrom (qmail-smtpd(8)).
+"""Who may send where, and how much: rcpthosts, morercpthosts.cdb, badmailfrom, databytes (qmail-smtpd(8)).
 
 A missing rcpthosts accepts only ``me`` and ``locals``, where the original accepted everything.
 """
@@ -8,21 +8,46 @@ import os
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UNSIGNED_MAX = 0xFFFFFFFF  # databytes is a 32-bit number
+
+
+def size_limit(control: Control, environ: "Mapping[bytes, bytes]") -> int:
+    """The largest message in bytes, 0 for no limit: $DATABYTES, else control/databytes. Raises ControlUnreadable."""
+    limit = control.integer("databytes", 0)
+    given = environ.get(b"DATABYTES")
+    if given is not None:
+        digits = given[: len(given) - len(given.lstrip(b"0123456789"))]
+        limit = int(digits[:18] or b"0")
+    limit &= UNSIGNED_MAX
+    return limit - 1 if limit == UNSIGNED_MAX else limit
+
 
 class Relaying:
-    """The rules of one home, read when made. Raises ControlUnreadable, from ``accepts`` too (a broken cdb)."""
+    """The rules of one home, read when made; ``close`` it. Raises ControlUnreadable, from ``accepts`` too."""
 
     def __init__(self, control: Control) -> None:
-        self._directory = control.directory
         hosts = control.lines("rcpthosts")
         self.rcpthosts_missing = hosts is None
+        self._more = -1
         if hosts is None:
             me = control.me()
             own = control.lines("locals")
             hosts = own if own is not None else ()
             hosts = (*hosts, me) if me else hosts
+        else:
+            self._open_more(control.directory)
         self._hosts = frozenset(host.lower() for host in hosts)
         self._bad_senders = frozenset(entry.lower() for entry in control.lines("badmailfrom") or ())
+
+    def close(self) -> None:
+        """Give back the open database."""
+        if self._more >= 0:
+            os.close(self._more)
+            self._more = -1
 
     def bad_sender(self, sender: bytes) -> bool:
         """Whether badmailfrom lists ``sender``, whole or by its ``@domain``."""
@@ -35,24 +60,27 @@ class Relaying:
     def accepts(self, recipient: bytes) -> bool:
         """Whether mail for ``recipient`` is taken from anyone; an address without ``@`` is local."""
         _, at, host = recipient.lower().rpartition(b"@")
-        if not at:
+        if not at or host in self._hosts:
             return True
-        keys = [host, *(host[dot:] for dot in range(len(host)) if host[dot] == 0x2E)]
+        if not host:
+            return False
+        keys = [host, *(host[dot:] for dot in range(1, len(host)) if host[dot] == 0x2E)]
         if any(key in self._hosts for key in keys):
             return True
-        return not self.rcpthosts_missing and self._in_cdb(keys)
+        return self._more >= 0 and self._in_cdb(keys)
+
+    def _open_more(self, directory: str) -> None:
+        """Open the second list; what is in it is first looked at when the first list has not matched."""
+        try:
+            self._more = os.open(directory + "/morercpthosts.cdb", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ControlUnreadable(f"control/morercpthosts.cdb: {error.strerror}") from error
 
     def _in_cdb(self, keys: list[bytes]) -> bool:
         try:
-            fd = os.open(self._directory + "/morercpthosts.cdb", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise ControlUnreadable(f"control/morercpthosts.cdb: {error.strerror}") from error
-        try:
-            database = Cdb(fd)
+            database = Cdb(self._more)
             return any(database.get(key) is not None for key in keys)
         except (CdbCorrupt, OSError) as error:
             raise ControlUnreadable("control/morercpthosts.cdb: damaged") from error
-        finally:
-            os.close(fd)

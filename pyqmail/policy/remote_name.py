@@ -1,73 +1,90 @@
 """What the network says about the other end of a connection: its name by DNS, its user by IDENT (RFC 1413)."""
 
+import os
 import select
 import socket
 import time
+from collections.abc import Mapping
 
-import dns.exception
-import dns.rdtypes.ANY.PTR
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
-import dns.resolver
-import dns.reversename
+from pyqmail.control import Control, ControlUnreadable, home_of
+from pyqmail.protocol.dns import Kind, settle_mapped
+from pyqmail.resolver import HardFailure, Resolver, Servers, SoftFailure, parse_server, read_servers
 
-LOOKUP_S = 30.0
 IDENT_PORT = 113
 ANSWER_MAX = 1000
 
-__all__ = ["Names", "ident_user"]
+__all__ = ["HardFailure", "Kind", "SoftFailure", "ident_user", "name_of", "packed", "resolver", "reversed_labels"]
 
 
-class Names:
-    """The system's name servers, read once before the workers are forked."""
+def resolver(environ: Mapping[bytes, bytes]) -> Resolver:
+    """A resolver that asks the servers in $DNSCACHEIP, else those that mail is routed by. Raises SoftFailure."""
+    given = environ.get(b"DNSCACHEIP", b"").split()
+    try:
+        if given:
+            return Resolver(Servers(tuple(parse_server(server) for server in given)))
+        return Resolver(read_servers(Control(home_of(environ))))
+    except (OSError, ValueError, ControlUnreadable) as error:
+        raise SoftFailure(str(error)) from error
 
-    def __init__(self) -> None:
-        try:
-            self._resolver: dns.resolver.Resolver | None = dns.resolver.Resolver()
-        except dns.exception.DNSException:
-            self._resolver = None
 
-    def name_of(self, ip: str, *, paranoid: bool = False) -> bytes | None:
-        """The lower-cased PTR name of ``ip``; None without one, or when ``paranoid`` and it does not lead back."""
-        if self._resolver is None:
+def packed(ip: str) -> bytes:
+    """The 4 or 16 bytes of an address as text; an IPv4 address in IPv6 clothes has 4. Raises OSError and ValueError."""
+    return settle_mapped(socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip))
+
+
+def reversed_labels(address: bytes) -> bytes:
+    """A packed address as the labels that name it in DNS, the last byte (IPv6: half byte) first (RFC 5782)."""
+    if len(address) == 4:
+        return b".".join(b"%d" % byte for byte in reversed(address))
+    return b".".join(b"%x.%x" % (byte & 15, byte >> 4) for byte in reversed(address))
+
+
+def name_of(ip: str, environ: Mapping[bytes, bytes], *, paranoid: bool = False) -> bytes | None:
+    r"""The lower-cased PTR name of ``ip``; None without one, or when ``paranoid`` and it does not lead back.
+
+    As in ucspi-tcp, bytes that no host name has are spelled ``\ooo``, and rules have to name them so.
+    The servers to ask come from ``environ``. Raises SoftFailure when nobody could say.
+    """
+    try:
+        address = packed(ip)
+        asking = resolver(environ)
+        zone = b".in-addr.arpa" if len(address) == 4 else b".ip6.arpa"
+        (found,) = asking.look_up([(reversed_labels(address) + zone, Kind.PTR)])
+        if isinstance(found, HardFailure):
             return None
-        try:
-            answer = self._resolver.resolve(dns.reversename.from_address(ip), "PTR", lifetime=LOOKUP_S, search=False)
-            name = answer[0].target
-            if paranoid and not self._leads_to(name.to_text(), ip):
-                return None
-        except (dns.exception.DNSException, OSError, ValueError):
+        if isinstance(found, SoftFailure):
+            raise found
+        name = found.names[0] if found.names else b""
+        if name and paranoid and address not in asking.addresses(name, Kind.A if len(address) == 4 else Kind.AAAA):
             return None
-        return b".".join(name.labels).rstrip(b".").replace(b"\0", b"?").lower() or None
-
-    def _leads_to(self, name: str, ip: str) -> bool:
-        assert self._resolver is not None
-        kind = "AAAA" if ":" in ip else "A"
-        answer = self._resolver.resolve(name, kind, lifetime=LOOKUP_S, search=False)
-        return any(record.address == ip for record in answer)
+    except HardFailure:
+        return None
+    except (OSError, ValueError) as error:
+        raise SoftFailure(str(error)) from error
+    return name or None
 
 
 def ident_user(connection: socket.socket, timeout_s: float) -> bytes | None:
     """The user that the client's IDENT server names, without blanks; None when it names nobody in time."""
     deadline = time.monotonic() + timeout_s
     local, remote = connection.getsockname(), connection.getpeername()
+    answer = b""
     with socket.socket(connection.family, socket.SOCK_STREAM) as asking:
         try:
             asking.settimeout(max(0.01, timeout_s))
-            asking.bind((local[0], 0))
-            asking.connect((remote[0], IDENT_PORT))
+            asking.bind((local[0], 0, *local[2:]))
+            asking.connect((remote[0], IDENT_PORT, *remote[2:]))
             asking.sendall(b"%d , %d\r\n" % (remote[1], local[1]))
-            answer = b""
             while b"\n" not in answer and len(answer) < ANSWER_MAX:
                 left = deadline - time.monotonic()
                 if left <= 0 or not select.select([asking], [], [], left)[0]:
                     return None
-                data = asking.recv(ANSWER_MAX)
+                data = os.read(asking.fileno(), ANSWER_MAX)
                 if not data:
                     break
                 answer += data
         except OSError:
             return None
     parts = answer.partition(b"\n")[0].split(b":", 3)
-    user = parts[3].translate(None, b" \t\r\n") if len(parts) == 4 else b""
+    user = parts[3].partition(b"\0")[0].translate(None, b" \t\r") if len(parts) == 4 else b""
     return user or None

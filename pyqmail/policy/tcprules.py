@@ -1,15 +1,22 @@
 """Who may connect: the rules of tcprules and tcpserver -x, as text, as database records and as a decision.
 
 A record's key is the rule's address; its data is ``D NUL`` for a denial and then ``+NAME=value NUL`` for each variable.
-The first key that is found decides alone. An IPv6 address holds colons, so no rule line can name one: for it the host
-rules and the rule with the empty address decide.
+The first key that is found decides alone.
+
+IPv6 addresses and networks stand in brackets, since a colon ends the address of a rule: ``[2001:db8::1]:deny``,
+``[2001:db8::/32]:allow``, ``joe@[::1]:allow``. Their keys are ``2001:db8::1`` and ``2001:db8::/32``, in the kernel's
+spelling. A network whose size is no multiple of 4 bits becomes the 2, 4 or 8 that are (/29: eight of /32), so that a
+look-up tries 32 of them at most.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 OCTET_MAX = 255
 BLANKS = b" \t\n"
+IPV6_BITS = 128
+MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address looks like on an IPv6 socket (RFC 4291 section 2.5.5.2)
 
 
 class BadRule(Exception):
@@ -36,11 +43,14 @@ def parse_rules(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         address, colon, instructions = line.partition(b":")
         if line.startswith(b"#") or not colon:
             continue
+        bracketed = _bracketed(line)
+        if bracketed is not None:
+            address, instructions = bracketed
         record = _record(instructions)
         if record is None:
             raise BadRule(line)
         try:
-            keys = _addresses(address)
+            keys = _addresses(address) if bracketed is None else _ipv6_keys(address)
         except ValueError:
             raise BadRule(line) from None
         for key in keys:
@@ -75,6 +85,68 @@ def _record(instructions: bytes) -> bytes | None:
     return data
 
 
+def _bracketed(line: bytes) -> tuple[bytes, bytes] | None:
+    """The address and the instructions of a line that names an IPv6 address or network; None for any other line."""
+    info, bracket, rest = line.partition(b"[")
+    inside, close, instructions = rest.partition(b"]")
+    if not bracket or b":" in info or (info and not info.endswith(b"@")) or not close or instructions[:1] != b":":
+        return None
+    try:
+        socket.inet_pton(socket.AF_INET6, inside.partition(b"/")[0].decode("ascii"))
+    except (OSError, ValueError):
+        return None
+    return info + inside, instructions[1:]
+
+
+def _ipv6_keys(address: bytes) -> list[bytes]:
+    """The keys of an IPv6 address, INFO@ before it, or of a network. Raises ValueError."""
+    info, at, inside = address.rpartition(b"@")
+    text, slash, bits = inside.partition(b"/")
+    packed = socket.inet_pton(socket.AF_INET6, text.decode("ascii"))
+    if not slash:
+        return [info + at + canonical(text)]
+    if at or not bits.isdigit() or int(bits[:4]) > IPV6_BITS or packed.startswith(MAPPED):
+        raise ValueError(address)
+    size = int(bits)
+    if size == IPV6_BITS:
+        return [canonical(text)]
+    whole = -(-size // 4) * 4
+    first = int.from_bytes(packed, "big") >> (IPV6_BITS - size) << (whole - size)
+    return [_network(number, whole) for number in range(first, first + (1 << (whole - size)))]
+
+
+def _network(number: int, size: int) -> bytes:
+    """The key of the network whose first ``size`` bits are ``number``."""
+    packed = (number << (IPV6_BITS - size)).to_bytes(16, "big")
+    return b"%b/%d" % (socket.inet_ntop(socket.AF_INET6, packed).encode(), size)
+
+
+def canonical(ip: bytes) -> bytes:
+    """An address as the kernel spells it, an IPv4 one in IPv6 clothes as what it is; other text stays as it is."""
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, ip.decode("ascii"))
+    except (OSError, ValueError):
+        return ip
+    if packed.startswith(MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[12:]).encode()
+    return socket.inet_ntop(socket.AF_INET6, packed).encode()
+
+
+def _prefixes(ip: bytes) -> Iterator[bytes]:
+    """The keys of the networks that an address is in, smallest first."""
+    if b":" not in ip:
+        for end in range(len(ip) - 1, 0, -1):
+            if ip[end - 1 : end] == b".":
+                yield ip[:end]
+        return
+    try:
+        number = int.from_bytes(socket.inet_pton(socket.AF_INET6, ip.decode("ascii")), "big")
+    except (OSError, ValueError):
+        return
+    for size in range(IPV6_BITS - 4, -1, -4):
+        yield _network(number >> (IPV6_BITS - size), size)
+
+
 def _addresses(address: bytes) -> list[bytes]:
     """``address``, or what its first range stands for. Raises ValueError for a range that is not of numbers."""
     before, dash, after = address.partition(b"-")
@@ -94,6 +166,8 @@ def _number(text: bytes) -> int:
 
 def _keys(ip: bytes, host: bytes | None, info: bytes | None) -> Iterator[bytes]:
     """The keys to look for, the most specific first."""
+    if b":" in ip:
+        ip = canonical(ip)
     if info is not None:
         yield info + b"@" + ip
         if host is not None:
@@ -101,9 +175,7 @@ def _keys(ip: bytes, host: bytes | None, info: bytes | None) -> Iterator[bytes]:
     yield ip
     if host is not None:
         yield b"=" + host
-    for end in range(len(ip) - 1, 0, -1):
-        if ip[end - 1 : end] == b".":
-            yield ip[:end]
+    yield from _prefixes(ip)
     if host is not None:
         for start in range(len(host)):
             if host[start : start + 1] == b".":

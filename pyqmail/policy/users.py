@@ -1,4 +1,4 @@
-"""Which account a local part belongs to: users/cdb, users/assign, the catch-all (users(5), qmail-lspawn(8))."""
+"""Which account a local part belongs to: users/cdb, users/assign, the catch-all (qmail-users(5), qmail-lspawn(8))."""
 
 import os
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """bouncesaying: bounce a message, perhaps only if a program says so (bouncesaying(1))."""
 
-from pyqmail.spool.resend import complain
+from pyqmail.spool.resend import complain, defers
 from pyqmail.system.command import run
 
 TYPE_CHECKING = False
@@ -17,4 +17,4 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     if code == 0:
         complain(argv[1])
         return 100
-    return 111 if code == 111 else 0
+    return 111 if defers(b"bouncesaying", code) else 0

@@ -2,7 +2,7 @@
 
 import os
 
-from pyqmail.spool.resend import complain, resend
+from pyqmail.spool.resend import complain, defers, resend
 from pyqmail.system.command import run
 
 TYPE_CHECKING = False
@@ -17,13 +17,13 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     if len(argv) < 3:
         complain(b"condredirect: usage: condredirect newaddress program [ arg ... ]")
         return 100
+    code = run(argv[2:], environ)
+    if code != 0:
+        return 111 if defers(b"condredirect", code) else 0
     for name in (b"SENDER", b"DTLINE"):
         if name not in environ:
             complain(b"condredirect: fatal: " + name + b" not set")
             return 100
-    code = run(argv[2:], environ)
-    if code != 0:
-        return 111 if code == 111 else 0
     try:
         os.lseek(0, 0, os.SEEK_SET)
     except OSError:

@@ -1,6 +1,6 @@
 """except: turn the answer of a .qmail program round (except(1))."""
 
-from pyqmail.spool.resend import complain
+from pyqmail.spool.resend import complain, defers
 from pyqmail.system.command import run
 
 TYPE_CHECKING = False
@@ -14,4 +14,6 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         complain(b"except: usage: except program [ arg ... ]")
         return 100
     code = run(argv[1:], environ)
-    return {0: 100, 111: 111}.get(code, 0)
+    if defers(b"except", code):
+        return 111
+    return 100 if code == 0 else 0

@@ -19,6 +19,8 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         for name in (argv[1], argv[1] + b"/tmp", argv[1] + b"/new", argv[1] + b"/cur"):
             os.mkdir(name, 0o700)
     except OSError as error:
-        complain(b"maildirmake: fatal: unable to create " + name + b": " + (error.strerror or "").encode())
+        from pyqmail.system.errors import reason
+
+        complain(b"maildirmake: fatal: unable to mkdir " + name + b": " + reason(error))
         return 111
     return 0

@@ -1,18 +1,15 @@
 """predate: put a Date field with the local zone in front of a message for another program (predate(1))."""
 
-import os
 import time
 
 from pyqmail.formats.date822 import format_local_date
 from pyqmail.spool.resend import complain
 from pyqmail.system import command
-from pyqmail.system.files import write_all
+from pyqmail.system.errors import reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-CHUNK = 65536
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
@@ -26,20 +23,14 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
 def feed(name: bytes, program: "Sequence[bytes]", environ: "Mapping[bytes, bytes]", head: bytes) -> int:
     """The exit code of ``program``, which reads ``head`` and then descriptor 0; 111 if it crashed or cannot run."""
     try:
-        source, sink = os.pipe2(os.O_CLOEXEC)
-        process = command.start(program, environ, source)
-    except OSError as error:
-        complain(name + b": fatal: unable to run " + program[0] + b": " + (error.strerror or "").encode())
+        code = command.feed(program, environ, head)
+    except command.InputTrouble:
+        complain(name + b": fatal: unable to copy input")
         return 111
-    os.close(source)
-    try:
-        write_all(sink, head)
-        while chunk := os.read(0, CHUNK):
-            write_all(sink, chunk)
-    except BrokenPipeError:
-        pass  # it has read what it wanted: its exit code counts
     except OSError as error:
-        complain(name + b": fatal: unable to copy input: " + (error.strerror or "").encode())
+        complain(name + b": fatal: unable to run " + program[0] + b": " + reason(error))
         return 111
-    os.close(sink)
-    return command.finish(process)
+    if code < 0:
+        complain(name + b": fatal: child crashed")
+        return 111
+    return code

@@ -6,8 +6,10 @@ Prints user, uid, gid, homedir, dash and ext, each ended by NUL. Run by qmail-ls
 import ctypes
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from pyqmail.control import home_of, read_knobs
 from pyqmail.exits import SpawnExit
@@ -43,7 +45,7 @@ HOME_TEMPORARY = frozenset(
 )
 
 
-class _LookupTrouble(Exception):
+class LookupTrouble(Exception):
     """No answer now; the exit code says why."""
 
     def __init__(self, code: int) -> None:
@@ -73,33 +75,40 @@ class _Passwd(ctypes.Structure):
     )
 
 
+@cache
+def _getpwnam() -> Callable[[bytes], Any]:
+    """getpwnam(3) of the C library, bound once."""
+    function = ctypes.CDLL(None, use_errno=True).getpwnam
+    function.restype = ctypes.POINTER(_Passwd)
+    function.argtypes = (ctypes.c_char_p,)
+    return function
+
+
 def find_account(name: bytes) -> Account | None:
-    """The account called ``name``. Raises _LookupTrouble when the look-up failed for now.
+    """The account called ``name``. Raises LookupTrouble when the look-up failed for now.
 
     Not the pwd module: it hides errno, so that a directory server out of reach would look like "no such user".
     """
-    library = ctypes.CDLL(None, use_errno=True)
-    library.getpwnam.restype = ctypes.POINTER(_Passwd)
-    library.getpwnam.argtypes = (ctypes.c_char_p,)
+    getpwnam = _getpwnam()
     ctypes.set_errno(0)
-    found = library.getpwnam(name)
+    found = getpwnam(name)
     if not found:
         if ctypes.get_errno() in LOOKUP_TEMPORARY:
-            raise _LookupTrouble(SpawnExit.SYSTEM)
+            raise LookupTrouble(SpawnExit.SYSTEM)
         return None
     entry = found.contents
     return Account(entry.pw_name or b"", entry.pw_uid, entry.pw_gid, entry.pw_dir or b"")
 
 
 def is_mail_user(account: Account) -> bool:
-    """Whether the account takes mail: not root, and its home is there and its own. Raises _LookupTrouble."""
+    """Whether the account takes mail: not root, and its home is there and its own. Raises LookupTrouble."""
     if account.uid == 0:
         return False
     try:
         return os.stat(account.homedir).st_uid == account.uid
     except OSError as error:
         if error.errno in HOME_TEMPORARY:
-            raise _LookupTrouble(SpawnExit.NO_HOME) from error
+            raise LookupTrouble(SpawnExit.NO_HOME) from error
         return False
 
 
@@ -119,17 +128,17 @@ def find_user(local: bytes, break_char: bytes) -> bytes | None:
 
 
 def find_alias(name: bytes, local: bytes) -> bytes:
-    """The record of the alias account, which takes what is nobody's. Raises _LookupTrouble."""
+    """The record of the alias account, which takes what is nobody's. Raises LookupTrouble."""
     if name.isdigit():
         import pwd
 
         try:
             name = os.fsencode(pwd.getpwuid(int(name)).pw_name)
         except KeyError:
-            raise _LookupTrouble(SpawnExit.NO_ALIAS) from None
+            raise LookupTrouble(SpawnExit.NO_ALIAS) from None
     account = find_account(name)
     if account is None:
-        raise _LookupTrouble(SpawnExit.NO_ALIAS)
+        raise LookupTrouble(SpawnExit.NO_ALIAS)
     return catch_all(account.name, account.uid, account.gid, account.homedir, local)
 
 
@@ -147,7 +156,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
             record = find_alias(accounts.alias_name, local) if found is None else found
     except AccountMissing:
         return SpawnExit.NO_ALIAS
-    except _LookupTrouble as trouble:
+    except LookupTrouble as trouble:
         return trouble.code
     write_all(1, record)
     return 0

@@ -70,19 +70,12 @@ class Settings:
         self.now = int(time.time())
 
     def _read_controls(self) -> None:
-        control = Control(self.home)
-
-        def setting(variable: bytes, name: str) -> bytes:
-            value = self.environ.get(variable)
-            if value is None:
-                value = control.line_or_me(name)
-            return name.encode() if value is None else value
-
+        control, environ = Control(self.home), self.environ
         try:
-            host = setting(b"QMAILDEFAULTHOST", "defaulthost")
-            domain = setting(b"QMAILDEFAULTDOMAIN", "defaultdomain")
-            plus = setting(b"QMAILPLUSDOMAIN", "plusdomain")
-            self.id_host = setting(b"QMAILIDHOST", "idhost")
+            host = control.setting(environ, b"QMAILDEFAULTHOST", "defaulthost")
+            domain = control.setting(environ, b"QMAILDEFAULTDOMAIN", "defaultdomain")
+            plus = control.setting(environ, b"QMAILPLUSDOMAIN", "plusdomain")
+            self.id_host = control.setting(environ, b"QMAILIDHOST", "idhost")
         except ControlUnreadable:
             raise Fatal(111, b"read error") from None
         for text in (b"@" + host, b"." + domain, b"." + plus):

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyqmail.envelope  # noqa: F401 - Submission needs it, and a warm worker imports nothing after its fork
-from pyqmail.control import ControlUnreadable, home_of, read_knobs
+from pyqmail.control import ControlUnreadable, home_of, read_patrn
 from pyqmail.exits import CommandExit, LocalExit
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
 from pyqmail.mailbox import maildir, mbox
 from pyqmail.mailbox.message import Message
+from pyqmail.options import UsageError, parse_options
 from pyqmail.spool.submit import Submission
 from pyqmail.system import files
 from pyqmail.system.errors import reason, temporary
@@ -30,7 +31,11 @@ UNREADABLE = (PermissionError,)  # a .qmail that its owner closed to us is no re
 
 
 class Usage(Exception):
-    """The arguments are not those of qmail-local."""
+    """The arguments are not those of qmail-local; the text is what to print before the usage line."""
+
+    def __init__(self, text: bytes = b"") -> None:
+        super().__init__(text)
+        self.text = text
 
 
 class Arguments:
@@ -47,15 +52,11 @@ class Arguments:
 
 def parse_arguments(words: Sequence[bytes]) -> Arguments:
     """The arguments after the program name; of ``-n`` and ``-N`` the last one wins. Raises Usage."""
-    describe = False
-    rest = list(words)
-    while rest and rest[0].startswith(b"-") and rest[0] != b"-":
-        option = rest.pop(0)
-        if option == b"--":
-            break
-        if option[1:].strip(b"nN"):
-            raise Usage
-        describe = option.endswith(b"n")
+    try:
+        options, rest = parse_options(words, b"nN")
+    except UsageError as error:
+        raise Usage(b"qmail-local: " + error.text + b"\n") from None
+    describe = bool(options) and options[-1][0] == b"n"
     return Arguments(rest, describe=describe)
 
 
@@ -224,6 +225,7 @@ class Delivery:
         """Deliver as one line says; False when its program wants the rest left out."""
         if self.describe:
             say(1, kind + b" " + argument + b"\n")
+        argument = argument.partition(b"\0")[0]
         if kind == dotqmail.FORWARD:
             self.forwards.append(argument)
             return True
@@ -234,7 +236,8 @@ class Delivery:
         if self.describe:
             return True
         if kind == dotqmail.MAILDIR:
-            maildir.deliver(argument, self._maildir_pieces(), serial=self.files)
+            directory = argument if argument.endswith(b"/") else argument + b"/"  # a NUL stood before the slash
+            maildir.deliver(directory, self._maildir_pieces(), serial=self.files)
         else:
             mbox.deliver(argument, self._mbox_pieces())
         return True
@@ -311,7 +314,7 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
     """Deliver descriptor 0 as ``arguments`` and the .qmail file say; what to report. Raises MailFailure."""
     home = home_of(environ)
     try:
-        forbidden = read_knobs(home).patrn
+        forbidden = read_patrn(home)
     except ControlUnreadable as error:
         raise TemporaryFailure(os.fsencode(str(error)) + b". (#4.3.0)") from error
     try:
@@ -335,11 +338,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Deliver one message; 0, 100 or 111 and nothing else."""
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file too big is an error, so that an mbox is cut back
     try:
         say(1, deliver(parse_arguments(argv[1:]), environ))
         return LocalExit.DONE
-    except Usage:
-        say(2, USAGE)
+    except Usage as usage:
+        say(2, usage.text + USAGE)
         return LocalExit.PERMANENT
     except MailFailure as failure:
         if failure.text:

@@ -1,4 +1,4 @@
-"""qmail-lspawn: delivers locally, each recipient as the account that users(5) or passwd says (qmail-lspawn(8)).
+"""qmail-lspawn: delivers locally, each recipient as the account that qmail-users(5) or passwd says (qmail-lspawn(8)).
 
 ``qmail-lspawn defaultdelivery``, as root: commands on descriptor 0, reports on 1. Two differences from the original:
 qmail-local and qmail-getpw run in warm workers, one kind per uid and gid, while bin/ holds our own; and a program that
@@ -6,6 +6,7 @@ cannot be executed defers the message, whatever the reason, because a local faul
 """
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -22,6 +23,44 @@ from pyqmail.warm.runner import Runner
 from pyqmail.warm.spawner import Collector, Done, Spawner, prepare_signals
 
 LOOKUPS_MAX = 8  # qmail-getpw at once; they are short
+RECENT_SECONDS = 1.0  # how long an answer of our own qmail-getpw stands
+RECENT_MAX = 1000
+ACCOUNTS_FILE = "/etc/passwd"
+
+
+class Recent:
+    """The last answers of qmail-getpw, each for a second, none past a change of /etc/passwd.
+
+    A burst of mail to one user is one look-up a second. What such an answer can be wrong about in that time is what any
+    delivery can be wrong about that began a second ago.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, tuple[float, bytes]] = {}
+        self._stamp = _stamp_of_accounts()
+
+    def get(self, local: bytes) -> bytes | None:
+        """The account record of ``local``, if it is known."""
+        stamp = _stamp_of_accounts()
+        if stamp != self._stamp:
+            self._answers.clear()
+            self._stamp = stamp
+        at, record = self._answers.get(local, (0.0, b""))
+        return record if record and time.monotonic() - at < RECENT_SECONDS else None
+
+    def put(self, local: bytes, record: bytes) -> None:
+        """``record`` has just been found for ``local``."""
+        if len(self._answers) >= RECENT_MAX:
+            self._answers.clear()
+        self._answers[local] = (time.monotonic(), record)
+
+
+def _stamp_of_accounts() -> tuple[int, int, int, int] | None:
+    try:
+        found = os.stat(ACCOUNTS_FILE)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class LocalChannel:
@@ -39,6 +78,7 @@ class LocalChannel:
         self._loop = loop
         self._accounts = accounts
         self._default_delivery = default_delivery
+        self._recent = Recent()
         self._users = UsersDatabase(home, accounts)
         self._local = Runner(
             loop,
@@ -74,6 +114,8 @@ class LocalChannel:
         except UsersTrouble:
             _finish(message, output, done, SpawnExit.CDB)
             return
+        if record is None:
+            record = self._recent.get(local)
         if record is not None:
             self._run(command, record, message, output, done)
             return
@@ -106,6 +148,8 @@ class LocalChannel:
         if status != 0:
             _finish(message, output, done, SpawnExit.SYSTEM if status is None else status)
             return
+        if self._getpw.warm:
+            self._recent.put(command.recipient.rpartition(b"@")[0], record)
         try:
             self._run(command, record, message, output, done)
         except OSError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyqmail.control import ControlUnreadable, home_of, parse_lines, read_knobs
+from pyqmail.options import UsageError, parse_options
 from pyqmail.policy.accounts import ROLES
 from pyqmail.system.files import open_read, write_all
 
@@ -22,10 +23,6 @@ class _Fatal(Exception):
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
         self.text = text
-
-
-class _Usage(Exception):
-    """An option that does not exist."""
 
 
 @dataclass(slots=True)
@@ -49,29 +46,18 @@ class Lists:
     append: bytes = b""
 
 
-def parse_options(args: Sequence[bytes], break_char: bytes) -> Options:
-    """The options in ``args``, a later one overriding an earlier one. Raises _Usage."""
+def read_options(args: Sequence[bytes], break_char: bytes) -> Options:
+    """The options in ``args``, a later one overriding an earlier one. Raises UsageError."""
     options = Options(separator=break_char)
-    rest = list(args)
-    while rest and rest[0].startswith(b"-") and len(rest[0]) > 1:
-        word = rest.pop(0)[1:]
-        if word == b"-":
-            break
-        while word:
-            letter, word = word[:1], word[1:]
-            if letter in (HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED):
-                options.homes = letter
-            elif letter in (b"u", b"U"):
-                options.upper = letter == b"u"
-            elif letter == b"C":
-                options.separator = b""
-            elif letter == b"/":
-                options.dash = b"-/"
-            elif letter == b"c" and (word or rest):
-                options.separator = (word or rest.pop(0))[:1]
-                word = b""
-            else:
-                raise _Usage
+    for letter, argument in parse_options(args, b"/ohHuUCc:")[0]:
+        if letter in (HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED):
+            options.homes = letter
+        elif letter in (b"u", b"U"):
+            options.upper = letter == b"u"
+        elif letter == b"/":
+            options.dash = b"-/"
+        else:
+            options.separator = argument[:1]  # C has no argument
     return options
 
 
@@ -79,6 +65,8 @@ def _mailnames(data: bytes) -> dict[bytes, tuple[bytes, ...]]:
     names = {}
     for line in parse_lines(data):
         user, *listed = line.split(b":")
+        if not listed:
+            continue  # a name alone says nothing
         names[user.lower()] = tuple(name for name in listed if name)
     return names
 
@@ -175,7 +163,7 @@ def format_assign(passwd: bytes, alias: bytes, options: Options, lists: Lists) -
     for sub, user, prefix in lists.subusers:
         owner = accounts.get(user.lower())
         if owner is None:
-            raise _Fatal(b"unable to find %b user for subuser %b" % (user, sub))
+            raise _Fatal(b"unable to find " + user + b" user for subuser")
         yield b"=%b%b%b:%b:\n" % (sub, owner, dash, prefix)
         if separator:
             yield b"+%b%b%b%b:%b-:\n" % (sub, separator, owner, dash, prefix)
@@ -206,9 +194,9 @@ def _convert(options: Options) -> None:
         passwd = _read(0)
     except OSError:
         raise _Fatal(b"unable to read input") from None
+    text = b"".join(format_assign(passwd, alias, options, lists))  # all or, after trouble, nothing
     try:
-        for line in format_assign(passwd, alias, options, lists):
-            write_all(1, line)
+        write_all(1, text)
     except OSError:
         raise _Fatal(b"unable to write output") from None
 
@@ -219,14 +207,14 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     try:
         try:
             os.chdir(home)
-            options = parse_options(argv[1:], read_knobs(home).break_char)
+            options = read_options(argv[1:], read_knobs(home).break_char)
         except OSError:
             raise _Fatal(b"unable to chdir") from None
         except ControlUnreadable:
             raise _Fatal(b"unable to read controls") from None
         _convert(options)
-    except _Usage:
-        write_all(2, b"qmail-pw2u: usage: qmail-pw2u [ -/ohHuUC ] [ -c char ]\n")
+    except UsageError as usage:
+        write_all(2, b"qmail-pw2u: " + usage.text + b"\n")
         return 100
     except _Fatal as fatal:
         write_all(2, PREFIX + fatal.text + b"\n")

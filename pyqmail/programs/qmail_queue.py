@@ -4,7 +4,7 @@ Normally a thin client of qmail-queued, which writes the queue as qmailq without
 queue (qmailq, or the user of a single-user tree) and root write it themselves.
 """
 
-import _signal  # type: ignore[import-not-found]
+import _signal
 import os
 
 from pyqmail.control import home_of

@@ -24,6 +24,7 @@ from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.system import files
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, close_all_but, plug_standard_descriptors, reset_signals, set_title
+from pyqmail.system.readiness import tell_ready
 from pyqmail.warm import wire
 
 WORKERS = 4  # measured: enough to keep a disk's journal busy
@@ -190,7 +191,6 @@ class Service:
                 self.loop.remove_reader(self.listener.fileno())  # no descriptors: look again soon
                 self.loop.call_later(RETRY_SECONDS, self._accept_again)
                 return
-            connection.setblocking(False)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._receive_or_wait(connection)
 
@@ -233,7 +233,7 @@ class Service:
         """Take the request if it is there; false when it has not come yet."""
         space = socket.CMSG_SPACE(4 * 4) + socket.CMSG_SPACE(12)
         try:
-            data, ancillary, flags, _ = connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -442,6 +442,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     set_title("qmail-queued")
     service = Service(layout, accounts, listener, slots)
     gc.freeze()
+    tell_ready(environ)
     try:
         return service.run()
     finally:

@@ -5,80 +5,49 @@
 Reports end with NUL: one per recipient (r accepted, h permanent, s temporary), then one for the message (K, Z, D).
 Find the addresses (smtproutes, else MX), connect to the first that accepts a connection, and hold the whole
 conversation there: once connected there is no second try elsewhere.
+
+In qmail-rspawn's workers one `Sender` serves one delivery after another. With control/remotereuse it keeps a connection
+on which a message was accepted for the next delivery to the same place. If that fails before any of the message was
+sent, the delivery begins anew on a connection of its own, so that nothing can fail because a connection was kept.
 """
 
-import errno
 import os
+import select
 import signal
-import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
-from pyqmail.control import Control, ControlUnreadable, home_of
+from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
-from pyqmail.policy.exchangers import Candidate, Exchangers, spare_ourselves
+from pyqmail.policy.exchangers import Candidate, Exchangers, NoExchanger, OnlyOurselves
 from pyqmail.policy.interfaces import has_global_ipv6, local_addresses
-from pyqmail.policy.routes import SMTP_PORT, find_route
-from pyqmail.protocol.dns import format_address, parse_literal
-from pyqmail.protocol.smtp_client import Await, BodyEncoder, Dialogue, Finish, Send, SendBody, carriable
+from pyqmail.policy.routes import SMTP_PORT, Route, find_route
+from pyqmail.protocol.dns import ascii_host, parse_literal
+from pyqmail.protocol.smtp_client import Dialogue, carriable
+from pyqmail.remote.connection import NO_RESOURCES, Connection, Conversation
+from pyqmail.remote.controls import FILES, Controls, Fresh, read_controls
 from pyqmail.resolver import HardFailure, Resolver, Servers, SoftFailure, read_servers
 from pyqmail.spool import tcpto
 from pyqmail.spool.layout import Layout
 
 MESSAGE_FD = 0
 REPORT_FD = 1
-PIECE = 65536  # bytes of the message in memory at once
-TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
-INSTANT_S = 0.000_001  # a timeout of 0 is taken literally, and a socket's own 0 means something else
+UNAVAILABLE = 421  # the server is about to close the connection (RFC 5321 section 3.8)
 
 USAGE = b"I (qmail-remote) was invoked improperly. (#5.3.5)"
 NO_HOME = b"Unable to switch to home directory. (#4.3.0)"
 NO_CONTROLS = b"Unable to read control files. (#4.3.0)"
 NO_MEMORY = b"Out of memory. (#4.3.0)"
-NO_RESOURCES = b"System resources temporarily unavailable. (#4.3.0)"
-NO_MESSAGE = b"Unable to read message. (#4.3.0)"
 NO_CONNECTION = b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
 NO_HOST_YET = b"Sorry, I couldn't find any host by that name. (#4.1.2)"
 NO_EXCHANGER = b"Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"
-PARTIAL_LINE = b"SMTP cannot transfer messages with partial final lines. (#5.6.2)"
 OURSELVES = (
     b"Sorry. Although I'm listed as a best-preference MX or A for that host,\n"
     b"it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"
 )
+ROUTES_CHANGED = b"The routes have just changed. (#4.4.4)"
 BAD_SENDER = b"Sender address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.7)"
-
-
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """What the control directory says about one delivery; timeouts in seconds."""
-
-    helohost: bytes
-    routes: Mapping[bytes, bytes]
-    servers: Callable[[], Servers]
-    timeout_connect_s: float
-    timeout_remote_s: float
-    prefer_ipv4: bool
-
-
-def read_controls(home: str) -> Controls:
-    """The control files of qmail-remote. Raises ControlUnreadable, also when there is neither helohost nor me."""
-    control = Control(home)
-    helohost = control.line_or_me("helohost")
-    if helohost is None:
-        raise ControlUnreadable("control/me: no such file")
-    return Controls(
-        helohost=helohost,
-        routes=control.mapping("smtproutes") or {},
-        servers=lambda: read_servers(control),  # only where DNS is asked
-        timeout_connect_s=_seconds(control.integer("timeoutconnect", 60)),
-        timeout_remote_s=_seconds(control.integer("timeoutremote", 1200)),
-        prefer_ipv4=control.integer("preferipv4", 1) != 0,
-    )
-
-
-def _seconds(value: int) -> float:
-    return min(value, TIMEOUT_MAX_S) or INSTANT_S
 
 
 def printable_host(host: bytes) -> bytes:
@@ -86,138 +55,33 @@ def printable_host(host: bytes) -> bytes:
     return bytes(byte if 33 <= byte <= 126 else 63 for byte in host)
 
 
-def find_candidates(host: bytes, controls: Controls) -> tuple[list[Candidate], int]:
-    """The addresses to try, in order, and their port. Raises MailFailure and ControlUnreadable."""
-    route = find_route(controls.routes, host)
+def find_candidates(host: bytes, route: Route | None, controls: Controls) -> Iterator[Candidate]:
+    """The addresses to try, in order, looked up as they are wanted. Raises MailFailure and ControlUnreadable."""
     target = route.relay if route else host
+    literal = parse_literal(target)
+    if route and literal is not None:  # the address of a relay: nothing to look up, and it may be this very machine
+        yield Candidate(literal, 0)
+        return
     try:
-        if parse_literal(target) is not None:  # no look-up to come, so no need for the settings of one
-            candidates = Exchangers(Resolver(Servers()), ipv6=False).of_relay(target)
-        else:
-            resolver = Resolver(controls.servers())
-            exchangers = Exchangers(resolver, ipv6=has_global_ipv6(), prefer_ipv4=controls.prefer_ipv4)
-            candidates = exchangers.of_relay(target) if route else exchangers.of_host(target)
         local = frozenset() if route else local_addresses()
+        if literal is not None:  # no look-up to come, so no need for the settings of one
+            exchangers = Exchangers(Resolver(Servers()), ipv6=False, local=local)
+        else:
+            resolver = Resolver(read_servers(controls.control), controls.timeout_connect_s)
+            ipv6 = has_global_ipv6()
+            exchangers = Exchangers(resolver, ipv6=ipv6, prefer_ipv4=controls.prefer_ipv4, local=local)
+        yield from exchangers.of_relay(target) if route else exchangers.of_host(target)
     except HardFailure as failure:
         text = b"Sorry, I couldn't find any host named " + printable_host(target) + b". (#5.1.2)"
         raise PermanentFailure(text) from failure
     except SoftFailure as failure:
         raise TemporaryFailure(NO_HOST_YET) from failure
+    except NoExchanger as failure:
+        raise PermanentFailure(NO_EXCHANGER) from failure
+    except OnlyOurselves as failure:
+        raise PermanentFailure(OURSELVES) from failure
     except OSError as error:
         raise TemporaryFailure(NO_RESOURCES) from error
-    if not candidates:
-        raise PermanentFailure(NO_EXCHANGER)
-    if route:  # a route to this very machine is legal
-        return candidates, route.port
-    allowed = spare_ourselves(candidates, local)
-    if not allowed:
-        raise PermanentFailure(OURSELVES)
-    return allowed, SMTP_PORT
-
-
-def connect(packed: bytes, port: int, timeout_s: float) -> socket.socket:
-    """A connection to the address. Raises OSError (TimeoutError when it took too long) and TemporaryFailure."""
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    try:
-        line = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        if error.errno == errno.EAFNOSUPPORT:
-            raise
-        raise TemporaryFailure(NO_RESOURCES) from error
-    try:
-        line.settimeout(timeout_s)
-        line.connect((format_address(packed), port))
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        line.close()
-        raise
-    return line
-
-
-def connect_any(
-    candidates: Sequence[Candidate], port: int, table: str, timeout_s: float
-) -> tuple[socket.socket, bytes]:
-    """A connection to the first candidate that takes one, and its address in print; others may be skipped.
-
-    ``table`` is the path of tcpto, which is told of each timeout. Raises TemporaryFailure.
-    """
-    for candidate in candidates:
-        verdict = tcpto.check(table, candidate.packed)
-        if verdict is tcpto.Verdict.BLOCKED:
-            continue
-        try:
-            line = connect(candidate.packed, port, timeout_s)
-        except TimeoutError:
-            tcpto.note_timeout(table, candidate.packed)
-            continue
-        except OSError:
-            line = None
-        if verdict is tcpto.Verdict.KNOWN:
-            tcpto.note_answer(table, candidate.packed)
-        if line:
-            return line, format_address(candidate.packed).encode("ascii")
-    raise TemporaryFailure(NO_CONNECTION)
-
-
-class Conversation:
-    """A dialogue joined to a socket and to the message on a descriptor."""
-
-    def __init__(self, line: socket.socket, dialogue: Dialogue, message: int) -> None:
-        self._line = line
-        self._dialogue = dialogue
-        self._message = message
-        self.critical = False  # the final dot may have left: who now hears nothing may cause a duplicate
-
-    def hold(self) -> bytes:
-        """Talk to the end and return the message report. Raises OSError when the connection dies, and MailFailure."""
-        while True:
-            match self._dialogue.step():
-                case Await():
-                    data = self._line.recv(PIECE)
-                    if not data:
-                        raise ConnectionResetError
-                    self._dialogue.feed(data)
-                case Send(command):
-                    self._send(command)
-                case SendBody():
-                    self._send_body()
-                case Finish(report):
-                    self._say_quit()
-                    return report
-
-    def _send(self, data: bytes) -> None:
-        """Send all of ``data``; the timeout is for each write, not for the whole."""
-        sent = self._line.send(data)
-        if sent < len(data):
-            rest = memoryview(data)[sent:]
-            while rest:
-                rest = rest[self._line.send(rest) :]
-
-    def _send_body(self) -> None:
-        """Send the message and the final dot, in one write when it fits one piece."""
-        encoder = BodyEncoder()
-        waiting = b""
-        while data := self._read():
-            if waiting:
-                self._send(waiting)
-            waiting = encoder.encode(data)
-        ending = encoder.finish()
-        if ending is None:
-            raise PermanentFailure(PARTIAL_LINE)
-        self.critical = True
-        self._send(waiting + ending)
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._message, PIECE)
-        except OSError as error:
-            raise TemporaryFailure(NO_MESSAGE) from error
-
-    def _say_quit(self) -> None:
-        try:
-            self._send(b"QUIT\r\n")
-        except OSError:
-            return  # the verdict stands; nobody waits for the answer to QUIT
 
 
 def format_failure(failure: MailFailure) -> bytes:
@@ -225,38 +89,173 @@ def format_failure(failure: MailFailure) -> bytes:
     return (b"D" if isinstance(failure, PermanentFailure) else b"Z") + failure.text + b"\n"
 
 
-def talk(line: socket.socket, dialogue: Dialogue, peer: bytes) -> list[bytes]:
-    """All reports of the conversation on ``line``, which is closed at the end."""
-    conversation = Conversation(line, dialogue, MESSAGE_FD)
-    try:
-        report = conversation.hold()
-    except MailFailure as failure:
-        report = format_failure(failure)
-    except OSError:
-        duplicate = b"Possible duplicate! " if conversation.critical else b""
-        report = b"ZConnected to " + peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
-    finally:
-        line.close()
-    return [*dialogue.reports, report]
+def ascii_recipient(recipient: bytes) -> bytes:
+    """``recipient`` with an internationalised domain as the A-labels that a server without SMTPUTF8 understands."""
+    if recipient.isascii():
+        return recipient
+    box, at, host = recipient.rpartition(b"@")
+    return box + at + ascii_host(host)
 
 
-def deliver(arguments: Sequence[bytes], home: str) -> list[bytes]:
-    """The reports of one delivery. Raises MailFailure while there is no connection, and ControlUnreadable."""
-    if len(arguments) < 3:
-        raise PermanentFailure(USAGE)
-    host, sender, *recipients = arguments
-    try:
-        os.chdir(home)
-    except OSError as error:
-        raise TemporaryFailure(NO_HOME) from error
-    controls = read_controls(home)
-    if not carriable(sender):
-        raise PermanentFailure(BAD_SENDER)
-    candidates, port = find_candidates(host, controls)
-    table = Layout(home, 1).tcpto  # the split has no part in that path
-    line, peer = connect_any(candidates, port, table, controls.timeout_connect_s)
-    line.settimeout(controls.timeout_remote_s)
-    return talk(line, Dialogue(peer, controls.helohost, sender, recipients), peer)
+def _target(controls: Controls, recipient: bytes) -> Route | bytes:
+    host = recipient.rpartition(b"@")[2]
+    return find_route(controls.routes, host) or host.lower()
+
+
+class _Kept:
+    """A connection between two deliveries, who it was for, and until when it may wait (monotonic seconds)."""
+
+    __slots__ = ("connection", "controls", "target", "until")
+
+    def __init__(self, connection: Connection, target: Route | bytes, controls: Controls) -> None:
+        self.connection = connection
+        self.target = target
+        self.controls = controls
+        self.until = time.monotonic() + controls.reuse_s
+
+
+class Sender:
+    """Deliveries one after another. A process that ends after one has a Sender of its own.
+
+    ``trusting``: the host that the caller names is right for all recipients, whatever domain they are of; else they
+    must share its route, since qmail-rspawn joined them by what it had read of the control files.
+    """
+
+    def __init__(self, *, trusting: bool = False) -> None:
+        self._trusting = trusting
+        self._controls = Fresh(read_controls, FILES)
+        self._timeouts = tcpto.Reader()
+        self._kept: _Kept | None = None
+
+    def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+        """Deliver, report and return 0."""
+        try:
+            reports = self._deliver(argv[1:], home_of(environ))
+        except MailFailure as failure:
+            reports = [format_failure(failure)]
+        except ControlUnreadable:
+            reports = [format_failure(TemporaryFailure(NO_CONTROLS))]
+        except MemoryError:
+            reports = [format_failure(TemporaryFailure(NO_MEMORY))]
+        write_reports(reports)
+        return 0
+
+    def wait(self, fd: int) -> None:
+        """Return once ``fd`` is readable, or no connection is kept: its time is over, or the peer closed it."""
+        while self._kept is not None:
+            left_s = max(0.0, self._kept.until - time.monotonic())
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.register(self._kept.connection.fileno(), select.POLLIN)
+            if any(ready == fd for ready, _ in poll.poll(left_s * 1000)):
+                return
+            self.close()
+
+    def close(self) -> None:
+        """Say goodbye on a connection that is kept."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            kept.connection.quit()
+
+    def _deliver(self, arguments: Sequence[bytes], home: str) -> list[bytes]:
+        """The reports of one delivery. Raises MailFailure while there is no connection, and ControlUnreadable."""
+        if len(arguments) < 3:
+            raise PermanentFailure(USAGE)
+        host, sender, *recipients = arguments
+        try:
+            os.chdir(home)
+        except OSError as error:
+            raise TemporaryFailure(NO_HOME) from error
+        controls = self._controls.get(home)
+        if not carriable(sender):
+            raise PermanentFailure(BAD_SENDER)
+        route = find_route(controls.routes, host)
+        target = route or host.lower()
+        if len(recipients) > 1 and not self._trusting and any(_target(controls, one) != target for one in recipients):
+            raise TemporaryFailure(ROUTES_CHANGED)
+        recipients = [ascii_recipient(recipient) for recipient in recipients]
+        while True:
+            connection = self._waiting_for(target, controls)
+            if connection is None:
+                connection = self._connect(find_candidates(host, route, controls), route, controls, home)
+            greeted = not connection.fresh
+            dialogue = Dialogue(connection.peer, controls.helohost, sender, recipients, greeted=greeted)
+            reports = self._talk(connection, dialogue, target, controls)
+            if reports is not None:
+                return reports
+
+    def _waiting_for(self, target: Route | bytes, controls: Controls) -> Connection | None:
+        """The connection that is kept, if it was made for ``target``; no look-up is needed then."""
+        kept = self._kept
+        if kept is None or kept.target != target or kept.controls is not controls:
+            return None
+        self._kept = None
+        if kept.connection.reusable():
+            return kept.connection
+        kept.connection.close()
+        return None
+
+    def _connect(
+        self, candidates: Iterator[Candidate], route: Route | None, controls: Controls, home: str
+    ) -> Connection:
+        """A connection to the first candidate that takes one; others may be skipped. Raises MailFailure."""
+        port = route.port if route else SMTP_PORT
+        table = Layout(home, 1).tcpto  # the split has no part in that path
+        kept, self._kept = self._kept, None
+        found: Connection | None
+        try:
+            for candidate in candidates:
+                verdict = self._timeouts.check(table, candidate.packed)
+                if verdict is tcpto.Verdict.BLOCKED:
+                    continue
+                if kept and (kept.connection.packed, kept.connection.port) == (candidate.packed, port):
+                    same, kept = kept, None
+                    if same.controls is controls and same.connection.reusable():
+                        return same.connection
+                    same.connection.close()
+                try:
+                    found = Connection(candidate.packed, port, controls.timeout_connect_s, controls.timeout_remote_s)
+                except TimeoutError:
+                    tcpto.note_timeout(table, candidate.packed)
+                    continue
+                except OSError:
+                    found = None
+                if verdict is tcpto.Verdict.KNOWN:
+                    tcpto.note_answer(table, candidate.packed)
+                if found:
+                    return found
+        finally:
+            if kept:
+                kept.connection.quit()
+        raise TemporaryFailure(NO_CONNECTION)
+
+    def _talk(
+        self, connection: Connection, dialogue: Dialogue, target: Route | bytes, controls: Controls
+    ) -> list[bytes] | None:
+        """All reports of the conversation; None to begin anew: a connection that was kept proved useless."""
+        used = not connection.fresh
+        conversation = Conversation(connection, dialogue, MESSAGE_FD)
+        try:
+            finish = conversation.hold()
+        except MailFailure as failure:
+            connection.close()
+            return [*dialogue.reports, format_failure(failure)]
+        except OSError:
+            connection.close()
+            if used and not conversation.body_begun:
+                return None
+            duplicate = b"Possible duplicate! " if conversation.critical else b""
+            report = b"ZConnected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
+            return [*dialogue.reports, report]
+        if used and not conversation.body_begun and dialogue.last_code == UNAVAILABLE:
+            connection.quit()
+            return None
+        if finish.accepted and controls.reuse_s:
+            connection.accepted()
+            self._kept = _Kept(connection, target, controls)
+        else:
+            connection.quit()
+        return [*dialogue.reports, finish.report]
 
 
 def write_reports(reports: Sequence[bytes]) -> None:
@@ -273,13 +272,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Deliver, report and return 0."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    try:
-        reports = deliver(argv[1:], home_of(environ))
-    except MailFailure as failure:
-        reports = [format_failure(failure)]
-    except ControlUnreadable:
-        reports = [format_failure(TemporaryFailure(NO_CONTROLS))]
-    except MemoryError:
-        reports = [format_failure(TemporaryFailure(NO_MEMORY))]
-    write_reports(reports)
-    return 0
+    sender = Sender(trusting=True)
+    code = sender.main(argv, environ)
+    sender.close()
+    return code

@@ -1,17 +1,22 @@
-"""qmail-rspawn: delivers to other hosts through qmail-remote, one recipient each (qmail-rspawn(8)).
+"""qmail-rspawn: delivers to other hosts through qmail-remote, one recipient at a time (qmail-rspawn(8)).
 
 ``qmail-rspawn``, as qmailr: commands on descriptor 0, reports on 1. ``$QMAILREMOTE`` names another program to execute.
 Two differences from the original: qmail-remote runs in warm workers while PATH finds our own; and a program that cannot
 be executed defers the message, whatever the reason, because a local fault never bounces mail.
+
+With control/remotebatch, deliveries of one message, sender and route that wait at the same time go to one qmail-remote
+as its recipients; its reports are taken apart again, so that qmail-send sees no difference.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
-from pyqmail.formats.report import append_remote, remote_report
+from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
 from pyqmail.policy.accounts import AccountMissing, read_accounts
+from pyqmail.policy.routes import Route, find_route
 from pyqmail.protocol.spawn import Command
+from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, Fresh, read_batch_controls
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program, plug_standard_descriptors
@@ -24,7 +29,10 @@ TCPTO_SIZE = 1024  # bytes of lock/tcpto
 class RemoteChannel:
     """Remote deliveries: run qmail-remote, found by PATH, as the user we are."""
 
-    def __init__(self, loop: Loop, mess: str, environ: Mapping[bytes, bytes], limit: int) -> None:
+    def __init__(self, loop: Loop, home: str, environ: Mapping[bytes, bytes], limit: int) -> None:
+        self._home = home
+        self._controls = Fresh(read_batch_controls, BATCH_FILES)
+        self._latest = NOTHING_JOINED  # as of the last command
         self._name = environ.get(b"QMAILREMOTE") or b"qmail-remote"
         self._runner = Runner(
             loop,
@@ -32,7 +40,7 @@ class RemoteChannel:
             # what QMAILREMOTE names is always executed: no module has an empty name
             "" if environ.get(b"QMAILREMOTE") else "pyqmail.programs.qmail_remote",
             environ,
-            directory=mess,
+            directory=os.path.abspath("."),  # queue/mess
             limit=limit,
             setup_exit=111,
             descriptor_exit=111,
@@ -41,9 +49,34 @@ class RemoteChannel:
 
     def start(self, command: Command, message: int, output: int, done: Done) -> None:
         """Run the program for everything after the last @; an empty box is nothing special here."""
-        host = command.recipient.rpartition(b"@")[2]
-        argv = (self._name, host, command.sender, command.recipient)
-        self._runner.run(argv, None, message, output, done)
+        self.start_together((command,), message, output, done)
+
+    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> None:
+        """Run the program for all of a group; any of their hosts has their route."""
+        first = commands[0]
+        host = first.recipient.rpartition(b"@")[2]
+        argv = (self._name, host, first.sender, *(command.recipient for command in commands))
+        near = self._place(host, self._latest) if self._latest.reuse_s else None
+        self._runner.run(argv, None, message, output, done, near=near)
+
+    def group(self, command: Command) -> tuple[Hashable, int]:
+        """Message, sender and where it goes; as many as control/remotebatch says, if warm workers serve."""
+        controls = self._latest = self._read()
+        if controls.recipients_max < 2 or not self._runner.warm:
+            return None, 1
+        place = self._place(command.recipient.rpartition(b"@")[2], controls)
+        return (command.message, command.sender, place), controls.recipients_max
+
+    def _read(self) -> BatchControls:
+        """What may be joined; nothing while the control files cannot be read: qmail-remote will say so."""
+        try:
+            return self._controls.get(self._home)
+        except ControlUnreadable:
+            return NOTHING_JOINED
+
+    @staticmethod
+    def _place(host: bytes, controls: BatchControls) -> Route | bytes:
+        return find_route(controls.routes, host) or host.lower()
 
     def append(self, stored: bytearray, data: bytes) -> None:
         """Keep all output."""
@@ -52,6 +85,11 @@ class RemoteChannel:
     def report(self, status: int | None, output: bytes) -> bytes:
         """Letter and text from the records that qmail-remote printed."""
         return remote_report(status, output)
+
+    def reports(self, status: int | None, output: bytes, commands: Sequence[Command]) -> list[bytes | None]:
+        """The report of each recipient, as if it had gone alone."""
+        outputs = with_recipients(output, len(commands)) if status == 0 else [output] * len(commands)
+        return [None if too_many(one, output) else remote_report(status, one) for one in outputs]
 
     def close(self) -> None:
         """Let the workers end."""
@@ -86,6 +124,6 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     prepare_signals()
     wipe_tcpto(home + "/queue/lock/tcpto")
     loop = Loop()
-    channel = RemoteChannel(loop, os.path.abspath("."), environ, limit)
-    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue).run()
+    channel = RemoteChannel(loop, home, environ, limit)
+    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue, joiner=channel).run()
     return 0

@@ -8,36 +8,53 @@
 
 Everything is read from and written to the queue; what is in memory is only when to look again.  One selector loop
 calls back for descriptors and signals; between its turns each part takes a bounded step.  Syncs wait in one
-thread, the injection of bounces in another.
+thread; nothing forks once it runs.
 """
 
 import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
+from pyqmail.formats.logline import safe
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
+from pyqmail.send.control_socket import ControlSocket
 from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.delivery import ChannelPasses
 from pyqmail.send.finish import Finisher
+from pyqmail.send.holds import Orders, OrdersUnreadable, birth_of, read_orders
+from pyqmail.send.inject import Injector
+from pyqmail.send.interventions import NO_PLACE, Interventions
 from pyqmail.send.log import Line, Log
+from pyqmail.send.metrics import Counters, Gauges, MetricsFile, format_metrics
+from pyqmail.send.offline import take_actions
+from pyqmail.send.routing_feed import RoutingFeed, without_feed
 from pyqmail.send.todo_pass import TodoPass
 from pyqmail.spool import sweep
+from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout, read_layout
+from pyqmail.spool.preprocess import New
 from pyqmail.spool.retry import TROUBLE_S, Schedule
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import set_title
+from pyqmail.system.readiness import tell_ready
 
 CHANNELS = ("local", "remote")
 STARTED = 0
 FATAL = 111
-LOADED_PER_TURN = 200
-SWEPT_PER_TURN = 100
+SLICE_S = 0.003  # how long a turn may read the queue found at start, or walk for stale messages
+SLEEP_S = 10
+REMOVAL_S = 2  # that qmail-clean may take at the end
 SWEEP_S = 76431
 SELECT_MAX_S = 86400
+
+
+def safe_words(text: str) -> bytes:
+    """``text`` for a log line, its blanks kept."""
+    return b" ".join(safe(word.encode(errors="replace")) for word in text.split(" "))
 
 
 class CannotStart(Exception):
@@ -49,25 +66,57 @@ class Daemon:
 
     def __init__(self, layout: Layout, controls: Controls, environ: Mapping[bytes, bytes], log: Line) -> None:
         self.controls = controls
+        self._routing_feed = RoutingFeed(environ)
+        environ = without_feed(environ)
         self.exiting = False
         self._layout = layout
         self._log = log
         self._serial = 0
         self._loop = loop = Loop()
         self._syncs = Background(loop)
-        self._injections = Background(loop)
+        self._injector = Injector(loop, layout, environ)
         cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
         self._channels = {
             name: ChannelPasses(name, loop, layout, self, self._syncs, log, commands=commands, reports=commands + 1)
             for name, commands in zip(CHANNELS, (1, 3), strict=True)
         }
-        self._finisher = Finisher(layout, self._injections, cleaner, environ, log)
-        self._todo = TodoPass(loop, layout, self._syncs, cleaner, self._accept, log)
-        self._loading: Iterator[int] | None = sweep.waiting(layout)
+        self.counters = Counters()
+        self.history = History(layout)
+        self._started_at = time.time()
+        self._notes = Background(loop)
+        self._finisher = Finisher(
+            layout, self._injector, self._syncs, cleaner, log, counters=self.counters, ended=self._ended
+        )
+        self.oversight = Interventions(
+            loop, layout, self._channels, self._finisher.schedule, self, self._syncs, self.history, log
+        )
+        self._control = ControlSocket(loop, layout.send_socket, self._channels, self.oversight, log)
+        self._metrics = MetricsFile(loop, self._syncs, self._measure, log)
+        self._cleaner = cleaner
+        self._exit_by = float("inf")
+        self._todo = TodoPass(
+            loop,
+            layout,
+            self._syncs,
+            cleaner,
+            offer=self._offer,
+            accept=self._accept,
+            finish=self._finisher.end_fresh,
+            log=log,
+        )
+        self._loading: Iterator[int] | None = sweep.Waiting(layout)
+        self._load_paused = False
+        self._sleep_until = 0.0  # out of memory until then
+        self._load_due = False  # SIGALRM came while loading
         self._accepted: set[int] = set()  # while loading: messages that came through todo meanwhile
         self._failed_stat = Schedule()
+        self._unread: set[int] = set()  # the numbers in it; without those that came through todo meanwhile
         self._sweeping: Iterator[int | None] | None = None
         self._sweep_at = 0.0
+
+    def gather(self, lines: Log) -> None:
+        """Let the log gather the lines of a turn."""
+        lines.gather(self._loop)
 
     def run(self, limits: Sequence[int]) -> int:
         """Serve until told to exit."""
@@ -80,12 +129,21 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         for channel, limit in zip(self._channels.values(), limits, strict=True):
             channel.start(limit)
+        self._take_orders()
         self._log(self.status())
+        self._metrics.set_path(self._layout.home, self.controls.metrics_file)
+        self._routing_feed.publish(self.controls.routing)
         while not self._may_exit():
-            self._loop.run_once(self._patience())
-            self._turn()
+            try:
+                self._loop.run_once(self._patience())
+                self._turn()
+            except MemoryError:
+                self._log(b"alert: out of memory, sleeping...")
+                self._sleep_until = time.monotonic() + SLEEP_S
+        self._control.close()
         for channel in self._channels.values():
             channel.save_times()
+        self._metrics.write_last()
         self._log(b"status: exiting")
         return STARTED
 
@@ -107,8 +165,28 @@ class Daemon:
             b" exitasap" if self.exiting else b"",
         )
 
+    def fresh_delivered(self, number: int) -> None:
+        """The only recipient of ``number`` is done, and there is nothing in info/ to remove."""
+        self._log(b"end msg %d" % number)
+        self.counters.ended += 1
+        self.oversight.missed(number)
+        self._todo.delivered(number)
+
+    def fresh_to_be_written(self, new: New, written: Callable[[bool], None]) -> None:
+        """``new`` needs its files after all."""
+
+        def counted(done: bool) -> None:
+            if done:
+                self.counters.ages.add(birth_of(self._layout, new.number) or int(new.born))
+            written(done)
+            self.oversight.arrived(new.number)
+
+        self._todo.write(new, counted)
+
     def channel_empty(self, name: str, number: int) -> None:
         """A channel of ``number`` is done: it is finished if the other one is."""
+        if self.oversight.ends(number):
+            return
         other = self._layout.part("remote" if name == "local" else "local", number)
         try:
             if not sweep.absent(other):
@@ -121,76 +199,174 @@ class Daemon:
         """Nothing can be delivered any more."""
         self.exiting = True
 
+    # what people order, and what they are told
+
+    def _take_orders(self) -> None:
+        """Go on with the orders of the last run, and listen for new ones."""
+        for line in take_actions(self._layout):
+            self._log(line)
+        writable = self.history.prepare()
+        if not writable:
+            self._log(b"warning: " + NO_PLACE.encode() + b"; nothing can be held")
+        orders = Orders()
+        try:
+            orders = read_orders(self._layout)
+        except OrdersUnreadable as error:
+            self._log(b"alert: unable to use queue/pyqmail/orders, nothing is held: " + safe_words(str(error)))
+            writable = False
+        self.oversight.start(orders, writable=writable)
+        self._control.open()
+
+    def virtual_domains(self) -> Mapping[bytes, bytes]:
+        """The map of virtualdomains."""
+        return self.controls.routing.virtual
+
+    def injecting(self, number: int) -> bool:
+        """Whether the bounce of ``number`` is being queued."""
+        return self._finisher.injecting(number)
+
+    def in_todo(self, number: int) -> bool:
+        """Whether ``number`` still has its todo file."""
+        if self._todo.holds(number):
+            return True
+        try:
+            return not sweep.absent(self._layout.todo(number))
+        except OSError:
+            return True
+
+    def removed(self, number: int, birth: int) -> None:
+        """``number`` has left the queue by order, but for its message file."""
+        self._finisher.removed(number, birth)
+
+    def all_failed(self, number: int) -> None:
+        """``number`` has no recipients left, by order."""
+        self._finisher.schedule.add(number, int(time.time()))
+
+    def all_due(self) -> None:
+        """Try everything now."""
+        self._alarm()
+        self._finisher.schedule.all_due(int(time.time()))
+
+    def _ended(self, number: int) -> None:
+        self.oversight.forget(number)
+
+    def _measure(self) -> bytes:
+        now = time.time()
+        channels = self._channels
+        parked = self.oversight.parked
+        due = {name: passes.schedule.next_time() for name, passes in channels.items()}
+        gauges = Gauges(
+            now=now,
+            started_at=self._started_at,
+            running={name: len(passes.slots.used) for name, passes in channels.items()},
+            limit={name: passes.limit for name, passes in channels.items()},
+            waiting={name: len(passes.schedule) + len(parked[name]) for name, passes in channels.items()},
+            lag_s={name: max(0.0, now - when) if when else 0.0 for name, when in due.items()},
+            preprocessing=len(self._todo),
+            held=len(self.oversight.orders.held),
+            loading=self._loading is not None,
+        )
+        return format_metrics(self.counters, gauges)
+
     # the turn
 
     def _may_exit(self) -> bool:
-        if not self.exiting or not all(channel.idle for channel in self._channels.values()):
+        if not self.exiting:
             return False
-        return not self._injections.pending
+        self._todo.stop()
+        if not all(channel.idle for channel in self._channels.values()):
+            return False
+        if self._injector.pending:
+            return False
+        if self._finisher.idle and not self._cleaner.waiting:
+            return True
+        if self._exit_by == float("inf"):  # removing what was delivered may take a moment, but not for ever
+            self._exit_by = time.monotonic() + REMOVAL_S
+            self._loop.call_later(REMOVAL_S, lambda: None)
+        return time.monotonic() >= self._exit_by
 
     def _patience(self) -> float:
         if self.exiting:
             return SELECT_MAX_S  # reports, answers and signals decide from here on
-        if self._loading is not None or self._sweeping is not None:
+        if self._sleep_until:
+            return max(0.0, self._sleep_until - time.monotonic())
+        if (self._loading is not None and not self._load_paused) or (self._sweeping and not self._cleaner.busy):
             return 0
         now = time.time()
         times = [channel.next_time() for channel in self._channels.values()]
-        for schedule in (self._finisher.schedule, self._failed_stat):
-            when = schedule.next_time()
-            if when is not None:
-                times.append(when)
-        times.append(self._todo.next_time())
-        times.append(self._sweep_at)
+        when = self._failed_stat.next_time()
+        if when is not None:
+            times.append(when)
+        times += [self._finisher.next_time(), self._todo.next_time(), self._sweep_at]
         wait = min(times) - now
         return 0 if wait <= 0 else min(wait + 0.01, SELECT_MAX_S)
 
     def _turn(self) -> None:
-        if self.exiting:
+        if self.exiting or time.monotonic() < self._sleep_until:
             return
+        self._sleep_until = 0.0
         now = time.time()
         self._todo.step(now, self.controls.routing)
         for channel in self._channels.values():
             channel.step(now)
         number = self._failed_stat.pop_due(int(now))
-        if number is not None:
+        if number is not None and number in self._unread:
+            self._unread.discard(number)
             self._load(number)
         self._finisher.step(now, self.controls)
         self._load_some()
         self._sweep_some(now)
 
+    def _offer(self, new: New) -> bool:
+        """Deliver ``new`` straight from todo/ if it has one recipient and nothing older is still being read in."""
+        if self._loading is not None or len(new.channels) != 1:
+            return False
+        ((name, recipients),) = new.channels.items()
+        if len(recipients) != 1 or not self._channels[name].offer(new, recipients[0]):
+            return False
+        self.counters.accepted += 1
+        return True
+
     def _accept(self, number: int, channels: tuple[str, ...]) -> None:
         now = int(time.time())
         if self._loading is not None:
             self._accepted.add(number)
+        self._unread.discard(number)
+        self.counters.accepted += 1
+        self.counters.ages.add(birth_of(self._layout, number) or now)
         for name in channels:
-            self._channels[name].schedule.add(number, now)
+            self._channels[name].schedule.add_new(number, now)
         if not channels:
             self._finisher.schedule.add(number, now)
+        self.oversight.arrived(number)
 
     # start: what waits already, a little per turn, so that new mail need not wait for it
 
     def _load_some(self) -> None:
-        if self._loading is None:
+        if self._loading is None or self._load_paused:
             return
-        for _ in range(LOADED_PER_TURN):
+        until = time.monotonic() + SLICE_S
+        while time.monotonic() < until:
             try:
                 number = next(self._loading)
             except StopIteration:
                 self._loading = None
                 self._accepted.clear()
+                self._load_due = False
                 return
-            except OSError:
-                self._log(b"alert: unable to opendir info, sleeping...")
-                self._loading = None
-                self._loop.call_later(10, self._load_again)
+            except OSError as error:
+                self._log(
+                    b"alert: unable to opendir %b, sleeping..."
+                    % os.path.relpath(error.filename or "info", self._layout.queue).encode()
+                )
+                self._load_paused = True
+                self._loop.call_later(SLEEP_S, self._load_on)
                 return
             if number not in self._accepted and not self._todo.holds(number):
                 self._load(number)
 
-    def _load_again(self) -> None:
-        known = {number for channel in self._channels.values() for number, _ in channel.schedule.items()}
-        self._accepted |= known
-        self._loading = sweep.waiting(self._layout)
+    def _load_on(self) -> None:
+        self._load_paused = False
 
     def _load(self, number: int) -> None:
         """Schedule a message as its files say."""
@@ -202,13 +378,20 @@ class Daemon:
                 self._set_aside(number)
                 return
             times = {name: _modified(layout.part(name, number)) for name in CHANNELS}
+            birth = _modified(layout.info(number))
         except OSError:
             self._log(b"warning: unable to stat %b; will try again later" % layout.relative("info", number).encode())
+            self._unread.add(number)
             self._failed_stat.add(number, int(time.time()) + TROUBLE_S)
+            return
+        if birth is None:
+            return  # it has ended since
+        self.counters.ages.add(birth)
+        if self.oversight.ends(number):
             return
         for name, when in times.items():
             if when is not None:
-                self._channels[name].schedule.add(number, when)
+                self._channels[name].schedule.add(number, 0 if self._load_due else when)
         if not any(when is not None for when in times.values()):
             self._finisher.schedule.add(number, int(time.time()))
 
@@ -224,11 +407,13 @@ class Daemon:
 
     def _sweep_some(self, now: float) -> None:
         if self._sweeping is None:
-            if now < self._sweep_at:
+            if now < self._sweep_at or self._loading is not None:
                 return
             self._sweep_at = now + SWEEP_S
             self._sweeping = sweep.stale(self._layout, now)
-        for _ in range(SWEPT_PER_TURN):
+            self._notes.submit(self._sweep_notes)
+        until = time.monotonic() + SLICE_S
+        while not self._cleaner.busy and time.monotonic() < until:
             try:
                 number = next(self._sweeping)
             except StopIteration:
@@ -237,20 +422,53 @@ class Daemon:
             if number is not None:
                 self._finisher.clean(number)
 
+    def _sweep_notes(self) -> Callable[[], None]:
+        self.history.sweep()
+        return lambda: None
+
     # signals
 
     def _terminate(self) -> None:
         self.exiting = True
+        self._control.close()
 
     def _alarm(self) -> None:
+        self._load_due = self._loading is not None
         for channel in self._channels.values():
             channel.schedule.all_due(int(time.time()))
 
     def _reread(self) -> None:
+        """Take the control files as they are now, all of them, or none and say why."""
         try:
-            self.controls = read_controls(self._layout.home)
+            os.chdir(self._layout.home)
+        except OSError:
+            self._log(b"alert: unable to reread controls: unable to switch to home directory")
+            return
+        try:
+            new = read_controls(self._layout.home, self.controls)
         except ControlUnreadable as error:
-            self._log(b"alert: unable to reread " + str(error).partition(":")[0].encode())
+            self._keep_old(str(error))
+        else:
+            for fault in new.faults[:1]:
+                self._keep_old(fault)
+            if not new.faults:
+                self.controls = new
+                self._metrics.set_path(self._layout.home, new.metrics_file)
+                self._routing_feed.publish(new.routing)
+                for channel in self._channels.values():
+                    channel.controls_changed()
+        self._return_to_queue()
+
+    def _keep_old(self, why: str) -> None:
+        self._log(b"alert: unable to reread " + why.partition(":")[0].encode())
+        self._log(b"alert: " + safe_words(why) + b"; all controls stay as they were")
+
+    def _return_to_queue(self) -> None:
+        try:
+            os.chdir(self._layout.queue)
+        except OSError:
+            self._log(b"alert: unable to switch back to queue directory; HELP! sleeping...")
+            self._loop.call_later(SLEEP_S, self._return_to_queue)
 
     def _cleaner_lost(self) -> None:
         self._log(b"alert: oh no! lost qmail-clean connection! dying...")
@@ -287,6 +505,7 @@ def _start(environ: Mapping[bytes, bytes]) -> tuple[Layout, Controls, list[int]]
         mutex = os.open(layout.sendmutex, os.O_WRONLY)  # stays open for life: it is the lock
     except OSError:
         raise CannotStart("unable to open mutex") from None
+    os.set_inheritable(mutex, True)
     try:
         fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -306,11 +525,20 @@ def _spawner_limit(fd: int) -> int:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Run qmail-send on descriptors 0 to 6; 0 after SIGTERM, 111 if it cannot start."""
-    log = Log(0).line
+    lines = Log(0)
+    log = lines.line
     try:
         layout, controls, limits = _start(environ)
     except CannotStart as trouble:
         log(b"alert: cannot start: " + str(trouble).encode())
         return FATAL
     set_title("qmail-send")
-    return Daemon(layout, controls, environ, log).run(limits)
+    tell_ready(environ)
+    for fault in controls.faults:
+        log(b"warning: " + safe_words(fault) + b"; it is ignored")
+    daemon = Daemon(layout, controls, environ, log)
+    daemon.gather(lines)
+    try:
+        return daemon.run(limits)
+    finally:
+        lines.flush()

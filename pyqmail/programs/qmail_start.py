@@ -20,13 +20,17 @@ from importlib import import_module
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.launch import identify
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
+from pyqmail.policy.routing_wire import FD_VARIABLE
 from pyqmail.spool.layout import Layout, read_layout
-from pyqmail.system.process import become, find_program, set_title
+from pyqmail.system.process import HIGHEST, become, find_program, set_title
+from pyqmail.system.readiness import without_request
 
 FAILED = 111
 DEFAULT_DELIVERY = b"./Mailbox"
-PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", b"qmail-send")
+SEND = b"qmail-send"
+PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", SEND)
 QUEUED = b"qmail-queued"
+RCPTD = b"qmail-rcptd"
 
 
 class Start:
@@ -40,14 +44,15 @@ class Start:
 
     def load(self) -> None:
         """Import, once and before any fork, each program that is ours."""
-        for name in (*PROGRAMS, QUEUED):
+        for name in (*PROGRAMS, QUEUED, RCPTD):
             path = find_program(name, self.environ.get(b"PATH"))
-            if name == QUEUED and path is None:
-                path = self.home + "/bin/qmail-queued"
+            if name in (QUEUED, RCPTD) and path is None:
+                path = f"{self.home}/bin/{name.decode()}"
             module = identify(path) if path is not None else None
             if module == "pyqmail.programs." + name.decode().replace("-", "_"):
-                import_module(module)
                 self._warm[name] = module
+                if name != SEND:  # it forks nothing: what it alone needs would make every fork of the others dearer
+                    import_module(module)
         gc.collect()
         gc.freeze()
 
@@ -60,6 +65,10 @@ class Start:
             os.execvpe(argv[0], list(argv), dict(self.environ))
         set_title(argv[0].decode())
         return int(import_module(module).main(list(argv), self.environ))
+
+    def warm(self, name: bytes) -> bool:
+        """Whether ``name`` is our own program, served from memory."""
+        return name in self._warm
 
     def known(self, name: bytes) -> bool:
         """Whether there is a program ``name`` to run."""
@@ -165,6 +174,26 @@ def start_daemons(start: Start, delivery: bytes) -> None:
     close_all(ends)
 
 
+def start_recipient_check(start: Start) -> dict[bytes, bytes]:
+    """Fork qmail-rcptd, as root since it binds its socket; what qmail-send has to know to feed it.
+
+    Only our own qmail-send, in this very process, can: without it every recipient is accepted unasked.
+    """
+    if not start.warm(b"qmail-send") or not start.warm(RCPTD):
+        return {}
+    ours, theirs = socket.socketpair()
+
+    def prepare() -> None:
+        os.dup2(theirs.fileno(), 0)
+        os.closerange(1, HIGHEST)
+        for _ in range(2):
+            os.open("/dev/null", os.O_RDWR)
+
+    fork_child(prepare, lambda: start.run([RCPTD]))
+    theirs.close()
+    return {FD_VARIABLE: b"%d" % ours.detach()}
+
+
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Start everything; does not return before qmail-send ends, 111 on any failure."""
     os.chdir("/")
@@ -177,7 +206,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return FAILED
     try:
         fcntl.fcntl(0, fcntl.F_GETFD)
-        start = Start(home, accounts, environ)
+        start = Start(home, accounts, without_request(environ))
         start.load()
         start_service(start, layout)
         if not accounts.single_user:
@@ -188,7 +217,9 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         if len(argv) > 2:
             start_logger(start, argv[2:])
         start_daemons(start, argv[1] if len(argv) > 1 else DEFAULT_DELIVERY)
+        feed = start_recipient_check(start)
         start.take_identity(accounts.uid_send, accounts.gid_qmail, [accounts.gid_qmail])
+        start.environ = {**environ, **feed}  # it alone tells systemd that it is ready, and qmail-rcptd the maps
         return start.run([b"qmail-send"])
     except Exception:  # noqa: BLE001 - silent by contract: fd 2 may be a pipe to a daemon
         return FAILED

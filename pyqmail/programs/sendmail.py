@@ -110,10 +110,10 @@ def inject_environment(
 
 def _execute(home: str, command: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     """Replace this process; the current directory is the home."""
-    import signal
+    import _signal  # the module signal takes as long as all else together
 
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, programs expect their defaults
-        signal.signal(number, signal.SIG_DFL)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, programs expect their defaults
+        _signal.signal(number, _signal.SIG_DFL)
     try:
         os.execve(os.fsencode(home) + b"/" + command[0], list(command), dict(environ))
     except OSError as error:

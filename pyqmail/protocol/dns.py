@@ -5,8 +5,10 @@ the rest decides nothing, and dnspython does not load a module for its type in a
 """
 
 import encodings.idna  # noqa: F401
+import encodings.punycode  # noqa: F401
 import socket
 import struct
+import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,18 +27,24 @@ import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
+LABEL_MAX = 63  # RFC 1035 section 2.3.4
 LABELS_MAX = 127  # what fits the 255 bytes of a name (RFC 1035 section 2.3.4)
 EDNS_PAYLOAD = 1232  # below every usual MTU, so that answers are not lost as fragments
+Name = dns.name.Name
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
-_TC = 0x0200
+_AA, _TC, _RA = 0x0400, 0x0200, 0x0080
+_NS = 2
+_IDNA_CATEGORIES = frozenset(("Ll", "Lo", "Lm", "Mn", "Mc", "Nd"))  # what RFC 5892 section 2.1 lets into a label
 
 
 class Kind(IntEnum):
     """The record types that mail asks for."""
 
     A = 1
+    PTR = 12
     MX = 15
+    TXT = 16
     AAAA = 28
 
 
@@ -75,20 +83,54 @@ class Answer:
     count: int
     mx: tuple[Mx, ...] = ()
     addresses: tuple[bytes, ...] = ()
+    names: tuple[bytes, ...] = ()  # of PTR records, as name_text spells them
+    texts: tuple[bytes, ...] = ()  # of TXT records, each one's strings joined
+    lame: bool = False  # a referral to other servers, from one that neither knows nor asks for us
 
 
-def parse_host(host: bytes) -> dns.name.Name:
-    """``host`` as a name, byte for byte, no search list and no IDNA. Raises BadName."""
-    labels = host.removesuffix(b".").split(b".")
+def ascii_host(host: bytes) -> bytes:
+    """``host`` as DNS and SMTP without SMTPUTF8 know it: each UTF-8 label as its A-label (RFC 5891), the rest as it is.
+
+    Labels that are no internationalised ones (not UTF-8, signs that RFC 5892 does not allow) stay as they are too, and
+    no such host will be found. Sharp s, final sigma and the like are kept, as in IDNA2008: another spelling is another
+    domain.
+    """
+    if host.isascii():
+        return host
+    return b".".join(label if label.isascii() else _ascii_label(label) for label in host.split(b"."))
+
+
+def _ascii_label(label: bytes) -> bytes:
+    try:
+        text = unicodedata.normalize("NFKC", label.decode("utf-8").lower())
+    except UnicodeDecodeError:
+        return label
+    if text[:1] == "-" or text[-1:] == "-" or not all(_allowed(char) for char in text):
+        return label
+    if unicodedata.category(text[0])[0] == "M":  # a combining mark has nothing to stand on
+        return label
+    if text.isascii():
+        return text.encode("ascii")
+    encoded = b"xn--" + text.encode("punycode")
+    return encoded if len(encoded) <= LABEL_MAX else label
+
+
+def _allowed(char: str) -> bool:
+    return char == "-" or unicodedata.category(char) in _IDNA_CATEGORIES
+
+
+def parse_host(host: bytes) -> Name:
+    """``host`` as an absolute name, no search list; UTF-8 labels as A-labels. Raises BadName."""
+    labels = ascii_host(host).removesuffix(b".").split(b".")
     try:
         if not all(labels):
             raise BadName(host)
-        return dns.name.Name([*labels, b""])
+        return Name([*labels, b""])
     except dns.exception.DNSException as error:
         raise BadName(host) from error
 
 
-def format_query(name: dns.name.Name, kind: Kind, *, number: int, edns: bool) -> bytes:
+def format_query(name: Name, kind: Kind, *, number: int, edns: bool) -> bytes:
     """The query for the records of type ``kind``, class IN, recursion desired."""
     query = dns.message.make_query(name, dns.rdatatype.RdataType(kind), use_edns=False, id=number)
     if edns:
@@ -130,12 +172,14 @@ def parse_answer(wire: bytes, kind: Kind) -> Answer:
 
 
 def _parse_answer(wire: bytes, kind: Kind) -> Answer:
-    _, flags, questions, records, _, _ = _HEADER.unpack_from(wire)
+    _, flags, questions, records, authorities, _ = _HEADER.unpack_from(wire)
     at = 12
     for _ in range(questions):
         at = read_name(wire, at)[1] + 4
     mx: list[Mx] = []
     addresses: list[bytes] = []
+    names: list[bytes] = []
+    texts: list[bytes] = []
     for _ in range(records):
         at = read_name(wire, at)[1]
         found, group, _, size = _RECORD.unpack_from(wire, at)
@@ -145,10 +189,20 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
         if group == dns.rdataclass.IN and found == kind:
             if kind is Kind.MX:
                 mx.append(_parse_mx(wire, at, size))
+            elif kind is Kind.PTR:
+                names.append(_parse_ptr(wire, at, size))
+            elif kind is Kind.TXT:
+                texts.append(_parse_text(wire[at : at + size]))
             else:
                 addresses.append(_parse_address(wire[at : at + size], 4 if kind is Kind.A else 16))
         at += size
-    return Answer(flags & 15, bool(flags & _TC), records, tuple(mx), tuple(addresses))
+    lame = bool(authorities and not records and not flags & (_AA | _RA)) and _is_referral(wire, at)
+    return Answer(flags & 15, bool(flags & _TC), records, tuple(mx), tuple(addresses), tuple(names), tuple(texts), lame)
+
+
+def _is_referral(wire: bytes, at: int) -> bool:
+    """Whether the authority section at ``at`` begins with name servers, not with the SOA of a negative answer."""
+    return int(_RECORD.unpack_from(wire, read_name(wire, at)[1])[0]) == _NS
 
 
 def _parse_mx(wire: bytes, at: int, size: int) -> Mx:
@@ -158,6 +212,32 @@ def _parse_mx(wire: bytes, at: int, size: int) -> Mx:
     if end > at + size:
         raise BadAnswer("exchanger runs past its record")
     return Mx(int.from_bytes(wire[at : at + 2], "big"), b".".join(labels))
+
+
+def _parse_ptr(wire: bytes, at: int, size: int) -> bytes:
+    labels, end = read_name(wire, at)
+    if end > at + size:
+        raise BadAnswer("name runs past its record")
+    return name_text(labels)
+
+
+def name_text(labels: list[bytes]) -> bytes:
+    r"""A name in lower case, without its final dot; bytes but letters, digits, ``-`` and ``_`` as ``\ooo`` (octal)."""
+    plain = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
+    return b".".join(
+        b"".join(b"%c" % byte if byte in plain else b"\\%03o" % byte for byte in label.lower()) for label in labels
+    )
+
+
+def _parse_text(data: bytes) -> bytes:
+    text, at = b"", 0
+    while at < len(data):
+        piece = data[at + 1 : at + 1 + data[at]]
+        if len(piece) < data[at]:
+            raise BadAnswer("string runs past its record")
+        text += piece
+        at += 1 + len(piece)
+    return text
 
 
 def _parse_address(data: bytes, size: int) -> bytes:

@@ -5,6 +5,7 @@ One fixed order, no pipelining, never EHLO:
     greeting 220 -> HELO 250 -> MAIL <400 -> RCPT each -> DATA <400 -> body and "." <400 -> QUIT
 
 A driver asks `Dialogue.step()` what to do: await bytes (and `feed` them), send a command, send the body, or finish.
+On a connection that has carried a message already the conversation begins at MAIL.
 `BodyEncoder` turns the message into what follows DATA; `ReplyReader` turns the peer's bytes into replies.
 """
 
@@ -16,6 +17,7 @@ from pyqmail import address
 
 TEXT_MAX = 5000  # bytes of a reply that are kept, and so reach the sender in a bounce
 _CODE_WRAP = 1 << 64  # the original computes codes in an unsigned long: "less than '0'" is a huge, permanent code
+_ONE_LINE = re.compile(rb"[0-9]{3} [^\n]{0,500}\n")
 _CR_PAIR = re.compile(rb"\r(?:\n|([^\n]))")
 FINAL_DOT = b".\r\n"
 
@@ -47,8 +49,14 @@ class ReplyReader:
         self._buffer = self._buffer[self._start :] + data if self._start < len(self._buffer) else data
         self._start = 0
 
+    def idle(self) -> bool:
+        """Whether no byte is left of what was fed."""
+        return self._start >= len(self._buffer) and self._code is None
+
     def next(self) -> Reply | None:
         """The next complete reply; None when more bytes are needed."""
+        if self._code is None and _ONE_LINE.fullmatch(self._buffer, self._start):
+            return self._single_line()
         while self._line_head():
             end = self._buffer.find(b"\n", self._start)
             stop = len(self._buffer) if end < 0 else end + 1
@@ -60,6 +68,12 @@ class ReplyReader:
             if head[3:] != b"-":
                 return self._finish()
         return None
+
+    def _single_line(self) -> Reply:
+        """The usual case: one line, whole, and nothing after it."""
+        line = self._buffer[self._start :]
+        self._start = len(self._buffer)
+        return Reply(int(line[:3]), line.replace(b"\r", b""))
 
     def _line_head(self) -> bool:
         """Whether the first four bytes of the current line are known; an LF among the first three counts as a byte."""
@@ -152,9 +166,13 @@ class SendBody:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The conversation is over: say QUIT, do not wait, and report (the message report, without its NUL)."""
+    """The conversation is over: say QUIT, do not wait, and report (the message report, without its NUL).
+
+    ``accepted``: the peer took the message and has said nothing else, so another one may follow in place of QUIT.
+    """
 
     report: bytes
+    accepted: bool = False
 
 
 Step = Await | Send | SendBody | Finish
@@ -178,14 +196,17 @@ def quoted_reply(reply: Reply) -> bytes:
 class Dialogue:
     """One message to one peer. `reports` are the recipient reports so far, in order, without their NULs."""
 
-    def __init__(self, peer: bytes, helohost: bytes, sender: bytes, recipients: Sequence[bytes]) -> None:
+    def __init__(
+        self, peer: bytes, helohost: bytes, sender: bytes, recipients: Sequence[bytes], *, greeted: bool = False
+    ) -> None:
         self.reports: list[bytes] = []
+        self.last_code = 0  # of the last reply
         self._peer = peer
         self._helohost = helohost
         self._sender = sender
         self._recipients = recipients
         self._replies = ReplyReader()
-        self._script = self._converse()
+        self._script = self._converse(greeted)
         self._waiting = False
         self._finished: Finish | None = None
 
@@ -204,25 +225,25 @@ class Dialogue:
                 reply = self._replies.next()
                 if reply is None:
                     return Await()
+                self.last_code = reply.code
                 command = self._script.send(reply)
         except StopIteration as end:
-            self._finished = Finish(end.value)
+            report: bytes = end.value
+            self._finished = Finish(report, accepted=report[:1] == b"K" and self._replies.idle())
             return self._finished
         self._waiting = True
         return command
 
-    def _converse(self) -> Generator[Step, Reply, bytes]:
+    def _converse(self, greeted: bool) -> Generator[Step, Reply, bytes]:
         """The whole conversation: yields what to do, is sent the replies, returns the message report."""
-        connected = b"Connected to " + self._peer
-        reply = yield Await()
-        if reply.code != 220:
-            return self._verdict(b"Z", connected + b" but greeting failed", reply)
-        reply = yield Send(b"HELO " + self._helohost + b"\r\n")
-        if reply.code != 250:
-            return self._verdict(b"Z", connected + b" but my name was rejected", reply)
+        if not greeted:
+            refusal = yield from self._introduce()
+            if refusal:
+                return refusal
         reply = yield Send(b"MAIL FROM:" + format_path(self._sender) + b"\r\n")
         if reply.code >= 400:
-            return self._verdict(self._severity(reply), connected + b" but sender was rejected", reply)
+            text = b"Connected to " + self._peer + b" but sender was rejected"
+            return self._verdict(self._severity(reply), text, reply)
         accepted = False
         for recipient in self._recipients:
             if not carriable(recipient):
@@ -239,6 +260,17 @@ class Dialogue:
         if reply.code >= 400:
             return self._verdict(self._severity(reply), self._peer + b" failed after I sent the message", reply)
         return self._verdict(b"K", self._peer + b" accepted message", reply)
+
+    def _introduce(self) -> Generator[Step, Reply, bytes]:
+        """Greeting and HELO; returns the message report if that is the end of it, else nothing."""
+        connected = b"Connected to " + self._peer
+        reply = yield Await()
+        if reply.code != 220:
+            return self._verdict(b"Z", connected + b" but greeting failed", reply)
+        reply = yield Send(b"HELO " + self._helohost + b"\r\n")
+        if reply.code != 250:
+            return self._verdict(b"Z", connected + b" but my name was rejected", reply)
+        return b""
 
     def _note_recipient(self, reply: Reply) -> bool:
         """Report the recipient that ``reply`` answers; whether it was accepted."""

@@ -4,7 +4,6 @@ RFC 5321 as qmail-smtpd(8) speaks it. A line ends in LF, one CR before it is dro
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import Enum
 
 ADDRESS_MAX = 899  # qmail-smtpd's limit, one byte below its 900-byte buffer
@@ -22,10 +21,11 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
     return verb.upper(), argument.lstrip(b" ")
 
 
-def parse_address(argument: bytes) -> bytes | None:
-    """The address in the argument of MAIL or RCPT, quotes and source route removed; None when it is too long.
+def parse_address(argument: bytes) -> bytes:
+    """The address in the argument of MAIL or RCPT, quotes and source route removed.
 
-    After the first ``<`` up to an unquoted ``>``; without ``<``, after the first ``:`` up to an unquoted blank.
+    After the first ``<`` up to an unquoted ``>``; without ``<``, after the first ``:`` up to an unquoted blank. What is
+    missing is the empty address; a missing end is forgiven.
     """
     start = argument.find(b"<")
     if start >= 0:
@@ -34,8 +34,7 @@ def parse_address(argument: bytes) -> bytes | None:
         text, end = argument.partition(b":")[2].lstrip(b" "), 0x20
     if text.startswith(b"@"):
         text = text.partition(b":")[2]
-    address = _unquote(text, end)
-    return address if len(address) <= ADDRESS_MAX else None
+    return _unquote(text, end)
 
 
 def _unquote(text: bytes, end: int) -> bytes:
@@ -46,12 +45,12 @@ def _unquote(text: bytes, end: int) -> bytes:
         if escaped:
             address.append(byte)
             escaped = False
+        elif byte == end and not quoted:
+            break
         elif byte == 0x5C:
             escaped = True
         elif byte == 0x22:
             quoted = not quoted
-        elif byte == end and not quoted:
-            break
         else:
             address.append(byte)
     return bytes(address)
@@ -63,53 +62,82 @@ class Effect(Enum):
     NONE = "nothing"
     QUIT = "end the session"
     DATA = "take a message"
-    REFUSED = "log the refusal of a recipient"
+    CLEAR = "forget the recipients"
+    ACCEPTED = "remember a recipient"
+    REFUSED = "log a refusal"
 
 
-@dataclass(frozen=True, slots=True)
 class Transaction:
-    """What the client has said so far; ``sender`` is None before MAIL."""
+    """What the client has said so far; ``sender`` is None before MAIL. The recipients themselves are the program's."""
 
-    sender: bytes | None = None
-    sender_refused: bool = False
-    recipients: tuple[bytes, ...] = ()
+    __slots__ = ("has_recipient", "sender", "sender_refused")
+
+    def __init__(
+        self, sender: bytes | None = None, *, sender_refused: bool = False, has_recipient: bool = False
+    ) -> None:
+        self.sender = sender
+        self.sender_refused = sender_refused
+        self.has_recipient = has_recipient
 
 
-@dataclass(frozen=True, slots=True)
 class Policy:
     """The decisions that a transaction needs, as functions of addresses."""
 
-    greeting: bytes
-    size_limit: int
-    relay_suffix: bytes | None  # RELAYCLIENT: appended to each recipient, and everything is accepted
-    bad_sender: Callable[[bytes], bool]
-    accepts: Callable[[bytes], bool]
-    localize: Callable[[bytes], bytes]
+    __slots__ = ("accepts", "bad_sender", "exists", "greeting", "localize", "relay_suffix", "size_limit")
+
+    def __init__(
+        self,
+        *,
+        greeting: bytes,
+        size_limit: int,
+        relay_suffix: bytes | None,
+        bad_sender: Callable[[bytes], bool],
+        accepts: Callable[[bytes], bool],
+        exists: Callable[[bytes], bool],
+        localize: Callable[[bytes], bytes],
+    ) -> None:
+        self.greeting = greeting
+        self.size_limit = size_limit
+        self.relay_suffix = relay_suffix  # RELAYCLIENT: appended to each recipient, and everything is accepted
+        self.bad_sender = bad_sender
+        self.accepts = accepts  # may anyone send there
+        self.exists = exists  # false only for what is known to be nobody's
+        self.localize = localize
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The outcome of one command: the next transaction, the reply (CR LF included), the effect, who said HELO."""
+# The outcome of a command: the next transaction, the reply (CR LF included), its effect; the recipient that was
+# accepted or refused, or the sender that was; and who said HELO or EHLO. A plain tuple, and plain classes above:
+# dataclasses and typing would be a third of a cold start.
+Step = tuple[Transaction, bytes, Effect, bytes, bytes | None]
 
-    transaction: Transaction
-    reply: bytes
-    effect: Effect = Effect.NONE
-    helo: bytes | None = None
-    recipient: bytes = b""
+
+def _outcome(
+    transaction: Transaction,
+    reply: bytes,
+    effect: Effect = Effect.NONE,
+    address: bytes = b"",
+    helo: bytes | None = None,
+) -> Step:
+    return transaction, reply, effect, address, helo
 
 
 SYNTAX = b"555 syntax error (#5.5.4)\r\n"
 BAD_SENDER = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)\r\n"
 NOT_ALLOWED = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)\r\n"
+NOBODY = b"550 sorry, no mailbox here by that name (#5.1.1)\r\n"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)\r\n"
-FLUSHING = frozenset((b"MAIL", b"RCPT", b"RSET"))  # the replies that wait for the next read; all others go at once
+WANT_MAIL = b"503 MAIL first (#5.5.1)\r\n"
+WANT_RCPT = b"503 RCPT first (#5.5.1)\r\n"
+UNKNOWN = b"502 unimplemented (#5.5.1)\r\n"
+OK = b"250 ok\r\n"
+GATHERING = frozenset((b"MAIL", b"RCPT", b"RSET"))  # the replies that wait for the next read; all others go at once
 
 _FIXED = {
-    b"RSET": b"250 flushed\r\n",
-    b"NOOP": b"250 ok\r\n",
+    b"NOOP": OK,
     b"HELP": b"214 pyqmail: the qmail mail transfer agent\r\n",
     b"VRFY": b"252 send some mail, i'll try my best\r\n",
 }
+_EMPTY = Transaction()
 
 
 def step(transaction: Transaction, verb: bytes, argument: bytes, policy: Policy) -> Step:
@@ -119,20 +147,18 @@ def step(transaction: Transaction, verb: bytes, argument: bytes, policy: Policy)
             return _mail(transaction, argument, policy)
         case b"RCPT":
             return _rcpt(transaction, argument, policy)
-        case b"HELO":
-            return Step(Transaction(), b"250 " + policy.greeting + b"\r\n", helo=argument)
-        case b"EHLO":
-            return Step(Transaction(), _ehlo(policy), helo=argument)
         case b"DATA":
             return _data(transaction)
-        case b"QUIT":
-            return Step(transaction, b"221 " + policy.greeting + b"\r\n", Effect.QUIT)
+        case b"HELO":
+            return _outcome(_EMPTY, b"250 " + policy.greeting + b"\r\n", Effect.CLEAR, helo=argument)
+        case b"EHLO":
+            return _outcome(_EMPTY, _ehlo(policy), Effect.CLEAR, helo=argument)
         case b"RSET":
-            return Step(Transaction(), _FIXED[verb])
-        case b"NOOP" | b"HELP" | b"VRFY":
-            return Step(transaction, _FIXED[verb])
+            return _outcome(_EMPTY, b"250 flushed\r\n", Effect.CLEAR)
+        case b"QUIT":
+            return _outcome(transaction, b"221 " + policy.greeting + b"\r\n", Effect.QUIT)
         case _:
-            return Step(transaction, b"502 unimplemented (#5.5.1)\r\n")
+            return _outcome(transaction, _FIXED.get(verb, UNKNOWN))
 
 
 def _ehlo(policy: Policy) -> bytes:
@@ -140,13 +166,12 @@ def _ehlo(policy: Policy) -> bytes:
 
 
 def _mail(transaction: Transaction, argument: bytes, policy: Policy) -> Step:
-    address = parse_address(argument)
-    if address is None:
-        return Step(transaction, SYNTAX)
+    sender = policy.localize(parse_address(argument))
+    if len(sender) > ADDRESS_MAX:
+        return _outcome(transaction, SYNTAX)
     if policy.size_limit and _declared_size(argument) > policy.size_limit:
-        return Step(transaction, TOO_BIG)
-    sender = policy.localize(address)
-    return Step(Transaction(sender, policy.bad_sender(sender)), b"250 ok\r\n")
+        return _outcome(transaction, TOO_BIG, Effect.REFUSED, sender)
+    return _outcome(Transaction(sender, sender_refused=policy.bad_sender(sender)), OK, Effect.CLEAR)
 
 
 def _declared_size(argument: bytes) -> int:
@@ -160,26 +185,27 @@ def _declared_size(argument: bytes) -> int:
 
 def _rcpt(transaction: Transaction, argument: bytes, policy: Policy) -> Step:
     if transaction.sender is None:
-        return Step(transaction, b"503 MAIL first (#5.5.1)\r\n")
-    address = parse_address(argument)
-    if address is None:
-        return Step(transaction, SYNTAX)
-    recipient = policy.localize(address)
+        return _outcome(transaction, WANT_MAIL)
+    recipient = policy.localize(parse_address(argument))
+    if len(recipient) > ADDRESS_MAX:
+        return _outcome(transaction, SYNTAX)
     if transaction.sender_refused:
-        return Step(transaction, BAD_SENDER, Effect.REFUSED, recipient=recipient)
+        return _outcome(transaction, BAD_SENDER, Effect.REFUSED, recipient)
     if policy.relay_suffix is not None:
         recipient += policy.relay_suffix
     elif not policy.accepts(recipient):
-        return Step(transaction, NOT_ALLOWED, Effect.REFUSED, recipient=recipient)
-    return Step(replace(transaction, recipients=(*transaction.recipients, recipient)), b"250 ok\r\n")
+        return _outcome(transaction, NOT_ALLOWED, Effect.REFUSED, recipient)
+    elif not policy.exists(recipient):
+        return _outcome(transaction, NOBODY, Effect.REFUSED, recipient)
+    return _outcome(Transaction(transaction.sender, has_recipient=True), OK, Effect.ACCEPTED, recipient)
 
 
 def _data(transaction: Transaction) -> Step:
     if transaction.sender is None:
-        return Step(transaction, b"503 MAIL first (#5.5.1)\r\n")
-    if not transaction.recipients:
-        return Step(transaction, b"503 RCPT first (#5.5.1)\r\n")
-    return Step(transaction, b"354 go ahead\r\n", Effect.DATA)
+        return _outcome(transaction, WANT_MAIL)
+    if not transaction.has_recipient:
+        return _outcome(transaction, WANT_RCPT)
+    return _outcome(_EMPTY, b"354 go ahead\r\n", Effect.DATA)
 
 
 class BareLineFeed(Exception):

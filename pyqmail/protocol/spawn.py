@@ -140,8 +140,13 @@ class ReportParser:
 
     def __init__(self, limit: int = REPORT_MAX) -> None:
         self.wide = False
+        self._probed = False
         self._limit = limit
         self._buffer = b""
+
+    def expect_probe_answer(self) -> None:
+        """A probe is sent: from the byte after an answer that grants it on, reports are wide."""
+        self._probed = True
 
     def feed(self, data: bytes) -> list[Report]:
         """The reports completed by ``data``, in order.  The NUL that ends one is not counted in its limit."""
@@ -152,8 +157,13 @@ class ReportParser:
         while (end := data.find(b"\0", start + width)) >= 0:
             slot = int.from_bytes(data[start : start + width], "big")
             kept = data[start + width : min(end, start + self._limit)]
-            reports.append(Report(slot, kept[:1], kept[1:]))
+            report = Report(slot, kept[:1], kept[1:])
+            reports.append(report)
             start = end + 1
+            if self._probed and slot == PROBE_SLOT:
+                self._probed = False
+                if parse_probe_answer(report) is not None:
+                    self.wide, width = True, 2
         # What is beyond the limit is dropped at once, so that a spawner gone mad cannot fill our memory.
         self._buffer = data[start : start + self._limit]
         return reports

@@ -1,53 +1,126 @@
 """The control files of qmail-send (qmail-send(8), qmail-control(5))."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyqmail.control import Control, ControlUnreadable
+from pyqmail.control import Control, ControlUnreadable, parse_integer
 from pyqmail.policy.classify import Routing
+
+DIGITS = b"0123456789"
 
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """Everything that qmail-send reads at start and at HUP."""
+    """Everything that qmail-send reads at start and at HUP.
 
+    ``faults``: what did not parse, as sentences; those values are the defaults. ``bounce_max``: bytes of the original
+    in a bounce, None for all of it. ``double_bounce_to``: None where double bounces are discarded. ``metrics_file``:
+    a path, below the home if it is relative; empty for none.
+    """
+
+    me: bytes | None
     routing: Routing
     lifetime_s: int
     concurrency: dict[str, int]
+    domain_concurrency: Mapping[bytes, int]
     bounce_from: bytes
     bounce_host: bytes
-    double_bounce_to: bytes
+    bounce_max: int | None
+    double_bounce_to: bytes | None
+    metrics_file: bytes
+    faults: tuple[str, ...]
+
+
+class _Reader:
+    """Reads number files and remembers what was none."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.faults: list[str] = []
+
+    def integer(self, name: str, default: int) -> int:
+        """The number in ``name``; the default without the file, or with a fault."""
+        data = self.control.read(name)
+        if data is None:
+            return default
+        value = parse_integer(data)
+        if value is None:
+            self.faults.append(f"control/{name}: no number at its start")
+            return default
+        return value
+
+    def bytes_limit(self, name: str) -> int | None:
+        """The number that is the whole of the first line of ``name``; None without the file, or with a fault."""
+        line = self.control.line(name)
+        if line is None:
+            return None
+        if not line or line.strip(DIGITS):
+            self.faults.append(f"control/{name}: not a number")
+            return None
+        return int(line[:18])
+
+    def limits(self, name: str) -> dict[bytes, int]:
+        """Lines ``domain:limit``, limits from 1; of equal domains the last line wins, and a fault is no limit."""
+        limits: dict[bytes, int] = {}
+        for line in self.control.lines(name) or ():
+            domain, _, digits = line.partition(b":")
+            if not domain or not digits or digits.strip(DIGITS) or not int(digits[:18]):
+                self.faults.append(f"control/{name}: a line is not domain:limit")
+            else:
+                limits[domain.lower()] = int(digits[:18])
+        return limits
 
 
 def _set(values: tuple[bytes, ...] | None) -> frozenset[bytes]:
     return frozenset(value.lower() for value in values or ())
 
 
-def read_controls(home: str) -> Controls:
-    """The controls of ``home``. Raises ControlUnreadable, also when both locals and me are missing."""
-    control = Control(home)
-    me = control.me()
+def _routing(control: Control, me: bytes | None) -> Routing:
     local_domains = control.lines("locals")
     if local_domains is None:
         if me is None:
-            raise ControlUnreadable("control/locals")
+            raise ControlUnreadable("control/locals: neither it nor control/me is there")
         local_domains = (me,)
-    routing = Routing(
+    return Routing(
         default_host=control.line_or_me("envnoathost", b"envnoathost") or b"",
         locals=_set(local_domains),
         percent_hack=_set(control.lines("percenthack")),
         virtual=control.mapping("virtualdomains") or {},
     )
-    to = control.line("doublebounceto")
-    to_host = control.line_or_me("doublebouncehost", b"doublebouncehost") or b""
+
+
+def _double_bounce_to(control: Control) -> bytes | None:
+    box = control.line("doublebounceto")
+    host = control.line_or_me("doublebouncehost", b"doublebouncehost") or b""
+    if box == b"":
+        return None
+    return (b"postmaster" if box is None else box) + b"@" + host
+
+
+def read_controls(home: str, old: Controls | None = None) -> Controls:
+    """The controls of ``home``. Raises ControlUnreadable, also when locals is missing and there is no me.
+
+    ``old``: what was read before; a control/me that has gone since still stands in for a missing locals, as in the
+    original.
+    """
+    control = Control(home)
+    reader = _Reader(control)
+    me = control.me()
+    routing = _routing(control, me if me is not None or old is None else old.me)
     bounce_from = control.line("bouncefrom")
     return Controls(
+        me=me,
         routing=routing,
-        lifetime_s=control.integer("queuelifetime", 604800),
+        lifetime_s=reader.integer("queuelifetime", 604800),
         concurrency={
-            "local": control.integer("concurrencylocal", 10),
-            "remote": control.integer("concurrencyremote", 20),
+            "local": reader.integer("concurrencylocal", 10),
+            "remote": reader.integer("concurrencyremote", 20),
         },
+        domain_concurrency=reader.limits("domainconcurrency"),
         bounce_from=b"MAILER-DAEMON" if bounce_from is None else bounce_from,
         bounce_host=control.line_or_me("bouncehost", b"bouncehost") or b"",
-        double_bounce_to=(b"postmaster" if to is None else to) + b"@" + to_host,
+        bounce_max=reader.bytes_limit("bouncemaxbytes"),
+        double_bounce_to=_double_bounce_to(control),
+        metrics_file=control.line("metricsfile") or b"",
+        faults=tuple(reader.faults),
     )

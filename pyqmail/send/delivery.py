@@ -4,14 +4,23 @@ A pass reads the recipient file of one message and starts a delivery for each re
 free.  A message goes back to the schedule when its pass has ended *and* its last delivery has reported.  A failure is
 first durable in bounce/N, only then marked done: whatever the machine dies on, the recipient is still in the queue, in
 the bounce, or in both.
+
+A recipient whose domain has its limit of deliveries (control/domainconcurrency) is skipped.  If the pass has started
+nothing else of that message, the message as a whole waits for the domain, and only its number is in memory; otherwise
+the offsets of the skipped recipients wait, since those that were tried must not be tried again so soon; what still
+waits when those are due is left to their next pass.
+
+A new message to one recipient is *fresh*: it is offered before it has files in info/ and local/ or remote/, and its
+todo/N is what a crash would start again from.  Once delivered it leaves the queue without ever having had them;
+anything but success waits until they are durable, and is then acted on as for any other message.
 """
 
-import errno
 import heapq
 import os
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyqmail.formats.bounce_text import format_paragraph
@@ -20,15 +29,22 @@ from pyqmail.policy.classify import strip_prepend, variable_sender
 from pyqmail.protocol import spawn
 from pyqmail.send.background import Background
 from pyqmail.send.controls import Controls
+from pyqmail.send.domains import DomainLines, domain_of
 from pyqmail.send.log import Line
-from pyqmail.spool.channel import RecipientFile, UnknownMark, mark_done
+from pyqmail.send.metrics import Counters
+from pyqmail.spool import sweep
+from pyqmail.spool.channel import Pause, RecipientFile, UnknownMark, mark_done, read_info, recipient_at
+from pyqmail.spool.history import REPLIES_MAX, History, trimmed
 from pyqmail.spool.layout import Layout
+from pyqmail.spool.preprocess import New
 from pyqmail.spool.retry import ROOT_STEP, TROUBLE_S, Schedule, next_retry
 from pyqmail.system import files
-from pyqmail.system.loop import Loop
+from pyqmail.system.loop import Loop, Timer
 
 RECORDS_PER_TURN = 64
+SKIPPED_MAX = 50_000  # recipients whose offsets wait for their domains; more wait for their message's next retry
 SLEEP_S = 10
+FRESH_MAX = 1000  # messages that wait in todo/ for a free slot; more get their files first
 _GIVE_UP = b"I'm not going to try again; this message has been in the queue too long.\n"
 
 
@@ -38,12 +54,20 @@ class Job:
 
     number: int
     sender: bytes
+    birth: int
     retry: int
     dying: bool
     open: int = 0
     not_done: int = 0
     at_end: bool = False
     passing: bool = True
+    fresh: New | None = None  # it has no files but those in mess/ and todo/
+    started: bool = False
+    skipped: list[tuple[bytes, int]] = field(default_factory=list)  # domain and offset, of this pass
+    held: int = 0  # skipped recipients that wait for their domains
+    overdue: bool = False  # they wait no longer
+    timer: Timer | None = None
+    replies: dict[int, bytes] = field(default_factory=dict)  # deferrals of this pass, by offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +80,45 @@ class Delivery:
     recipient: bytes
 
 
+class Oversight(Protocol):
+    """Asked before anything is tried, because people may have ordered otherwise (send/interventions.py)."""
+
+    def withholds(self, channel: str, number: int, now: int) -> bool:
+        """Whether ``number``, which is due, must not be tried; then it is not ours any more."""
+
+    def stops(self, number: int) -> bool:
+        """Whether no further delivery of ``number`` may start."""
+
+    def withholds_recipient(self, recipient: bytes) -> bool:
+        """Whether ``recipient`` must not be tried."""
+
+    def settled(self, number: int) -> None:
+        """Nothing of ``number`` is under way in this channel any more."""
+
+
 class Owner(Protocol):
     """What a channel needs of the daemon."""
 
     controls: Controls
     exiting: bool
+    counters: Counters
+    history: History
+
+    @property
+    def oversight(self) -> Oversight:
+        """What people ordered."""
 
     def next_serial(self) -> int:
         """The number of the next delivery in the log."""
 
     def status(self) -> bytes:
         """The status line."""
+
+    def fresh_delivered(self, number: int) -> None:
+        """The only recipient of ``number`` is done, and there is nothing in info/ to remove."""
+
+    def fresh_to_be_written(self, new: New, written: Callable[[bool], None]) -> None:
+        """``new`` needs its files after all: true when they are durable and todo/N has gone, false at the end."""
 
     def channel_empty(self, name: str, number: int) -> None:
         """The last recipient of ``number`` in this channel is done."""
@@ -119,7 +171,13 @@ class ChannelPasses:
         self.schedule = Schedule()
         self.alive = True
         self.slots = Slots()
+        self.jobs: dict[int, Job] = {}  # those with files of their own
+        self.domains: DomainLines[int | tuple[Job, int]] = DomainLines({})
         self._limit = 0
+        self._offered = 0
+        self._foreign = False
+        self._domains_next = False
+        self._fresh_next = False
         self._loop = loop
         self._layout = layout
         self._owner = owner
@@ -129,20 +187,40 @@ class ChannelPasses:
         self._reports = reports
         self._parser = spawn.ReportParser()
         self._out = b""
+        self._gathered: list[bytes] = []  # commands of this turn
         self._probing = False
         self._pass: tuple[Job, RecipientFile] | None = None
+        self._fresh: deque[tuple[Job, bytes]] = deque()
         self._failed: list[Delivery] = []
         self._syncing = False
         self._held = 0
 
     def start(self, limit: int) -> None:
         """Begin to serve with the spawner's ``limit``; ask for a wide one where that would help."""
-        self._limit = limit
-        os.set_blocking(self._commands, False)
+        self._limit = self._offered = limit
+        for fd in (self._commands, self._reports):
+            os.set_blocking(fd, False)
         self._loop.add_reader(self._reports, self._read)
-        if limit == spawn.LIMIT_MAX and self._owner.controls.concurrency[self.name] > limit:
-            self._probing = True
-            self._send(spawn.format_probe())
+        self.controls_changed()
+
+    def controls_changed(self) -> None:
+        """Serve by the owner's controls, which are new."""
+        controls = self._owner.controls
+        if self.name == "remote":
+            self.domains.replace(
+                controls.domain_concurrency, [domain_of(delivery.recipient) for delivery in self.slots.used.values()]
+            )
+        if controls.concurrency[self.name] > spawn.LIMIT_MAX:
+            self._probe()
+
+    def _probe(self) -> None:
+        """Ask the spawner, if it may be one of ours, for more slots than a byte can number; once."""
+        if self._offered != spawn.LIMIT_MAX or self._parser.wide or self._probing or self._foreign or not self.alive:
+            return
+        self._probing = True
+        self._parser.expect_probe_answer()
+        self._send_gathered()
+        self._send(spawn.format_probe())
 
     @property
     def limit(self) -> int:
@@ -152,13 +230,13 @@ class ChannelPasses:
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way, so that the daemon may exit."""
-        return not self.alive or not (self.slots.used or self._failed or self._held or self._syncing)
+        return not (self._failed or self._held or self._syncing or (self.alive and self.slots.used))
 
     def next_time(self) -> float:
         """When there is something to do for ``step``."""
         if not self._ready():
             return float("inf")
-        if self._pass is not None:
+        if self._pass is not None or self._fresh or self.domains.has_room:
             return 0
         when = self.schedule.next_time()
         return float("inf") if when is None else when
@@ -168,9 +246,10 @@ class ChannelPasses:
         for _ in range(RECORDS_PER_TURN):
             if not self._ready():
                 return
-            if self._pass is None and not self._begin(int(now)):
+            if self._pass is not None:
+                self._next_recipient()
+            elif not self._next_message(int(now)):
                 return
-            self._next_recipient()
 
     def save_times(self) -> None:
         """Write when each waiting message is due into its file, for the next start."""
@@ -192,29 +271,151 @@ class ChannelPasses:
             return False
         return self.alive and not self._probing and not self._out and len(self.slots.used) < self.limit
 
+    # fresh messages
+
+    def offer(self, new: New, recipient: bytes) -> bool:
+        """Deliver ``new`` to its one recipient as soon as a slot is free; False where it should get its files first."""
+        if not self.alive or len(self._fresh) >= FRESH_MAX or self.domains.limits:
+            return False
+        if self._owner.oversight.withholds_recipient(recipient):
+            return False
+        retry = next_retry(int(new.born), int(new.born), ROOT_STEP[self.name])
+        dying = self._owner.controls.lifetime_s < 0
+        job = Job(new.number, new.todo.sender, int(new.born), retry, dying, at_end=True, passing=False, fresh=new)
+        self._fresh.append((job, recipient))
+        return True
+
+    def _next_fresh(self, now: int) -> bool:
+        """Start the first fresh message, in turn with what is due."""
+        if not self._fresh:
+            return False
+        due = self.schedule.next_time()
+        self._fresh_next = not self._fresh_next
+        if due is not None and due <= now and not self._fresh_next:
+            return False
+        job, recipient = self._fresh.popleft()
+        oversight = self._owner.oversight
+        full = bool(self.domains.limits) and self.domains.full(domain_of(recipient))
+        if full or oversight.stops(job.number) or oversight.withholds_recipient(recipient):
+            self._withhold_fresh(job)
+        else:
+            self._start(job, 0, recipient)
+        return True
+
+    def _withhold_fresh(self, job: Job) -> None:
+        """Something stands in its way since it was offered: let it wait like any other message."""
+        assert job.fresh is not None
+
+        def written(done: bool) -> None:
+            if done:
+                self.schedule.add(job.number, int(time.time()))
+
+        self._owner.fresh_to_be_written(job.fresh, written)
+
+    def _fresh_reported(self, job: Job, delivery: Delivery, letter: bytes, text: bytes) -> None:
+        if letter == spawn.SUCCESS:
+            self._owner.fresh_delivered(job.number)
+            return
+        assert job.fresh is not None
+        new, job.fresh = job.fresh, None
+        self._held += 1
+
+        def written(done: bool) -> None:
+            self._held -= 1
+            if done:
+                self.jobs[job.number] = job
+                self._act_on(delivery, letter, text)
+
+        self._owner.fresh_to_be_written(new, written)
+
     # passes
 
-    def _begin(self, now: int) -> bool:
+    def _next_message(self, now: int) -> bool:
+        """Begin with a fresh message, what waited for a domain or what is due, in turn; False when there is neither."""
+        if self._next_fresh(now):
+            return True
+        self._domains_next = not self._domains_next
+        if self._domains_next and self._next_of_domains(now):
+            return True
         number = self.schedule.pop_due(now)
-        if number is None:
+        if number is not None:
+            self._begin(number, now)
+            return True
+        return self._next_of_domains(now)
+
+    def _next_of_domains(self, now: int) -> bool:
+        entry = self.domains.take() if self.domains.has_room else None
+        if entry is None:
             return False
+        if isinstance(entry, int):
+            self._begin(entry, now)
+        else:
+            self._go_on(*entry)
+        return True
+
+    def _begin(self, number: int, now: int) -> None:
+        """Open a pass over ``number``, unless somebody ordered otherwise."""
+        if self._owner.oversight.withholds(self.name, number, now):
+            return
         try:
-            sender, birth = _read_info(self._layout.info(number))
+            sender, birth = read_info(self._layout.info(number))
             recipients = RecipientFile(self._path(number))
         except OSError:
-            self._log(b"warning: trouble opening %b; will try again later" % self._relative(number))
-            self.schedule.add(number, now + TROUBLE_S)
-            return False
+            if not self._gone(number):
+                self._log(b"warning: trouble opening %b; will try again later" % self._relative(number))
+                self.schedule.add(number, now + TROUBLE_S)
+            return
+        except MemoryError:
+            self.schedule.add(number, now)
+            raise
         retry = next_retry(birth, now, ROOT_STEP[self.name])
-        job = Job(number, sender, retry, now > birth + self._owner.controls.lifetime_s)
+        job = Job(number, sender, birth, retry, now > birth + self._owner.controls.lifetime_s)
         self._pass = (job, recipients)
+        self.jobs[number] = job
+
+    def _gone(self, number: int) -> bool:
+        """Whether ``number`` has left the queue, or this channel, while it waited."""
+        try:
+            if sweep.absent(self._layout.info(number)):
+                return True
+            if not sweep.absent(self._path(number)):
+                return False
+        except OSError:
+            return False
+        self._owner.channel_empty(self.name, number)
         return True
+
+    def _go_on(self, job: Job, offset: int) -> None:
+        """Start the delivery to a recipient that had been skipped."""
+        if job.overdue:
+            return
+        job.held -= 1
+        if self._owner.oversight.stops(job.number):
+            self._settle(job)
+            return
+        try:
+            recipient = recipient_at(self._path(job.number), offset)
+        except OSError:
+            self._log(b"warning: trouble reading %b; will try again later" % self._relative(job.number))
+            self._settle(job)
+            return
+        if recipient is not None and self._owner.oversight.withholds_recipient(recipient):
+            self._settle(job)
+            return
+        job.not_done -= 1
+        if recipient is None:
+            self._settle(job)  # done meanwhile
+        else:
+            self._start(job, offset, recipient)
 
     def _next_recipient(self) -> None:
         assert self._pass is not None
         job, recipients = self._pass
+        if self._owner.oversight.stops(job.number):
+            self._end_pass()
+            return
         try:
-            found = recipients.next_not_done()
+            found = recipients.read_on()
         except UnknownMark:
             self._log(b"warning: unknown record type in %b!" % self._relative(job.number))
             self._end_pass()
@@ -223,15 +424,30 @@ class ChannelPasses:
             self._log(b"warning: trouble reading %b; will try again later" % self._relative(job.number))
             self._end_pass()
             return
+        if isinstance(found, Pause):
+            return
         if found is None:
             job.at_end = True
             self._end_pass()
             return
-        self._start(job, *found)
+        offset, recipient = found
+        if self._owner.oversight.withholds_recipient(recipient):
+            job.not_done += 1
+            return
+        if self.domains.limits and self.domains.full(domain := domain_of(recipient)):
+            job.not_done += 1
+            if len(job.skipped) < SKIPPED_MAX:
+                job.skipped.append((domain, offset))
+            return
+        self._start(job, offset, recipient)
 
     def _start(self, job: Job, offset: int, recipient: bytes) -> None:
+        job.started = True
         job.open += 1
         job.not_done += 1
+        self._owner.counters.started[self.name] += 1
+        if self.domains.limits:
+            self.domains.started(domain_of(recipient))
         delivery = Delivery(job, self._owner.next_serial(), offset, recipient)
         slot = self.slots.take(delivery)
         self._log(
@@ -240,7 +456,9 @@ class ChannelPasses:
         )
         message = b"%d/%d" % (job.number % self._layout.split, job.number)
         sender = variable_sender(job.sender, recipient)
-        self._send(spawn.format_command(slot, message, sender, recipient, wide=self._parser.wide))
+        if not self._gathered:
+            self._loop.before_wait(self._send_gathered)
+        self._gathered.append(spawn.format_command(slot, message, sender, recipient, wide=self._parser.wide))
 
     def _end_pass(self) -> None:
         assert self._pass is not None
@@ -248,15 +466,44 @@ class ChannelPasses:
         self._pass = None
         recipients.close()
         job.passing = False
+        if job.skipped and job.at_end and not job.started:
+            self.domains.hold(job.skipped[0][0], job.number)
+            self.jobs.pop(job.number, None)
+            return
+        if job.skipped:
+            self._hold_skipped(job)
+        self._settle(job)
+
+    def _hold_skipped(self, job: Job) -> None:
+        """Let the skipped recipients wait for their domains, but no longer than the tried ones wait."""
+        room = max(0, SKIPPED_MAX - len(self.domains))
+        kept = job.skipped[:room]
+        job.skipped.clear()
+        job.held = len(kept)
+        if kept:
+            job.timer = self._loop.call_later(max(0, job.retry - time.time()), lambda: self._wait_no_longer(job))
+        for domain, offset in kept:
+            self.domains.hold(domain, (job, offset))
+
+    def _wait_no_longer(self, job: Job) -> None:
+        job.held = 0
+        job.overdue = True
         self._settle(job)
 
     def _settle(self, job: Job) -> None:
         """Reschedule ``job``, or end it in this channel, once nothing holds it."""
-        if job.passing or job.open:
+        if job.passing or job.open or job.held:
             return
+        if job.timer is not None:
+            job.timer.cancel()
+        self.jobs.pop(job.number, None)
         if not job.at_end or job.not_done:
+            if job.started:
+                self._owner.history.add(self.name, job.number, job.replies)
             self.schedule.add(job.number, job.retry)
+            self._owner.oversight.settled(job.number)
             return
+        self._owner.history.forget(self.name, job.number)
         try:
             files.unlink(self._path(job.number))
         except OSError:
@@ -264,27 +511,51 @@ class ChannelPasses:
             self.schedule.add(job.number, int(time.time()) + TROUBLE_S)
             return
         self._owner.channel_empty(self.name, job.number)
+        self._owner.oversight.settled(job.number)
+
+    def at_work(self, number: int) -> bool:
+        """Whether ``number`` is being delivered, or waits for a domain that has its limit of deliveries."""
+        return number in self.jobs or number in self.domains.entries()
 
     # the spawner
 
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if self.alive and gathered:
+            self._send(b"".join(gathered))
+
     def _send(self, data: bytes) -> None:
+        if self._out:
+            self._out += data  # behind what the pipe has not taken yet
+            return
         try:
             done = os.write(self._commands, data)
         except BlockingIOError:
             done = 0
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                self._die()
+        except OSError:
+            self._read_rest()
+            self._die()
             return
         if done < len(data):
-            if not self._out:
-                self._loop.add_writer(self._commands, self._flush)
+            self._loop.add_writer(self._commands, self._flush)
             self._out = data[done:]
 
     def _flush(self) -> None:
         data, self._out = self._out, b""
         self._loop.remove_writer(self._commands)
         self._send(data)
+
+    def _read_rest(self) -> None:
+        """What the spawner had still reported before it closed its commands is done, and gets its marks."""
+        while self.alive:
+            try:
+                data = os.read(self._reports, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            for report in self._parser.feed(data):
+                self._report(report)
 
     def _read(self) -> None:
         try:
@@ -312,24 +583,37 @@ class ChannelPasses:
         if self._probing and report.slot == spawn.PROBE_SLOT:
             self._probing = False
             limit = spawn.parse_probe_answer(report)
-            if limit is not None:
-                self._parser.wide = True
+            if limit is None:
+                self._foreign = True
+            else:
                 self._limit = limit
             return
         delivery = self.slots.release(report.slot)
         if delivery is None:
             self._log(b"warning: internal error: delivery report out of range")
             return
+        if self.domains.limits:
+            self.domains.ended(domain_of(delivery.recipient))
         letter, text = report.letter, report.text
         if letter == spawn.DEFERRAL and delivery.job.dying:
             letter, text = spawn.FAILURE, text + _GIVE_UP
+        self._owner.counters.reported(self.name, letter, time.time() - delivery.job.birth)
         self._log(b"delivery %d: %b\n%b" % (delivery.serial, _outcome(letter, text), self._owner.status()))
+        if delivery.job.fresh is not None:
+            self._fresh_reported(delivery.job, delivery, letter, text)
+        else:
+            self._act_on(delivery, letter, text)
+
+    def _act_on(self, delivery: Delivery, letter: bytes, text: bytes) -> None:
+        """Do in the queue what a report asks for."""
         if letter == spawn.SUCCESS:
             self._done(delivery)
         elif letter == spawn.FAILURE:
             self._held += 1
             self._append_bounce(delivery, text)
         else:
+            if len(delivery.job.replies) < REPLIES_MAX:
+                delivery.job.replies[delivery.offset] = trimmed(text)
             self._release(delivery.job)
 
     def _release(self, job: Job) -> None:
@@ -397,21 +681,6 @@ def _outcome(letter: bytes, text: bytes) -> bytes:
             return b"failure: " + safe(text)
         case _:
             return b"report mangled, will defer"
-
-
-def _read_info(path: str) -> tuple[bytes, int]:
-    """Sender and birth of a message."""
-    fd = files.open_read(path)
-    try:
-        data = b""
-        while chunk := os.read(fd, 4096):
-            data += chunk
-        birth = int(os.fstat(fd).st_mtime)
-    finally:
-        os.close(fd)
-    if data[:1] != b"F" or not data.endswith(b"\0"):
-        raise OSError(errno.EIO, "no sender in info file")
-    return data[1:].split(b"\0", 1)[0], birth
 
 
 def _append(path: str, data: bytes) -> None:

@@ -2,47 +2,62 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator
 
-from pyqmail.formats.bounce_text import bounce_envelope, format_break, format_head
+from pyqmail.formats.bounce_text import bounce_envelope, format_break, format_cut, format_head
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.controls import Controls
+from pyqmail.send.inject import NOT_STARTED, Injector
 from pyqmail.send.log import Line
+from pyqmail.send.metrics import Counters
 from pyqmail.spool import sweep
+from pyqmail.spool.channel import read_info
 from pyqmail.spool.layout import Layout
 from pyqmail.spool.retry import TROUBLE_S, Schedule
-from pyqmail.spool.submit import Submission
 from pyqmail.system import files
 
 MESSAGES_PER_TURN = 32
+PIECE = 65536
 _START = b"warning: unable to start qmail-queue, will try later"
 _INJECT = b"warning: trouble injecting bounce message, will try later"
 
 
 class Finisher:
-    """Ends finished messages. A bounce is injected in a thread of its own; its message waits for it."""
+    """Ends finished messages; one with failures when its bounce is queued."""
 
     def __init__(
         self,
         layout: Layout,
+        injector: Injector,
         background: Background,
         cleaner: Cleaner,
-        environ: Mapping[bytes, bytes],
         log: Line,
+        *,
+        counters: Counters,
+        ended: Callable[[int], None],
     ) -> None:
         self.schedule = Schedule()
+        self._counters = counters
+        self._ended = ended
         self._layout = layout
+        self._injector = injector
         self._background = background
         self._cleaner = cleaner
-        self._environ = environ
         self._log = log
         self._injecting: set[int] = set()
+        self._leaving: list[tuple[int, tuple[str, ...]]] = []
+        self._syncing = False
+        self._waiting: deque[int] = deque()  # for their turn to be injected
 
     def step(self, now: float, controls: Controls) -> None:
         """End what is due, a bounded number at a time."""
         for _ in range(MESSAGES_PER_TURN):
-            number = self.schedule.pop_due(int(now))
+            if self._waiting and not self._injector.full:
+                number: int | None = self._waiting.popleft()
+            else:
+                number = self.schedule.pop_due(int(now))
             if number is None:
                 return
             if number in self._injecting:
@@ -52,6 +67,17 @@ class Finisher:
             except OSError:
                 self._log(b"warning: unable to stat %b; will try again later" % self._info(number))
                 self._later(number)
+
+    def injecting(self, number: int) -> bool:
+        """Whether the bounce of ``number`` is being queued."""
+        return number in self._injecting
+
+    def next_time(self) -> float:
+        """When there is something to do for ``step``."""
+        if self._waiting and not self._injector.full:
+            return 0
+        when = self.schedule.next_time()
+        return float("inf") if when is None else when
 
     def _info(self, number: int) -> bytes:
         return self._layout.relative("info", number).encode()
@@ -67,29 +93,35 @@ class Finisher:
         if sweep.absent(layout.bounce(number)):
             self._end(number)
             return
-        sender = _read_sender(layout.info(number))
-        envelope = bounce_envelope(sender, controls.double_bounce_to)
-        if envelope is None:
-            self._log(b"triple bounce: discarding bounce/%d" % number)
+        if self._injector.full:
+            self._waiting.append(number)
+            return
+        sender, _ = read_info(layout.info(number))
+        envelope = bounce_envelope(sender, controls.double_bounce_to or b"")
+        if envelope is None or (not sender and controls.double_bounce_to is None):
+            self._log(b"%b bounce: discarding bounce/%d" % (b"double" if not sender else b"triple", number))
+            self._counters.bounced("discarded")
             self._bounced(number)
             return
+        self._inject(number, sender, envelope, controls)
+
+    def _inject(self, number: int, sender: bytes, envelope: tuple[bytes, bytes], controls: Controls) -> None:
         self._injecting.add(number)
-        environ, log = self._environ, self._log
+        bounce_sender, recipient = envelope
 
-        def inject() -> Callable[[], None]:
-            line, done = _inject(layout, number, sender, envelope, controls, environ)
+        def done(status: int, qp: int) -> None:
+            self._injecting.discard(number)
+            if status == 0:
+                self._log(b"bounce msg %d qp %d" % (number, qp))
+                self._counters.bounced("single" if sender else "double")
+                self._bounced(number)
+            else:
+                self._log(_START if status == NOT_STARTED else _INJECT)
+                self._later(number)
 
-            def settle() -> None:
-                self._injecting.discard(number)
-                log(line)
-                if done:
-                    self._bounced(number)
-                else:
-                    self._later(number)
-
-            return settle
-
-        self._background.submit(inject)
+        self._injector.inject(
+            _bounce(self._layout, number, sender, recipient, controls), bounce_sender, recipient, done
+        )
 
     def _bounced(self, number: int) -> None:
         try:
@@ -103,16 +135,67 @@ class Finisher:
     def _end(self, number: int) -> None:
         self._log(b"end msg %d" % number)
         try:
+            birth = int(os.stat(self._layout.info(number)).st_mtime)
             files.unlink(self._layout.info(number))
         except OSError:
             self._log(b"warning: unable to unlink %b; will try again later" % self._info(number))
             self._later(number)
             return
-        self.clean(number)
+        self._counters.left(birth)
+        self._ended(number)
+        layout = self._layout
+        self.clean(number, *(os.path.dirname(path) for path in (layout.info(number), layout.todo(number))))
 
-    def clean(self, number: int) -> None:
-        """Have qmail-clean remove the message itself."""
+    def removed(self, number: int, birth: int) -> None:
+        """Somebody has had all files of ``number`` removed but its message file."""
+        self._log(b"end msg %d" % number)
+        self._counters.left(birth)
+        layout = self._layout
+        self.clean(number, *(os.path.dirname(path) for path in (layout.info(number), layout.bounce(number))))
 
+    def end_fresh(self, number: int) -> None:
+        """A message that never left todo/ is delivered, and its todo/N has gone."""
+        self.clean(number, os.path.dirname(self._layout.todo(number)))
+
+    def clean(self, number: int, *folders: str) -> None:
+        """Have qmail-clean remove the message itself, once the names removed from ``folders`` are durably gone.
+
+        With mess/N its inode is free for another message; an info/N or todo/N that a power cut brought back would send
+        that one to the old recipients.
+        """
+        if not folders:
+            self._remove(number)
+            return
+        self._leaving.append((number, folders))
+        self._sync_names()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message is on its way out."""
+        return not self._leaving and not self._syncing
+
+    def _sync_names(self) -> None:
+        if self._syncing or not self._leaving:
+            return
+        batch, self._leaving = self._leaving, []
+        self._syncing = True
+
+        def sync() -> Callable[[], None]:
+            durable = _synced({folder for _, folders in batch for folder in folders})
+            return lambda: self._names_synced(batch, durable)
+
+        self._background.submit(sync)
+
+    def _names_synced(self, batch: list[tuple[int, tuple[str, ...]]], durable: bool) -> None:
+        self._syncing = False
+        self._sync_names()
+        if not durable:
+            self._log(b"warning: unable to sync the queue's directories; messages stay for the cleanup")
+            return
+        for number, _ in batch:
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
         def answered(done: bool) -> None:
             if not done:
                 self._log(b"warning: qmail-clean unable to clean up foop/%d" % number)
@@ -120,51 +203,47 @@ class Finisher:
         self._cleaner.ask(b"foop", number, answered)
 
 
-def _read_sender(path: str) -> bytes:
-    fd = files.open_read(path)
+def _synced(folders: set[str]) -> bool:
     try:
-        data = b""
-        while chunk := os.read(fd, 4096):
-            data += chunk
-    finally:
-        os.close(fd)
-    return data[1:].split(b"\0", 1)[0]
+        for folder in folders:
+            files.sync_directory(folder)
+    except OSError:
+        return False
+    return True
 
 
-def _copy(path: str, submission: Submission) -> None:
-    fd = files.open_read(path)
-    try:
-        while data := os.read(fd, 65536):
-            submission.write(data)
-    finally:
-        os.close(fd)
-
-
-def _inject(
-    layout: Layout,
-    number: int,
-    sender: bytes,
-    envelope: tuple[bytes, bytes],
-    controls: Controls,
-    environ: Mapping[bytes, bytes],
-) -> tuple[bytes, bool]:
-    """Queue the bounce of ``number``: the log line, and whether it is queued."""
-    bounce_sender, recipient = envelope
+def _bounce(layout: Layout, number: int, sender: bytes, recipient: bytes, controls: Controls) -> Iterator[bytes]:
+    """The bytes of the bounce of ``number``, in pieces. Raises OSError."""
     double = not sender
+    bounce_from = controls.bounce_from + b"@" + controls.bounce_host
+    yield format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, double=double)
+    yield from _pieces(layout.bounce(number))
+    yield format_break(b"" if double else recipient, double=double)  # without -@[], as in the original
+    yield from _original(layout.mess(number), controls.bounce_max)
+
+
+def _original(path: str, most: int | None) -> Iterator[bytes]:
+    """The message at ``path``, cut after its last whole line within ``most`` bytes, and then saying so."""
+    size = os.stat(path).st_size
+    if most is None or size <= most:
+        yield from _pieces(path)
+        return
+    shown = 0
+    for piece in _pieces(path):
+        kept = piece[: most - shown]
+        if len(kept) < len(piece) or shown + len(kept) == most:
+            kept = kept[: kept.rfind(b"\n") + 1] or kept  # a line longer than a piece is cut where it must be
+        shown += len(kept)
+        yield kept
+        if len(kept) < len(piece) or shown == most:
+            break
+    yield format_cut(shown, size)
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    fd = files.open_read(path)
     try:
-        submission = Submission.open(layout.home, environ, warm=True)
-    except OSError:
-        return _START, False
-    try:
-        bounce_from = controls.bounce_from + b"@" + controls.bounce_host
-        head = format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, double=double)
-        submission.write(head)
-        _copy(layout.bounce(number), submission)
-        submission.write(format_break(sender, double=double))
-        _copy(layout.mess(number), submission)
-    except OSError:
-        submission.fail()
-    answer = submission.close(bounce_sender, [recipient])
-    if answer.status != 0:
-        return _INJECT, False
-    return b"bounce msg %d qp %d" % (number, answer.number), True
+        while data := os.read(fd, PIECE):
+            yield data
+    finally:
+        os.close(fd)

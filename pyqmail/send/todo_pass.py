@@ -1,12 +1,15 @@
 """The todo pass: new messages from todo/ into the channels, many to one sync (qmail-send(8); INTERNALS 3).
 
     found in todo/ -> prepared (files written) -> syncing (in the thread) -> asked of qmail-clean -> scheduled
+                   -> offered (one recipient) -> delivered -> asked of qmail-clean -> finished
+                                              -> anything else -> prepared, and so on
 
 A message is in exactly one of these.  Up to BATCH are prepared and synced together; while one batch syncs, the next is
 prepared.  A message that fails anywhere stays in todo/ and is found again by the next scan.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -16,7 +19,17 @@ from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.log import Line
 from pyqmail.spool import sweep
 from pyqmail.spool.layout import Layout
-from pyqmail.spool.preprocess import Prepared, PreprocessTrouble, make_durable, prepare
+from pyqmail.spool.preprocess import (
+    LongTodo,
+    New,
+    Prepared,
+    PreprocessTrouble,
+    examine,
+    make_durable,
+    prepare,
+    prepare_long,
+)
+from pyqmail.spool.retry import TROUBLE_S
 from pyqmail.system.loop import Loop
 
 BATCH = 32
@@ -27,6 +40,15 @@ class Accept(Protocol):
     """Takes a message that is in S5 now: its number and channels."""
 
     def __call__(self, number: int, channels: tuple[str, ...]) -> None: ...
+
+
+class Offer(Protocol):
+    """Takes a message that is in S4 still, or refuses it."""
+
+    def __call__(self, new: New) -> bool: ...
+
+
+Written = Callable[[bool], None]
 
 
 class Trigger:
@@ -66,29 +88,54 @@ class TodoPass:
     """Finds, prepares, syncs and hands on new messages."""
 
     def __init__(
-        self, loop: Loop, layout: Layout, background: Background, cleaner: Cleaner, accept: Accept, log: Line
+        self,
+        loop: Loop,
+        layout: Layout,
+        background: Background,
+        cleaner: Cleaner,
+        *,
+        offer: Offer,
+        accept: Accept,
+        finish: Callable[[int], None],
+        log: Line,
     ) -> None:
+        self._loop = loop
+        self._offer = offer
+        self._finish = finish
         self._layout = layout
         self._background = background
         self._cleaner = cleaner
         self._accept = accept
         self._log = log
         self._in_flight: set[int] = set()
+        self._left: set[int] = set()  # numbers that left todo/ while it is being scanned
+        self._to_write: dict[int, tuple[New, Written]] = {}
+        self._stopping = False
         self._aside: set[int] = set()
         self._scan: Iterator[int] | None = None
         self._wanted = True
         self._first = True
         self._scan_at = 0.0
         self._ready: list[Prepared] = []
-        self._syncing = False
+        self._batch: list[Prepared] = []  # syncing
+        self._asked: set[int] = set()  # of qmail-clean
+        self._troubled: set[int] = set()  # may have left files in info/, local/ and remote/
+        self._long: deque[int] = deque()  # to be prepared in slices, the first of them now
+        self._slices: Iterator[Prepared | None] | None = None
         self._trigger = Trigger(loop, layout.trigger, self._pulled)
 
     def holds(self, number: int) -> bool:
         """Whether ``number`` is on its way through this pass."""
         return number in self._in_flight
 
+    def __len__(self) -> int:
+        """How many messages are on their way."""
+        return len(self._in_flight)
+
     def next_time(self) -> float:
         """When there is something to do for ``step``."""
+        if self._long:
+            return 0
         if self._scan is not None or self._wanted:
             return float("inf") if self._full() else 0
         return self._scan_at
@@ -99,7 +146,24 @@ class TodoPass:
             self._begin(now)
         if self._scan is not None and not self._full():
             self._fill(routing)
+        if self._long:
+            self._prepare_slice(routing)
         self._start_sync()
+
+    def _prepare_slice(self, routing: Routing) -> None:
+        number = self._long[0]
+        if self._slices is None:
+            self._slices = prepare_long(self._layout, number, routing, self._log)
+        try:
+            prepared = next(self._slices)
+        except PreprocessTrouble as trouble:
+            self._failed(number, trouble.text)
+        else:
+            if prepared is None:
+                return
+            self._ready.append(prepared)
+        self._slices = None
+        self._long.popleft()
 
     def _pulled(self) -> None:
         self._wanted = True
@@ -109,6 +173,7 @@ class TodoPass:
         if now >= self._scan_at:
             self._trigger.rearm()
         self._wanted = False
+        self._left.clear()
         self._scan_at = now + SCAN_S
         self._scan = sweep.new(self._layout)
 
@@ -129,7 +194,9 @@ class TodoPass:
                 self._scan = None
                 self._scan_at = min(self._scan_at, self._scan_at - SCAN_S + 10)
                 return
-            if number not in self._in_flight and number not in self._aside and not self._orphan(number):
+            if number in self._in_flight or number in self._left or number in self._aside:
+                continue
+            if not self._orphan(number):
                 self._prepare(number, routing)
 
     def _orphan(self, number: int) -> bool:
@@ -150,16 +217,78 @@ class TodoPass:
     def _prepare(self, number: int, routing: Routing) -> None:
         self._in_flight.add(number)
         try:
-            self._ready.append(prepare(self._layout, number, routing, self._log))
+            new = examine(self._layout, number, routing, self._log)
+            if not self._first and number not in self._troubled and self._offer(new):
+                new.log(self._log)
+            else:
+                self._ready.append(prepare(self._layout, new, self._log))
+        except LongTodo:
+            self._long.append(number)
         except PreprocessTrouble as trouble:
+            self._failed(number, trouble.text)
+        except MemoryError:
+            self._troubled.add(number)
             self._in_flight.discard(number)
+            self._wanted = True
+            raise
+
+    def write(self, new: New, written: Written) -> None:
+        """A message that was offered gets its files after all: ``written(True)`` once it is in S5.
+
+        Trouble is tried again later; once this pass stops, such a message stays in todo/: ``written(False)``.
+        """
+        self._to_write[new.number] = (new, written)
+        self._write(new)
+
+    def stop(self) -> None:
+        """Nothing that fails from now on is tried again."""
+        self._stopping = True
+        at_work = {prepared.number for prepared in (*self._ready, *self._batch)}
+        for number in self._to_write.keys() - at_work - self._asked:
+            self._write_later(number)
+
+    def _write(self, new: New) -> None:
+        if new.number not in self._to_write:
+            return
+        try:
+            self._ready.append(prepare(self._layout, new, None))
+        except PreprocessTrouble as trouble:
             self._log(trouble.text)
+            self._write_later(new.number)
+            return
+        self._start_sync()
+
+    def _write_later(self, number: int) -> None:
+        new, written = self._to_write[number]
+        if self._stopping:
+            del self._to_write[number]
+            written(False)
+        else:
+            self._loop.call_later(TROUBLE_S, lambda: self._write(new))
+
+    def delivered(self, number: int) -> None:
+        """A message that was offered is delivered: its envelope can go, and then the message."""
+
+        def answered(done: bool) -> None:
+            if done:
+                self._leave(number)
+                self._finish(number)
+                return
+            self._log(b"warning: qmail-clean unable to clean up todo/%d" % number)
+            self._loop.call_later(TROUBLE_S, lambda: self.delivered(number))
+
+        self._cleaner.ask(b"todo", number, answered)
+
+    def _leave(self, number: int) -> None:
+        self._in_flight.discard(number)
+        self._troubled.discard(number)
+        self._left.add(number)
 
     def _start_sync(self) -> None:
-        if self._syncing or not self._ready:
+        if self._batch or not self._ready:
             return
-        batch, self._ready = self._ready, []
-        self._syncing = True
+        batch = self._batch = self._ready
+        self._ready = []
         layout = self._layout
 
         def sync() -> Callable[[], None]:
@@ -169,21 +298,34 @@ class TodoPass:
         self._background.submit(sync)
 
     def _synced(self, batch: list[Prepared], answers: list[bytes | None]) -> None:
-        self._syncing = False
+        self._batch = []
         self._start_sync()
         for prepared, trouble in zip(batch, answers, strict=True):
             if trouble is None:
+                self._asked.add(prepared.number)
                 self._cleaner.ask(b"todo", prepared.number, self._cleaned(prepared))
             else:
-                self._in_flight.discard(prepared.number)
-                self._log(trouble)
+                self._failed(prepared.number, trouble)
 
     def _cleaned(self, prepared: Prepared) -> Callable[[bool], None]:
         def answered(done: bool) -> None:
-            self._in_flight.discard(prepared.number)
-            if done:
-                self._accept(prepared.number, prepared.channels)
+            number = prepared.number
+            self._asked.discard(number)
+            if not done:
+                self._failed(number, b"warning: qmail-clean unable to clean up todo/%d" % number)
+                return
+            self._leave(number)
+            if number in self._to_write:
+                self._to_write.pop(number)[1](True)
             else:
-                self._log(b"warning: qmail-clean unable to clean up todo/%d" % prepared.number)
+                self._accept(number, prepared.channels)
 
         return answered
+
+    def _failed(self, number: int, trouble: bytes) -> None:
+        self._log(trouble)
+        if number in self._to_write:
+            self._write_later(number)
+        else:
+            self._troubled.add(number)
+            self._in_flight.discard(number)

@@ -1,5 +1,6 @@
-"""A channel's recipient file: reading the recipients not done, and marking them done (queue layout)."""
+"""A channel's recipient file: reading the recipients not done, and marking them done; and the sender in info/N."""
 
+import errno
 import os
 from collections import deque
 
@@ -14,6 +15,13 @@ class UnknownMark(Exception):
     """A record that is neither T nor D: somebody else has written here."""
 
 
+class Pause:
+    """Some recipients are read and all of them are done: whoever serves others, too, may do that now."""
+
+
+PAUSE = Pause()
+
+
 class RecipientFile:
     """One pass over local/S/N or remote/S/N."""
 
@@ -25,21 +33,63 @@ class RecipientFile:
 
     def next_not_done(self) -> tuple[int, bytes] | None:
         """Offset and address of the next recipient not done; None at the end. Raises OSError, UnknownMark."""
-        while True:
-            while self._ready:
-                offset, mark, address = self._ready.popleft()
-                if mark == b"T":
-                    return offset, address
-                if mark != DONE:
-                    raise UnknownMark
+        while isinstance(found := self.read_on(), Pause):
+            pass
+        return found
+
+    def read_on(self) -> tuple[int, bytes] | Pause | None:
+        """The same, after one read at most: PAUSE when that found only recipients that are done.
+
+        A last record that does not end is EIO: the file was cut, and to take it for done would lose a recipient.
+        """
+        if not self._ready:
             data = os.read(self._fd, _CHUNK)
             if not data:
+                if self._parser.incomplete:
+                    raise OSError(errno.EIO, "the last record does not end")
                 return None
             self._ready.extend(self._parser.feed(data))
+        while self._ready:
+            offset, mark, address = self._ready.popleft()
+            if mark == b"T":
+                return offset, address
+            if mark != DONE:
+                raise UnknownMark
+        return PAUSE
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._fd)
+
+
+def recipient_at(path: str, offset: int) -> bytes | None:
+    """The recipient whose record begins at ``offset``; None if it is done or nothing of the kind. Raises OSError."""
+    fd = files.open_read(path)
+    try:
+        data = b""
+        while b"\0" not in data:
+            chunk = os.pread(fd, 1024, offset + len(data))
+            if not chunk:
+                return None
+            data += chunk
+    finally:
+        os.close(fd)
+    return data[1 : data.index(b"\0")] if data.startswith(b"T") else None
+
+
+def read_info(path: str) -> tuple[bytes, int]:
+    """Sender and birth of a message. Raises OSError, also for a file that holds no whole sender record."""
+    fd = files.open_read(path)
+    try:
+        data = b""
+        while b"\0" not in data and (chunk := os.read(fd, 4096)):
+            data += chunk
+        birth = int(os.fstat(fd).st_mtime)
+    finally:
+        os.close(fd)
+    if data[:1] != b"F" or b"\0" not in data:
+        raise OSError(errno.EIO, "no sender in info file")
+    return data[1 : data.index(b"\0")], birth
 
 
 def mark_done(path: str, offset: int) -> None:

@@ -34,15 +34,20 @@ BATCH_MAX = 64
 class Intake:
     """One submission that is being read."""
 
-    __slots__ = ("child", "connection", "draft", "envelope", "job", "message", "reading", "started", "submission")
+    __slots__ = (
+        "child", "connection", "draft", "envelope", "heard", "job", "message", "reading", "sockets", "started",
+        "submission",
+    )  # fmt: skip
 
-    def __init__(self, job: int, submission: int, connection: socket.socket, message: int, envelope: int) -> None:
+    def __init__(self, job: int, submission: int, connection: int, message: int, envelope: int) -> None:
         self.job = job
         self.submission = submission
         self.connection = connection
         self.message = message  # -1 once it has been read
         self.envelope = envelope
         self.reading = -1  # the descriptor that the loop watches
+        self.heard = False  # the loop watches the connection
+        self.sockets: set[int] = set()  # which of the two are no pipes
         self.draft: Draft | None = None
         self.child = 0  # the process that reads unwatchable descriptors
         self.started = time.monotonic()
@@ -90,13 +95,19 @@ class Worker:
         if len(payload) != queued.JOB_SIZE or len(fds) != 3:
             raise ValueError("malformed job")
         job, uid, submission = queued.parse_job(payload)
-        intake = Intake(job, submission, socket.socket(fileno=fds[0]), fds[1], fds[2])
+        intake = Intake(job, submission, *fds)
         self.intakes[job] = intake
-        self.loop.add_reader(fds[0], lambda: self._hung_up(intake))
-        if not (_watchable(intake.message) and _watchable(intake.envelope)):
-            self._read_apart(intake, uid)
-            return
+        for fd in (intake.message, intake.envelope):
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISSOCK(mode):
+                intake.sockets.add(fd)
+            elif not stat.S_ISFIFO(mode):  # poll cannot watch it
+                self._hear(intake)
+                self._read_apart(intake, uid)
+                return
         try:
+            if not (readable(intake.message) and readable(intake.envelope)):
+                raise QueueFailure(QueueExit.READ_ERROR)
             intake.draft = self.spool.begin(uid, submission)
         except QueueFailure as failure:
             self._finish(intake, failure.exit_code)
@@ -113,6 +124,12 @@ class Worker:
         for intake in list(self.intakes.values()):
             if intake not in self.ready:
                 self._finish(intake, QueueExit.CONNECTION_BROKE)
+
+    def _hear(self, intake: Intake) -> None:
+        """Notice from now on when the client goes."""
+        if not intake.heard:
+            intake.heard = True
+            self.loop.add_reader(intake.connection, lambda: self._hung_up(intake))
 
     def _hung_up(self, intake: Intake) -> None:
         """The client has gone, or says something it should not: nothing of it is committed."""
@@ -131,8 +148,6 @@ class Worker:
         assert draft is not None
         try:
             for _ in range(CHUNKS_A_TURN):
-                if not readable(intake.message if intake.message >= 0 else intake.envelope):
-                    raise QueueFailure(QueueExit.READ_ERROR)
                 if intake.message >= 0:
                     self._read_message(intake, draft)
                 elif self._read_envelope(intake, draft):
@@ -145,9 +160,10 @@ class Worker:
             self._finish(intake, failure.exit_code)
             return
         self._watch(intake, intake.message if intake.message >= 0 else intake.envelope)
+        self._hear(intake)
 
     def _read_message(self, intake: Intake, draft: Draft) -> None:
-        if _is_socket(intake.message):
+        if intake.message in intake.sockets:
             data = _receive(intake.message)
             count = len(data)
             self.spool.write_message(draft, data)
@@ -175,7 +191,7 @@ class Worker:
 
     def _read_envelope(self, intake: Intake, draft: Draft) -> bool:
         fd = intake.envelope
-        data = _receive(fd) if _is_socket(fd) else self._through_private_pipe(fd)
+        data = _receive(fd) if fd in intake.sockets else self._through_private_pipe(fd)
         if not data:
             raise QueueFailure(QueueExit.READ_ERROR)
         return self.spool.feed_envelope(draft, data)
@@ -228,9 +244,10 @@ class Worker:
         for fd in (intake.message, intake.envelope):
             if fd >= 0:
                 os.close(fd)
-        self.loop.remove_reader(intake.connection.fileno())
+        if intake.heard:
+            self.loop.remove_reader(intake.connection)
         _answer(intake.connection, exit_code, intake.submission)
-        intake.connection.close()
+        os.close(intake.connection)
         self._free_slot(intake.job)
 
     def _free_slot(self, job: int) -> None:
@@ -277,15 +294,6 @@ class Worker:
         self._finish(intake, code if code >= 0 else QueueExit.CONNECTION_BROKE)
 
 
-def _watchable(fd: int) -> bool:
-    mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def _is_socket(fd: int) -> bool:
-    return stat.S_ISSOCK(os.fstat(fd).st_mode)
-
-
 def _receive(fd: int) -> bytes:
     """What socket ``fd`` has now. Raises BlockingIOError when there is nothing, QueueFailure for a broken one."""
     sock = socket.socket(fileno=fd)
@@ -305,22 +313,18 @@ def readable(fd: int) -> bool:
     return not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY
 
 
-def _answer(connection: socket.socket, exit_code: int, submission: int) -> None:
+def _answer(connection: int, exit_code: int, submission: int) -> None:
     try:
-        record = queued.format_answer(exit_code & 255, submission)
-        connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        os.write(connection, queued.format_answer(exit_code & 255, submission))  # the only record on it: never blocks
     except OSError:
         pass  # the client has gone; what is queued stays queued
 
 
-def _gone(connection: socket.socket) -> bool:
-    try:
-        connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+def _gone(connection: int) -> bool:
+    """Whether the client has closed its end, or says something it should not."""
+    look = select.poll()
+    look.register(connection, select.POLLIN)
+    return bool(look.poll(0))
 
 
 def serve(spool: Spool, jobs: socket.socket) -> int:

@@ -77,6 +77,16 @@ class Layout:
         return self.queue + "/lock/tcpto"
 
     @property
+    def private(self) -> str:
+        """What only pyqmail keeps: holds, orders, notes of attempts (qmail-q(8)). Other qmails ignore it."""
+        return self.queue + "/pyqmail"
+
+    @property
+    def send_socket(self) -> str:
+        """The socket of a running qmail-send, for qmail-q."""
+        return self.home + "/run/send/control"
+
+    @property
     def run_socket(self) -> str:
         """The socket of qmail-queued."""
         return self.home + "/run/qmail-queued.sock"

@@ -1,12 +1,14 @@
 """From S4 to S5: info/N, local/N and remote/N made from todo/N (INTERNALS section 3).
 
-The order is the argument.  ``prepare`` writes the files of a message and only starts their way to the disk;
-``make_durable`` then syncs the files and the directories of a whole batch.  Only after it has succeeded may qmail-clean
-be asked to remove todo/N: until then the work is repeated from todo/N after a crash, and any info/N is ignored.
+The order is the argument.  ``examine`` reads todo/N; ``prepare`` writes the files of a message and only starts their
+way to the disk; ``make_durable`` then syncs the files and the directories of a whole batch.  Only after it has
+succeeded may qmail-clean be asked to remove todo/N: until then the work is repeated from todo/N after a crash, and
+any info/N is ignored.
 """
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pyqmail.formats.logline import safe
@@ -16,6 +18,8 @@ from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 
 Log = Callable[[bytes], None]
+SLICE = 65536  # bytes of an envelope at a time
+LONG = 1 << 20  # bytes of an envelope that is prepared in slices
 
 
 class PreprocessTrouble(Exception):
@@ -24,6 +28,28 @@ class PreprocessTrouble(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text.encode()
+
+
+class LongTodo(Exception):
+    """An envelope that would keep everything else waiting: it is for ``prepare_long``."""
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A message as todo/N tells it: the channels with their recipients in order, ``born`` when it was first seen."""
+
+    number: int
+    size: int
+    todo: Todo
+    born: float
+    channels: dict[str, list[bytes]]
+
+    def log(self, log: Log) -> None:
+        """The two lines of a new message."""
+        log(b"new msg %d" % self.number)
+        todo = self.todo
+        sender = safe(todo.sender)
+        log(b"info msg %d: bytes %d from <%b> qp %d uid %d" % (self.number, self.size, sender, todo.pid, todo.uid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +66,22 @@ class Prepared:
             os.close(fd)
 
 
-def _read_whole(path: str) -> bytes:
-    fd = files.open_read(path)
-    try:
-        data = b""
-        while chunk := os.read(fd, 65536):
-            data += chunk
-        return data
-    finally:
-        os.close(fd)
-
-
 def _read_todo(layout: Layout, number: int) -> bytes:
     try:
-        return _read_whole(layout.todo(number))
+        fd = files.open_read(layout.todo(number))
     except OSError:
         raise PreprocessTrouble(f"warning: unable to open todo/{number}") from None
+    try:
+        data = b""
+        while chunk := os.read(fd, SLICE):
+            data += chunk
+            if len(data) > LONG:
+                raise LongTodo
+        return data
+    except OSError:
+        raise PreprocessTrouble(f"warning: trouble reading todo/{number}") from None
+    finally:
+        os.close(fd)
 
 
 def _clear(layout: Layout, number: int) -> None:
@@ -64,13 +90,6 @@ def _clear(layout: Layout, number: int) -> None:
             files.unlink_if_present(layout.part(part, number))
         except OSError:
             raise PreprocessTrouble(f"warning: unable to unlink {layout.relative(part, number)}") from None
-
-
-def _parse(number: int, data: bytes) -> Todo:
-    try:
-        return parse_todo(data)
-    except UnknownRecord:
-        raise PreprocessTrouble(f"warning: unknown record type in todo/{number}") from None
 
 
 def _create(layout: Layout, part: str, number: int) -> int:
@@ -88,29 +107,103 @@ def _write(layout: Layout, part: str, number: int, fd: int, data: bytes) -> None
     files.start_writeback(fd)
 
 
-def prepare(layout: Layout, number: int, routing: Routing, log: Log) -> Prepared:
-    """Write the files of new message ``number``, not yet synced. Raises PreprocessTrouble."""
-    data = _read_todo(layout, number)
+def prepare_long(layout: Layout, number: int, routing: Routing, log: Log) -> Iterator[Prepared | None]:
+    """What ``examine`` and ``prepare`` do, for any number of recipients: None after each slice, at last the message.
+
+    Neither its time for a slice nor its memory depends on the length of the envelope. Raises PreprocessTrouble.
+    """
     try:
         size = os.stat(layout.mess(number)).st_size
     except OSError:
         raise PreprocessTrouble(f"warning: unable to stat {layout.relative('mess', number)}") from None
     _clear(layout, number)
+    opened = {"info": _create(layout, "info", number)}
+    head: list[bytes] = []
+    try:
+        for records in _slices(layout, number):
+            lists: dict[str, list[bytes]] = {}
+            for record in records:
+                if record.startswith(b"T"):
+                    channel, address = classify(record[1:], routing)
+                    lists.setdefault(channel, []).append(b"T" + address + b"\0")
+                else:
+                    head.append(record + b"\0")
+            for name, texts in lists.items():
+                if name not in opened:
+                    opened[name] = _create(layout, name, number)
+                _write(layout, name, number, opened[name], b"".join(texts))
+            yield None
+        todo = parse_todo(b"".join(head))
+        _write(layout, "info", number, opened["info"], b"F" + todo.sender + b"\0")
+    except BaseException as error:
+        for fd in opened.values():
+            os.close(fd)
+        if not isinstance(error, UnknownRecord):
+            raise
+        log(b"new msg %d" % number)
+        raise PreprocessTrouble(f"warning: unknown record type in todo/{number}") from None
+    New(number, size, todo, time.time(), {}).log(log)
+    channels = tuple(sorted(opened.keys() - {"info"}))
+    yield Prepared(number, channels, tuple((layout.relative(name, number), fd) for name, fd in opened.items()))
+
+
+def _slices(layout: Layout, number: int) -> Iterator[list[bytes]]:
+    """The records of todo/N, as many at a time as come with one read. Raises PreprocessTrouble, UnknownRecord."""
+    try:
+        fd = files.open_read(layout.todo(number))
+    except OSError:
+        raise PreprocessTrouble(f"warning: unable to open todo/{number}") from None
+    rest = b""
+    try:
+        while chunk := os.read(fd, SLICE):
+            *records, rest = (rest + chunk).split(b"\0")
+            yield records
+    except OSError:
+        raise PreprocessTrouble(f"warning: trouble reading todo/{number}") from None
+    finally:
+        os.close(fd)
+    if rest:
+        raise UnknownRecord("the last record does not end")
+
+
+def examine(layout: Layout, number: int, routing: Routing, log: Log) -> New:
+    """What todo/N says, with each recipient in its channel. Raises PreprocessTrouble, LongTodo."""
+    data = _read_todo(layout, number)
+    try:
+        size = os.stat(layout.mess(number)).st_size
+    except OSError:
+        raise PreprocessTrouble(f"warning: unable to stat {layout.relative('mess', number)}") from None
+    try:
+        todo = parse_todo(data)
+    except UnknownRecord:
+        log(b"new msg %d" % number)
+        raise PreprocessTrouble(f"warning: unknown record type in todo/{number}") from None
+    channels: dict[str, list[bytes]] = {}
+    for recipient in todo.recipients:
+        channel, address = classify(recipient, routing)
+        channels.setdefault(channel, []).append(address)
+    return New(number, size, todo, time.time(), channels)
+
+
+def prepare(layout: Layout, new: New, log: Log | None) -> Prepared:
+    """Write the files of ``new``, not yet synced. Raises PreprocessTrouble.
+
+    ``log`` is None for a message that has been announced already; its birth is then kept.
+    """
+    number = new.number
+    _clear(layout, number)
     opened = [(layout.relative("info", number), _create(layout, "info", number))]
     try:
-        log(b"new msg %d" % number)
-        todo = _parse(number, data)
-        _write(layout, "info", number, opened[0][1], b"F" + todo.sender + b"\0")
-        log(b"info msg %d: bytes %d from <%b> qp %d uid %d" % (number, size, safe(todo.sender), todo.pid, todo.uid))
-        lists: dict[str, list[bytes]] = {}
-        for recipient in todo.recipients:
-            channel, address = classify(recipient, routing)
-            lists.setdefault(channel, []).append(b"T" + address + b"\0")
-        channels = tuple(sorted(lists))
+        if log is not None:
+            new.log(log)
+        _write(layout, "info", number, opened[0][1], b"F" + new.todo.sender + b"\0")
+        if log is None:
+            os.utime(opened[0][1], (new.born, new.born))
+        channels = tuple(sorted(new.channels))
         for name in channels:
             fd = _create(layout, name, number)
             opened.append((layout.relative(name, number), fd))
-            _write(layout, name, number, fd, b"".join(lists[name]))
+            _write(layout, name, number, fd, b"".join([b"T" + address + b"\0" for address in new.channels[name]]))
     except BaseException:
         for _, fd in opened:
             os.close(fd)

@@ -2,9 +2,6 @@
 
 import os
 
-from pyqmail.control import home_of
-from pyqmail.spool.submit import Submission
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +16,23 @@ def resend(
 
     ``done`` when it is queued, 100 when the queue refuses it for good, else 111.
     """
+    letter, text, number = queue_again(environ, environ[b"DTLINE"], sender, recipients)
+    if letter == b"K":
+        complain(b"%s: qp %d" % (program, number))
+        return done
+    complain(program + b": fatal: " + text)
+    return 100 if letter == b"D" else 111
+
+
+def queue_again(
+    environ: "Mapping[bytes, bytes]", head: bytes, sender: bytes, recipients: "Sequence[bytes]"
+) -> tuple[bytes, bytes, int]:
+    """Queue ``head`` and descriptor 0: K, D or Z, the text for people, and what names the submission."""
+    from pyqmail.control import home_of  # most programs that complain never queue anything
+    from pyqmail.spool.submit import Submission
+
     submission = Submission.open(home_of(environ), environ, direct=True)
-    submission.write(environ[b"DTLINE"])
+    submission.write(head)
     try:
         while chunk := os.read(0, CHUNK):
             submission.write(chunk)
@@ -28,11 +40,7 @@ def resend(
         submission.fail()
     answer = submission.close(sender, recipients)
     letter, text = submission.answer_text(answer)
-    if letter == b"K":
-        complain(b"%s: qp %d" % (program, answer.number))
-        return done
-    complain(program + b": fatal: unable to forward message: " + text)
-    return 100 if letter == b"D" else 111
+    return letter, text, answer.number
 
 
 def complain(text: bytes) -> None:
@@ -41,3 +49,12 @@ def complain(text: bytes) -> None:
         os.write(2, text + b"\n")
     except OSError:
         return
+
+
+def defers(program: bytes, code: int) -> bool:
+    """Whether the exit code of a program that was asked (negative: killed) defers the message; the log is told why."""
+    if code < 0:
+        complain(program + b": fatal: child crashed")
+    elif code == 111:
+        complain(program + b": fatal: temporary child error")
+    return code < 0 or code == 111

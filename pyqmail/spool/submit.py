@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from pyqmail.exits import CRASHED, QueueExit, queue_answer
+from pyqmail.exits import CRASHED, NOT_WAITED, QueueExit, queue_answer
 from pyqmail.protocol import queued
 
 TYPE_CHECKING = False
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10  # how long connect is retried
 RETRY_SECONDS = 0.05
+HELD_MAX = 49152  # message bytes that wait for their end before the service hears of them
+PAGE = 4096  # what any pipe takes
 ERROR_TEXT_MAX = 255  # bytes of fd 6 that are read
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 
@@ -92,10 +94,15 @@ class Answer:
 class Submission:
     """One message on its way to qmail-queue: write the message, then close with the envelope, or fail and close.
 
-    Every path ends in ``close`` or ``abort``. Writing never raises; the answer tells.
+    Every path ends in ``close`` or ``abort``. Writing never raises; the answer tells. The service hears of a message
+    when it is whole or no longer small, so that a slow sender holds nothing but the sender's own process, and a worker
+    of the service finds all of a small message at once.
     """
 
-    __slots__ = ("_answer", "_child", "_envelope", "_errors", "_failed", "_number", "_socket", "message")
+    __slots__ = (
+        "_answer", "_child", "_envelope", "_environ", "_errors", "_failed", "_held", "_home", "_number", "_serial",
+        "_socket", "message",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.message = -1  # descriptor for the message bytes
@@ -104,6 +111,10 @@ class Submission:
         self._child = 0
         self._number = 0
         self._socket: _socket.socket | None = None
+        self._held: list[bytes] | None = None  # the message so far, while the service has not heard of it
+        self._home = ""
+        self._environ: Mapping[bytes, bytes] = {}
+        self._serial = False
         self._answer: int | None = None  # decided before anything was written
         self._failed = False
 
@@ -116,16 +127,22 @@ class Submission:
         processes."""
         self = cls()
         other = environ.get(b"QMAILQUEUE")
-        if other is None and (warm or direct) and _ours(home):
-            self._use_service(home, environ, serial=warm)
+        if other is None and (warm or direct) and own_program(home):
+            self._held, self._home, self._environ, self._serial = [], home, environ, warm
         else:
             self._execute(home, environ, other or os.fsencode(home) + b"/bin/qmail-queue")
         return self
 
     def write(self, data: "bytes | bytearray | memoryview") -> None:
         """Add to the message; a failure is remembered and told by ``close``."""
-        if not self._failed:
-            self._failed = not _written(self.message, data)
+        if self._failed:
+            return
+        if self._held is not None:
+            self._held.append(bytes(data))
+            if sum(map(len, self._held)) <= HELD_MAX:
+                return
+            data = self._stream()
+        self._failed = not _written(self.message, data)
 
     def fail(self) -> None:
         """Withhold the envelope: qmail-queue will not commit."""
@@ -133,9 +150,19 @@ class Submission:
 
     def close(self, sender: bytes, recipients: "Sequence[bytes]") -> Answer:
         """End the message, send the envelope (not after a failure) and wait for the answer."""
+        from pyqmail.envelope import format_envelope
+
+        if self._held is not None:
+            held, self._held = b"".join(self._held), None
+            if self._failed:
+                return Answer(QueueExit.READ_ERROR, 0)
+            sock = self._reach()
+            if sock is not None:
+                return self._submit_whole(sock, held, format_envelope(sender, tuple(recipients)))
+            self._failed = not _written(self.message, held)
         self._shut("message")
         if not self._failed:
-            self._failed = not self._send_envelope(sender, recipients)
+            self._failed = not _written(self._envelope, format_envelope(sender, tuple(recipients)))
         self._shut("_envelope")
         text = self._error_text()
         status = self._status()
@@ -143,9 +170,35 @@ class Submission:
             status = QueueExit.READ_ERROR
         return Answer(status, self._number, text)
 
+    def _submit_whole(self, sock: "_socket.socket", message: bytes, envelope: bytes) -> Answer:
+        """Hand over pipes in which all that they take lies already, then write what they did not take."""
+        self._socket = sock
+        try:
+            ends = self._pipes()
+        except OSError:
+            self.abort()
+            return Answer(QueueExit.NO_MEMORY, 0)
+        rests = []
+        for name, data in (("message", message), ("_envelope", envelope)):
+            rests.append(_fill(getattr(self, name), data))
+            if not rests[-1]:
+                self._shut(name)
+        sent = hand_over(sock, *ends, serial=self._serial)
+        for fd in ends:
+            os.close(fd)
+        if not sent:
+            self.abort()
+            return Answer(QueueExit.CONNECTION_BROKE, 0)
+        for name, rest in zip(("message", "_envelope"), rests, strict=True):
+            if rest:
+                _written(getattr(self, name), rest)
+                self._shut(name)
+        return Answer(self._status(), self._number)
+
     def abort(self) -> None:
         """Give the message up without an answer; harmless after ``close``."""
         self._failed = True
+        self._held = None
         self._shut("message")
         self._shut("_envelope")
         self._shut("_errors")
@@ -160,22 +213,36 @@ class Submission:
         """K, D or Z, and the text for people."""
         return answer.letter_text()
 
-    def _use_service(self, home: str, environ: "Mapping[bytes, bytes]", *, serial: bool) -> None:
-        own = os.geteuid() == 0 or own_queue(home)  # a child of ours can write the queue
-        sock = connect(home + "/run/qmail-queued.sock", 0 if own else CONNECT_SECONDS)
-        if sock is None and own:
-            self._fork(lambda: _run_queue(environ))
-            return
-        message, envelope = self._pipes()
+    def _stream(self) -> bytes:
+        """The service hears of a message that is not whole yet. Returns what was held, still to be written."""
+        held, self._held = b"".join(self._held or []), None
+        sock = self._reach()
         if sock is None:
-            self._answer = QueueExit.CONNECT_REFUSED
-        elif hand_over(sock, message, envelope, serial=serial):
+            return held
+        try:
+            ends = self._pipes()
+        except OSError:
+            sock.close()
+            self._answer = QueueExit.NO_MEMORY
+            return held
+        if hand_over(sock, *ends, serial=self._serial):
             self._socket = sock
         else:
             sock.close()
             self._answer = QueueExit.CONNECTION_BROKE
-        os.close(message)
-        os.close(envelope)
+        for fd in ends:
+            os.close(fd)
+        return held
+
+    def _reach(self) -> "_socket.socket | None":
+        """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
+        own = os.geteuid() == 0 or own_queue(self._home)
+        sock = connect(self._home + "/run/qmail-queued.sock", 0 if own else CONNECT_SECONDS)
+        if sock is None and own:
+            self._fork(lambda: _run_queue(self._environ))
+        elif sock is None:
+            self._answer = QueueExit.CONNECT_REFUSED
+        return sock
 
     def _execute(self, home: str, environ: "Mapping[bytes, bytes]", program: bytes) -> None:
         def become() -> int:
@@ -218,11 +285,6 @@ class Submission:
             raise
         return message, envelope
 
-    def _send_envelope(self, sender: bytes, recipients: "Sequence[bytes]") -> bool:
-        from pyqmail.envelope import format_envelope
-
-        return _written(self._envelope, format_envelope(sender, tuple(recipients)))
-
     def _error_text(self) -> bytes | None:
         """What came on fd 6, read to its end or 255 bytes; None under 3 bytes, which say nothing."""
         if self._errors < 0:
@@ -248,7 +310,7 @@ class Submission:
         try:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         except OSError:
-            return QueueExit.NEXT_HOP_TEMPORARY  # the wait failed: any temporary code
+            return NOT_WAITED
         return code if code >= 0 else CRASHED
 
     def _shut(self, name: str) -> None:
@@ -258,12 +320,27 @@ class Submission:
             setattr(self, name, -1)
 
 
-def _ours(home: str) -> bool:
+def own_program(home: str) -> bool:
     """Whether HOME/bin/qmail-queue is this copy's (or absent, as in a tree without programs): no need to run it."""
     from pyqmail.launch import identify
 
     path = home + "/bin/qmail-queue"
     return not os.path.lexists(path) or identify(path) == "pyqmail.programs.qmail_queue"
+
+
+def _fill(fd: int, data: bytes) -> bytes:
+    """Write to an empty pipe that nobody reads yet; what it does not take."""
+    if len(data) <= PAGE:
+        if data:
+            os.write(fd, data)
+        return b""
+    os.set_blocking(fd, False)
+    try:
+        done = os.write(fd, data)
+    except BlockingIOError:
+        done = 0
+    os.set_blocking(fd, True)
+    return data[done:]
 
 
 def _written(fd: int, data: "bytes | bytearray | memoryview") -> bool:

@@ -1,6 +1,7 @@
 """What a crash left behind: stale messages, envelopes without a message, and the waiting ones (INTERNALS)."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
 
 from pyqmail.spool.layout import Layout
@@ -18,10 +19,36 @@ def numbers_in(directory: str) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def waiting(layout: Layout) -> Iterator[int]:
-    """The number of every info file, one at a time. Raises OSError."""
-    for remainder in range(layout.split):
-        yield from numbers_in(f"{layout.queue}/info/{remainder}")
+class Waiting:
+    """The number of every info file, once and one at a time.
+
+    ``next`` raises OSError for a directory that cannot be read, and goes on with that directory when called again.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._folders = deque(f"{layout.queue}/info/{remainder}" for remainder in range(layout.split))
+        self._entries: Iterator[int] | None = None
+        self._seen: set[int] = set()  # in this directory
+
+    def __iter__(self) -> "Waiting":
+        return self
+
+    def __next__(self) -> int:
+        while self._folders:
+            if self._entries is None:
+                self._entries = numbers_in(self._folders[0])
+            try:
+                for number in self._entries:
+                    if number not in self._seen:
+                        self._seen.add(number)
+                        return number
+            except OSError:
+                self._entries = None
+                raise
+            self._entries = None
+            self._seen.clear()
+            self._folders.popleft()
+        raise StopIteration
 
 
 def new(layout: Layout) -> Iterator[int]:

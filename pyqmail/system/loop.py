@@ -45,6 +45,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._watches: dict[int, _Watch] = {}
         self._timers: list[Timer] = []
+        self._before_wait: list[Callback] = []
         self._signals: dict[int, Callback] = {}
         self._pending: list[int] = []
         self._wakeup: tuple[int, int] | None = None
@@ -78,6 +79,10 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def before_wait(self, callback: Callback) -> None:
+        """Call ``callback`` once, before the loop next waits: what gathers until then goes out in one piece."""
+        self._before_wait.append(callback)
+
     def add_signal(self, signum: int, callback: Callback) -> None:
         """Call ``callback`` from the loop, not from the handler, after ``signum`` has come."""
         if self._wakeup is None:
@@ -99,17 +104,20 @@ class Loop:
 
     def run_once(self, timeout: float | None = None) -> None:
         """Wait at most ``timeout`` seconds (None: until something happens) and make the calls that are due."""
-        for key, mask in self._selector.select(self._patience(timeout)):
+        self._send_out()
+        events = self._selector.select(self._patience(timeout))
+        while self._pending:  # first: what a signal asks for holds for whatever came after it
+            callback = self._signals.get(self._pending.pop(0))
+            if callback is not None:
+                callback()
+        for key, mask in events:
             watch: _Watch = key.data
             if mask & selectors.EVENT_READ and watch.reader is not None:
                 watch.reader()
             if mask & selectors.EVENT_WRITE and watch.writer is not None:
                 watch.writer()
-        while self._pending:
-            callback = self._signals.get(self._pending.pop(0))
-            if callback is not None:
-                callback()
         self._run_timers()
+        self._send_out()
 
     def close(self) -> None:
         """Give back the loop's own descriptors."""
@@ -119,6 +127,10 @@ class Loop:
             os.close(self._wakeup[1])
             self._wakeup = None
         self._selector.close()
+
+    def _send_out(self) -> None:
+        while self._before_wait:
+            self._before_wait.pop(0)()
 
     def _patience(self, timeout: float | None) -> float | None:
         if self._pending or self._stopped:

@@ -1,9 +1,18 @@
 """What a process does to itself: identity, descriptors, signals and its name. No mail words."""
 
+import _signal
+import errno
 import os
 import signal
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TITLES = "pyqmail._titles"
+_SIGNALS = tuple(_signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP})
 HIGHEST = 1 << 20  # above any descriptor that a process here may have
 
 
@@ -34,27 +43,54 @@ def plug_standard_descriptors() -> None:
 
 
 def reset_signals() -> None:
-    """Default handlers and an empty mask, as a fresh program expects them; SIGPIPE and SIGXFSZ included."""
-    signal.set_wakeup_fd(-1)
-    for signum in signal.valid_signals():
-        if signum not in (signal.SIGKILL, signal.SIGSTOP):
+    """Default handlers and an empty mask, as a fresh program expects them; SIGPIPE and SIGXFSZ included.
+
+    By the C module: its wrapper's enums would touch, and so copy, a hundred pages in a process that has just forked.
+    """
+    _signal.set_wakeup_fd(-1)
+    for signum in _SIGNALS:
+        if _signal.getsignal(signum) not in (_signal.SIG_DFL, None):
             try:
-                if signal.getsignal(signum) not in (signal.SIG_DFL, None):
-                    signal.signal(signum, signal.SIG_DFL)
+                _signal.signal(signum, _signal.SIG_DFL)
             except (OSError, ValueError):
                 continue
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def prepare_titles() -> None:
+    """Load what ``set_title`` needs, in a parent whose children load nothing after their fork."""
+    _title_module()
 
 
 def set_title(name: str) -> None:
     """Show ``name`` in ps, where setproctitle is installed."""
-    try:
-        import setproctitle
-    except ImportError:
-        return
-    setproctitle.setproctitle(name)
+    module = _title_module()
+    if module is not None:
+        module.setproctitle(name)
+
+
+def _title_module() -> "Any":
+    """setproctitle's extension module; None without it.
+
+    Loaded by itself: the package around it imports logging and threading, whose handlers at fork would cost each worker
+    half a millisecond.
+    """
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    known = sys.modules.get(_TITLES)
+    if known is not None:
+        return known
+    package = PathFinder.find_spec("setproctitle")
+    found = package and PathFinder.find_spec("_setproctitle", package.submodule_search_locations)
+    if not found or found.loader is None:
+        return None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    sys.modules[_TITLES] = module
+    return module
 
 
 def find_program(name: bytes, path: bytes | None) -> str | None:
@@ -66,3 +102,23 @@ def find_program(name: bytes, path: bytes | None) -> str | None:
         if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
             return candidate
     return None
+
+
+def cannot_run(name: bytes, program: bytes, error: OSError) -> bytes:
+    """What program ``name`` says when it could not become ``program``: one line."""
+    missing = isinstance(error, FileNotFoundError)
+    reason = "file does not exist" if missing else os.strerror(error.errno or 0).lower()
+    return name + b": fatal: unable to run " + program + b": " + reason.encode("utf-8", "replace") + b"\n"
+
+
+def execute(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> None:
+    """Become the program that ``environ``'s PATH finds for ``argv``, with signals as a fresh one expects them.
+
+    Raises OSError, a FileNotFoundError when there is no such program.
+    """
+    path = find_program(argv[0], environ.get(b"PATH"))
+    if path is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.execve(path, list(argv), dict(environ))

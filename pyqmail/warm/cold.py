@@ -1,5 +1,6 @@
 """Running a program the classic way, fork and exec, where it is not ours to serve from a warm worker."""
 
+import _signal
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, reset_signals
 
 Done = Callable[[int | None], None]
+_USED = (_signal.SIGALRM, _signal.SIGCHLD, _signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGXFSZ)
 NULL = -1  # in place of a descriptor: /dev/null
 
 
@@ -82,3 +84,13 @@ def delivery_signals() -> None:
     reset_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+
+
+def restore_delivery_signals() -> None:
+    """The same after a job, which may have used some of these; cheaper than setting everything anew."""
+    for signum in _USED:
+        if _signal.getsignal(signum) != _signal.SIG_DFL:
+            _signal.signal(signum, _signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGPIPE) != _signal.SIG_IGN:
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGCHLD,))

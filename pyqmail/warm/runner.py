@@ -8,19 +8,29 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol, cast
 
 from pyqmail import build, launch
+from pyqmail.control import Control, Kept
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import become
-from pyqmail.warm.cold import NULL, Done, Program, delivery_signals, start_program
+from pyqmail.system.process import become, prepare_titles
+from pyqmail.warm.cold import NULL, Done, Program, delivery_signals, restore_delivery_signals, start_program
 from pyqmail.warm.pool import Pool
 from pyqmail.warm.wire import RECORD_MAX
+from pyqmail.warm.worker import Wait
 
 Identity = tuple[int, int] | None
+PACE_S = 0.005  # about what a worker costs until it has served its first job
 PAYLOAD_MAX = RECORD_MAX // 2
+Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
 Stamp = tuple[int, int, int, int, int]
 
 
 class ProgramModule(Protocol):
-    """A module of pyqmail.programs."""
+    """A module of pyqmail.programs.
+
+    One with a class ``Sender`` is served by an object of it, which each worker keeps from job to job: its ``main`` in
+    place of the module's, its ``wait`` before each wait for a job. It is one whose many workers wait for others.
+    """
+
+    __name__: str
 
     def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         """Run the program and return its exit code."""
@@ -61,24 +71,41 @@ class Runner:
         self._setup_exit = setup_exit
         self._descriptor_exit = descriptor_exit
         self._exec_exit = exec_exit
+        self._null = -1  # a worker's /dev/null
+        self._umask = 0
         path = locate()
         self._known = self._known_file(path)
-        self._program = None if path is None else self._load(path, module)
-        self._pool = None if self._program is None else self._make_pool(limit, module)
+        program = None if path is None else self._load(path, module)
+        self._main: Main | None = None if program is None else program.main
+        self._pool = None if program is None else self._make_pool(limit, program)
+
+    @property
+    def warm(self) -> bool:
+        """Whether the next job will be served by a worker, not executed."""
+        return self._pool is not None and self._known_file(self._locate()) == self._known
 
     def run(
-        self, argv: Sequence[bytes], identity: Identity, message: int, output: int, done: Done, *, errors: bool = True
+        self,
+        argv: Sequence[bytes],
+        identity: Identity,
+        message: int,
+        output: int,
+        done: Done,
+        *,
+        errors: bool = True,
+        near: Hashable = None,
     ) -> None:
         """Run the program as ``identity`` (uid, gid; None: as we are), owning both descriptors.
 
-        ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2. Raises OSError when
-        it could not be started; the descriptors are then still the caller's.
+        ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2; ``near`` tells the
+        pool which worker to prefer. Raises OSError when it could not be started; the descriptors are then still the
+        caller's.
         """
         path = self._locate()
         payload = bytes((errors,)) + b"\0".join(argv)
         fds = (output,) if message == NULL else (output, message)
         if self._pool is not None and len(payload) <= PAYLOAD_MAX and self._known_file(path) == self._known:
-            self._pool.submit(identity, payload, fds, done)
+            self._pool.submit(identity, payload, fds, done, near=near)
             return
         standard = (message, output, output if errors else NULL)
         start_program(self._loop, self._cold(path, argv, identity, standard), done)
@@ -117,36 +144,49 @@ class Runner:
         except Exception:  # noqa: BLE001 - a half-finished upgrade: execute it, and let its crash code speak
             return None
 
-    def _make_pool(self, limit: int, module: str) -> Pool:
+    def _make_pool(self, limit: int, program: ProgramModule) -> Pool:
+        wait: Wait | None = None
+        pace_s = 0.0
+        if hasattr(program, "Sender"):
+            sender = program.Sender()
+            self._main, wait, pace_s = sender.main, sender.wait, PACE_S
+        prepare_titles()
         gc.collect()
         gc.freeze()
-        title = module.rpartition(".")[2].replace("_", "-")
-        return Pool(self._loop, self._serve, prepare=_become_key, limit=limit, title=title)
+        title = program.__name__.rpartition(".")[2].replace("_", "-")
+        return Pool(self._loop, self._serve, prepare=_become_key, limit=limit, title=title, wait=wait, pace_s=pace_s)
 
     def _serve(self, payload: bytes, fds: list[int]) -> int:
         """In the worker: one job from a clean state; whatever escapes is temporary."""
         errors, argv = payload[0], payload[1:].split(b"\0")
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        output, message = fds[0], fds[1] if len(fds) > 1 else null
-        for source, target in ((message, 0), (output, 1), (output if errors else null, 2)):
+        if self._null < 0:
+            self._settle()
+        output, message = fds[0], fds[1] if len(fds) > 1 else self._null
+        for source, target in ((message, 0), (output, 1), (output if errors else self._null, 2)):
             os.dup2(source, target)
         for fd in fds:
             os.close(fd)
-        umask = os.umask(0o077)
-        os.umask(umask)
-        assert self._program is not None
+        assert self._main is not None
         try:
-            os.chdir(self._directory)
-            delivery_signals()
-            return self._program.main(argv, dict(self._environ)) & 255
+            return self._main(argv, dict(self._environ)) & 255
         except BaseException as error:  # noqa: BLE001 - a bug must never bounce mail
             _complain(error)
             return 111
         finally:
             for target in (0, 1, 2):
-                os.dup2(null, target)
-            os.close(null)
-            os.umask(umask)
+                os.dup2(self._null, target)
+            os.umask(self._umask)
+            os.chdir(self._directory)
+            restore_delivery_signals()
+
+    def _settle(self) -> None:
+        """In a new worker: the state in which each job begins, and to which it goes back."""
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        os.chdir(self._directory)
+        Control.kept = Kept()
+        delivery_signals()
 
 
 def _complain(error: BaseException) -> None:

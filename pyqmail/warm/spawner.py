@@ -10,7 +10,7 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from pyqmail.protocol.spawn import (
@@ -25,11 +25,13 @@ from pyqmail.protocol.spawn import (
 )
 from pyqmail.system.files import open_read
 from pyqmail.system.loop import Loop
+from pyqmail.warm.batch import Batches
 
 Done = Callable[[int | None], None]
 Append = Callable[[bytearray, bytes], None]
 MESSAGE_NAME_MAX = 99  # the reference's buffer is 100, NUL included
 READ_SIZE = 16384
+WATCH_SECONDS = 0.05  # a program that is done by then has its output read when it ends
 
 
 class Channel(Protocol):
@@ -48,6 +50,19 @@ class Channel(Protocol):
         """No more deliveries."""
 
 
+class Joiner(Protocol):
+    """What else a channel knows that can make several deliveries together (control/remotebatch)."""
+
+    def group(self, command: Command) -> tuple[Hashable, int]:
+        """What all deliveries have in common that may go with this one, and how many may at most; 1: it goes alone."""
+
+    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> None:
+        """As `Channel.start`, for all of one group."""
+
+    def reports(self, status: int | None, output: bytes, commands: Sequence[Command]) -> list[bytes | None]:
+        """The report of each; None when it should be tried again at once."""
+
+
 class Collector:
     """A program's output pipe: calls ``done(status, output)`` once its status is in and the pipe has ended.
 
@@ -62,18 +77,18 @@ class Collector:
         self._status: int | None = None
         self._has_status = False
         self._fd, self.output = os.pipe2(os.O_CLOEXEC)
-        try:
-            os.set_blocking(self._fd, False)
-            loop.add_reader(self._fd, self._readable)
-        except OSError:
-            os.close(self._fd)
-            os.close(self.output)
-            raise
+        os.set_blocking(self._fd, False)
+        self._watched = False
+        self._timer = loop.call_later(WATCH_SECONDS, self._watch)
 
     def ended(self, status: int | None) -> None:
         """The program is gone with ``status`` (None: killed)."""
         self._status = status
         self._has_status = True
+        while self._fd >= 0 and self._readable():
+            pass
+        if self._fd >= 0:
+            self._watch()
         self._finish()
 
     def cancel(self) -> None:
@@ -81,21 +96,36 @@ class Collector:
         self._close()
         os.close(self.output)
 
-    def _readable(self) -> None:
+    def _watch(self) -> None:
+        """Read what comes from now on, or the end: somebody may keep the pipe after the program."""
+        if self._fd < 0 or self._watched:
+            return
+        self._timer.cancel()
+        self._watched = True
+        self._loop.add_reader(self._fd, self._heard)
+
+    def _heard(self) -> None:
+        self._readable()
+        self._finish()
+
+    def _readable(self) -> bool:
+        """Take what is in the pipe; false when nothing is."""
         try:
             data = os.read(self._fd, READ_SIZE)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data = b""
         if data:
             self._append(self._stored, data)
-            return
-        self._close()
-        self._finish()
+        else:
+            self._close()
+        return True
 
     def _close(self) -> None:
-        self._loop.remove_reader(self._fd)
+        self._timer.cancel()
+        if self._watched:
+            self._loop.remove_reader(self._fd)
         os.close(self._fd)
         self._fd = -1
 
@@ -147,9 +177,13 @@ def open_message(name: bytes, owner: int) -> int:
 class Spawner:
     """One spawner process: descriptor 0 takes commands, descriptor 1 gives the limit byte and reports."""
 
-    def __init__(self, loop: Loop, channel: Channel, *, spawn_limit: int, message_owner: int) -> None:
+    def __init__(
+        self, loop: Loop, channel: Channel, *, spawn_limit: int, message_owner: int, joiner: Joiner | None = None
+    ) -> None:
         self._loop = loop
         self._channel = channel
+        self._joiner = joiner
+        self._batches = Batches(loop, self._start_together)
         self._wide_limit = min(spawn_limit, WIDE_LIMIT_MAX)
         self._limit = min(spawn_limit, LIMIT_MAX)
         self._message_owner = message_owner
@@ -169,7 +203,12 @@ class Spawner:
             while self._reading:
                 self._readable()
         while self._reading or self._busy or self._out:
-            self._loop.run_once()
+            if self._reading or self._busy:
+                self._loop.run_once()
+            else:
+                self._writable()
+                if self._out:
+                    self._loop.run_once()
         self._channel.close()
 
     def _nonblocking_output(self) -> None:
@@ -217,6 +256,12 @@ class Spawner:
         check_message_name(command.message)
         if b"@" not in command.recipient:
             raise _Refused(FAILURE, b"Recipient address has no host name. (#5.1.3)\n")
+        if self._joiner is not None:
+            key, most = self._joiner.group(command)
+            if most > 1:
+                self._busy.add(slot)
+                self._batches.add(key, command, most)
+                return
         message = open_message(command.message, self._message_owner)
         try:
             collector = Collector(self._loop, self._channel.append, lambda status, out: self._over(slot, status, out))
@@ -232,6 +277,43 @@ class Spawner:
             os.close(message)
             raise _Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
 
+    def _start_together(self, key: Hashable, commands: Sequence[Command]) -> None:
+        try:
+            message = open_message(commands[0].message, self._message_owner)
+            self._run_together(key, commands, message)
+        except _Refused as refused:
+            self._over_together(key, commands, [refused.letter + refused.text] * len(commands))
+
+    def _run_together(self, key: Hashable, commands: Sequence[Command], message: int) -> None:
+        joiner = self._joiner
+        assert joiner is not None
+
+        def over(status: int | None, output: bytes) -> None:
+            self._over_together(key, commands, joiner.reports(status, output, commands))
+
+        try:
+            collector = Collector(self._loop, self._channel.append, over)
+        except OSError:
+            os.close(message)
+            raise _Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
+        try:
+            joiner.start_together(commands, message, collector.output, collector.ended)
+        except OSError:
+            collector.cancel()
+            os.close(message)
+            raise _Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
+
+    def _over_together(self, key: Hashable, commands: Sequence[Command], reports: Sequence[bytes | None]) -> None:
+        wire = b""
+        for command, report in zip(commands, reports, strict=True):
+            if report is None:
+                self._batches.add(key, command, len(commands))
+                continue
+            self._busy.discard(command.slot)
+            wire += format_report(command.slot, report[:1], report[1:], wide=self._parser.wide)
+        self._send(wire)
+        self._batches.ended(key)
+
     def _over(self, slot: int, status: int | None, output: bytes) -> None:
         self._busy.discard(slot)
         self._report(slot, self._channel.report(status, output))
@@ -242,8 +324,9 @@ class Spawner:
     def _send(self, data: bytes) -> None:
         if not self._writing:
             return
+        if not self._out:
+            self._loop.before_wait(self._writable)
         self._out += data
-        self._writable()
 
     def _writable(self) -> None:
         """Write what the pipe takes; a broken pipe ends the reports and not the work."""

@@ -16,6 +16,7 @@ JOB = struct.Struct("<Q")
 RESULT = struct.Struct("<Qi")
 
 Serve = Callable[[bytes, list[int]], int]
+Wait = Callable[[int], None]
 
 
 def enter(sock: socket.socket) -> socket.socket:
@@ -37,8 +38,10 @@ def enter(sock: socket.socket) -> socket.socket:
     return sock
 
 
-def serve_jobs(sock: socket.socket, serve: Serve, *, title: str, jobs_max: int) -> None:
+def serve_jobs(sock: socket.socket, serve: Serve, *, title: str, jobs_max: int, wait: Wait | None = None) -> None:
     """Serve jobs until the socket ends or ``jobs_max`` are done; never returns.
+
+    ``wait`` is given the job socket's descriptor before each wait for a job and may wait there for something else too.
 
     ``serve`` gets the payload and owns the descriptors; a job's own standard descriptors are put back on /dev/null
     after it, so that its output pipe ends when its last program does.
@@ -47,6 +50,8 @@ def serve_jobs(sock: socket.socket, serve: Serve, *, title: str, jobs_max: int) 
     done = 0
     while done < jobs_max:
         try:
+            if wait is not None:
+                wait(sock.fileno())
             record = receive_record(sock)
         except InterruptedError:
             continue

@@ -6,21 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.control import parse_lines, parse_mapping
+from pyqmail.admin.check import find_trouble
+from pyqmail.admin.control_files import BY_NAME, CONTROL_FILES, Form
+from pyqmail.admin.limits import limits_in
+from pyqmail.control import parse_line, parse_lines, parse_mapping
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "control-examples"
-LISTS = {"locals", "rcpthosts", "virtualdomains", "smtproutes", "badmailfrom"}
-SCRIPTS = [*EXAMPLES.glob("rc.*"), *EXAMPLES.glob("service/**/run")]
+SCRIPTS = [*EXAMPLES.glob("rc.*"), *EXAMPLES.glob("service/**/run"), *EXAMPLES.glob("runit/**/run")]
+
+
+def test_there_is_an_example_of_each_control_file() -> None:
+    names = {entry.name for entry in CONTROL_FILES if entry.form is not Form.CDB}
+    assert {path.name for path in (EXAMPLES / "control").iterdir()} == names
 
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "control").iterdir()), ids=lambda path: path.name)
-def test_only_list_files_hold_comments(path: Path) -> None:
+def test_an_example_is_explained_and_the_explanation_is_no_value(path: Path) -> None:
     data = path.read_bytes()
-    assert data.endswith(b"\n")
-    if path.name in LISTS:
+    assert data.endswith(b"\n") and b"\n# " in b"\n" + data
+    if BY_NAME[path.name].form in (Form.LIST, Form.MAP):
         assert b"#" not in b"".join(parse_lines(data))
     else:
-        assert data.count(b"\n") == 1 and b"#" not in data
+        assert b"#" not in parse_line(data)
+
+
+def test_the_check_is_content_with_the_examples(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "control", tmp_path / "control")
+    subprocess.run([EXAMPLES.parent / "bin" / "qmail-newmrh"], env={"QMAIL_HOME": str(tmp_path)}, check=True)
+    found = [line for line in find_trouble(str(tmp_path)) if line.startswith("control/")]
+    assert found == []
 
 
 def test_the_example_virtual_domain_is_a_mapping() -> None:
@@ -33,10 +47,16 @@ def test_scripts_are_executable_and_sound(path: Path) -> None:
     subprocess.run(["sh", "-n", path], check=True)
 
 
-def test_each_service_has_a_log() -> None:
-    names = {path.name for path in (EXAMPLES / "service").iterdir()}
-    assert names == {"qmail-queued", "qmail-send", "qmail-smtpd"}
-    assert all((EXAMPLES / "service" / name / "log" / "run").exists() for name in names)
+@pytest.mark.parametrize("kind", ["service", "runit"])
+def test_each_service_has_a_log(kind: str) -> None:
+    names = {path.name for path in (EXAMPLES / kind).iterdir()}
+    assert names == {"qmail-queued", "qmail-send", "qmail-smtpd", "qmail-pop3d"}
+    assert all((EXAMPLES / kind / name / "log" / "run").exists() for name in names)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_no_memory_limit_is_one_that_python_does_not_survive(path: Path) -> None:
+    assert all(size >= 64 << 20 for _, size in limits_in(path.read_text()))
 
 
 def test_tcp_smtp_compiles_with_debians_tcprules(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_no_setuid_or_setgid_bit_but_that_of_alias(installed: Path) -> None:
 
 
 @needs_root
+@pytest.mark.contract("control 5.15")
+def test_documents_and_manual_pages_are_there_for_everybody(installed: Path) -> None:
+    found = [*(installed / "doc").iterdir(), *(installed / "man").glob("man?/*.?")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o644}
+    assert {"INSTALL.md", "CHANGELOG.md"} <= {path.name for path in found}
+    assert {"qmail.7", "qmail-control.5", "qmail-send.8", "forward.1"} <= {path.name for path in found}
+
+
+@needs_root
 def test_every_qmail_user_can_start_the_programs(installed: Path) -> None:
     for user in ("qmaild", "qmailq", "qmailr", "qmails", "qmailp", "nobody"):
         entry = pwd.getpwnam(user)
@@ -237,7 +246,7 @@ def test_boot_scripts_name_their_instructions_and_empty_the_environment() -> Non
     assert sorted(tree.boot_scripts()) == sorted(
         name + suffix for name in ("home", "proc", "binm1", "binm2", "binm3") for suffix in ("", "+df")
     )
-    script = tree.start_script("/var/qmail", "|dot-forward .forward\n|preline procmail", logged=True)
+    script = tree.start_script("/var/qmail", "|dot-forward .forward\n|preline procmail")
     assert b"exec env - PATH=/var/qmail/bin:" in script
     assert b"qmail-start '|dot-forward .forward\n|preline procmail' splogger qmail\n" in script
 

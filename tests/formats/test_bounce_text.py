@@ -8,9 +8,10 @@ from pyqmail.formats.bounce_text import format_date, format_head, format_paragra
 from pyqmail.formats.logline import safe
 
 
-@pytest.mark.contract("send 8")
+@pytest.mark.contract("send 8a.1")
 def test_a_paragraph() -> None:
     assert format_paragraph(b"a\n@b", b"no\n\nway") == b"<a_@b>:\nno\n/way\n\n"
+    assert format_paragraph(b"a@b", b"\n\n\nno\n\n") == b"<a@b>:\n///no\n/\n"
 
 
 @given(st.binary(), st.binary())
@@ -26,6 +27,6 @@ def test_the_head() -> None:
     assert format_date(86400 * 11) == b"12 Jan 1970 00:00:00 -0000"
 
 
-@pytest.mark.contract("send 9")
+@pytest.mark.contract("send 9a.1")
 def test_log_text_is_safe() -> None:
     assert safe(b"a b%\n\x7f\xff~!") == b"a_b_/__~!"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.formats.report import append_local, local_report, remote_report
+from pyqmail.formats.report import append_local, local_report, remote_report, too_many, with_recipients
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,32 @@ def test_any_remote_output_makes_a_report_without_nul(output: bytes) -> None:
     report = remote_report(0, output)
     assert report[:1] in (b"K", b"Z", b"D")
     assert b"\0" not in report
+
+
+@pytest.mark.parametrize(
+    ("output", "each"),
+    [
+        pytest.param(b"r\0hA\0sB\0KC\0", [b"r\0KC\0", b"hA\0KC\0", b"sB\0KC\0"], id="one record each"),
+        pytest.param(b"ZA\0", [b"ZA\0"] * 3, id="failed before any recipient"),
+        pytest.param(b"r\0ZA\0", [b"r\0ZA\0", b"ZA\0", b"ZA\0"], id="lost among the recipients"),
+        pytest.param(b"r\0r\0r\0", [b"r\0"] * 3, id="no message report"),
+        pytest.param(b"r\0r\0r\0r\0KA\0", [b"r\0KA\0"] * 3, id="a record too many"),
+        pytest.param(b"", [b""] * 3, id="nothing"),
+        pytest.param(b"r\0r\0r\0KA", [b"r\0"] * 3, id="an unterminated message report"),
+    ],
+)
+def test_the_output_of_a_batch_is_taken_apart(output: bytes, each: list[bytes]) -> None:
+    assert with_recipients(output, 3) == each
+
+
+@given(st.binary(max_size=60), st.integers(1, 5))
+def test_any_output_is_taken_apart_for_each(output: bytes, count: int) -> None:
+    assert len(with_recipients(output, count)) == count
+
+
+def test_one_too_many_is_one_that_others_were_accepted_before() -> None:
+    full = b"s192.0.2.1 does not like recipient.\nRemote host said: 452 too many\n\0K\0"
+    assert too_many(full, b"r\0" + full)
+    assert not too_many(full, full)
+    assert not too_many(full.replace(b"452", b"450"), b"r\0" + full)
+    assert not too_many(b"r\0K 452\0", b"r\0" + full)

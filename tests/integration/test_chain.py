@@ -3,7 +3,6 @@
 import os
 import pwd
 import re
-import smtplib
 import subprocess
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_swaks_through_debians_tcpserver_reaches_the_maildir_and_mutt_reads_it(
     assert "Subject: for mutt" in read_with_mutt(maildir)
 
 
-def read_with_mutt(maildir: Path) -> str:
+def read_with_mutt(maildir: Path, user: str = USER) -> str:
     """The first message in ``maildir`` as mutt, run by its owner on a terminal, pipes it to a program."""
     home = maildir.parent
     seen, rc = home / "seen", home / "test.muttrc"
@@ -66,7 +65,7 @@ def read_with_mutt(maildir: Path) -> str:
         f'set folder={home} spoolfile={maildir} mbox_type=Maildir\npush "<pipe-message>cat > {seen}<enter><quit>"\n'
     )
     rc.chmod(0o644)
-    command = f"su {USER} -c 'TERM=vt100 mutt -n -F {rc} -f {maildir}'"
+    command = f"su {user} -c 'TERM=vt100 mutt -n -F {rc} -f {maildir}'"
     subprocess.run(
         ["script", "-qec", command, "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
     )
@@ -94,8 +93,13 @@ def test_sendmail_reaches_the_maildir_under_the_callers_uid(host: MailHost, mail
 
 
 def test_an_unknown_user_bounces_to_the_sender(host: MailHost, maildir: Path) -> None:
-    with smtplib.SMTP("127.0.0.1", host.port, timeout=60) as client:
-        client.sendmail(ADDRESS, ["nosuch-user@example.test"], "Subject: lost\r\n\r\nwhere to?\r\n")
+    subprocess.run(
+        [host.home / "bin/qmail-inject", "-f", ADDRESS, "nosuch-user@example.test"],
+        env={"QMAIL_HOME": str(host.home), "PATH": os.defpath},
+        input=b"Subject: lost\n\nwhere to?\n",
+        check=True,
+        timeout=60,
+    )  # by SMTP it would be refused at once
     wait_for(lambda: delivered(maildir) == 1, "the bounce")
     (message,) = messages(maildir)
     assert message["Return-Path"] == "<>"

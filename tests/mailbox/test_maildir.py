@@ -2,6 +2,10 @@
 
 import errno
 import os
+import re
+import signal
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,12 @@ import pytest
 from pyqmail.failure import TemporaryFailure
 from pyqmail.mailbox import maildir
 from pyqmail.system import files
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No filesystem is known yet."""
+    monkeypatch.setattr(maildir, "_NAMED_ONLY", set())
 
 
 @pytest.fixture
@@ -27,7 +37,7 @@ def contents(box: Path) -> list[bytes]:
     return [path.read_bytes() for path in (box / "new").iterdir()]
 
 
-def refuse(code: int):  # type: ignore[no-untyped-def]
+def refuse(code: int) -> Callable[..., int]:
     def call(*_arguments: object) -> int:
         raise OSError(code, os.strerror(code))
 
@@ -98,6 +108,198 @@ def test_a_taken_name_is_passed_over_at_once(box: Path, monkeypatch: pytest.Monk
     assert {path.name: path.read_bytes() for path in (box / "new").iterdir()} == {"same": b"first", "other": b"second"}
 
 
+def test_a_filesystem_without_unnamed_files_is_remembered(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def unsupported(directory: bytes, _mode: int) -> int:
+        asked.append(directory)
+        raise OSError(errno.EOPNOTSUPP, "no unnamed files")
+
+    monkeypatch.setattr(files, "open_unnamed", unsupported)
+    for _ in range(3):
+        put(box, b"a")
+    assert len(asked) == 1
+    assert contents(box) == [b"a"] * 3
+
+
+def test_only_that_filesystem_is_remembered(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maildir, "_NAMED_ONLY", {box.stat().st_dev + 1})
+    monkeypatch.setattr(files, "create_exclusive", refuse(errno.EIO))
+    put(box, b"a")
+    assert contents(box) == [b"a"]
+
+
+def test_a_missing_new_is_no_fact_about_the_filesystem(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (box / "new").rmdir()
+    with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+        put(box, b"a")
+    assert not list((box / "tmp").iterdir())
+    (box / "new").mkdir()
+    monkeypatch.setattr(files, "create_exclusive", refuse(errno.EIO))
+    put(box, b"a")
+    assert contents(box) == [b"a"]
+
+
+@pytest.mark.contract("local 6.10")
+def test_the_classic_way_takes_another_name_in_new_at_once(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
+    names = iter([b"same", b"same", b"other"])
+    monkeypatch.setattr(maildir, "unique_name", lambda _count: next(names))
+    put(box, b"first")
+    put(box, b"second")
+    assert {path.name: path.read_bytes() for path in (box / "new").iterdir()} == {"same": b"first", "other": b"second"}
+
+
+def test_a_link_over_nfs_that_finds_itself_is_one_delivery(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_lost(source: bytes, target: bytes) -> None:
+        os.link(source, target)
+        raise FileExistsError(errno.EEXIST, "asked twice")
+
+    monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr(files, "link", answer_lost)
+    put(box, b"a")
+    assert contents(box) == [b"a"]
+
+
+@pytest.mark.contract("local 6.8")
+def test_names_that_are_all_taken_defer(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in ("link_unnamed", "create_exclusive"):
+        monkeypatch.setattr(files, step, refuse(errno.EEXIST))
+        with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+            put(box, b"a")
+        monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
+    assert contents(box) == []
+
+
+@pytest.mark.contract("local 6.7")
+@pytest.mark.parametrize("classic", [False, True])
+def test_a_delivery_that_takes_too_long_leaves_nothing(
+    box: Path, monkeypatch: pytest.MonkeyPatch, classic: bool
+) -> None:
+    reading, writing = os.pipe()
+    if classic:
+        monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr(maildir, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(files, "sync", lambda _fd: os.read(reading, 1))
+    try:
+        with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+            put(box, b"a")
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert contents(box) == []
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.contract("local 6.9")
+def test_a_kernel_that_takes_a_few_bytes_at_a_time(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    put(box, b"Return-Path: <>\n", b"long enough")
+    assert contents(box) == [b"Return-Path: <>\nlong enough"]
+
+
+@pytest.mark.contract("local 6.9")
+def test_a_close_that_fails_is_a_delivery_that_failed(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = os.close
+    failing: list[int] = []
+
+    def sync(fd: int) -> None:
+        failing.append(fd)
+
+    def close_late(fd: int) -> None:
+        close(fd)
+        if fd in failing:
+            raise OSError(errno.EIO, "written late, and in vain")
+
+    monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr(files, "sync", sync)
+    monkeypatch.setattr(os, "close", close_late)
+    with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+        put(box, b"a")
+    monkeypatch.undo()
+    assert contents(box) == []
+
+
+STEPS = {
+    False: ("open_unnamed", "write_all", "sync", "link_unnamed", "sync_directory"),
+    True: ("create_exclusive", "write_all", "sync", "link", "unlink_if_present", "sync_directory"),
+}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("classic", "step"), [(classic, step) for classic, steps in STEPS.items() for step in steps])
+def test_a_process_that_dies_at_any_step_leaves_all_or_nothing(
+    box: Path, monkeypatch: pytest.MonkeyPatch, classic: bool, step: str, after: bool
+) -> None:
+    real = getattr(files, step)
+
+    def die(*arguments: object) -> object:
+        if after:
+            real(*arguments)
+        os._exit(42)
+
+    if classic:
+        monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            monkeypatch.setattr(files, step, die)
+            put(box, b"Return-Path: <>\n", b"whole\n")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+    whole = b"Return-Path: <>\nwhole\n"
+    linked = step in ("unlink_if_present", "sync_directory") or (after and step.startswith("link"))
+    assert [path.read_bytes() for path in (box / "new").iterdir()] == [whole] * linked
+    put(box, b"Return-Path: <>\n", b"whole\n")  # the next attempt is not in the way of what was left
+    assert [path.read_bytes() for path in (box / "new").iterdir()] == [whole] * (linked + 1)
+
+
+def test_a_directory_that_cannot_be_synced_fails_the_delivery(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "sync_directory", refuse(errno.EIO))
+    with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+        put(box, b"a")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a user without root's powers")
+def test_a_drop_box_that_we_may_write_but_not_read_takes_mail() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        os.chmod(base, 0o755)
+        drop_box(Path(base) / "M")
+
+
+def drop_box(box: Path) -> None:
+    for path in (box, box / "tmp", box / "new", box / "cur"):
+        path.mkdir()
+        os.chown(path, 0, 39001)
+        path.chmod(0o770 if path.name == "tmp" else 0o730)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([39001])
+            os.setresuid(39002, 39002, 39002)
+            put(box, b"a")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert contents(box) == [b"a"]
+
+
+@pytest.mark.contract("local 6.6")
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.EIO, r"#4\.3\.0"), (errno.ESTALE, r"#4\.3\.0"), (errno.EACCES, r"#4\.2\.1"), (errno.ELOOP, r"#4\.2\.1")],
+)
+def test_a_maildir_that_cannot_be_entered(box: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: str) -> None:
+    monkeypatch.setattr(files, "open_unnamed", refuse(code))
+    monkeypatch.setattr(os, "stat", refuse(code))
+    with pytest.raises(TemporaryFailure, match=expected):
+        put(box, b"a")
+
+
 @pytest.mark.contract("local 6.6")
 def test_a_maildir_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TemporaryFailure, match=r"#4\.2\.1"):
@@ -111,6 +313,13 @@ def test_a_maildir_with_a_directory_missing(box: Path, name: str) -> None:
         put(box, b"a")
 
 
+def test_many_names_of_one_moment_differ() -> None:
+    names = [maildir.unique_name(count) for count in range(1000)]
+    assert len(set(names)) == 1000
+    assert all(re.fullmatch(rb"\d+\.M\d+P\d+Q\d+\.[^/:]+", name) for name in names)
+
+
+@pytest.mark.contract("local 6.7", "local 9.16")
 def test_names_carry_time_process_count_and_escaped_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "a/b:c", "", "", "")))
     seconds, middle, host = maildir.unique_name(7).split(b".", 2)

@@ -10,7 +10,9 @@ VIRTUAL = {b"v.example": b"al-v", b".wild.example": b"w", b"ann@x.example": b"an
 ROUTING = Routing(b"d.example", frozenset({b"here.example", b"d.example"}), frozenset({b"p.example"}), VIRTUAL)
 
 
-@pytest.mark.contract("send 3.7", "send 3.8", "send 11.3")
+@pytest.mark.contract(
+    "send 3.7", "send 3.8", "send 4a.1", "send 4a.2", "send 4a.3", "send 4a.4", "send 4a.5", "send 11.3"
+)
 @pytest.mark.parametrize(
     ("recipient", "expected"),
     [

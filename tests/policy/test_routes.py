@@ -6,7 +6,8 @@ from pyqmail.control import parse_mapping
 from pyqmail.policy.routes import Route, find_route
 
 
-@pytest.mark.contract("remote 2", "remote 7.5")
+@pytest.mark.contract("remote 2", "remote 2.2", "remote 2.5", "remote 2.6", "remote 2.7", "remote 2.8", "remote 2.9")
+@pytest.mark.contract("remote 2.10", "remote 2.11", "remote 7.5")
 @pytest.mark.parametrize(
     ("lines", "host", "route"),
     [

@@ -95,3 +95,12 @@ def test_a_new_cdb_counts_at_once(tmp_path: Path) -> None:
         assert users.find(b"joe") == name + b"\0"
     (tmp_path / "users/cdb").unlink()
     assert users.find(b"joe") is None
+
+
+@pytest.mark.contract("users 2.9")
+def test_fields_are_taken_as_they_are() -> None:
+    records = dict(parse_assign(b"=a:u s:x1:-3::::\n=b:b:1:0x:rel/../home:anything:e:\n.\n"))
+    first = parse_assignment(records[b"!a\0"] + b"\0")
+    second = parse_assignment(records[b"!b\0"] + b"\0")
+    assert first == Assignment(b"u s", 0, 0, b"", b"", b"")
+    assert second == Assignment(b"b", 1, 0, b"rel/../home", b"anything", b"e")

@@ -1,5 +1,6 @@
 """A real qmail-send in a process of its own, between scripted spawners and a small qmail-clean."""
 
+import errno
 import fcntl
 import os
 import select
@@ -12,7 +13,7 @@ from pathlib import Path
 from pyqmail.protocol.spawn import Command, CommandParser, format_report
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
-DEADLINE_S = 20
+DEADLINE_S = float(os.environ.get("SENDING_DEADLINE", 20))
 
 
 def make_queue(home: Path, split: int = 3) -> Path:
@@ -28,11 +29,22 @@ def make_queue(home: Path, split: int = 3) -> Path:
     return queue
 
 
+def patched(code: str) -> list[str]:
+    """qmail-send with ``code`` run first."""
+    program = (
+        f"import sys; sys.path[:0] = [{str(BIN.parent)!r}, {str(BIN.parent / '.deps')!r}]\n{code}\n"
+        "from pyqmail.launch import run\nrun('pyqmail.programs.qmail_send', crash_exit=111)\n"
+    )
+    return [sys.executable, "-ISXutf8", "-c", program]
+
+
 class Sending:
     """The other ends of qmail-send's seven descriptors."""
 
-    def __init__(self, home: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, home: Path, environ: dict[str, str] | None = None, *, split: int = 3) -> None:
         self.home = home
+        self.split = split
+        self.program = [sys.executable, "-ISXutf8", str(BIN / "qmail-send")]
         self.queue = home / "queue"
         self.environ = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(home), **(environ or {})}
         self.log = ""
@@ -42,6 +54,7 @@ class Sending:
         self.pid = 0
         self._parsers = {"local": CommandParser(), "remote": CommandParser()}
         self._rest = b""
+        self._cleaner = 0
 
     def start(self, limits: tuple[bytes, bytes] = (b"\x78", b"\x78")) -> "Sending":
         """Spawn qmail-send; the spawners have said their limits."""
@@ -50,10 +63,9 @@ class Sending:
         ends = {0: 1, 1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 6: 0}
         moved = {fd: fcntl.fcntl(pipes[fd][end], fcntl.F_DUPFD_CLOEXEC, 40) for fd, end in ends.items()}
         actions = [(os.POSIX_SPAWN_DUP2, source, fd) for fd, source in moved.items()]
-        program = str(BIN / "qmail-send")
-        self.pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-ISXutf8", program],
+        self.pid = os.posix_spawnp(
+            self.program[0],
+            self.program,
             self.environ,
             file_actions=actions,
             setsigdef=[signal.SIGPIPE],
@@ -66,12 +78,29 @@ class Sending:
         os.write(self.ours[4], limits[1])
         return self
 
+    def attach_cleaner(self, program: list[str]) -> None:
+        """Let a real qmail-clean answer on descriptors 5 and 6 in our place."""
+        requests, answers = self.ours.pop(5), self.ours.pop(6)
+        actions = [(os.POSIX_SPAWN_DUP2, requests, 0), (os.POSIX_SPAWN_DUP2, answers, 1)]
+        self._cleaner = os.posix_spawnp(program[0], program, self.environ, file_actions=actions)
+        os.close(requests)
+        os.close(answers)
+
+    def attach_spawner(self, channel: str, program: list[str], environ: dict[str, str]) -> int:
+        """Let a real spawner serve ``channel`` in our place; its pid. It says its own limit."""
+        commands, reports = (self.ours.pop(fd) for fd in ((1, 2) if channel == "local" else (3, 4)))
+        actions = [(os.POSIX_SPAWN_DUP2, commands, 0), (os.POSIX_SPAWN_DUP2, reports, 1)]
+        pid = os.posix_spawnp(program[0], program, {**self.environ, **environ}, file_actions=actions)
+        os.close(commands)
+        os.close(reports)
+        return pid
+
     def put(self, sender: bytes, *recipients: bytes, body: bytes = b"Subject: x\n\nhello\n") -> int:
         """Queue a message as qmail-queue would, without pulling the trigger."""
         path = self.queue / "pid/new"
         path.write_bytes(body)
         number = path.stat().st_ino
-        path.rename(self.queue / f"mess/{number % 3}/{number}")
+        path.rename(self.queue / f"mess/{number % self.split}/{number}")
         todo = b"u1000\0p77\0F" + sender + b"\0" + b"".join(b"T" + recipient + b"\0" for recipient in recipients)
         (self.queue / "intd" / str(number)).write_bytes(todo)
         os.link(self.queue / "intd" / str(number), self.queue / "todo" / str(number))
@@ -79,7 +108,12 @@ class Sending:
 
     def pull(self) -> None:
         """Pull the trigger."""
-        fd = os.open(self.queue / "lock/trigger", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            fd = os.open(self.queue / "lock/trigger", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return  # qmail-send opens it anew this very moment, and looks at todo/ after that
         os.write(fd, b"\0")
         os.close(fd)
 
@@ -93,6 +127,13 @@ class Sending:
         while not seen():
             assert time.monotonic() < deadline, self.log
             self._serve(0.05)
+
+    def until_files(self, seen: Callable[[], object]) -> None:
+        """Wait until ``seen``, before qmail-send has been started or after."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not seen():
+            assert time.monotonic() < deadline
+            select.select([], [], [], 0.01)
 
     def until_log(self, text: str) -> None:
         """Serve until the log holds ``text``."""
@@ -112,6 +153,9 @@ class Sending:
         for fd in self.ours.values():
             os.close(fd)
         self.ours = {}
+        if self._cleaner:
+            os.waitpid(self._cleaner, 0)
+            self._cleaner = 0
         return os.waitstatus_to_exitcode(status)
 
     def kill(self) -> None:
@@ -150,7 +194,10 @@ class Sending:
             kind, _, number = request.partition(b"/")
             if self.clean_answer == b"+":
                 name = number.decode()
-                target = f"todo/{name}" if kind == b"todo" else f"mess/{int(name) % 3}/{name}"
+                target = f"todo/{name}" if kind == b"todo" else f"mess/{int(name) % self.split}/{name}"
                 (self.queue / "intd" / name).unlink(missing_ok=True)
                 (self.queue / target).unlink(missing_ok=True)
-            os.write(self.ours[6], self.clean_answer)
+            try:
+                os.write(self.ours[6], self.clean_answer)
+            except BrokenPipeError:
+                return  # it has been killed

@@ -3,6 +3,9 @@
 import ctypes
 import errno
 import os
+import pwd
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +86,7 @@ def test_alias_takes_the_whole_local_part(passwd: Callable[..., Found]) -> None:
 def test_a_home_out_of_reach_is_115_and_a_missing_alias_116(
     passwd: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(qmail_getpw._LookupTrouble) as missing:
+    with pytest.raises(qmail_getpw.LookupTrouble) as missing:
         find_alias(b"nobody-here", b"x")
     assert missing.value.code == SpawnExit.NO_ALIAS
 
@@ -91,9 +94,43 @@ def test_a_home_out_of_reach_is_115_and_a_missing_alias_116(
         raise OSError(errno.ESTALE, "stale")
 
     monkeypatch.setattr(os, "stat", stale)
-    with pytest.raises(qmail_getpw._LookupTrouble) as out_of_reach:
+    with pytest.raises(qmail_getpw.LookupTrouble) as out_of_reach:
         find_user(b"joe", b"-")
     assert out_of_reach.value.code == SpawnExit.NO_HOME
+
+
+@pytest.mark.contract("users 8.10")
+def test_the_name_and_ids_are_those_of_the_password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = os.getuid() or 4711
+    os.chown(tmp_path, uid if os.getuid() == 0 else -1, -1)
+    entry = Account(b"JoE", uid, 4712, os.fsencode(tmp_path))
+    monkeypatch.setattr(qmail_getpw, "find_account", {b"joe": entry}.get)
+    assert find_user(b"jOe-X", b"-") == b"JoE\x00%d\x004712\x00%b\x00-\x00X\x00" % (uid, os.fsencode(tmp_path))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes qmailp")
+@pytest.mark.contract("users 8.9")
+def test_a_home_that_qmailp_cannot_reach_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Path(tempfile.mkdtemp(prefix="getpw-"))
+    home = base / "closed" / "joe"
+    home.mkdir(parents=True)
+    base.chmod(0o755)
+    os.chown(home, 4711, -1)
+    monkeypatch.setattr(qmail_getpw, "find_account", {b"joe": Account(b"joe", 4711, 1, os.fsencode(home))}.get)
+    found = []
+    for mode in (0o755, 0o700):
+        (base / "closed").chmod(mode)
+        pid = os.fork()
+        if pid == 0:
+            code = 2
+            try:
+                os.setresuid(*[pwd.getpwnam("qmailp").pw_uid] * 3)
+                code = int(find_user(b"joe", b"-") is None)
+            finally:
+                os._exit(code)
+        found.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    shutil.rmtree(base)
+    assert found == [0, 1]
 
 
 @pytest.mark.contract("users 6.8")
@@ -104,7 +141,7 @@ def test_no_argument_is_100() -> None:
 @pytest.mark.contract("users 6.11")
 def test_a_look_up_that_fails_for_now_is_118(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "get_errno", lambda: errno.ETXTBSY)
-    with pytest.raises(qmail_getpw._LookupTrouble) as trouble:
+    with pytest.raises(qmail_getpw.LookupTrouble) as trouble:
         find_account(b"no-such-account")
     assert trouble.value.code == SpawnExit.SYSTEM
 

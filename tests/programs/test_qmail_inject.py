@@ -39,7 +39,7 @@ ROWS = [
     (b"a@@b", b"a@@b.example.org", [b"a@@b.example.org"]),
     (b"<d> E F", b"<d@mx.example.org>, E@mx.example.org, F@mx.example.org", None),
     (b"c)d@x.y", b'"c\\)d"@x.y', [b"c)d@x.y"]),
-    (b"joe@host (a (b) \\))", b"joe@host.example.org (a \\(b\\) \\))", [b"joe@host.example.org"]),
+    (b"joe@host (a (b) \\))", b"joe@host.example.org (a b \\))", [b"joe@host.example.org"]),
     (b'"a b"@c.d', b'"a b"@c.d', [b"a b@c.d"]),
     (b"a\\ b@c.d", b"a b@c.d", [b"a b@c.d"]),
 ]

@@ -9,12 +9,13 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
+from pyqmail.mailbox.message import Message
 from pyqmail.programs import qmail_local
 from pyqmail.system import files
 
@@ -189,6 +190,15 @@ def test_a_file_that_others_may_write_defers(owner: Owner) -> None:
     assert (result.returncode, b"(#4.7.0)" in result.stdout) == (111, True)
 
 
+@pytest.mark.contract("users 7.3")
+def test_conf_break_changes_no_file_name_and_no_variable(owner: Owner) -> None:
+    (owner.base / "control" / "conf-break").write_text("+\n")
+    owner.qmail("-a-default", '|echo "$DEFAULT $EXT2"; exit 99\n')
+    owner.qmail("-a-b+c-owner", "")
+    owner.qmail("-a+default", "#\n")
+    assert owner.run(dash="-", ext="a-b+c").stdout == b"b+c b+c\ndid 0+0+1\n"
+
+
 def test_conf_patrn_can_forbid_group_writing(owner: Owner) -> None:
     (owner.base / "control" / "conf-patrn").write_text("022\n")
     owner.qmail("", "#\n", 0o664)
@@ -205,6 +215,7 @@ def test_a_blank_first_line_defers_and_comments_discard(owner: Owner) -> None:
     assert not (owner.home / "mbox").exists()
 
 
+@pytest.mark.contract("local 2.11", "local 5")
 def test_an_empty_default_delivery_defers(owner: Owner) -> None:
     assert owner.run(default="").returncode == 111
 
@@ -218,6 +229,7 @@ def test_forward_only_is_checked_line_by_line(owner: Owner) -> None:
     assert owner.envelope() is None
 
 
+@pytest.mark.contract("local 2.11")
 def test_the_owner_execute_bit_is_forward_only_but_not_when_empty(owner: Owner) -> None:
     owner.qmail("", "./one\n", 0o744)
     assert owner.run().returncode == 111
@@ -228,6 +240,7 @@ def test_the_owner_execute_bit_is_forward_only_but_not_when_empty(owner: Owner) 
     assert (owner.home / "mbox").exists()
 
 
+@pytest.mark.contract("local 1.3", "local 5")
 def test_describing_does_nothing(owner: Owner) -> None:
     owner.qmail("", "./M/\n./mbox\n|  prog x\n&bob@x\n")
     result = owner.run(options=("-Nn",))
@@ -255,16 +268,18 @@ def test_what_a_program_says(owner: Owner, command: str, code: int, later: bool,
     assert (owner.envelope() is not None) is forwarded
 
 
+@pytest.mark.contract("local 1.7", "local 1.9")
 def test_a_program_s_own_words_are_the_whole_report(owner: Owner) -> None:
     assert owner.run(default="|echo no; exit 100").stdout == b"no\n"
 
 
+@pytest.mark.contract("local 1.6", "local 1.7", "local 2.12")
 def test_each_program_gets_the_message_from_the_start(owner: Owner) -> None:
     result = owner.run(default="|cat\n|head -c 3\n|cat")
     assert result.stdout == owner.message + owner.message[:3] + owner.message + b"did 0+0+3\n"
 
 
-@pytest.mark.contract("local 9.15")
+@pytest.mark.contract("local 1.8", "local 9.15")
 def test_a_program_gets_no_descriptors_and_no_ignored_signals(owner: Owner) -> None:
     result = owner.run(default="|ls /proc/self/fd | tr '\\n' ' '; grep SigIgn /proc/self/status; umask; pwd")
     descriptors, ignored = result.stdout.split(b"\n")[0].split(b"SigIgn:\t")
@@ -273,7 +288,7 @@ def test_a_program_gets_no_descriptors_and_no_ignored_signals(owner: Owner) -> N
     assert result.stdout.split(b"\n")[1:3] == [b"0077", os.fsencode(owner.home)]
 
 
-@pytest.mark.contract(*(f"local 7.{row}" for row in range(1, 11)), "local 9.8")
+@pytest.mark.contract(*(f"local 7.{row}" for row in range(1, 10)), "local 9.8", "local 1.5", "local 2.5", "local 2.7")
 def test_the_environment_of_programs(owner: Owner) -> None:
     owner.qmail("-default", "|env -0")
     words = owner.run(dash="-", ext="A-b-c", domain="x.y", sender="a b@c").stdout.split(b"\0")
@@ -308,7 +323,7 @@ def test_new_sender(owner: Owner, existing: tuple[str, ...], sender: str, expect
     assert owner.run(dash="-", ext="l", sender=sender).stdout == expected.encode() + b"did 0+0+1\n"
 
 
-@pytest.mark.contract("local 2.13", "local 2.14", "local 9.12")
+@pytest.mark.contract("local 2.13", "local 2.14", "local 8", "local 9.12")
 def test_one_forward_carries_all_addresses(owner: Owner) -> None:
     owner.qmail("", "& bob@x\n./mbox\n&\ncarl\ncarl\n")
     result = owner.run()
@@ -320,11 +335,134 @@ def test_one_forward_carries_all_addresses(owner: Owner) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [("31", 100), ("53", 111), ("120", 111), ("11", 100)])
+@pytest.mark.contract("local 8")
 def test_a_refused_forward(owner: Owner, status: str, code: int) -> None:
     owner.environ["QUEUE_EXIT"] = status
     result = owner.run(default="&bob@x")
     assert result.returncode == code
     assert result.stdout.endswith(b").\n") and b"did" not in result.stdout
+
+
+@pytest.mark.contract(
+    "local 2.8", "local 4.3", "local 4.4", "local 4.5", "local 4.6", "local 4.7", "local 4.8", "local 7.5"
+)
+@pytest.mark.parametrize(
+    ("dash", "ext", "expected"),
+    [
+        ("", "", [(".qmail", None), (".qmaildefault", "")]),
+        ("-", "", [(".qmail-", None), (".qmail-default", "")]),
+        ("-", "a", [(".qmail-a", None), (".qmail-default", "a")]),
+        ("-", "A.b-C", [(".qmail-a:b-c", None), (".qmail-a:b-default", "C"), (".qmail-default", "A.b-C")]),
+        ("-", "a-b-", [(".qmail-a-b-", None), (".qmail-a-b-default", ""), (".qmail-a-default", "b-"),
+                       (".qmail-default", "a-b-")]),
+        ("-/", "x", [(".qmail-/x", None), (".qmail-/default", "x")]),
+        ("-", "X-DeFault", [(".qmail-x-default", "DeFault"), (".qmail-default", "X-DeFault")]),
+    ],
+)  # fmt: skip
+def test_each_file_in_its_turn(owner: Owner, dash: str, ext: str, expected: list[tuple[str, str | None]]) -> None:
+    if dash == "-/":
+        (owner.home / ".qmail-").mkdir()
+    for name, _default in expected:
+        (owner.home / name).write_text(f"|echo '{name}' [${{DEFAULT-unset}}]\n")
+    for name, default in expected:
+        shown = "unset" if default is None else default
+        assert owner.run(dash=dash, ext=ext).stdout.decode() == f"{name} [{shown}]\ndid 0+0+1\n"
+        (owner.home / name).unlink()
+    assert owner.run(dash=dash, ext=ext).returncode == (100 if dash else 0)
+
+
+@pytest.mark.contract("local 9.7")
+def test_lines_of_only_tabs(owner: Owner) -> None:
+    owner.qmail("", "#\n\t\t\t\n\t\n./one\t\t\n")
+    assert owner.run().stdout == b"did 1+0+0\n"
+    assert (owner.home / "one").exists()
+    owner.qmail("", "\t\t\n./one\n")
+    assert b"(#4.2.1)" in owner.run().stdout
+
+
+@pytest.mark.contract("local 2.12", "local 5")
+def test_a_failure_stops_at_once(owner: Owner) -> None:
+    owner.qmail("", "bob@x\n./one\n./none/\n./two\n|touch three\n")
+    result = owner.run()
+    assert (result.returncode, b"(#4.2.1)" in result.stdout, b"did" in result.stdout) == (111, True, False)
+    assert [(owner.home / name).exists() for name in ("one", "two", "three")] == [True, False, False]
+    assert owner.envelope() is None
+
+
+@pytest.mark.contract("local 3")
+@pytest.mark.parametrize(
+    ("header", "loops"),
+    [
+        (b"junk\nDelivered-To: joe@a.b.example\n", True),
+        (b"\nDelivered-To: joe@a.b.example\n", False),
+        (b"delivered-to: joe@a.b.example\n", False),
+        (b"Delivered-To: joe@a.b.example", False),
+        (b"Delivered-To: JOE@a.b.example\n", False),
+        (b"Delivered-To: joe@a.b.example \n", False),
+    ],
+)
+def test_only_the_very_same_header_line_is_a_loop(owner: Owner, header: bytes, loops: bool) -> None:
+    owner.message = header
+    assert owner.run().returncode == (100 if loops else 0)
+
+
+@pytest.mark.contract("local 3")
+def test_newlines_in_the_address_are_compared_as_they_are_written(owner: Owner) -> None:
+    owner.message = b"Delivered-To: joe@x_y\n\n"
+    assert owner.run(domain="x\ny").returncode == 100
+
+
+def refusing(code: int) -> Callable[..., object]:
+    """A system call that fails with ``code``."""
+
+    def call(*_arguments: object, **_options: object) -> object:
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+@pytest.mark.contract("local 2.2", "local 2.10")
+def test_a_home_and_an_owner_file_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = qmail_local.parse_arguments([b"joe", b"/", b"joe-x", b"-", b"x", b"d", b"s", b"./mbox"])
+    for code in (errno.EIO, errno.ESTALE):
+        monkeypatch.setattr(os, "stat", refusing(code))
+        with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+            qmail_local.check_home(False, 0o002)
+        with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+            qmail_local.new_sender(arguments)
+    for code in (errno.ENOENT, errno.EACCES, errno.ENAMETOOLONG):
+        monkeypatch.setattr(os, "stat", refusing(code))
+        assert qmail_local.new_sender(arguments) == b"s"
+
+
+@pytest.mark.contract("local 2.11")
+def test_a_file_that_cannot_be_read_to_its_end_defers(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner.qmail("", "#\n")
+    monkeypatch.chdir(owner.home)
+
+    def broken(_fd: int, _size: int) -> bytes:
+        raise OSError(errno.EIO, "bad sector")
+
+    arguments = qmail_local.parse_arguments([b"joe", b"/", b"joe", b"", b"", b"d", b"s", b"./mbox"])
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+        qmail_local.read_instructions(arguments, 0o002)
+
+
+@pytest.mark.contract("local 6.4", "local 9.6")
+def test_a_fork_that_fails_defers(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "too many processes")
+
+    (owner.base / "message").write_bytes(b"x")
+    fd = os.open(owner.base / "message", os.O_RDONLY)
+    monkeypatch.setattr(os, "posix_spawn", refuse)
+    delivery = qmail_local.Delivery(Message(fd), {}, describe=False, home="/")
+    try:
+        with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
+            delivery.run([(b"program", b"true")], forward_only=False)
+    finally:
+        os.close(fd)
 
 
 def test_a_bug_is_temporary_and_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.programs.qmail_pw2u import Options, format_assign, parse_options, read_lists
+from pyqmail.programs.qmail_pw2u import Options, format_assign, read_lists, read_options
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 PASSWD = (
@@ -32,7 +32,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.contract("users 4.1", "users 4.6", "users 4.7", "users 4.8")
+@pytest.mark.contract("control 2.30", "users 4.1", "users 4.6", "users 4.7", "users 4.8")
 def test_newu_makes_a_cdb(home: Path) -> None:
     (home / "users/assign").write_bytes(b"=joe:joe:1:1:/joe:::\n.\n")
     assert run(home, "qmail-newu") == (0, b"", b"")
@@ -66,6 +66,26 @@ def test_newu_names_the_file_that_is_in_its_way(home: Path, obstacle: str, text:
     assert run(home, "qmail-newu") == (111, b"", b"qmail-newu: fatal: " + text + b"\n")
 
 
+@pytest.mark.contract("users 4.9")
+def test_newu_without_memory_leaves_the_old_cdb(home: Path) -> None:
+    (home / "users/cdb").write_bytes(b"old")
+    with (home / "users/assign").open("wb") as file:
+        file.truncate(1 << 29)
+    command = f"ulimit -v 150000; exec {sys.executable} -ISXutf8 {BIN}/qmail-newu"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, env={"QMAIL_HOME": str(home)}, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (111, b"", b"qmail-newu: fatal: out of memory\n")
+    assert (home / "users/cdb").read_bytes() == b"old"
+
+
+@pytest.mark.contract("users 4.6", "users 4.7")
+def test_newu_on_a_full_disk_leaves_the_old_cdb(home: Path) -> None:
+    (home / "users/cdb").write_bytes(b"old")
+    (home / "users/assign").write_bytes(b".\n")
+    (home / "users/cdb.tmp").symlink_to("/dev/full")
+    assert run(home, "qmail-newu") == (111, b"", b"qmail-newu: fatal: unable to write users/cdb.tmp\n")
+    assert (home / "users/cdb").read_bytes() == b"old"
+
+
 @pytest.mark.contract("users 4.1", "users 5.22")
 def test_a_missing_home_is_fatal(home: Path) -> None:
     for program in ("qmail-newu", "qmail-pw2u"):
@@ -75,7 +95,7 @@ def test_a_missing_home_is_fatal(home: Path) -> None:
 
 def assign(home: Path, *args: bytes, passwd: bytes = PASSWD) -> list[bytes]:
     os.chdir(home)
-    options = parse_options([b"-H", *args], b"-")
+    options = read_options([b"-H", *args], b"-")
     return b"".join(format_assign(passwd, b"alias", options, read_lists())).splitlines()
 
 
@@ -97,7 +117,7 @@ def test_pw2u_lines_in_order(inside: Path) -> None:
 @pytest.mark.contract(*[f"users 5.{row}" for row in (6, 14, 15, 16, 19, 20)], "users 8.4", "users 8.5")
 def test_pw2u_subusers_mailnames_and_append(inside: Path) -> None:
     (inside / "users/subusers").write_bytes(b"comment\nsos:Joe:sos-list:x\n")
-    (inside / "users/mailnames").write_bytes(b"joe:x\njoe:j::k\nnobody:n\n")
+    (inside / "users/mailnames").write_bytes(b"joe:x\njoe:j::k\nnobody:n\nalias\n")
     (inside / "users/append").write_bytes(b"=z:z:1:1:/z:::\n")
     assert assign(inside, b"-C") == [
         b"=j:joe:507:100:/home/joe:::",
@@ -142,7 +162,7 @@ def test_pw2u_trouble_with_its_lists(inside: Path) -> None:
     (inside / "users/subusers").write_bytes(b"sub:nobody:x:\n")
     code, _, error = run(inside, "qmail-pw2u", "-H", data=PASSWD)
     assert code == 111
-    assert error.startswith(b"qmail-pw2u: fatal: unable to find nobody user for subuser")
+    assert error == b"qmail-pw2u: fatal: unable to find nobody user for subuser\n"
     (inside / "users/append").mkdir()
     code, _, error = run(inside, "qmail-pw2u", "-H", data=PASSWD)
     assert (code, error) == (111, b"qmail-pw2u: fatal: unable to read controls\n")
@@ -150,9 +170,8 @@ def test_pw2u_trouble_with_its_lists(inside: Path) -> None:
 
 @pytest.mark.contract("users 5.5", "users 5.7", "users 7.2")
 def test_pw2u_options(inside: Path) -> None:
-    options = parse_options([b"-c+", b"-/", b"-o", b"-h"], b"-")
+    options = read_options([b"-c+", b"-/", b"-o", b"-h"], b"-")
     assert options == Options(homes=b"h", separator=b"+", dash=b"-/")
-    assert parse_options([b"-c", b""], b"-").separator == b""
-    code, _, error = run(inside, "qmail-pw2u", "-x")
-    assert code == 100
-    assert error
+    assert read_options([b"-c", b""], b"-").separator == b""
+    assert run(inside, "qmail-pw2u", "-x") == (100, b"", b"qmail-pw2u: illegal option -- x\n")
+    assert run(inside, "qmail-pw2u", "-Hc")[0] == 100

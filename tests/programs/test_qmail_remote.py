@@ -1,11 +1,14 @@
 """qmail-remote as a process: reports, addresses and the conversation, against scripted peers."""
 
+import errno
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from pyqmail.programs import qmail_remote
+from pyqmail.resolver import Resolver
 from tests.scripted_peers import ACCEPTING, SmtpPeer, dns_peer, remote_home, run_program, smtp_peer
 
 MODULE = "pyqmail.programs.qmail_remote"
@@ -94,7 +97,7 @@ def test_recipient_reports_follow_the_arguments(tmp_path: Path) -> None:
     assert [report[:1] for report in reports] == [b"r", b"h", b"s", b"K", b""]
 
 
-@pytest.mark.contract("remote 1")
+@pytest.mark.contract("remote 1.17")
 def test_partial_final_line_is_dropped_without_quit(tmp_path: Path) -> None:
     with smtp_peer(ACCEPTING) as peer:
         reports = send_to(peer, tmp_path, message=b"a\nb")
@@ -139,13 +142,13 @@ def test_too_few_arguments(tmp_path: Path) -> None:
     assert remote(remote_home(tmp_path), b"x.test", b"s@x") == report
 
 
-@pytest.mark.contract("remote 1.4")
+@pytest.mark.contract("remote 1.4", "remote 1.15")
 def test_no_home_is_temporary(tmp_path: Path) -> None:
     report = b"ZUnable to switch to home directory. (#4.3.0)\n\0"
     assert remote(tmp_path / "absent", b"x.test", b"", b"r@x") == report
 
 
-@pytest.mark.contract("remote 2.1")
+@pytest.mark.contract("remote 2.1", "remote 1.16")
 @pytest.mark.parametrize("trouble", ["no name", "unreadable"])
 def test_controls_that_cannot_be_read_are_temporary(tmp_path: Path, trouble: str) -> None:
     home = remote_home(tmp_path)
@@ -211,7 +214,8 @@ def ask(directory: Path, zone: Zone, host: bytes = b"x.test", **controls: str) -
         return reports, [(name, kind) for name, kind, _ in peer.asked]
 
 
-@pytest.mark.contract("remote 4.11", "remote 4.15", "remote 4.17", "remote 3.3", "remote 3.4")
+@pytest.mark.contract("remote 4.15", "remote 4.19", "remote 4.21", "remote 3.3", "remote 3.4")
+@pytest.mark.contract("remote 1.13", "remote 1.18", "remote 1.19", "remote 1.20")
 @pytest.mark.parametrize(
     ("zone", "report"),
     [
@@ -248,20 +252,20 @@ def test_hosts_without_anybody_to_connect_to(tmp_path: Path, zone: Zone, report:
     assert ask(tmp_path, zone)[0] == report
 
 
-@pytest.mark.contract("remote 2", "remote 7.10")
+@pytest.mark.contract("remote 2.5", "remote 7.10")
 def test_failures_of_a_relay_name_the_relay(tmp_path: Path) -> None:
     report, asked = ask(tmp_path, {}, smtproutes="x.test:relay.test")
     assert report == b"DSorry, I couldn't find any host named relay.test. (#5.1.2)\n\0"
     assert {kind for _, kind in asked} <= {"A", "AAAA"}
 
 
-@pytest.mark.contract("remote 2")
+@pytest.mark.contract("remote 2.9")
 def test_empty_relay_with_a_port_names_nothing(tmp_path: Path) -> None:
     report, asked = ask(tmp_path, {}, smtproutes="x.test::26")
     assert (report, asked) == (b"DSorry, I couldn't find any host named . (#5.1.2)\n\0", [])
 
 
-@pytest.mark.contract("remote 1")
+@pytest.mark.contract("remote 1.18")
 def test_strange_bytes_of_a_host_are_not_echoed(tmp_path: Path) -> None:
     report, _ = ask(tmp_path, {}, host=b"x \xe9\x07.test")
     assert report == b"DSorry, I couldn't find any host named x???.test. (#5.1.2)\n\0"
@@ -283,3 +287,102 @@ def test_mx_then_a_and_no_second_try_once_connected(tmp_path: Path) -> None:
     assert report == b"ZConnected to 127.86.1.2 but greeting failed.\nRemote host said: 421 busy\n\0"
     assert (busy.connections, other.connections) == (1, 0)
     assert asked[:2] == [("x.test.", "MX"), ("a.test.", "A")]
+
+
+def in_process(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> bytes:
+    """What main prints when it runs here, where the tests have made something fail."""
+    before = os.getcwd()
+    try:
+        assert (
+            qmail_remote.main([b"qmail-remote", b"x.test", b"", b"r@x.test"], {b"QMAIL_HOME": os.fsencode(home)}) == 0
+        )
+    finally:
+        os.chdir(before)
+    return capfdbinary.readouterr().out
+
+
+@pytest.mark.contract("remote 1.9")
+@pytest.mark.parametrize("where", ["look_up", "connect"])
+def test_no_memory_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], where: str
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    if where == "look_up":
+        monkeypatch.setattr(Resolver, "look_up", exhausted)
+        home = remote_home(tmp_path)
+    else:
+        monkeypatch.setattr(qmail_remote, "Connection", exhausted)
+        home = remote_home(tmp_path, smtproutes=":127.0.0.1:1")
+    assert in_process(home, capfdbinary) == b"ZOut of memory. (#4.3.0)\n\0"
+
+
+@pytest.mark.contract("remote 1.10")
+@pytest.mark.parametrize("controls", [{}, {"smtproutes": ":127.0.0.1:1"}], ids=["for DNS", "for SMTP"])
+def test_no_socket_is_temporary(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    controls: dict[str, str],
+) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    home = remote_home(tmp_path, **controls)
+    monkeypatch.setattr(socket, "socket", none_left)
+    assert in_process(home, capfdbinary) == b"ZSystem resources temporarily unavailable. (#4.3.0)\n\0"
+
+
+@pytest.mark.contract("remote 1.10")
+def test_no_interface_list_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(qmail_remote, "local_addresses", none_left)
+    assert in_process(remote_home(tmp_path), capfdbinary) == b"ZSystem resources temporarily unavailable. (#4.3.0)\n\0"
+
+
+@pytest.mark.contract("remote 1.5")
+def test_an_internationalised_domain_is_sent_as_a_labels(tmp_path: Path) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        assert send_to(peer, tmp_path, ("r@b\u00fccher.test".encode(),)).startswith(b"r\0K")
+    assert b"RCPT TO:<r@xn--bcher-kva.test>\r\n" in peer.heard
+
+
+@pytest.mark.contract("remote 2.2", "remote 2.8")
+def test_an_empty_route_means_mx_in_spite_of_the_wildcard(tmp_path: Path) -> None:
+    _, asked = ask(tmp_path, {}, smtproutes="x.test:\n:127.0.0.1:1")
+    assert asked[0] == ("x.test.", "MX")
+
+
+def test_ipv6_and_ipv4_of_one_host_are_tried_until_one_answers(tmp_path: Path) -> None:
+    zone = {("relay.test.", "A"): ["127.0.0.1"], ("relay.test.", "AAAA"): ["::1"]}
+    with smtp_peer(ACCEPTING) as peer:
+        report, _ = ask(tmp_path, zone, smtproutes=f":relay.test:{peer.port}")
+    assert report.startswith(b"r\0K127.0.0.1 accepted")
+
+
+def test_ipv6_only_exchanger_is_reached(tmp_path: Path) -> None:
+    zone = {("relay.test.", "AAAA"): ["::1"]}
+    with smtp_peer(ACCEPTING, "::1") as peer:
+        report, _ = ask(tmp_path, zone, smtproutes=f":relay.test:{peer.port}")
+    assert report.startswith(b"r\0K::1 accepted")
+
+
+def test_our_own_ipv6_address_is_no_better_exchanger(tmp_path: Path) -> None:
+    report, _ = ask(tmp_path, {("x.test.", "MX"): ["5 a.test."], ("a.test.", "AAAA"): ["::1"]})
+    assert report.endswith(b"(#5.4.6)\n\0")
+
+
+def test_recipients_of_other_domains_follow_the_host_that_the_caller_names(tmp_path: Path) -> None:
+    with smtp_peer([*ACCEPTING[:4], *ACCEPTING[3:]]) as peer:
+        home = remote_home(tmp_path, smtproutes=f"x.test:127.0.0.1:{peer.port}\n:127.0.0.1:1")
+        assert remote(home, b"x.test", b"", b"a@x.test", b"b@elsewhere.test").startswith(b"r\0r\0K")
+
+
+def test_no_search_list_is_applied(tmp_path: Path) -> None:
+    _, asked = ask(tmp_path, {("single.x.test.", "MX"): ["5 a.test."]}, host=b"single")
+    assert {name for name, _ in asked} == {"single."}

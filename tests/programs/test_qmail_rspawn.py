@@ -35,7 +35,7 @@ def test_the_table_of_timeouts_is_wiped_at_start(home: Home) -> None:
     spawn.end()
 
 
-@pytest.mark.contract("spawn 1.4")
+@pytest.mark.contract("spawn 1.4", "remote 7.11")
 def test_qmailremote_names_another_program(home: Home) -> None:
     install_script(home.path / "other", 'printf "r$0\\\\0K\\\\0"')
     name = str(home.path / "other")

@@ -171,6 +171,11 @@ def test_our_own_programs_run_warm(tree: Path) -> None:
         os.chown(path, uid(owner), grp.getgrnam(QMAIL).gr_gid)
         if path.is_dir():
             path.chmod(0o750)
+    (tree / "run").mkdir(mode=0o755)
+    os.chown(tree / "run", uid("qmailq"), grp.getgrnam(QMAIL).gr_gid)
+    for private in (tree / "run/send", tree / "queue/pyqmail"):
+        private.mkdir(mode=0o700)
+        os.chown(private, uid("qmails"), grp.getgrnam(QMAIL).gr_gid)
     (tree / "queue/lock/tcpto").write_bytes(bytes(1024))
     os.chown(tree / "queue/lock/tcpto", uid("qmailr"), -1)
     for name in (*NAMES, "qmail-queued"):
@@ -186,7 +191,7 @@ def test_our_own_programs_run_warm(tree: Path) -> None:
     assert process.stdout.readline() == b"status: local 0/10 remote 0/20\n"
     (children,) = [Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     queued = [int(child) for child in children if os.getsid(int(child)) == int(child)]
-    assert len(children) == 4
+    assert len(children) == 5  # three daemons, the queue service, qmail-rcptd
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == b"status: exiting\n"
     assert process.wait(20) == 0

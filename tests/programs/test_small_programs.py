@@ -1,5 +1,6 @@
 """forward, condredirect, bouncesaying, except, preline and maildirmake as processes (contract inject, section 4)."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -175,10 +176,46 @@ def test_maildirmake(sandbox: Sandbox) -> None:
     assert sandbox.run("maildirmake", "M").returncode == 111
 
 
-def test_they_import_little() -> None:
-    heavy = {b"dataclasses", b"typing", b"re", b"enum", b"pathlib", b"argparse", b"subprocess", b"socket"}
-    for module in ("forward", "preline", "except_", "condredirect", "bouncesaying", "maildirmake"):
-        code = f"import sys; sys.path.insert(0, {str(BIN.parent)!r})\nimport pyqmail.programs.{module}\n"
-        command = [sys.executable, "-IS", "-c", code + "print(*sys.modules)"]
-        loaded = subprocess.run(command, capture_output=True, check=True).stdout.split()
-        assert not heavy.intersection(loaded), module
+@pytest.mark.contract("inject 4.5")
+def test_preline_names_a_wrong_option(sandbox: Sandbox) -> None:
+    assert sandbox.run("preline", "-x", "cat").stderr.startswith(b"preline: illegal option -- x\npreline: usage: ")
+    assert sandbox.run("preline", "-", "cat").returncode == 100  # a program called "-", which there is not
+
+
+@pytest.mark.contract("inject 4.2", "inject 4.3", "inject 4.4")
+@pytest.mark.parametrize(
+    ("program", "text"), [("exit 111", b"temporary child error"), ("kill -9 $$", b"child crashed")]
+)
+def test_the_log_is_told_why_a_message_waits(sandbox: Sandbox, program: str, text: bytes) -> None:
+    for name, words in (("except", ()), ("bouncesaying", ("no",)), ("condredirect", ("bob@x",))):
+        result = sandbox.run(name, *words, "sh", "-c", program)
+        assert (result.returncode, result.stderr) == (111, name.encode() + b": fatal: " + text + b"\n")
+
+
+@pytest.mark.contract("inject 4.2")
+def test_condredirect_needs_its_variables_once_it_redirects(sandbox: Sandbox) -> None:
+    del sandbox.environ["SENDER"]
+    assert sandbox.run("condredirect", "bob@x", "false").returncode == 0
+    assert sandbox.run("condredirect", "bob@x", "true").returncode == 100
+    assert sandbox.envelope() is None
+
+
+@pytest.mark.parametrize("name", ["preline", "predate"])
+def test_a_program_never_takes_half_a_message_for_a_whole_one(sandbox: Sandbox, name: str) -> None:
+    shell = "trap '' TERM; cat >/dev/null; touch whole"
+    command = [sys.executable, "-ISXutf8", str(BIN / name), "sh", "-c", shell]
+    unreadable = os.open(sandbox.base / "message", os.O_WRONLY)
+    try:
+        done = subprocess.run(
+            command,
+            stdin=unreadable,
+            capture_output=True,
+            env=sandbox.environ,
+            cwd=sandbox.base,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(unreadable)
+    assert (done.returncode, done.stderr) == (111, name.encode() + b": fatal: unable to copy input\n")
+    assert not (sandbox.base / "whole").exists()

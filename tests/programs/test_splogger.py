@@ -7,7 +7,7 @@ import syslog
 
 import pytest
 
-from pyqmail.programs.splogger import copy_log, entries
+from pyqmail.programs.splogger import Entries, copy_log
 from tests.programs.sending import BIN
 
 
@@ -25,7 +25,23 @@ from tests.programs.sending import BIN
     ids=["info", "warning", "alert", "odd bytes are question marks", "an empty line is none", "a long line goes on"],
 )
 def test_entries(line: bytes, expected: list[tuple[int, bytes]]) -> None:
-    assert list(entries(line, 12.5)) == expected
+    for size in (1, 7, 2000):
+        seen: list[tuple[int, bytes]] = []
+        entries = Entries(lambda priority, text: seen.append((priority, text)), lambda: 12.5)  # noqa: B023
+        text = line + b"\nnext\n"
+        for start in range(0, len(text), size):
+            entries.feed(text[start : start + size])
+        assert seen == [*expected, (syslog.LOG_INFO, b"12.500000 next")]
+
+
+@pytest.mark.contract("send 10")
+def test_a_line_without_end_is_not_kept() -> None:
+    seen: list[bytes] = []
+    entries = Entries(lambda priority, text: seen.append(text), lambda: 1.0)
+    for _ in range(100):
+        entries.feed(b"alert: " + b"z" * 993)
+    assert len(seen) == 125
+    assert {text[8:9] for text in seen[1:]} == {b"+"}
 
 
 @pytest.mark.contract("send 10")

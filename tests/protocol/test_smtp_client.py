@@ -177,3 +177,42 @@ def test_recipient_with_a_line_break_is_refused_and_never_sent() -> None:
     steps, dialogue = hold([b"220 a\n", b"250 b\n", b"250 c\n"], [b"r@x>\r\nDATA"])
     assert steps[-1] == Finish(b"DGiving up on 192.0.2.1.\n")
     assert dialogue.reports[0].startswith(b"h") and len(steps) == 3
+
+
+@given(st.lists(st.binary(max_size=12), max_size=40), st.booleans())
+def test_whatever_a_peer_says_the_dialogue_ends_or_waits(pieces: list[bytes], greeted: bool) -> None:
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"a@x", b"b@x"], greeted=greeted)
+    left = list(pieces)
+    for _ in range(200):
+        step = dialogue.step()
+        if isinstance(step, Finish):
+            assert step.report[:1] in (b"K", b"Z", b"D")
+            assert all(b"\0" not in report for report in (*dialogue.reports, step.report))
+            return
+        if isinstance(step, Await):
+            if not left:
+                return
+            dialogue.feed(left.pop(0))
+    raise AssertionError("it neither ends nor waits")
+
+
+def test_a_greeted_conversation_begins_at_mail_and_may_be_followed_by_another() -> None:
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], greeted=True)
+    said = []
+    replies = [b"250 a\n", b"250 b\n", b"354 c\n", b"250 d\n"]
+    while not isinstance(step := dialogue.step(), Finish):
+        if isinstance(step, Await):
+            dialogue.feed(replies.pop(0))
+        elif isinstance(step, Send):
+            said.append(step.line)
+    assert said == [b"MAIL FROM:<s@x>\r\n", b"RCPT TO:<r@x>\r\n", b"DATA\r\n"]
+    assert step.accepted and dialogue.last_code == 250
+
+
+def test_bytes_after_the_last_reply_forbid_another_message() -> None:
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], greeted=True)
+    replies = [b"250 a\n", b"250 b\n", b"354 c\n", b"250 d\n250 e\n"]
+    while not isinstance(step := dialogue.step(), Finish):
+        if isinstance(step, Await):
+            dialogue.feed(replies.pop(0))
+    assert step.report[:1] == b"K" and not step.accepted

@@ -7,11 +7,15 @@ import pytest
 
 from pyqmail.policy.classify import Routing
 from pyqmail.spool.layout import Layout
-from pyqmail.spool.preprocess import PreprocessTrouble, make_durable, prepare
+from pyqmail.spool.preprocess import Log, Prepared, PreprocessTrouble, examine, make_durable, prepare
 from pyqmail.system import files
 from tests.programs.sending import make_queue
 
 ROUTING = Routing(b"d", frozenset({b"here"}), frozenset(), {})
+
+
+def prepare_todo(layout: Layout, number: int, routing: Routing, log: Log) -> Prepared:
+    return prepare(layout, examine(layout, number, routing, log), log)
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def test_old_files_are_replaced_and_order_is_kept(layout: Layout) -> None:
     for part in ("info", "local"):
         Path(layout.part(part, 4)).write_bytes(b"old")
     log: list[bytes] = []
-    prepared = prepare(layout, 4, ROUTING, log.append)
+    prepared = prepare_todo(layout, 4, ROUTING, log.append)
     assert make_durable(layout, [prepared]) == [None]
     assert log == [b"new msg 4", b"info msg 4: bytes 5 from <s> qp 2 uid 1"]
     assert prepared.channels == ("local", "remote")
@@ -50,7 +54,7 @@ def test_each_trouble_has_its_line(layout: Layout, broken: str, text: bytes) -> 
     else:
         os.unlink(layout.todo(4) if broken == "todo" else layout.mess(4))
     with pytest.raises(PreprocessTrouble) as caught:
-        prepare(layout, 4, ROUTING, lambda line: None)
+        prepare_todo(layout, 4, ROUTING, lambda line: None)
     assert caught.value.text == text
 
 
@@ -59,6 +63,6 @@ def test_a_failed_sync_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
     def fail(fd: int) -> None:
         raise OSError(5, "EIO")
 
-    prepared = prepare(layout, 4, ROUTING, lambda line: None)
+    prepared = prepare_todo(layout, 4, ROUTING, lambda line: None)
     monkeypatch.setattr(files, "sync", fail)
     assert make_durable(layout, [prepared]) == [b"warning: trouble fsyncing info/1/4"]

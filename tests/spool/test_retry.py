@@ -1,5 +1,7 @@
 """When to try again."""
 
+import tracemalloc
+
 import pytest
 
 from pyqmail.spool.retry import Schedule, next_retry
@@ -28,3 +30,35 @@ def test_the_earliest_is_first_and_none_before_its_time() -> None:
     assert [schedule.pop_due(20) for _ in range(3)] == [1 << 63, 5, None]
     schedule.all_due(1)
     assert list(schedule.items()) == [(7, 1)]
+
+
+def test_new_ones_and_old_ones_that_are_due_are_served_in_turn() -> None:
+    schedule = Schedule()
+    for number in range(10, 15):
+        schedule.add(number, 5)
+    for number in (1, 2, 3):
+        schedule.add_new(number, 100)
+    assert len(schedule) == 8
+    assert [schedule.pop_due(100) for _ in range(9)] == [1, 10, 2, 11, 3, 12, 13, 14, None]
+
+
+def test_orders_find_what_waits_in_either_line() -> None:
+    schedule = Schedule()
+    schedule.add(1, 50)
+    schedule.add(2, 60)
+    schedule.add_new(3, 10)
+    schedule.make_due({2, 3, 9}, 20)
+    assert sorted(schedule.snapshot()) == [(1, 50), (2, 20), (3, 10)]
+    schedule.remove({2, 3})
+    assert list(schedule.items()) == [(1, 50)]
+
+
+@pytest.mark.contract("send 6a.6")
+def test_a_hundred_thousand_waiting_messages_take_few_bytes() -> None:
+    tracemalloc.start()
+    schedule = Schedule()
+    for number in range(100_000):
+        schedule.add((1 << 40) + number, 1_700_000_000 + number % 1000)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 100_000 * 80

@@ -46,3 +46,17 @@ def test_todo_has_only_names_of_digits(tmp_path: Path) -> None:
     for name in ("4", "17", "4.aside", ".5", "x6", "-7", "+8", "9 ", "\u0661"):
         (queue / "todo" / name).write_bytes(b"")
     assert sorted(sweep.new(Layout(str(tmp_path), 3))) == [4, 17]
+
+
+def test_the_walk_at_start_names_each_message_once_and_goes_on_after_trouble(tmp_path: Path) -> None:
+    queue = make_queue(tmp_path)
+    for number in range(9):
+        (queue / f"info/{number % 3}/{number}").write_bytes(b"")
+    (queue / "info/1").rename(queue / "away")
+    walk = sweep.Waiting(Layout(str(tmp_path), 3))
+    assert {next(walk) for _ in range(3)} == {0, 3, 6}
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            next(walk)
+    (queue / "away").rename(queue / "info/1")
+    assert sorted(walk) == [1, 2, 4, 5, 7, 8]

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pyqmail.spool import tcpto
 from pyqmail.spool.tcpto import Entry, Verdict, after_timeout, block_seconds, find, judge, parse_table, record_key
 from tests.programs.spawn_bench import Home, Spawn
+from tests.scripted_peers import remote_home, run_program
 
 HOST = bytes((192, 0, 2, 1))
 NOW = 1_700_000_000
@@ -25,7 +27,7 @@ def table_of(*entries: Entry) -> bytes:
     return b"".join(records).ljust(1024, b"\0")
 
 
-@pytest.mark.contract("remote 6", "queue 10.2")
+@pytest.mark.contract("remote 6.6", "queue 10.2")
 @pytest.mark.parametrize(
     ("entries", "verdict"),
     [
@@ -40,12 +42,12 @@ def test_check(entries: list[Entry], verdict: Verdict) -> None:
     assert judge(table_of(*entries), HOST, now=NOW, pid=32) is verdict
 
 
-@pytest.mark.contract("remote 6", "queue 10.2")
+@pytest.mark.contract("remote 6.6", "queue 10.2")
 def test_block_time_is_spread_by_process_id() -> None:
     assert (block_seconds(64), block_seconds(31)) == (3840, 5824)
 
 
-@pytest.mark.contract("remote 6")
+@pytest.mark.contract("remote 6.2", "remote 6.8")
 @pytest.mark.parametrize(
     ("entries", "change"),
     [
@@ -68,7 +70,7 @@ def test_timeout(entries: list[Entry], change: tuple[int, Entry] | None) -> None
     assert after_timeout(table_of(*entries), HOST, NOW) == change
 
 
-@pytest.mark.contract("remote 6", "queue 10.3")
+@pytest.mark.contract("remote 6.1", "remote 6.3", "remote 6.4", "remote 6.5", "remote 6.7", "queue 10.3")
 def test_answer_clears_the_count_and_keeps_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "tcpto"
     path.write_bytes(table_of(Entry(b"\1\1\1\1", 3, 7), Entry(HOST, 3, NOW)))
@@ -116,7 +118,7 @@ def test_an_empty_file_turns_the_table_off(tmp_path: Path) -> None:
     assert path.read_bytes() == b"" and tcpto.check(str(path), HOST) is Verdict.UNKNOWN
 
 
-@pytest.mark.contract("queue 10.6")
+@pytest.mark.contract("queue 10.6", "remote 6")
 @pytest.mark.skipif(os.getuid() != 0, reason="qmail-rspawn's test home needs files of another owner")
 def test_qmail_rspawn_clears_the_table_at_its_start_and_waits_for_no_lock() -> None:
     home = Home()
@@ -161,3 +163,28 @@ def test_any_table_can_be_read(table: bytes, key: bytes) -> None:
     judge(table, key, now=NOW, pid=1)
     change = after_timeout(table, key, NOW)
     assert change is None or (0 <= change[0] <= 1008 and change[0] + 16 <= len(table))
+
+
+def test_a_reader_sees_every_change_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "tcpto"
+    path.write_bytes(bytes(1024))
+    os.utime(path, (NOW, NOW))  # old enough to be remembered
+    reader = tcpto.Reader()
+    assert reader.check(str(path), HOST) is reader.check(str(path), HOST) is Verdict.UNKNOWN
+    path.write_bytes(table_of(Entry(HOST, 9, int(time.time()))))
+    assert reader.check(str(path), HOST) is Verdict.BLOCKED
+    path.write_bytes(bytes(1024))
+    assert reader.check(str(path), HOST) is Verdict.UNKNOWN
+    path.unlink()
+    assert reader.check(str(path), HOST) is Verdict.UNKNOWN
+
+
+@pytest.mark.contract("remote 6.7")
+def test_a_refusal_is_an_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{port}")
+    table = home / "queue" / "lock" / "tcpto"
+    table.write_bytes(table_of(Entry(bytes((127, 0, 0, 1)), 1, NOW)))
+    assert b"(#4.4.1)" in run_program("pyqmail.programs.qmail_remote", [b"x", b"", b"r@x"], home)[1]
+    assert table.read_bytes() == table_of(Entry(bytes((127, 0, 0, 1)), 0, NOW))

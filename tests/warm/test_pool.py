@@ -8,7 +8,7 @@ import pytest
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become
-from pyqmail.warm.pool import Pool
+from pyqmail.warm.pool import PACED_FROM, Pool
 
 
 @pytest.fixture
@@ -108,3 +108,77 @@ def test_a_worker_has_the_identity_of_its_key_and_only_its_job_socket(loop: Loop
     pool = Pool(loop, serve, prepare=prepare, limit=1, title="test")
     assert collect(loop, pool, [(65534, b"x", ())]) == [0]
     os.close(secret)
+
+
+def test_a_paced_pool_makes_the_first_workers_at_once_and_lets_further_jobs_wait_for_them(loop: Loop) -> None:
+    reader, writer = os.pipe()
+
+    def serve(_payload: bytes, fds: list[int]) -> int:
+        os.read(fds[0], 1)  # all are busy until the test says so
+        os.close(fds[0])
+        return os.getpid() % 100000
+
+    pool = Pool(loop, serve, prepare=nobody, limit=100, title="test", pace_s=9)
+    loop.call_later(0, lambda: os.write(writer, b"x" * 20) and None)
+    statuses = collect(loop, pool, [("k", b"x", (os.dup(reader),)) for _ in range(20)])
+    assert None not in statuses and len(set(statuses)) == PACED_FROM
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_paced_pool_makes_more_workers_while_jobs_take_long(loop: Loop) -> None:
+    reader, writer = os.pipe()
+
+    keep = os.dup(writer)
+
+    def serve(_payload: bytes, fds: list[int]) -> int:
+        if len(fds) > 1:
+            os.write(fds[1], b"x" * 12)  # only a twelfth worker ends the wait of the others
+        os.read(fds[0], 1)
+        return os.getpid() % 100000
+
+    pool = Pool(loop, serve, prepare=nobody, limit=100, title="test", pace_s=0.01)
+    jobs: list[tuple[Hashable, bytes, tuple[int, ...]]] = [("k", b"x", (os.dup(reader),)) for _ in range(11)]
+    statuses = collect(loop, pool, [*jobs, ("k", b"last", (os.dup(reader), keep))])
+    assert None not in statuses and len(set(statuses)) == 12
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_job_goes_to_the_worker_that_was_last_near_the_same_place(loop: Loop) -> None:
+    pool = Pool(loop, lambda _payload, _fds: os.getpid() % 100000, prepare=nobody, limit=9, title="test")
+    seen: dict[str, set[int | None]] = {"a": set(), "b": set()}
+
+    def both() -> None:
+        left = ["a", "b"]
+
+        def done(place: str) -> Callable[[int | None], None]:
+            def note(status: int | None) -> None:
+                seen[place].add(status)
+                left.remove(place)
+                if not left:
+                    loop.stop()
+
+            return note
+
+        for place in ("a", "b"):
+            pool.submit("k", b"x", (), done(place), near=place)
+        timer = loop.call_later(10, loop.stop)
+        loop.run()
+        timer.cancel()
+
+    for _ in range(5):
+        both()
+    pool.close()
+    assert len(seen["a"]) == len(seen["b"]) == 1 and seen["a"] != seen["b"]
+
+
+def test_an_idle_worker_ends_after_its_time(loop: Loop) -> None:
+    pool = Pool(loop, lambda _payload, _fds: 0, prepare=nobody, limit=2, title="test", idle_s=0.2)
+    pool.submit("k", b"x", (), lambda _status: None)
+    assert len(pool.pids()) == 1
+    deadline = loop.call_later(10, loop.stop)
+    while pool.pids() and deadline.callback is not None:
+        loop.run_once(0.1)
+    assert pool.pids() == []
+    deadline.cancel()

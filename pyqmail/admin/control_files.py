@@ -1,0 +1,158 @@
+"""Every control file: its form, what is said about it, its default, who reads it and when (qmail-control(5)).
+
+The order is that of qmail-showctl(8). Files that only this qmail has, or that are a custom of admins rather than of
+the original, are marked ``ours``.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Form(Enum):
+    """How a file is read."""
+
+    LINE = "line"
+    INTEGER = "number"
+    LIST = "list"
+    MAP = "map"
+    CDB = "database"
+
+
+START = "at each start"
+CONNECTION = "for each connection"
+DELIVERY = "for each delivery"
+RUN = "each time it runs"
+HANGUP = "at start and on HUP"
+SEND = ("qmail-send",)
+SMTPD = ("qmail-smtpd",)
+INCOMING = ("qmail-smtpd", "qmail-qmtpd")
+REMOTE = ("qmail-remote",)
+INJECT = ("qmail-inject", "sendmail", "newaliases", "newinclude", "dot-forward")
+ALL = ("every program",)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFile:
+    """One file of the control directory.
+
+    ``before`` and ``after`` stand around its value; ``default`` is the built-in value, ``absent`` the sentence for a
+    list file that is not there. ``or_me``: control/me stands in for the missing file.
+    """
+
+    name: str
+    form: Form
+    before: str
+    after: str
+    default: str
+    absent: str
+    readers: tuple[str, ...]
+    when: str
+    or_me: bool = False
+    ours: bool = False
+
+
+def _line(
+    name: str, before: str, default: str, readers: tuple[str, ...], when: str, *, me: bool = False, ours: bool = False
+) -> ControlFile:
+    return ControlFile(name, Form.LINE, before, ".", default, "", readers, when, me, ours)
+
+
+def _number(
+    name: str, before: str, after: str, default: str, readers: tuple[str, ...], when: str, *, ours: bool = False
+) -> ControlFile:
+    return ControlFile(name, Form.INTEGER, before, after + ".", default, "", readers, when, False, ours)
+
+
+def _list(
+    name: str,
+    before: str,
+    after: str,
+    absent: str,
+    readers: tuple[str, ...],
+    when: str,
+    *,
+    form: Form = Form.LIST,
+    ours: bool = False,
+) -> ControlFile:
+    return ControlFile(name, form, before, after, "", absent, readers, when, name == "locals", ours)
+
+
+_RECIPIENTS = "SMTP clients may send messages to recipients at "
+_LOCAL = "Messages for me are delivered locally."
+_RCPTHOSTS_ABSENT = "SMTP clients may send messages only to me and locals."  # the original: to any recipient
+
+ORIGINAL: tuple[ControlFile, ...] = (
+    _list("badmailfrom", "", " not accepted in MAIL FROM.", "Any MAIL FROM is allowed.", SMTPD, CONNECTION),
+    _line("bouncefrom", "Bounce user name is ", "MAILER-DAEMON", SEND, HANGUP),
+    _line("bouncehost", "Bounce host name is ", "bouncehost", SEND, HANGUP, me=True),
+    _number("concurrencylocal", "Local concurrency is ", "", "10", SEND, HANGUP),
+    _number("concurrencyremote", "Remote concurrency is ", "", "20", SEND, HANGUP),
+    _number("databytes", "SMTP DATA limit is ", " bytes", "0", INCOMING, CONNECTION),
+    _line("defaultdomain", "Default domain name is ", "defaultdomain", INJECT, RUN, me=True),
+    _line("defaulthost", "Default host name is ", "defaulthost", INJECT, RUN, me=True),
+    _line("doublebouncehost", "2B recipient host: ", "doublebouncehost", SEND, HANGUP, me=True),
+    _line("doublebounceto", "2B recipient user: ", "postmaster", SEND, HANGUP),
+    _line("envnoathost", "Presumed domain name is ", "envnoathost", SEND, HANGUP, me=True),
+    _line("helohost", "SMTP client HELO host name is ", "helohost", REMOTE, DELIVERY, me=True),
+    _line("idhost", "Message-ID host name is ", "idhost", INJECT, RUN, me=True),
+    _line("localiphost", "Local IP address becomes ", "localiphost", SMTPD, CONNECTION, me=True),
+    _list("locals", "Messages for ", " are delivered locally.", _LOCAL, SEND, HANGUP),
+    _line("me", "My name is ", "undefined! Uh-oh", ALL, START),
+    _list(
+        "percenthack",
+        "The percent hack is allowed for user%host@",
+        ".",
+        "The percent hack is not allowed.",
+        SEND,
+        HANGUP,
+    ),
+    _line("plusdomain", "Plus domain name is ", "plusdomain", INJECT, RUN, me=True),
+    _list("qmqpservers", "QMQP server: ", ".", "No QMQP servers.", ("qmail-qmqpc",), RUN),
+    _number("queuelifetime", "Message lifetime in the queue is ", " seconds", "604800", SEND, HANGUP),
+    _list("rcpthosts", _RECIPIENTS, ".", _RCPTHOSTS_ABSENT, INCOMING, CONNECTION),
+    _list("morercpthosts", _RECIPIENTS, ".", "No effect.", ("qmail-newmrh",), RUN),
+    ControlFile("morercpthosts.cdb", Form.CDB, "", "", "", "No effect.", INCOMING, CONNECTION),
+    _line("smtpgreeting", "SMTP greeting: 220 ", "smtpgreeting", SMTPD, CONNECTION, me=True),
+    _list("smtproutes", "SMTP route: ", "", "No artificial SMTP routes.", REMOTE, DELIVERY, form=Form.MAP),
+    _number("timeoutconnect", "SMTP client connection timeout is ", " seconds", "60", REMOTE, DELIVERY),
+    _number("timeoutremote", "SMTP client data timeout is ", " seconds", "1200", REMOTE, DELIVERY),
+    _number("timeoutsmtpd", "SMTP server data timeout is ", " seconds", "1200", SMTPD, CONNECTION),
+    _list("virtualdomains", "Virtual domain: ", "", "No virtual domains.", SEND, HANGUP, form=Form.MAP),
+)
+
+# Shown only where they exist, after the original's own.
+OURS: tuple[ControlFile, ...] = (
+    _number("bouncemaxbytes", "Bytes of the original in a bounce: ", "", "all of it", SEND, HANGUP, ours=True),
+    _number("concurrencyincoming", "SMTP sessions at once: ", "", "40", ("run file of qmail-smtpd",), START, ours=True),
+    _line("conf-break", "User-ext delimiter is ", "-", ALL, START, ours=True),
+    _list("conf-groups", "Group: ", "", "Groups are qmail and nofiles.", ALL, START, ours=True),
+    _line("conf-patrn", "Mode bits forbidden for .qmail files and homes, in octal: ", "002", ALL, START, ours=True),
+    _number(
+        "conf-queueslots", "Open submissions of one user are at most ", "", "100", ("qmail-queued",), START, ours=True
+    ),
+    _number("conf-spawn", "Deliveries at once of one spawner are at most ", "", "120", ALL, START, ours=True),
+    _number("conf-split", "Subdirectories of the queue: ", "", "23", ALL, START, ours=True),
+    _list("conf-users", "User: ", "", "Users are those of the original.", ALL, START, ours=True),
+    _list(
+        "defaultdelivery", "Default delivery: ", "", "No default.", ("run file of qmail-send", "rc"), START, ours=True
+    ),
+    _list("dnsservers", "DNS server: ", "", "DNS servers are those of resolv.conf.", REMOTE, DELIVERY, ours=True),
+    _list(
+        "domainconcurrency",
+        "Deliveries at once to one domain: ",
+        "",
+        "No domain has a limit of its own.",
+        SEND,
+        HANGUP,
+        ours=True,
+        form=Form.MAP,
+    ),
+    _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
+    _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
+    _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", SMTPD, CONNECTION, ours=True),
+    _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
+    _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
+)
+
+CONTROL_FILES = ORIGINAL + OURS
+BY_NAME = {entry.name: entry for entry in CONTROL_FILES}

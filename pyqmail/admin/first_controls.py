@@ -1,0 +1,47 @@
+"""The first control files of a host, as config, config-fast and qmail-setup --me write them (qmail-control(5))."""
+
+import os
+import re
+
+LABEL = re.compile(rb"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\Z")
+NAME_MAX = 253  # RFC 1035 section 2.3.4, as text
+
+
+def usable_name(name: bytes) -> bool:
+    """Whether ``name`` can be a host name: labels of letters, digits, ``-`` and ``_``."""
+    labels = name.split(b".")
+    return len(name) <= NAME_MAX and all(len(label) <= 63 and LABEL.match(label) for label in labels)
+
+
+def default_domain(name: bytes) -> bytes:
+    """``name`` without its first label if it has three or more, else ``name``."""
+    labels = name.split(b".")
+    return b".".join(labels[1:]) if len(labels) > 2 else name
+
+
+def plus_domain(name: bytes) -> bytes:
+    """The last two labels of ``name``; all of it if it has no more."""
+    return b".".join(name.split(b".")[-2:])
+
+
+def put(home: str, name: str, data: bytes) -> None:
+    """Make control file ``name`` hold ``data``, mode 0644; readers see the old file or the new one. Raises OSError."""
+    path = f"{home}/control/{name}"
+    fresh = path + ".new"
+    with open(fresh, "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), 0o644)
+    os.replace(fresh, path)
+
+
+def append(home: str, name: str, line: bytes) -> None:
+    """Add ``line`` to list file ``name``, mode 0644. Raises OSError."""
+    path = f"{home}/control/{name}"
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        data = b""
+    if data and not data.endswith(b"\n"):
+        data += b"\n"
+    put(home, name, data + line + b"\n")

@@ -1,0 +1,153 @@
+"""The files of fastforward: forwarding databases, binary lists, and their sources (setforward(1), setmaillist(1)).
+
+    database   ":TARGET" -> commands    "?TARGET" -> owner address    the target in lower case
+    commands   each a type byte, its text and NUL:  &recipient  /list or ./list  |program  !program with preline's lines
+    list       commands of the first two types, nothing before, between or after them
+
+Pure and light. These bytes are interchangeable with those of fastforward 0.51.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Record = tuple[bytes, bytes]
+
+ADDRESS_MAX = 800  # of a recipient command, with a ``&`` that was written; fastforward's limit
+TYPES = (b"&", b"/", b".", b"|", b"!")
+LIST_TYPES = (b"&", b"/", b".")
+_PLAIN = frozenset(range(33, 127)) - frozenset(b"#,:;\\")
+
+
+class SourceError(Exception):
+    """A source file cannot be converted; the text says why."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class BadFormat(Exception):
+    """A record or a list is not of the form above."""
+
+
+def parse_commands(data: bytes, types: tuple[bytes, ...] = TYPES) -> list[bytes]:
+    """The commands in the data of a record or in a list, without their NULs. Raises BadFormat."""
+    if not data:
+        return []
+    commands = data.split(b"\0")
+    if commands.pop() or any(command[:1] not in types for command in commands):
+        raise BadFormat
+    return commands
+
+
+# Forwarding instructions
+
+
+def parse_source(text: bytes) -> "list[Record]":
+    """The records of a setforward source, in the order of their writing. Raises SourceError."""
+    records: list[Record] = []
+    target: bytes | None = None
+    commands: list[bytes] = []
+    for word, mark in _words(text):
+        if target is None:
+            if mark == b":":
+                target, commands = word.lower(), []
+            elif mark:
+                raise SourceError(b"commas are not permitted before colons")
+            elif word:
+                raise SourceError(b"final instruction must end with semicolon")
+            continue
+        if mark == b":":
+            raise SourceError(b"double colons are not permitted")
+        if not mark:
+            raise SourceError(b"final instruction must end with semicolon")
+        if word.startswith(b"?"):
+            records.append((b"?" + target, word[1:]))
+        elif word:
+            commands.append(_command(word) + b"\0")
+        if mark == b";":
+            if commands:
+                records.append((b":" + target, b"".join(commands)))
+            target = None
+    return records
+
+
+def _words(text: bytes) -> "Iterator[tuple[bytes, bytes]]":
+    """Each word with the mark that ends it: a colon, a comma, a semicolon, or nothing at the end of the text."""
+    word = bytearray()
+    at, end = 0, len(text)
+    while at < end:
+        byte = text[at]
+        at += 1
+        if byte == 0x23:  # a comment, to the end of its line
+            at = text.find(b"\n", at) + 1 or end
+        elif byte in b" \t\n":
+            continue
+        elif byte in b":,;":
+            yield bytes(word), text[at - 1 : at]
+            word.clear()
+        else:
+            if byte == 0x5C:
+                if at == end:
+                    break
+                byte = text[at]
+                at += 1
+            if byte == 0:
+                raise SourceError(b"NUL bytes are not permitted")
+            word.append(byte)
+    yield bytes(word), b""
+
+
+def _command(word: bytes) -> bytes:
+    """A command as it is stored. Raises SourceError."""
+    if word[:1] in TYPES and word[:1] != b"&":
+        return word
+    if len(word) > ADDRESS_MAX:
+        raise SourceError(b"addresses over 800 bytes are not permitted")
+    return word if word.startswith(b"&") else b"&" + word
+
+
+def format_instruction(key: bytes, data: bytes) -> bytes:
+    """A record as a line or several of a setforward source. Raises BadFormat."""
+    target = _escaped(key[1:])
+    if key.startswith(b"?"):
+        return target + b": ?" + _escaped(data) + b";\n"
+    if not key.startswith(b":"):
+        raise BadFormat
+    commands = [b", " + command[:1] + _escaped(command[1:]) + b"\n" for command in parse_commands(data)]
+    return target + b":\n" + b"".join(commands) + b";\n"
+
+
+def _escaped(text: bytes) -> bytes:
+    if _PLAIN.issuperset(text):
+        return text
+    return b"".join(b"%c" % byte if byte in _PLAIN else b"\\%c" % byte for byte in text)
+
+
+# Lists
+
+
+def parse_list_lines(text: bytes) -> bytes:
+    """The binary list of a setmaillist source. Raises SourceError."""
+    commands = []
+    for line in text.split(b"\n"):
+        line = line.rstrip(b" \t")
+        if b"\0" in line:
+            raise SourceError(b"NUL in input")
+        if not line or line.startswith(b"#"):
+            continue
+        if line[:1] not in (b".", b"/"):
+            if len(line) > ADDRESS_MAX:
+                raise SourceError(b"addresses must be under 800 bytes")
+            line = line if line.startswith(b"&") else b"&" + line
+        commands.append(line + b"\0")
+    return b"".join(commands)
+
+
+def format_list(data: bytes) -> bytes:
+    """A binary list as lines of a setmaillist source. Raises BadFormat."""
+    commands = parse_commands(data, LIST_TYPES)
+    if b"\n" in data:
+        raise BadFormat
+    return b"".join(command + b"\n" for command in commands)

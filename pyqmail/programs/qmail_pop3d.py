@@ -1,0 +1,208 @@
+"""qmail-pop3d: hands out the messages of one Maildir by POP3 (qmail-pop3d(8), RFC 1939).
+
+    qmail-pop3d Maildir
+
+Started by qmail-popup and a checkpassword, as the user. The list is made once, at the start. Nothing is locked: what
+another session removes or moves meanwhile is an error reply of one command. Messages are removed, and new ones moved to
+cur/, at QUIT and only then.
+"""
+
+import os
+import time
+
+from pyqmail.mailbox.scan import clean_tmp, scan
+from pyqmail.protocol import pop3
+from pyqmail.system.patient import PatientWriter, read_within
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+TIMEOUT_S = 1200
+CHUNK = 65536
+UNIMPLEMENTED = b"-ERR unimplemented\r\n"
+
+
+class SessionOver(Exception):
+    """Nothing more is said."""
+
+
+class Message:
+    """One file of the Maildir, as it was when the session began."""
+
+    __slots__ = ("deleted", "path", "size")
+
+    def __init__(self, path: bytes, size: int) -> None:
+        self.path = path  # new/NAME or cur/NAME
+        self.size = size  # bytes in the file, which is what LIST says
+        self.deleted = False
+
+    @property
+    def uid(self) -> bytes:
+        """The name that no move and no flag changes: up to the first colon."""
+        return self.path[4:].partition(b":")[0]
+
+
+class Session:
+    """The commands of one session; each returns its reply."""
+
+    def __init__(self, messages: "list[Message]") -> None:
+        self._messages = messages
+        self._last = 0
+        self.commands: dict[bytes, Callable[[bytes], Iterator[bytes]]] = {
+            b"stat": self._stat,
+            b"list": lambda argument: self._listing(argument, lambda message: b"%d" % message.size),
+            b"uidl": lambda argument: self._listing(argument, lambda message: message.uid),
+            b"retr": self._retrieve,
+            b"top": self._retrieve,
+            b"dele": self._delete,
+            b"last": lambda argument: iter([b"+OK %d\r\n" % self._last]),
+            b"rset": self._reset,
+            b"noop": lambda argument: iter([pop3.OK]),
+        }
+
+    def answer(self, line: bytes) -> "Iterator[bytes]":
+        """The reply to ``line``, in pieces. Raises SessionOver when a message cannot be read to its end."""
+        verb, argument = pop3.parse_command(line)
+        if verb not in self.commands:
+            return iter([UNIMPLEMENTED])
+        return self.commands[verb](argument)
+
+    def _stat(self, argument: bytes) -> "Iterator[bytes]":
+        total = sum(message.size for message in self._messages if not message.deleted)
+        yield b"+OK %d %d\r\n" % (len(self._messages), total)  # the count has the deleted ones too, as in the original
+
+    def _find(self, argument: bytes) -> "tuple[int, bytes] | bytes":
+        """The message that ``argument`` names, by number from 1, and the rest of it; or the error reply."""
+        number, rest = pop3.leading_number(argument)
+        if number is None:
+            return pop3.SYNTAX
+        if number == 0:
+            return b"-ERR messages are counted from 1\r\n"
+        if number > len(self._messages):
+            return b"-ERR not that many messages\r\n"
+        if self._messages[number - 1].deleted:
+            return b"-ERR already deleted\r\n"
+        return number, rest
+
+    def _listing(self, argument: bytes, show: "Callable[[Message], bytes]") -> "Iterator[bytes]":
+        if argument:
+            found = self._find(argument)
+            if isinstance(found, bytes):
+                yield found
+            else:
+                yield b"+OK %d %b\r\n" % (found[0], show(self._messages[found[0] - 1]))
+            return
+        yield pop3.OK
+        lines = [b"%d %b\r\n" % (n, show(each)) for n, each in enumerate(self._messages, 1) if not each.deleted]
+        yield b"".join(lines)
+        yield b".\r\n"
+
+    def _retrieve(self, argument: bytes) -> "Iterator[bytes]":
+        """RETR and TOP alike: with a second number only so many lines of the body."""
+        found = self._find(argument)
+        if isinstance(found, bytes):
+            yield found
+            return
+        number, rest = found
+        lines, _ = pop3.leading_number(rest.lstrip(b" "))
+        try:
+            fd = os.open(self._messages[number - 1].path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            yield b"-ERR unable to open that message\r\n"
+            return
+        try:
+            yield pop3.OK
+            chunks = _chunks(fd)
+            yield from pop3.encode_message(chunks) if lines is None else pop3.encode_top(chunks, lines)
+        except OSError:
+            raise SessionOver from None
+        finally:
+            os.close(fd)
+
+    def _delete(self, argument: bytes) -> "Iterator[bytes]":
+        found = self._find(argument)
+        if isinstance(found, bytes):
+            yield found
+            return
+        number = found[0]
+        self._messages[number - 1].deleted = True
+        self._last = max(self._last, number)
+        yield pop3.OK
+
+    def _reset(self, argument: bytes) -> "Iterator[bytes]":
+        for message in self._messages:
+            message.deleted = False
+        self._last = 0
+        yield pop3.OK
+
+    def quit(self) -> bytes:
+        """Remove what is marked, move what is new to cur/; the reply. A move that fails changes nothing for anybody."""
+        troubles = 0
+        for message in self._messages:
+            try:
+                if message.deleted:
+                    os.unlink(message.path)
+                elif message.path.startswith(b"new/"):
+                    os.rename(message.path, b"cur/" + message.path[4:] + b":2,")
+            except OSError:
+                troubles += message.deleted
+        return b"-ERR unable to unlink all deleted messages\r\n" * troubles + pop3.OK
+
+
+def _chunks(fd: int) -> "Iterator[bytes]":
+    while chunk := os.read(fd, CHUNK):
+        yield chunk
+
+
+def serve(session: Session, writer: PatientWriter) -> None:
+    """Answer until QUIT, the end of the connection, or the time limit. Raises SessionOver, LineTooLong and OSError."""
+    reader = pop3.LineReader()
+    while data := read_within(0, CHUNK, TIMEOUT_S):
+        out = bytearray()
+        for line in reader.feed(data):
+            if pop3.parse_command(line)[0] == b"quit":
+                writer.write(out + session.quit())
+                return
+            for piece in session.answer(line):
+                out += piece
+                if len(out) >= CHUNK:
+                    writer.write(out)
+                    out.clear()
+        writer.write(out)
+
+
+def open_session(words: "Sequence[bytes]") -> "Session | bytes":
+    """The session in the Maildir ``words[0]``; or the error reply."""
+    try:
+        os.chdir(words[0])
+    except (IndexError, OSError, ValueError):
+        return b"-ERR this user has no $HOME/Maildir\r\n"
+    now = int(time.time())
+    clean_tmp(now)
+    try:
+        return Session([Message(path, size) for _, path, size in scan(now)])
+    except OSError:
+        return b"-ERR unable to scan $HOME/Maildir\r\n"
+
+
+def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
+    """Serve one client on descriptors 0 and 1; always 0, but 1 as root."""
+    if os.getuid() == 0:
+        os.write(2, b"qmail-pop3d invoked as uid 0, terminating\n")
+        return 1
+    writer = PatientWriter(1, TIMEOUT_S)
+    try:
+        session = open_session(argv[1:])
+        if isinstance(session, bytes):
+            writer.write(session)
+            return 0
+        writer.write(pop3.OK)
+        serve(session, writer)
+    except pop3.LineTooLong:
+        writer.write(pop3.NO_MEMORY)
+    except MemoryError:
+        writer.write(pop3.NO_MEMORY)
+    except (SessionOver, OSError):
+        pass
+    return 0

@@ -1,0 +1,302 @@
+"""qmail-rcptd: tells qmail-smtpd which local recipients are certainly nobody's (qmail-rcptd(8)).
+
+Started by qmail-start with the maps that qmail-send has in force coming on descriptor 0; gone when qmail-send is. It
+binds its socket as root and then is qmailp for good, who may look names up and nothing else. A few workers answer one
+question after another, so that a slow directory server holds up few; with new maps come new workers.
+"""
+
+import gc
+import os
+import re
+import select
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+
+from pyqmail import launch
+from pyqmail.control import ControlUnreadable, home_of, read_knobs
+from pyqmail.failure import PermanentFailure, TemporaryFailure
+from pyqmail.formats import dotqmail
+from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.formats.netstring import NetstringError, scan_length
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
+from pyqmail.policy.classify import Routing, classify
+from pyqmail.policy.routing_wire import parse_routing
+from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
+from pyqmail.programs import qmail_getpw, qmail_local
+from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, SOCKET, parse_question
+from pyqmail.system import files
+from pyqmail.system.process import become, close_all_but, reset_signals, set_title
+
+WORKERS = 2
+PAUSE_S = 0.5  # before a worker that died is replaced
+RECORD_MAX = 256 * 1048576  # of maps; more is no record of ours
+FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
+
+Stamp = tuple[int, int, int, int, int] | None
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class OwnPrograms:
+    """Whether the programs whose decisions we foretell are our own: looked at again whenever a file has changed."""
+
+    def __init__(self, home: str) -> None:
+        self._paths = {f"{home}/bin/{name}": name for name in ("qmail-getpw", "qmail-local")}
+        self._stamps: list[Stamp] = []
+        self._ours = False
+
+    def ours(self) -> bool:
+        """Look; two stats while nothing changes."""
+        stamps = [_stamp(path) for path in self._paths]
+        if stamps != self._stamps:
+            self._ours = all(
+                launch.identify(path) == "pyqmail.programs." + name.replace("-", "_")
+                for path, name in self._paths.items()
+            )
+            self._stamps = stamps
+        return self._ours
+
+
+class Lookup:
+    """What would become of a recipient, by the code that qmail-send, qmail-lspawn and qmail-local run."""
+
+    def __init__(self, home: str, accounts: Accounts, routing: Routing) -> None:
+        knobs = read_knobs(home)
+        self._home = home
+        self._accounts = accounts
+        self._routing = routing
+        self._break = knobs.break_char
+        self._forbidden = knobs.patrn
+        self._users = UsersDatabase(home, accounts)
+        self._programs = OwnPrograms(home)
+
+    def nobody(self, recipient: bytes) -> bool:
+        """Whether ``recipient`` is certainly nobody's."""
+        channel, address = classify(recipient, self._routing)
+        local, _, domain = address.rpartition(b"@")
+        if channel != "local" or not local or b"\0" in local or not self._programs.ours():
+            return False
+        assignment = self._assignment(local)
+        if assignment is None or assignment.uid == 0 or not assignment.dash:
+            return False  # not known, deferred, or delivered by the default instructions
+        words = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext, domain, b"", b"#")
+        try:
+            arguments = qmail_local.Arguments(words, describe=True)
+            os.chdir(assignment.homedir)
+        except (OSError, qmail_local.Usage):
+            return False
+        try:
+            instructions = qmail_local.read_instructions(arguments, self._forbidden)
+            return self._is_alias(assignment) and self._not_in_aliases(arguments, instructions)
+        except PermanentFailure:
+            return True
+        except (TemporaryFailure, CdbCorrupt, OSError):
+            return False
+        finally:
+            os.chdir("/")
+
+    def _assignment(self, local: bytes) -> Assignment | None:
+        try:
+            record = self._users.find(local)
+            if record is None:
+                record = qmail_getpw.find_user(local, self._break)
+            if record is None:
+                record = qmail_getpw.find_alias(self._accounts.alias_name, local)
+        except (UsersTrouble, qmail_getpw.LookupTrouble):
+            return None
+        return parse_assignment(record)
+
+    def _is_alias(self, assignment: Assignment) -> bool:
+        return assignment.uid == self._accounts.uid_alias
+
+    def _not_in_aliases(self, arguments: qmail_local.Arguments, instructions: qmail_local.Instructions) -> bool:
+        """Whether .qmail-default is just ``| fastforward -d FILE``, and FILE does not know the address."""
+        lines = list(dotqmail.parse_lines(instructions.data))
+        if instructions.default is None or len(instructions.default) != len(arguments.ext) or len(lines) != 1:
+            return False
+        kind, command = lines[0]
+        match = FASTFORWARD.fullmatch(command)
+        if kind != dotqmail.PROGRAM or match is None or instructions.forward_only:
+            return False
+        address = instructions.default.lower() + b"@" + arguments.domain.lower()
+        fd = files.open_read(match[1])
+        try:
+            aliases = Cdb(fd)
+            box, _, host = address.rpartition(b"@")
+            keys = (b":" + address, b":@" + host, b":" + box + b"@")
+            return all(aliases.get(key) is None for key in keys)
+        finally:
+            os.close(fd)
+
+
+def answer_questions(door: socket.socket, lifeline: int, lookup: Lookup) -> None:
+    """A worker: answer one question at a time until the other end of ``lifeline`` is closed, or its holder dead.
+
+    It ends between questions only, so that none is lost when the maps change.
+    """
+    waiting = select.epoll()
+    waiting.register(door, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # a question wakes one worker
+    waiting.register(lifeline, select.EPOLLIN)
+    while all(descriptor != lifeline for descriptor, _ in waiting.poll()):
+        try:
+            data, sender = door.recvfrom(QUESTION_MAX, socket.MSG_DONTWAIT)
+        except OSError:
+            continue  # another worker was quicker
+        question = parse_question(data)
+        if question is None or not sender:
+            continue
+        number, recipient = question
+        try:
+            door.sendto(number + (NOBODY if is_nobody(lookup, recipient) else ACCEPT), socket.MSG_DONTWAIT, sender)
+        except OSError:
+            continue  # whoever asked has gone
+
+
+def is_nobody(lookup: Lookup, recipient: bytes) -> bool:
+    """The answer; whatever goes wrong, only a definite no refuses."""
+    try:
+        return lookup.nobody(recipient)
+    except Exception:  # noqa: BLE001 - a bug must not refuse mail
+        return False
+
+
+class Workers:
+    """The forked workers, all with the same maps. Those with older ones end after the question that they are at."""
+
+    def __init__(self, home: str, accounts: Accounts, door: socket.socket) -> None:
+        self._home = home
+        self._accounts = accounts
+        self._door = door
+        self._lookup: Lookup | None = None
+        self._lifeline = os.pipe()
+        self._current: dict[int, int] = {}  # a descriptor that tells the end of a process, and the process
+        self._retired: dict[int, int] = {}
+
+    def descriptors(self) -> list[int]:
+        """Readable when a worker has ended."""
+        return [*self._current, *self._retired]
+
+    def renew(self, routing: Routing) -> None:
+        """Start workers that know ``routing``, and let the others end."""
+        self._kill(self._retired)  # still not done since the maps before: stuck in a look-up
+        self._retired |= self._current
+        self._current = {}
+        for fd in self._lifeline:
+            os.close(fd)
+        self._lifeline = os.pipe()
+        try:
+            self._lookup = Lookup(self._home, self._accounts, routing)
+        except ControlUnreadable:
+            self._lookup = None  # nobody answers, so everybody is accepted
+            return
+        gc.freeze()
+        self._fill()
+
+    def collect(self, descriptor: int) -> None:
+        """A worker has ended; another takes the place of one that was needed."""
+        needed = descriptor in self._current
+        pid = self._current.pop(descriptor) if needed else self._retired.pop(descriptor)
+        os.close(descriptor)
+        os.waitpid(pid, 0)
+        if needed:
+            select.select([], [], [], PAUSE_S)
+            self._fill()
+
+    def end(self) -> None:
+        """Kill them all: they hold nothing."""
+        self._kill(self._current | self._retired)
+
+    def _kill(self, workers: Mapping[int, int]) -> None:
+        for pid in workers.values():
+            os.kill(pid, signal.SIGKILL)  # not collected yet, so the number is still its own
+
+    def _fill(self) -> None:
+        while self._lookup is not None and len(self._current) < WORKERS:
+            pid = os.fork()
+            if pid == 0:
+                self._child(self._lookup)
+            self._current[os.pidfd_open(pid)] = pid
+
+    def _child(self, lookup: Lookup) -> None:
+        try:
+            keep = (1, 2, self._door.fileno(), self._lifeline[0])
+            close_all_but(keep)
+            os.open("/dev/null", os.O_RDONLY)
+            answer_questions(self._door, self._lifeline[0], lookup)
+        finally:
+            os._exit(0)
+
+
+def read_record() -> bytes | None:
+    """The next netstring on descriptor 0, None at the end or for anything else."""
+    length, colon = 0, None
+    try:
+        while colon is None:
+            digit = os.read(0, 1)
+            length, colon = scan_length(length, digit)
+            if not digit or length > RECORD_MAX:
+                return None
+    except (NetstringError, OSError):
+        return None
+    data = bytearray()
+    while len(data) <= length:
+        piece = os.read(0, min(1048576, length + 1 - len(data)))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data[:-1]) if data.endswith(b",") else None
+
+
+def bind(home: str) -> socket.socket:
+    """The socket under its well-known name, for anyone to ask. Raises OSError."""
+    files.unlink_if_present(home + SOCKET)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    before = os.umask(0o111)  # not chmod: the directory is another user's
+    try:
+        door.bind(home + SOCKET)
+    finally:
+        os.umask(before)
+    return door
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Serve until descriptor 0 ends; 0 then, 111 when it cannot start. Nobody misses it: all are accepted then."""
+    reset_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    home = home_of(environ)
+    set_title("qmail-rcptd")
+    record = read_record()  # a second qmail-send, which ends for want of the lock, never tells us anything
+    if record is None:
+        return 0
+    try:
+        accounts = read_accounts(home)
+        os.chdir("/")
+        door = bind(home)
+        if not accounts.single_user:
+            become(accounts.uid_passwd, accounts.gid_nofiles, [accounts.gid_nofiles])
+    except (OSError, AccountMissing, ControlUnreadable):
+        return 111
+    return serve(Workers(home, accounts, door), record)
+
+
+def serve(workers: Workers, record: bytes | None) -> int:
+    """New workers for each record, until the records end."""
+    try:
+        while record is not None:
+            workers.renew(parse_routing(record))
+            while 0 not in (ready := select.select([0, *workers.descriptors()], [], [])[0]):
+                for descriptor in ready:
+                    workers.collect(descriptor)
+            record = read_record()
+        return 0
+    except (NetstringError, ValueError, OSError):
+        return 111
+    finally:
+        workers.end()

@@ -1,0 +1,191 @@
+"""rblsmtpd: turns away clients that a DNS list names, and runs an SMTP server for all others (rblsmtpd(1), RFC 5782).
+
+What decides, in this order: $RBLSMTPD, then each -r and -a of the command line until one does. A client that is blocked
+talks to a small SMTP server of its own, which takes every command but those that name a recipient or a message.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyqmail.options import UsageError, parse_options
+from pyqmail.policy.remote_name import HardFailure, Kind, SoftFailure, packed, resolver, reversed_labels
+from pyqmail.protocol.dns import Answer
+from pyqmail.system.files import write_all
+from pyqmail.system.process import cannot_run, execute
+
+USAGE = 100
+FAILED = 111
+TEXT_MAX = 200  # what is kept of a reason
+TIMEOUT_S = 60
+LINE_MAX = 512  # of a command, whose first word is all that counts
+NAME = b"rblsmtpd.local"
+PASSED = frozenset((b"helo", b"ehlo", b"mail", b"rset", b"noop"))
+LATER = b"temporary RBL lookup error"
+
+Screen = Callable[[Mapping[bytes, bytes]], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line; ``lists`` are -r and -a with their bases, in order."""
+
+    lists: tuple[tuple[bytes, bytes], ...]
+    permanent: bool
+    fail_closed: bool
+    timeout_s: int
+    program: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Why a client is turned away, for ever (553) or for now (451)."""
+
+    text: bytes
+    permanent: bool
+
+    def reply(self) -> bytes:
+        """The line without its end."""
+        return (b"553 " if self.permanent else b"451 ") + self.text
+
+
+def parse(argv: Sequence[bytes]) -> Options:
+    """The options of a command line. Raises UsageError."""
+    found, program = parse_options(argv[1:], b"bBcCRt:r:a:")
+    flags = {b"b": False, b"c": False}
+    timeout_s = TIMEOUT_S
+    for letter, value in found:
+        if letter.lower() in flags:
+            flags[letter.lower()] = letter.islower()
+        elif letter == b"t":
+            digits = value[: len(value) - len(value.lstrip(b"0123456789"))]
+            timeout_s = int(digits[:9] or b"0")
+    if not program:
+        raise UsageError(b"")
+    lists = tuple((letter, base) for letter, base in found if letter in (b"r", b"a"))
+    return Options(lists, flags[b"b"], flags[b"c"], timeout_s, tuple(program))
+
+
+def decide(options: Options, environ: Mapping[bytes, bytes]) -> Block | None:
+    """Whether the client is blocked; None if the program may have it."""
+    given = environ.get(b"RBLSMTPD")
+    if given is not None:
+        return Block(readable(given.removeprefix(b"-")[:TEXT_MAX]), given.startswith(b"-")) if given else None
+    permanent = options.permanent
+    client = reversed_address(environ.get(b"TCPREMOTEIP", b""))
+    for letter, base in options.lists:
+        found = look_up(client + b"." + base, Kind.TXT if letter == b"r" else Kind.A, environ)
+        if isinstance(found, SoftFailure):
+            if letter == b"r" and options.fail_closed:
+                return Block(LATER, permanent=False)
+            if letter == b"a":
+                if not options.fail_closed:
+                    return None
+                permanent = False
+        elif isinstance(found, Answer):
+            if letter == b"a" and found.addresses:
+                return None
+            text = b"".join(found.texts)[:TEXT_MAX]
+            if text:
+                return Block(readable(text), permanent)
+    return None
+
+
+def look_up(name: bytes, kind: Kind, environ: Mapping[bytes, bytes]) -> Answer | HardFailure | SoftFailure:
+    """What the name servers say."""
+    try:
+        (found,) = resolver(environ).look_up([(name, kind)])
+        return found
+    except SoftFailure as failure:
+        return failure
+    except OSError as error:
+        return SoftFailure(str(error))
+
+
+def reversed_address(ip: bytes) -> bytes:
+    """The labels to look up for a client; text that is no address is turned round at its dots all the same."""
+    try:
+        return reversed_labels(packed(ip.decode("ascii")))
+    except (OSError, ValueError):
+        return b".".join(label for label in reversed(ip.split(b".")) if label)
+
+
+def readable(text: bytes) -> bytes:
+    """``text`` with everything but printable ASCII replaced."""
+    return bytes(byte if 32 <= byte <= 126 else 0x3F for byte in text)
+
+
+def converse(block: Block, timeout_s: int) -> None:
+    """Talk to the client on descriptors 0 and 1 until QUIT, the end, or ``timeout_s`` (0: for ever)."""
+    until = time.monotonic() + timeout_s if timeout_s else None
+    ok, no = b"250 " + NAME + b"\r\n", block.reply() + b"\r\n"
+    try:
+        write_all(1, b"220 " + NAME + b"\r\n")
+        line = b""
+        while True:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and (left <= 0 or not select.select([0], [], [], left)[0]):
+                return
+            data = os.read(0, 1024)
+            if not data:
+                return
+            *lines, line = (line + data).split(b"\n")
+            line = line[:LINE_MAX]
+            replies = b""
+            for verb in (each.removesuffix(b"\r").partition(b" ")[0].lower() for each in lines):
+                if verb == b"quit":
+                    write_all(1, replies + b"221 " + NAME + b"\r\n")
+                    return
+                replies += ok if verb in PASSED else no
+            if replies:
+                write_all(1, replies)
+    except OSError:
+        return
+
+
+def admit(options: Options, environ: Mapping[bytes, bytes]) -> int | None:
+    """None if the program may have the client; else the client has been turned away: the exit code."""
+    block = decide(options, environ)
+    if block is None:
+        return None
+    ip = readable(environ.get(b"TCPREMOTEIP", b""))
+    _say(b"rblsmtpd: %b pid %d: %b\n" % (ip, os.getpid(), block.reply()))
+    converse(block, options.timeout_s)
+    return 0
+
+
+def screen(argv: Sequence[bytes]) -> tuple[Screen, tuple[bytes, ...]] | None:
+    """For a server that runs us from memory: what to call for each connection, and the program after us."""
+    try:
+        options = parse(argv)
+    except UsageError:
+        return None  # executed, it says what is wrong
+    return (lambda environ: admit(options, environ)), options.program
+
+
+def _say(line: bytes) -> None:
+    try:
+        os.write(2, line)
+    except OSError:
+        return
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """0 after a client was turned away; else it becomes the program. 100 for a bad call, 111 if it cannot run."""
+    try:
+        options = parse(argv)
+    except UsageError as error:
+        if error.text:
+            _say(b"rblsmtpd: " + error.text + b"\n")
+        _say(b"rblsmtpd: usage: rblsmtpd [ -bBcCR ] [ -t timeout ] [ -r base ] [ -a base ] smtpd [ arg ... ]\n")
+        return USAGE
+    code = admit(options, environ)
+    if code is not None:
+        return code
+    try:
+        execute(options.program, environ)
+    except OSError as error:
+        _say(cannot_run(b"rblsmtpd", options.program[0], error))
+    return FAILED

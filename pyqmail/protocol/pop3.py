@@ -1,0 +1,80 @@
+"""POP3 as qmail speaks it (RFC 1939, qmail-popup(8), qmail-pop3d(8)): command lines in, reply bytes out.
+
+Every bare ``+OK`` is followed by a space, and a message ends with one empty line more than it has: both are qmail's,
+and clients are used to them.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+OK = b"+OK \r\n"
+SYNTAX = b"-ERR syntax error\r\n"
+NO_MEMORY = b"-ERR out of memory\r\n"
+LINE_MAX = 100_000  # bytes of a command; the original's limit is its memory
+
+
+class LineTooLong(Exception):
+    """A command does not end."""
+
+
+class LineReader:
+    """Command lines out of any chunking: ended by LF, one CR before it dropped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> "list[bytes]":
+        """The lines that ``data`` completes. Raises LineTooLong."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > LINE_MAX:
+            raise LineTooLong
+        return [line[:-1] if line.endswith(b"\r") else line for line in lines]
+
+
+def parse_command(line: bytes) -> tuple[bytes, bytes]:
+    """The verb in lower case, and the argument: blanks before it skipped, those after it kept, cut at a NUL."""
+    verb, _, argument = line.partition(b"\0")[0].partition(b" ")
+    return verb.lower(), argument.lstrip(b" ")
+
+
+def leading_number(text: bytes) -> tuple[int | None, bytes]:
+    """The decimal digits at the start of ``text`` as a number, None without any; and what follows them."""
+    rest = text.lstrip(b"0123456789")
+    digits = text[: len(text) - len(rest)]
+    return (int(digits[:18]) if digits else None), rest
+
+
+def encode_message(chunks: "Iterable[bytes]") -> "Iterator[bytes]":
+    """A whole message as it is sent, its last bytes included; chunk boundaries do not matter."""
+    at_start = True
+    for chunk in chunks:
+        if not chunk:
+            continue
+        if at_start and chunk.startswith(b"."):
+            yield b"."
+        yield chunk.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
+        at_start = chunk.endswith(b"\n")
+    yield b"\r\n.\r\n" if at_start else b"\r\n\r\n.\r\n"
+
+
+def encode_top(chunks: "Iterable[bytes]", lines: int) -> "Iterator[bytes]":
+    """The header, the empty line after it, and ``lines`` lines of the body."""
+    return encode_message(_top(chunks, lines))
+
+
+def _top(chunks: "Iterable[bytes]", lines: int) -> "Iterator[bytes]":
+    rest = b""
+    in_header = True
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if not in_header:
+                if not lines:
+                    return
+                lines -= 1
+            yield line + b"\n"
+            in_header = in_header and bool(line)
+    if rest and (in_header or lines):
+        yield rest

@@ -1,0 +1,186 @@
+"""A connection to one SMTP server, and the dialogues held on it (qmail-remote(8)).
+
+The kernel keeps the time of each read and write (SO_RCVTIMEO, SO_SNDTIMEO), so that each costs one system call.
+"""
+
+import errno
+import os
+import socket
+import struct
+import time
+
+from pyqmail.failure import PermanentFailure, TemporaryFailure
+from pyqmail.protocol.dns import format_address
+from pyqmail.protocol.smtp_client import Await, BodyEncoder, Dialogue, Finish, Send, SendBody
+
+PIECE = 65536  # bytes of the message in memory at once
+# Only the start of a reply is kept, but no reply may go on for ever: the peer would hold a delivery slot with it.
+REPLY_BYTES_MAX = 16_000_000
+REPLY_MAX_S = 3600.0
+MESSAGES_MAX = 1000  # over one connection
+AGE_MAX_S = 300.0  # of a connection that is used again and again: look-ups must be repeated some time
+
+NO_RESOURCES = b"System resources temporarily unavailable. (#4.3.0)"
+NO_MESSAGE = b"Unable to read message. (#4.3.0)"
+PARTIAL_LINE = b"SMTP cannot transfer messages with partial final lines. (#5.6.2)"
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+
+
+class Connection:
+    """A TCP connection. Constructing it raises OSError (TimeoutError when it took too long) and TemporaryFailure.
+
+    ``fresh`` until a message has been accepted on it.
+    """
+
+    def __init__(self, packed: bytes, port: int, timeout_connect_s: float, timeout_remote_s: float) -> None:
+        self.packed = packed
+        self.port = port
+        self.peer = format_address(packed).encode("ascii")
+        self.fresh = True
+        self._messages = 0
+        self._since = time.monotonic()
+        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+        try:
+            self._line = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            if error.errno == errno.EAFNOSUPPORT:
+                raise
+            raise TemporaryFailure(NO_RESOURCES) from error
+        try:
+            self._connect(timeout_connect_s)
+            self._patience(timeout_remote_s, timeout_connect_s)
+        except BaseException:
+            self._line.close()
+            raise
+
+    def _connect(self, timeout_s: float) -> None:
+        if timeout_s:
+            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
+        else:
+            self._line.setblocking(False)
+        try:
+            self._line.connect((format_address(self.packed), self.port))
+        except BlockingIOError as error:  # EINPROGRESS: the time is over
+            raise TimeoutError(errno.ETIMEDOUT, "connect") from error
+
+    def _patience(self, timeout_s: float, sending_s: float) -> None:
+        """``timeout_s`` for each read and write from now on; 0 is taken literally."""
+        if not timeout_s:
+            self._line.setblocking(False)
+            return
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
+        if timeout_s != sending_s:
+            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
+
+    def fileno(self) -> int:
+        """The descriptor, to wait on while nothing is said."""
+        return self._line.fileno()
+
+    def receive(self) -> bytes:
+        """More bytes from the peer. Raises OSError, also at the end of the connection."""
+        data = self._line.recv(PIECE)
+        if not data:
+            raise ConnectionResetError
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send all of ``data``; the timeout is for each write, not for the whole. Raises OSError."""
+        sent = self._line.send(data)
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            while rest:
+                rest = rest[self._line.send(rest) :]
+
+    def send_at_once(self) -> None:
+        """From now on no write waits for the acknowledgement of the one before (TCP_NODELAY)."""
+        self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def accepted(self) -> None:
+        """A message was accepted here."""
+        self.fresh = False
+        self._messages += 1
+
+    def reusable(self) -> bool:
+        """Whether one more message may go this way: not too old, and nothing said nor closed since."""
+        if self._messages >= MESSAGES_MAX or time.monotonic() - self._since > AGE_MAX_S:
+            return False
+        try:
+            self._line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def quit(self) -> None:
+        """Say QUIT, wait for no answer, and close."""
+        try:
+            self._line.send(b"QUIT\r\n", socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # the verdict stands
+        self._line.close()
+
+    def close(self) -> None:
+        """Hang up without a word."""
+        self._line.close()
+
+
+class Conversation:
+    """A dialogue joined to a connection and to the message on a descriptor."""
+
+    def __init__(self, connection: Connection, dialogue: Dialogue, message: int) -> None:
+        self._connection = connection
+        self._dialogue = dialogue
+        self._message = message
+        self.body_begun = False
+        self.critical = False  # the final dot may have left: who now hears nothing may cause a duplicate
+
+    def hold(self) -> Finish:
+        """Talk to the end. Raises OSError when the connection dies, and MailFailure."""
+        dialogue, connection = self._dialogue, self._connection
+        heard, until = 0, 0.0
+        while True:
+            step = dialogue.step()
+            if isinstance(step, Await):
+                data = connection.receive()
+                until = until or time.monotonic() + REPLY_MAX_S
+                heard += len(data)
+                if heard > REPLY_BYTES_MAX or time.monotonic() > until:
+                    raise ConnectionAbortedError("endless reply")
+                dialogue.feed(data)
+                continue
+            heard, until = 0, 0.0
+            if isinstance(step, Send):
+                connection.send(step.line)
+            elif isinstance(step, SendBody):
+                self._send_body()
+            else:
+                return step
+
+    def _send_body(self) -> None:
+        """Send the message and the final dot, in one write when it fits one piece."""
+        self.body_begun = True
+        encoder = BodyEncoder()
+        waiting = b""
+        pieces = 0
+        while data := self._read():
+            if waiting:
+                if pieces == 1:
+                    self._connection.send_at_once()
+                self._connection.send(waiting)
+            waiting = encoder.encode(data)
+            pieces += 1
+        ending = encoder.finish()
+        if ending is None:
+            raise PermanentFailure(PARTIAL_LINE)
+        self.critical = True
+        self._connection.send(waiting + ending)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._message, PIECE)
+        except OSError as error:
+            raise TemporaryFailure(NO_MESSAGE) from error

@@ -1,0 +1,106 @@
+"""The control files of qmail-remote and of batching, read again only when one has changed (qmail-remote(8))."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pyqmail.control import Control, ControlUnreadable
+
+FILES = ("helohost", "me", "smtproutes", "timeoutconnect", "timeoutremote", "preferipv4", "remotereuse", "dnsservers")
+BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes")
+TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
+BATCH_MAX = 100  # recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)
+SETTLED_NS = 100_000_000  # a file changed less than this ago may change again within one tick of its time stamp
+COARSE_NS = 2_100_000_000  # the same where the filesystem counts whole seconds
+
+Stamp = tuple[int, int, int, int] | None
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What the control directory says about one delivery; times in seconds."""
+
+    control: Control  # for what is read only where DNS is asked
+    helohost: bytes
+    routes: Mapping[bytes, bytes]
+    timeout_connect_s: float
+    timeout_remote_s: float
+    prefer_ipv4: bool
+    reuse_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchControls:
+    """What qmail-rspawn looks at: recipients in one transaction (0 or 1: one each), and who shares a route."""
+
+    recipients_max: int
+    reuse_s: int
+    routes: Mapping[bytes, bytes]
+
+
+NOTHING_JOINED = BatchControls(0, 0, {})
+
+
+def read_controls(home: str) -> Controls:
+    """The control files of qmail-remote. Raises ControlUnreadable, also when there is neither helohost nor me."""
+    control = Control(home)
+    helohost = control.line_or_me("helohost")
+    if helohost is None:
+        raise ControlUnreadable("control/me: no such file")
+    return Controls(
+        control=control,
+        helohost=helohost,
+        routes=control.mapping("smtproutes") or {},
+        timeout_connect_s=float(min(control.integer("timeoutconnect", 60), TIMEOUT_MAX_S)),
+        timeout_remote_s=float(min(control.integer("timeoutremote", 1200), TIMEOUT_MAX_S)),
+        prefer_ipv4=control.integer("preferipv4", 0) != 0,
+        reuse_s=min(control.integer("remotereuse", 0), TIMEOUT_MAX_S),
+    )
+
+
+def read_batch_controls(home: str) -> BatchControls:
+    """The control files that say what may be joined. Raises ControlUnreadable."""
+    control = Control(home)
+    recipients_max = min(control.integer("remotebatch", 0), BATCH_MAX)
+    reuse_s = control.integer("remotereuse", 0)
+    wanted = recipients_max > 1 or reuse_s > 0
+    return BatchControls(recipients_max, reuse_s, (control.mapping("smtproutes") or {}) if wanted else {})
+
+
+def settled(changed_ns: int, now_ns: int) -> bool:
+    """Whether the time stamp ``changed_ns`` of a file stands for one state of it only."""
+    return now_ns - changed_ns > (SETTLED_NS if changed_ns % 1_000_000_000 else COARSE_NS)
+
+
+class Fresh(Generic[T]):
+    """What ``read(home)`` makes of the control ``files``: read again as soon as a stat shows that one has changed."""
+
+    def __init__(self, read: Callable[[str], T], files: tuple[str, ...]) -> None:
+        self._read = read
+        self._files = files
+        self._home = ""
+        self._stamps: list[Stamp] | None = None
+        self._value: T | None = None
+
+    def get(self, home: str) -> T:
+        """The value as of now. Raises whatever ``read`` raises, and remembers nothing then."""
+        stamps = [_stamp(f"{home}/control/{name}") for name in self._files]
+        if self._value is not None and stamps == self._stamps and home == self._home:
+            return self._value
+        self._stamps = None
+        value = self._read(home)
+        now = time.time_ns()
+        if all(stamp is None or settled(stamp[3], now) for stamp in stamps):
+            self._home, self._stamps, self._value = home, stamps, value
+        return value
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, max(found.st_mtime_ns, found.st_ctime_ns)

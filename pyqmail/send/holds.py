@@ -1,0 +1,112 @@
+"""What people ordered and must outlive a restart: queue/pyqmail/orders (qmail-q(8)).
+
+    hold N BIRTH        message N is not tried until it is released
+    delete N BIRTH      message N is to be removed, as soon as none of its deliveries runs
+    bounce N BIRTH      the rest of message N is to be returned, as soon as none of its deliveries runs
+    domain NAME         no recipient in this domain is tried until it is released
+
+One order a line, of qmails, 0600. BIRTH is the mtime of info/N: the number of a message is used again later, and then
+the order must not fall on the new one. The file is replaced whole and synced before an order is confirmed.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from pyqmail.spool.layout import Layout
+from pyqmail.system import files
+
+FILE = "orders"
+HOLD, DELETE, BOUNCE, DOMAIN = b"hold", b"delete", b"bounce", b"domain"
+
+
+class OrdersUnreadable(Exception):
+    """The file of orders is there and cannot be used; the text says why."""
+
+
+@dataclass(slots=True)
+class Orders:
+    """The orders in force. ``held``: number to birth; ``endings``: number to (delete or bounce, birth)."""
+
+    held: dict[int, int] = field(default_factory=dict)
+    endings: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    domains: set[bytes] = field(default_factory=set)
+
+
+def format_orders(orders: Orders) -> bytes:
+    """The bytes of the file."""
+    lines = [b"hold %d %d" % item for item in orders.held.items()]
+    lines += [b"%b %d %d" % (kind, number, birth) for number, (kind, birth) in orders.endings.items()]
+    lines += [b"domain " + name for name in sorted(orders.domains)]
+    return b"".join(line + b"\n" for line in lines)
+
+
+def parse_orders(data: bytes) -> Orders:
+    """The orders in ``data``. Raises OrdersUnreadable: half an order is none to follow."""
+    orders = Orders()
+    for line in data.split(b"\n")[:-1]:
+        kind, _, rest = line.partition(b" ")
+        if kind == DOMAIN and rest:
+            orders.domains.add(rest)
+            continue
+        number, _, birth = rest.partition(b" ")
+        if kind not in (HOLD, DELETE, BOUNCE) or not number.isdigit() or not birth.isdigit():
+            raise OrdersUnreadable("it has a line that is no order")
+        if kind == HOLD:
+            orders.held[int(number)] = int(birth)
+        else:
+            orders.endings[int(number)] = kind, int(birth)
+    return orders
+
+
+def read_orders(layout: Layout) -> Orders:
+    """The orders on disk that fall on a message still in the queue. Raises OrdersUnreadable."""
+    try:
+        fd = files.open_read(f"{layout.private}/{FILE}")
+    except FileNotFoundError:
+        return Orders()
+    except OSError as error:
+        raise OrdersUnreadable((error.strerror or "error").lower()) from error
+    try:
+        data = b""
+        while chunk := os.read(fd, 65536):
+            data += chunk
+    except OSError as error:
+        raise OrdersUnreadable((error.strerror or "error").lower()) from error
+    finally:
+        os.close(fd)
+    orders = parse_orders(data)
+    for number, birth in list(orders.held.items()):
+        if birth_of(layout, number) != birth:
+            del orders.held[number]
+    for number, (_, birth) in list(orders.endings.items()):
+        if birth_of(layout, number) != birth:  # info/N goes last: without it the order has been carried out
+            del orders.endings[number]
+    return orders
+
+
+def write_orders(layout: Layout, data: bytes, owner: tuple[int, int] | None = None) -> None:
+    """Replace the file by ``data``, durably; ``owner`` is its uid and gid if not ours. Raises OSError."""
+    path = f"{layout.private}/{FILE}"
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if owner is not None:
+            os.fchown(fd, *owner)
+        files.write_all(fd, data)
+        files.sync(fd)
+    finally:
+        os.close(fd)
+    files.rename(path + ".new", path)
+    files.sync_directory(layout.private)
+
+
+def birth_of(layout: Layout, number: int) -> int | None:
+    """The birth of a preprocessed message; None when there is no such message."""
+    try:
+        return int(os.stat(layout.info(number)).st_mtime)
+    except OSError:
+        return None
+
+
+def domain_of(recipient: bytes) -> bytes:
+    """What a held domain is compared with: after the last ``@``, in lower case."""
+    return recipient.rpartition(b"@")[2].lower()

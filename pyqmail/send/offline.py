@@ -1,0 +1,168 @@
+"""The orders of qmail-q(8) on a queue that no qmail-send serves: the same answers, done at once to the files.
+
+Whoever acts holds lock/sendmutex meanwhile, so that no qmail-send starts in between. What was done goes into
+queue/pyqmail/actions, and the next qmail-send puts it into its log.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+from pyqmail.protocol.control import Request
+from pyqmail.send import interventions
+from pyqmail.send.controls import read_controls
+from pyqmail.send.holds import BOUNCE, DELETE, OrdersUnreadable, birth_of, format_orders, read_orders, write_orders
+from pyqmail.spool import ending, sweep
+from pyqmail.spool.history import History
+from pyqmail.spool.layout import Layout
+from pyqmail.system import files
+
+ACTIONS = "actions"
+ACTIONS_MAX = 1_000_000  # bytes of the file that qmail-send reads; older lines come first
+
+
+class QueueInUse(Exception):
+    """A qmail-send runs that does not answer: another qmail's, or one that is just ending."""
+
+
+class Offline:
+    """A context in which the queue is ours. ``owner`` is the uid and gid of qmail-send where we are root."""
+
+    def __init__(self, layout: Layout, owner: tuple[int, int] | None) -> None:
+        self._layout = layout
+        self._owner = owner
+        self._mutex = -1
+        self._history = History(layout)
+
+    def __enter__(self) -> Self:
+        """Take the lock. Raises QueueInUse and OSError."""
+        self._mutex = os.open(self._layout.sendmutex, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._mutex)
+            raise QueueInUse from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._mutex)
+
+    def act(self, request: Request) -> tuple[dict[int, str], str]:
+        """Carry out ``request``: what came of each message, and what failed as a whole. Raises OSError."""
+        if not os.path.isdir(self._layout.private):
+            return {}, interventions.NO_PLACE
+        try:
+            if request.do == "retry":
+                states = self._retry(request.ids)
+            elif request.do in ("hold", "release"):
+                states = self._hold(request)
+            else:
+                states = self._end(DELETE if request.do == "delete" else BOUNCE, request.ids or ())
+        except OrdersUnreadable as error:
+            return {}, f"queue/pyqmail/orders: {error}"
+        self._log(request, states)
+        return states, ""
+
+    def _state(self, number: int) -> str:
+        if not sweep.absent(self._layout.todo(number)):
+            return interventions.BUSY
+        return interventions.UNKNOWN if birth_of(self._layout, number) is None else interventions.DONE
+
+    def _retry(self, ids: Collection[int] | None) -> dict[int, str]:
+        wanted = list(sweep.Waiting(self._layout)) if ids is None else ids
+        states = {number: self._state(number) for number in wanted}
+        now = int(time.time())
+        for number, state in states.items():
+            for channel in ending.CHANNELS if state == interventions.DONE else ():
+                interventions.set_due(self._layout, channel, number, now)
+        return {} if ids is None else states
+
+    def _hold(self, request: Request) -> dict[int, str]:
+        orders = read_orders(self._layout)
+        states = {}
+        for number in request.ids or ():
+            states[number] = self._state(number)
+            birth = birth_of(self._layout, number)
+            if request.do == "release":
+                if orders.held.pop(number, None) is None and states[number] == interventions.DONE:
+                    states[number] = interventions.NOT_HELD
+            elif states[number] == interventions.DONE and birth is not None:
+                orders.held[number] = birth
+        if request.domain and request.do == "hold":
+            orders.domains.add(request.domain)
+        elif request.domain:
+            orders.domains.discard(request.domain)
+        write_orders(self._layout, format_orders(orders), self._owner)
+        return states
+
+    def _end(self, kind: bytes, ids: Collection[int]) -> dict[int, str]:
+        """The order is written down first, so that an interrupted one is finished by qmail-send."""
+        layout = self._layout
+        orders = read_orders(layout)
+        virtual = read_controls(layout.home).routing.virtual if kind == BOUNCE else {}
+        states = {number: self._state(number) for number in ids}
+        for number, state in states.items():
+            birth = birth_of(layout, number)
+            if state == interventions.DONE and birth is not None:
+                orders.endings[number] = kind, birth
+        write_orders(layout, format_orders(orders), self._owner)
+        for number, state in states.items():
+            if state == interventions.DONE:
+                order = orders.endings[number]
+                if not interventions.end_message(layout, self._history, number, order, virtual, self._owner):
+                    raise OSError(f"unable to {kind.decode()} msg {number}; the next qmail-send will try again")
+                del orders.endings[number]
+                orders.held.pop(number, None)
+            elif state == interventions.BUSY and kind == DELETE:
+                files.unlink(layout.todo(number))  # as root: todo/ is qmailq's
+                states[number] = interventions.DONE
+            if kind == DELETE and states[number] == interventions.DONE:
+                self._remove_body(number)
+        write_orders(layout, format_orders(orders), self._owner)
+        return states
+
+    def _remove_body(self, number: int) -> None:
+        for path in (self._layout.intd(number), self._layout.mess(number)):
+            try:
+                files.unlink_if_present(path)
+            except PermissionError:
+                return  # not root: qmail-send's cleanup finds it
+
+    def _log(self, request: Request, states: dict[int, str]) -> None:
+        who = f"control: uid {os.getuid()}: while stopped: {request.do}"
+        done = [number for number, state in states.items() if state == interventions.DONE]
+        if request.ids is None:
+            lines = [f"{who} all"]
+        elif request.what and done:
+            lines = [f"{who} {request.what}: {len(done)} messages"]
+        else:
+            lines = [f"{who} msg {number}" for number in done]
+        if request.domain:
+            lines.append(f"{who} domain " + request.domain.decode("ascii", "replace"))
+        fd = files.open_append(f"{self._layout.private}/{ACTIONS}")
+        try:
+            if self._owner is not None:
+                os.fchown(fd, *self._owner)
+            files.write_all(fd, "".join(line + "\n" for line in lines).encode("ascii", "replace"))
+        finally:
+            os.close(fd)
+
+
+def take_actions(layout: Layout) -> list[bytes]:
+    """The lines that were written while no qmail-send ran; they are forgotten. Never raises."""
+    path = f"{layout.private}/{ACTIONS}"
+    try:
+        fd = files.open_read(path)
+        try:
+            data = os.read(fd, ACTIONS_MAX)
+        finally:
+            os.close(fd)
+        files.unlink(path)
+    except OSError:
+        return []
+    return [bytes(byte if 32 <= byte < 127 else 95 for byte in line) for line in data.split(b"\n") if line]

@@ -1,0 +1,77 @@
+"""Deliveries that wait for each other, so that those of one group can be made together (control/remotebatch).
+
+A group starts when as many wait as may go together, or when no command has come for QUIET_S and none of the group is
+under way, or when its first has waited for PATIENCE_S. So a lone delivery is late by an instant, a burst becomes few
+transactions, and a slow one under way holds nobody up for long.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+
+from pyqmail.protocol.spawn import Command
+from pyqmail.system.loop import Loop, Timer
+
+QUIET_S = 0.0005
+PATIENCE_S = 0.1
+
+Start = Callable[[Hashable, Sequence[Command]], None]
+
+
+class _Group:
+    __slots__ = ("commands", "patience", "running")
+
+    def __init__(self) -> None:
+        self.commands: list[Command] = []
+        self.running = 0
+        self.patience: Timer | None = None
+
+
+class Batches:
+    """Waiting deliveries by group; ``start(key, commands)`` is called for those that go together."""
+
+    def __init__(self, loop: Loop, start: Start) -> None:
+        self._loop = loop
+        self._start = start
+        self._groups: dict[Hashable, _Group] = {}
+        self._quiet: Timer | None = None
+
+    def add(self, key: Hashable, command: Command, most: int) -> None:
+        """One more delivery of the group ``key``, of which ``most`` may go together."""
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group()
+        group.commands.append(command)
+        if len(group.commands) >= most:
+            self._go(key, group)
+            return
+        if group.patience is None:
+            group.patience = self._loop.call_later(PATIENCE_S, lambda: self._go(key, group))
+        self._listen()
+
+    def ended(self, key: Hashable) -> None:
+        """One batch of the group ``key`` is over."""
+        group = self._groups[key]
+        group.running -= 1
+        if group.commands:
+            self._listen()
+        elif not group.running:
+            del self._groups[key]
+
+    def _listen(self) -> None:
+        """Wait for a moment without commands, from now."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = self._loop.call_later(QUIET_S, self._still)
+
+    def _still(self) -> None:
+        self._quiet = None
+        for key, group in list(self._groups.items()):
+            if group.commands and not group.running:
+                self._go(key, group)
+
+    def _go(self, key: Hashable, group: _Group) -> None:
+        if group.patience is not None:
+            group.patience.cancel()
+            group.patience = None
+        commands, group.commands = group.commands, []
+        group.running += 1
+        self._start(key, commands)

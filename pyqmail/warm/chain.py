@@ -1,0 +1,96 @@
+"""Which command lines tcpserver serves from memory: our own programs, one after another, as they were at its start.
+
+`rblsmtpd -r BASE qmail-smtpd` is a chain of two links. Each names a launcher that PATH found; as long as each launcher
+is the very file it was, a worker runs the modules in its own process. Any change, and any other program in the chain,
+means that the whole command line is executed, as ucspi-tcp does it.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+from pyqmail.launch import identify
+
+# What serves one connection after another in one process, and what gets a process for each: it sees passwords, and
+# changes its uid.
+POOLED = ("pyqmail.programs.qmail_smtpd", "pyqmail.programs.qmail_qmtpd", "pyqmail.programs.qmail_qmqpd")
+FORKED = ("pyqmail.programs.qmail_popup",)
+SCREEN = "pyqmail.programs.rblsmtpd"
+DEFAULT_PATH = b"/bin:/usr/bin"
+ABSENT: tuple[int, ...] = ()
+
+Step = Callable[[Mapping[bytes, bytes]], int | None]  # None: go on with the next program
+
+
+class Chain:
+    """The programs of one command line; ``pooled`` when one process may serve many connections."""
+
+    def __init__(self, steps: Sequence[Step], *, seen: dict[str, tuple[int, ...]], pooled: bool, path: bytes) -> None:
+        self._steps = tuple(steps)
+        self._seen = tuple(seen.items())
+        self._path = path
+        self.pooled = pooled
+
+    def unchanged(self, environ: Mapping[bytes, bytes]) -> bool:
+        """Whether executing the command line with ``environ`` would run the same programs."""
+        if len(self._steps) > 1 and environ.get(b"PATH", DEFAULT_PATH) != self._path:
+            return False  # a rule has set PATH: the first program would find others by it
+        return all(signature(path) == seen for path, seen in self._seen)
+
+    def run(self, environ: dict[bytes, bytes]) -> int:
+        """Serve the connection on descriptors 0 and 1; the exit code."""
+        for step in self._steps:
+            code = step(environ)
+            if code is not None:
+                return code
+        return 0
+
+
+def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chain | None:
+    """The chain of ``command`` with everything it needs in memory; None if it has to be executed."""
+    path = environ.get(b"PATH", DEFAULT_PATH)
+    steps: list[Step] = []
+    seen: dict[str, tuple[int, ...]] = {}
+    while command:
+        module = _locate(command[0], path, seen)
+        if module in POOLED or module in FORKED:
+            steps.append(_last_step(module, command))
+            return Chain(steps, seen=seen, pooled=module in POOLED, path=path)
+        if module != SCREEN:
+            return None
+        found = import_module(SCREEN).screen(command)
+        if found is None:
+            return None
+        step, command = found
+        steps.append(step)
+    return None
+
+
+def _last_step(module: str, command: Sequence[bytes]) -> Step:
+    main = import_module(module).main
+    argv = list(command)
+
+    def step(environ: Mapping[bytes, bytes]) -> int:
+        return int(main(list(argv), environ))
+
+    return step
+
+
+def _locate(name: bytes, path: bytes, seen: dict[str, tuple[int, ...]]) -> str | None:
+    """The module of the launcher that ``name`` runs; notes in ``seen`` every file that could change the answer."""
+    folders = [b""] if b"/" in name else path.split(b":")
+    for folder in folders:
+        candidate = os.path.abspath(os.fsdecode(name if b"/" in name else (folder or b".") + b"/" + name))
+        seen[candidate] = signature(candidate)
+        if seen[candidate] != ABSENT:
+            return identify(candidate) if os.access(candidate, os.X_OK) else None
+    return None
+
+
+def signature(path: str) -> tuple[int, ...]:
+    """What tells one state of a file from another; ABSENT when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ABSENT
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,0 +1,316 @@
+"""qmail-showctl: the original's words for every file (recorded from notqmail 1.09), and what --check finds."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pyqmail.admin.control_files import BY_NAME, CONTROL_FILES, ORIGINAL
+from pyqmail.admin.limits import limits_in, small_limits
+from tests.admin.machine import Machine
+
+READS = re.compile(
+    r"(?:control\w*|reader)\.(?:line|line_or_me|integer|lines|mapping|bytes_limit|limits)\(\s*\"([a-z0-9-]+)\""
+)
+ROOT = Path(__file__).resolve().parents[2]
+RECORDED = sorted((Path(__file__).parent / "showctl").iterdir())
+GOOD = {
+    "me": "mx.example.org\n",
+    "locals": "mx.example.org\nexample.org\n",
+    "rcpthosts": "mx.example.org\nexample.org\n",
+    "defaultdomain": "example.org\n",
+    "plusdomain": "example.org\n",
+}
+
+
+def showctl(home: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run bin/qmail-showctl for ``home``."""
+    command = [str(ROOT / "bin" / "qmail-showctl"), *options]
+    return subprocess.run(command, env={"QMAIL_HOME": str(home)}, capture_output=True, timeout=60)
+
+
+def write(home: Path, files: Mapping[str, str | bytes]) -> None:
+    """Control files of mode 0644."""
+    for name, text in files.items():
+        path = home / "control" / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(0o644)
+
+
+@pytest.fixture
+def home(single_user_home: Path) -> Path:
+    """A tree that --check is content with."""
+    shutil.rmtree(single_user_home / "control")
+    single_user_home.joinpath("control").mkdir(mode=0o755)
+    uid, gid = os.geteuid() or 65534, os.getegid() or 65534
+    write(single_user_home, {**GOOD, "conf-users": f"{uid}\n" * 8, "conf-groups": f"{gid}\n" * 2})
+    return single_user_home
+
+
+@pytest.mark.contract(
+    "control 1.1", "control 1.2", "control 1.3", "control 1.4", "control 1.5", "control 1.6",
+    "control 3.1", "control 3.2", "control 3.3", "control 3.4", "control 7.4", "control 7.9",
+)  # fmt: skip
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.name)
+def test_it_prints_what_notqmail_prints(case: Path, tmp_path: Path) -> None:
+    home = tmp_path / "qmail"
+    shutil.copytree(case / "control", home / "control")
+    if (home / "control" / "morercpthosts.cdb").exists():
+        os.utime(home / "control" / "morercpthosts", (1000, 1000))
+    result = showctl(home)
+    assert result.returncode == 0, result.stderr
+    facts, blank, rest = result.stdout.partition(b"\n\n")
+    assert facts.split(b"\n")[:5] == [
+        b"qmail home directory: %s." % os.fsencode(home),
+        b"user-ext delimiter: -.",
+        b"paternalism (in decimal): 2.",
+        b"silent concurrency limit: 120.",
+        b"subdirectory split: 23.",
+    ]
+    assert facts.split(b"\n")[5].startswith(b"user ids: ") and facts.split(b"\n")[6].startswith(b"group ids: ")
+    expected = (case / "expected.txt").read_bytes().lstrip(b"\n")
+    assert unordered(rest) == unordered(expected)
+
+
+def unordered(text: bytes) -> tuple[bytes, list[bytes]]:
+    """The paragraphs of known files, and those of unknown ones, whose order is the directory's."""
+    known, unknown = [], []
+    for paragraph in text.rstrip(b"\n").split(b"\n\n"):
+        (unknown if b"no idea" in paragraph else known).append(paragraph)
+    return b"\n\n".join(known), sorted(unknown)
+
+
+@pytest.mark.contract("control 3.3")
+def test_a_missing_rcpthosts_is_told_as_it_is_here(home: Path) -> None:
+    (home / "control" / "rcpthosts").unlink()
+    write(home, {"morercpthosts": "example.net\n"})
+    text = showctl(home).stdout
+    assert b"\nrcpthosts: (Default.) SMTP clients may send messages only to me and locals.\n" in text
+    assert b"\nNo rcpthosts; doesn't matter that morercpthosts has example.net.\n" in text
+
+
+def test_our_own_files_are_listed_where_they_exist_and_unknown_ones_are_flagged(home: Path) -> None:
+    write(home, {"concurrencyincoming": "30\n", "spfbehavior": "3\n"})
+    text = showctl(home).stdout
+    assert b"\nconcurrencyincoming: SMTP sessions at once: 30.\n" in text
+    assert b"\nspfbehavior: I have no idea what this file does.\n" in text
+    assert b"\nconf-split: " not in text
+
+
+def test_readers_says_who_reads_each_file_and_when(home: Path) -> None:
+    text = showctl(home, "--readers").stdout.decode()
+    assert (
+        "helohost: (Default.) SMTP client HELO host name is mx.example.org.\n  Read by qmail-remote, for each" in text
+    )
+    assert text.count("  Read by ") == len(ORIGINAL) + 2
+
+
+@pytest.mark.contract("control 3.4")
+def test_without_a_home_or_a_control_directory_it_exits_111(tmp_path: Path) -> None:
+    result = showctl(tmp_path / "nowhere")
+    assert result.returncode == 111
+    assert result.stdout.endswith(b"Oops! Unable to chdir to %s.\n" % os.fsencode(tmp_path / "nowhere"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    result = showctl(empty)
+    assert result.returncode == 111
+    assert result.stdout.endswith(b"Oops! Unable to chdir to control.\n")
+    (empty / "control" / "me").mkdir(parents=True)
+    result = showctl(empty)
+    assert result.returncode == 111
+    assert result.stdout.endswith(b"Oops! Trouble reading control/me.\n")
+
+
+def test_other_words_are_refused(home: Path) -> None:
+    result = showctl(home, "--chek")
+    assert (result.returncode, result.stdout) == (100, b"")
+    assert b"usage" in result.stderr
+
+
+def test_every_control_file_that_a_program_reads_is_in_the_table() -> None:
+    asked = set()
+    for path in (ROOT / "pyqmail").rglob("*.py"):
+        asked |= set(READS.findall(path.read_text()))
+    assert asked - set(BY_NAME) == set()
+    assert len(BY_NAME) == len(CONTROL_FILES)
+
+
+# --check
+
+
+def test_check_is_content_with_a_good_tree(home: Path) -> None:
+    result = showctl(home, "--check")
+    assert (result.returncode, result.stdout) == (0, b"")
+
+
+BITES: list[tuple[str, dict[str, str | bytes | None], str]] = [
+    ("rcpthosts missing", {"rcpthosts": None}, "control/rcpthosts: missing: by SMTP only me and locals are accepted"),
+    ("rcpthosts empty", {"rcpthosts": ""}, "control/rcpthosts: empty: no domain at all"),
+    ("locals empty", {"locals": ""}, "control/locals: empty: nothing is local, not even me"),
+    ("me missing", {"me": None}, "control/me: missing: qmail-smtpd and qmail-remote fail"),
+    ("me short", {"me": "mx\n"}, "control/me: 'mx' is not a full name"),
+    (
+        "a domain local and virtual",
+        {"virtualdomains": "Example.org:joe\n"},
+        "control/virtualdomains: 'example.org' is in locals too",
+    ),
+    (
+        "a virtual domain that is not accepted",
+        {"virtualdomains": "shop.example:joe\n"},
+        "control/rcpthosts: 'shop.example' is delivered here but not accepted",
+    ),
+    ("CR", {"rcpthosts": "mx.example.org\r\nexample.org\r\n"}, "control/rcpthosts: has CR at line ends"),
+    ("NUL", {"badmailfrom": b"a@b\0c\n"}, "control/badmailfrom: has NUL bytes"),
+    ("a comment after a value", {"locals": "mx.example.org # us\n"}, "'mx.example.org # us': a comment after a value"),
+    ("a leading blank", {"locals": " mx.example.org\n"}, "' mx.example.org': starts with a blank"),
+    ("a map without colon", {"smtproutes": "example.net relay\n"}, "control/smtproutes: "),
+    (
+        "a route without port",
+        {"smtproutes": "example.net:relay:smtp\n"},
+        "the route for 'example.net' has no usable port",
+    ),
+    ("a key twice", {"smtproutes": "a.test:x\nA.test:y\n"}, "control/smtproutes: 'A.test': stands there twice"),
+    (
+        "no number",
+        {"queuelifetime": "week\n"},
+        "control/queuelifetime: does not start with a number: the default, 604800",
+    ),
+    ("half a number", {"databytes": "10M\n"}, "control/databytes: '10M' counts as 10"),
+    ("a comment in a line file", {"helohost": "# our name\n"}, "control/helohost: a # is part of the value"),
+    (
+        "a second line",
+        {"defaultdomain": "example.org\nexample.net\n"},
+        "control/defaultdomain: only the first line counts",
+    ),
+    ("an address among domains", {"rcpthosts": "joe@example.org\n"}, "'joe@example.org': is an address, where domains"),
+    ("a concurrency too large", {"concurrencyremote": "500\n"}, "control/concurrencyremote: 500 is above the limit"),
+    ("a concurrency of nothing", {"concurrencylocal": "0\n"}, "control/concurrencylocal: 0: nothing is delivered"),
+    (
+        "a Maildir without slash",
+        {"defaultdelivery": "./Maildir\n"},
+        "control/defaultdelivery: './Maildir': without a /",
+    ),
+    (
+        "a misspelt name",
+        {"rcpthost": "example.org\n"},
+        "control/rcpthost: no program reads it; did you mean rcpthosts?",
+    ),
+    ("an editor's copy", {"locals~": "example.org\n"}, "control/locals~: no program reads it (left over"),
+    ("an uncompiled morercpthosts", {"morercpthosts": "a.test\n"}, "control/morercpthosts: has no effect before"),
+    ("a damaged cdb", {"morercpthosts.cdb": "x"}, "control/morercpthosts.cdb: damaged: qmail-smtpd answers 421"),
+]
+
+
+@pytest.mark.contract("control 7.1", "control 7.2", "control 7.3", "control 7.7", "control 7.8")
+@pytest.mark.parametrize(("what", "files", "line"), BITES, ids=[row[0] for row in BITES])
+def test_check_finds(home: Path, what: str, files: dict[str, str | bytes | None], line: str) -> None:
+    write(home, {name: text for name, text in files.items() if text is not None})
+    for name, text in files.items():
+        if text is None:
+            (home / "control" / name).unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (home / "control").iterdir()}
+    result = showctl(home, "--check")
+    lines = result.stdout.decode().splitlines()
+    assert result.returncode == 1
+    assert any(found.startswith("qmail-showctl: warning: ") and line in found for found in lines), lines
+    assert before == {path.name: path.stat().st_mtime_ns for path in (home / "control").iterdir()}
+
+
+def test_check_finds_wrong_modes_and_directories_in_the_place_of_files(home: Path) -> None:
+    (home / "control" / "locals").chmod(0o600)
+    (home / "control" / "rcpthosts").chmod(0o666)
+    (home / "control" / "smtproutes").mkdir(mode=0o755)
+    lines = showctl(home, "--check").stdout.decode()
+    assert "control/locals: mode 0600: not every program can read it" in lines
+    assert "control/rcpthosts: mode 0666: others than its owner may change it" in lines
+    assert "control/smtproutes: is not a file" in lines
+
+
+def test_check_finds_users_that_are_not_compiled(home: Path) -> None:
+    (home / "users").mkdir()
+    assign = home / "users" / "assign"
+    assign.write_text("=joe:joe:1000:1000:/home/joe:::\n.\n")
+    assert b"users/assign: has no effect before qmail-newu is run" in showctl(home, "--check").stdout
+    assign.write_text("=joe:joe:1000\n.\n")
+    assert b"users/assign: has a line without its fields" in showctl(home, "--check").stdout
+    (home / "users" / "cdb").write_bytes(b"short")
+    assert b"users/cdb: damaged: all local mail waits" in showctl(home, "--check").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a scratch machine")
+def test_check_finds_that_the_systems_mail_bounces_and_files_that_are_not_obeyed() -> None:
+    machine = Machine()
+    try:
+        machine.install(**GOOD)
+        alias = machine.run("eval echo ~alias").stdout.strip()
+        machine.run(f"rm -rf {alias} && mkdir -p {alias}")
+        check = "/var/qmail/bin/qmail-showctl --check"
+        found = machine.run(check, check=False).stdout
+        for name in ("postmaster", "mailer-daemon", "root"):
+            assert f"{alias}/.qmail-{name}: missing: mail for {name} bounces" in found
+        machine.run(f"echo '&ann' >{alias}/.qmail-default && chmod 644 {alias}/.qmail-default")
+        assert machine.run(check).stdout == ""
+        machine.run(f"chmod 666 {alias}/.qmail-default")
+        assert "writable by others, so that its mail waits" in machine.run(check, check=False).stdout
+        machine.run(f"ln -s nowhere {alias}/.qmail-lost")
+        assert f"{alias}/.qmail-lost: No such file or directory" in machine.run(check, check=False).stdout
+        machine.run(f"chmod 600 {alias}/.qmail-default")
+        assert "alias cannot read it, so that its mail waits" in machine.run(check, check=False).stdout
+    finally:
+        machine.close()
+
+
+# Memory limits
+
+
+LIMITS = [
+    ("exec softlimit -m 2000000 tcpserver 0 25 qmail-smtpd", [2000000]),
+    ("exec /usr/local/bin/softlimit -m 2000000 \\\n  tcpserver -v 0 25 qmail-smtpd", [2000000]),
+    ("exec softlimit -d 3000000 -o 20 qmail-start", [3000000]),
+    ("exec chpst -m 4000000 qmail-queued", [4000000]),
+    ("ulimit -v 20000\nexec qmail-send", [20480000]),
+    ("[Service]\nExecStart=/var/qmail/bin/qmail-queued\nMemoryMax=32M\n", [33554432]),
+    ("# softlimit -m 2000000\nexec tcpserver", []),
+    ("exec softlimit -o 100 -p 40 tcpserver", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "sizes"), LIMITS, ids=[row[0][:40] for row in LIMITS])
+def test_memory_limits_are_recognised(text: str, sizes: list[int]) -> None:
+    assert [size for _, size in limits_in(text)] == sizes
+
+
+def test_a_small_limit_in_a_run_file_is_found_and_a_large_one_is_not(home: Path) -> None:
+    for name, size in (("qmail-smtpd", 2000000), ("qmail-pop3d", 1 << 30)):
+        (home / "service" / name).mkdir(parents=True)
+        (home / "service" / name / "run").write_text(
+            f"#!/bin/sh\nexec softlimit -m {size} \\\n tcpserver 0 25 {name}\n"
+        )
+    (found,) = [line for line in small_limits(str(home)) if str(home) in line]
+    assert "qmail-smtpd/run: 'softlimit -m 2000000': Python needs at least 67108864 bytes" in found
+    assert found in showctl(home, "--check").stdout.decode()
+
+
+def test_the_rules_of_tcpserver_are_compared_with_their_source(home: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "tcp.smtp"
+    (home / "service" / "qmail-smtpd").mkdir(parents=True)
+    script = f"#!/bin/sh\nexec tcpserver -v -R \\\n  -c 40 -x {rules}.cdb 0 25 qmail-smtpd\n"
+    (home / "service" / "qmail-smtpd" / "run").write_text(script)
+    assert f"{rules}.cdb: missing: " in showctl(home, "--check").stdout.decode()
+    for name in (f"{rules}.cdb", str(rules)):
+        Path(name).write_text("")
+    os.utime(f"{rules}.cdb", (1000, 1000))
+    assert f"{rules}: newer than {rules}.cdb: run qmailctl cdb" in showctl(home, "--check").stdout.decode()
+    os.utime(rules, (999, 999))
+    assert str(rules) not in showctl(home, "--check").stdout.decode()
+
+
+def test_python_does_start_under_the_limit_that_is_called_enough(home: Path) -> None:
+    command = f"ulimit -v {(64 << 20) // 1024}; exec {ROOT}/bin/qmail-showctl"
+    result = subprocess.run(["sh", "-c", command], env={"QMAIL_HOME": str(home)}, capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert b"My name is mx.example.org." in result.stdout

@@ -1,0 +1,1 @@
+"""Queues that change hands between this qmail and another one."""

@@ -1,0 +1,373 @@
+"""Small shared pieces of the mail server bench: processes, Maildirs, the sink, numbers."""
+
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+HOST = "127.0.0.1"  # the bench never talks to anything but loopback
+DOMAIN = "bench.test"  # local domain
+REMOTE = "remote.test"  # routed to the sink
+DEAD = "dead.test"  # routed to a closed port
+USER = os.environ.get("BENCH_USER", "benchu")
+STATE = os.environ.get("BENCH_STATE", os.path.join(os.environ.get("XDG_STATE_HOME", "/var/lib"), "mta-bench"))
+SINK_PORT = int(os.environ.get("BENCH_SINK_PORT", "2600"))
+DEAD_PORT = int(os.environ.get("BENCH_DEAD_PORT", "2601"))
+SMTP_SOURCE = os.environ.get("SMTP_SOURCE", "smtp-source")
+SMTP_SINK = os.environ.get("SMTP_SINK", "smtp-sink")
+SHM = os.environ.get("BENCH_SHM", "/dev/shm")
+
+
+class BenchError(Exception):
+    pass
+
+
+def log(*words):
+    print(time.strftime("%H:%M:%S"), *words, file=sys.stderr, flush=True)
+
+
+def find(program):
+    for folder in os.environ.get("PATH", "").split(":") + ["/usr/sbin", "/sbin"]:
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK):
+            return path
+    raise BenchError(f"{program}: not found")
+
+
+# --- the local user's Maildir -------------------------------------------------
+
+
+def user_home():
+    return pwd.getpwnam(USER).pw_dir
+
+
+def maildir():
+    return os.path.join(user_home(), "Maildir")
+
+
+def reset_maildir():
+    entry = pwd.getpwnam(USER)
+    base = maildir()
+    shutil.rmtree(base, ignore_errors=True)
+    for path in (base, *(os.path.join(base, sub) for sub in ("new", "cur", "tmp"))):
+        os.mkdir(path, 0o700)
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    # qmail-style servers deliver user-ANYTHING through this file; the others ignore it
+    ext = os.path.join(entry.pw_dir, ".qmail-default")
+    with open(ext, "w") as f:
+        f.write("./Maildir/\n")
+    os.chmod(ext, 0o644)
+    os.chown(ext, entry.pw_uid, entry.pw_gid)
+
+
+def delivered():
+    with os.scandir(os.path.join(maildir(), "new")) as it:
+        return sum(1 for _ in it)
+
+
+def wait_delivered(count, deadline, step=0.02):
+    """Wait until new/ holds count files; return the moment of the last look."""
+    while True:
+        have = delivered()
+        now = time.monotonic()
+        if have >= count:
+            return now
+        if now > deadline:
+            raise BenchError(f"only {have} of {count} delivered in time")
+        time.sleep(step)
+
+
+def check_exact(count, settle=0.3):
+    """Nothing lost, nothing twice: exact count after settling, all (Message-Id, Delivered-To) distinct."""
+    time.sleep(settle)
+    seen = set()
+    folder = os.path.join(maildir(), "new")
+    names = os.listdir(folder)
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as f:
+            head = f.read(4096).split(b"\n\n", 1)[0]
+        mid = re.search(rb"(?mi)^Message-Id:\s*(\S+)", head)
+        to = re.search(rb"(?mi)^(?:Delivered-To|X-Original-To|Envelope-To):\s*(\S+)", head)
+        seen.add((mid and mid.group(1), to and to.group(1)))
+    if len(names) != count:
+        raise BenchError(f"{len(names)} files delivered, expected {count}")
+    return len(seen)
+
+
+# --- a group of processes we started -----------------------------------------
+
+
+class Group:
+    """Everything one server starts, kept in a cgroup of its own when cgroup2 is writable.
+
+    The cgroup gives the exact process list (daemons included) and the CPU time used.
+    Without it, descendants of the started process are followed and CPU time is unknown.
+    """
+
+    def __init__(self, name):
+        self.dir = None
+        self.roots = []
+        try:
+            with open("/proc/mounts") as f:
+                mount = next(line.split()[1] for line in f if line.split()[2] == "cgroup2")
+            path = os.path.join(mount, f"mta-bench-{name}")
+            os.makedirs(path, exist_ok=True)
+            if os.access(os.path.join(path, "cgroup.procs"), os.W_OK):
+                self.dir = path
+        except (StopIteration, OSError):
+            pass
+
+    def _join(self):
+        if self.dir:
+            with open(os.path.join(self.dir, "cgroup.procs"), "w") as f:
+                f.write("0")
+
+    def spawn(self, argv, **kw):
+        proc = subprocess.Popen(argv, preexec_fn=self._join, stdin=subprocess.DEVNULL, start_new_session=True, **kw)
+        self.roots.append(proc)
+        return proc
+
+    def run(self, argv, **kw):
+        return subprocess.run(
+            argv,
+            preexec_fn=self._join,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **kw,
+        )
+
+    def pids(self):
+        if self.dir:
+            with open(os.path.join(self.dir, "cgroup.procs")) as f:
+                return [int(x) for x in f]
+        parents = {}
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    with open(f"/proc/{entry}/stat") as f:
+                        parents[int(entry)] = int(f.read().rsplit(")", 1)[1].split()[1])
+                except OSError:
+                    pass
+        found = {p.pid for p in self.roots}
+        while True:
+            more = {pid for pid, parent in parents.items() if parent in found} - found
+            if not more:
+                return [p for p in found if p in parents]
+            found |= more
+
+    def cpu(self):
+        if not self.dir:
+            return None
+        with open(os.path.join(self.dir, "cpu.stat")) as f:
+            return int(f.readline().split()[1]) / 1e6
+
+    def pss_kib(self):
+        total, count = 0, 0
+        for pid in self.pids():
+            try:
+                with open(f"/proc/{pid}/smaps_rollup") as f:
+                    for line in f:
+                        if line.startswith("Pss:"):
+                            total += int(line.split()[1])
+                            count += 1
+                            break
+            except OSError:
+                pass
+        return total, count
+
+    def end(self, grace=10):
+        for proc in self.roots:
+            if proc.poll() is None:
+                proc.terminate()
+        for sig in (None, 15, 9):
+            if sig:
+                for pid in self.pids():
+                    try:
+                        os.kill(pid, sig)
+                    except ProcessLookupError:
+                        pass
+            limit = time.monotonic() + grace
+            while time.monotonic() < limit:
+                for proc in self.roots:
+                    proc.poll()
+                if not self.pids():
+                    self.roots.clear()
+                    return
+                time.sleep(0.02)
+        raise BenchError("processes left running")
+
+
+# --- SMTP pieces --------------------------------------------------------------
+
+
+def wait_port(port, timeout=20):
+    limit = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((HOST, port), timeout=5) as s:
+                if s.recv(512).startswith(b"220"):
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > limit:
+            raise BenchError(f"port {port} does not answer")
+        time.sleep(0.01)
+
+
+class Client:
+    """A line-by-line SMTP client."""
+
+    def __init__(self, port, timeout=60):
+        self.sock = socket.create_connection((HOST, port), timeout=timeout)
+        self.file = self.sock.makefile("rb")
+        self.expect(220)
+        self.cmd(f"EHLO client.{DOMAIN}")
+
+    def expect(self, code):
+        while True:
+            line = self.file.readline()
+            if line[3:4] != b"-":
+                break
+        if line[:3] != str(code).encode():
+            raise BenchError(f"wanted {code}, got {line!r}")
+
+    def cmd(self, text, code=250):
+        self.sock.sendall(text.encode() + b"\r\n")
+        self.expect(code)
+
+    def send(self, rcpts, body, sender="sender@" + DOMAIN):
+        self.cmd(f"MAIL FROM:<{sender}>")
+        for rcpt in rcpts:
+            self.cmd(f"RCPT TO:<{rcpt}>")
+        self.cmd("DATA", 354)
+        self.sock.sendall(body + b"\r\n.\r\n")
+        self.expect(250)
+
+    def close(self):
+        try:
+            self.cmd("QUIT", 221)
+        finally:
+            self.file.close()
+            self.sock.close()
+
+
+def message(size=4096, tag="x"):
+    head = (
+        f"From: sender@{DOMAIN}\r\nTo: somebody@{DOMAIN}\r\nSubject: bench\r\n"
+        f"Message-Id: <{tag}.{time.time_ns()}@{DOMAIN}>\r\n\r\n"
+    ).encode()
+    line = b"x" * 70 + b"\r\n"
+    return head + line * (size // len(line)) + b"end"
+
+
+def source(port, rcpt, count, sessions, reuse=False, size=4096, timeout=300):
+    """Run smtp-source; return seconds until everything was accepted."""
+    argv = [
+        find(SMTP_SOURCE),
+        "-s",
+        str(sessions),
+        "-m",
+        str(count),
+        "-l",
+        str(size),
+        "-C",
+        "20",
+        "-f",
+        "sender@" + DOMAIN,
+        "-t",
+        rcpt,
+    ]
+    argv += (["-d"] if reuse else []) + [f"{HOST}:{port}"]
+    start = time.monotonic()
+    done = subprocess.run(argv, timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    spent = time.monotonic() - start
+    if done.returncode:
+        raise BenchError(f"smtp-source: {done.stdout[-300:]!r}")
+    return spent
+
+
+class Sink:
+    """smtp-sink on loopback, dumping what it got to tmpfs so that recipients can be counted."""
+
+    def __init__(self, wait=0):
+        """wait: seconds to sit on each DATA command, as a distant server would."""
+        self.dump = os.path.join(SHM, f"mta-bench-sink.{os.getpid()}")
+        self.stat = os.path.join(SHM, f"mta-bench-sink-stat.{os.getpid()}")
+        for path in (self.dump, self.stat):
+            if os.path.exists(path):
+                os.unlink(path)
+        self.out = open(self.stat, "wb")
+        self.proc = subprocess.Popen(
+            [
+                find(SMTP_SINK),
+                "-u",
+                USER,
+                "-c",
+                "-m",
+                "512",
+                "-D",
+                self.dump,
+                *(["-w", str(wait)] if wait else []),
+                f"{HOST}:{SINK_PORT}",
+                "512",
+            ],
+            stdout=self.out,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+        )
+        wait_port(SINK_PORT)
+
+    def messages(self):
+        size = os.path.getsize(self.stat)
+        with open(self.stat, "rb") as f:
+            f.seek(max(0, size - 200))
+            hits = re.findall(rb"mesg=(\d+)", f.read())
+        return int(hits[-1]) if hits else 0
+
+    def recipients(self):
+        """All envelope recipients so far, in order."""
+        if not os.path.exists(self.dump):
+            return []
+        with open(self.dump, "rb") as f:
+            return re.findall(rb"(?m)^X-Rcpt-Args: <([^>]*)>", f.read())
+
+    def close(self):
+        self.proc.terminate()
+        self.proc.wait()
+        self.out.close()
+        for path in (self.dump, self.stat):
+            if os.path.exists(path):
+                os.unlink(path)
+
+
+# --- numbers ------------------------------------------------------------------
+
+
+def percentile(values, q):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(q * len(values)))]
+
+
+def latency(values):
+    return {
+        "p50_ms": round(1e3 * statistics.median(values), 3),
+        "p99_ms": round(1e3 * percentile(values, 0.99), 3),
+        "max_ms": round(1e3 * max(values), 3),
+    }
+
+
+def save(path, data):
+    tmp = path + ".tmp"
+    with open(tmp, "w") as f:
+        json.dump(data, f, indent=1, sort_keys=True)
+        f.write("\n")
+    os.replace(tmp, path)

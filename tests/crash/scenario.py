@@ -1,0 +1,205 @@
+"""What is recorded: one life of a queue, from submissions through qmail-queued to deliveries, bounces and removals.
+
+    scenario.py HOME scripted|mailbox|...
+
+Runs under strace, as an ordinary user in a single-user tree. What happens outside of the queue is told by lines written
+to HOME/marks: ``try`` and ``ack`` around each submission, ``done`` before a delivery is reported to qmail-send.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.crash.mail import FAILS, Ledger, text  # noqa: E402
+from tests.programs.sending import BIN, Sending  # noqa: E402
+
+ROOT = BIN.parent
+
+SPLIT = 3
+UID = 40321
+
+
+def make_home(home: Path, uid: int = UID) -> None:
+    """A single-user tree: local deliveries are to home/Maildir, and with ``box`` in the name to home/Mailbox."""
+    for part in ("mess", "info", "local", "remote"):
+        for remainder in range(SPLIT):
+            (home / "queue" / part / str(remainder)).mkdir(parents=True)
+    for name in ("queue/todo", "queue/intd", "queue/bounce", "queue/lock", "queue/pid", "queue/pyqmail", "control"):
+        (home / name).mkdir()
+    for name in ("run/send", "users", "bin", "home/Maildir/new", "home/Maildir/tmp", "home/Maildir/cur"):
+        (home / name).mkdir(parents=True)
+    for program in BIN.iterdir():
+        shutil.copy(program, home / "bin" / program.name)  # with home/pyqmail a checkout of its own
+    for name in ("pyqmail", ".deps"):
+        (home / name).symlink_to(ROOT / name)
+    (home / "queue/lock/sendmutex").write_bytes(b"")
+    (home / "queue/lock/tcpto").write_bytes(bytes(1024))
+    os.mkfifo(home / "queue/lock/trigger", 0o622)
+    for name, line in (("conf-users", f"{uid}\n" * 8), ("conf-groups", f"{uid}\n" * 2), ("conf-split", f"{SPLIT}\n")):
+        (home / "control" / name).write_text(line)
+    for name, line in (("me", "mx.example\n"), ("locals", "here.example\n"), ("virtualdomains", "v.example:v\n")):
+        (home / "control" / name).write_text(line)
+    (home / "users/assign").write_text(f"+:user:{uid}:{uid}:{home}/home:-::\n.\n")
+    (home / "home/.qmail-default").write_text("./Maildir/\n")
+    (home / "home/.qmail-box-default").write_text("./Mailbox\n")
+    for base, folders, files in os.walk(home):
+        for name in (".", *folders, *files):
+            os.chown(os.path.join(base, name), uid, uid, follow_symlinks=False)
+    home.chmod(0o755)
+    os.chmod(home / "home", 0o755)
+
+
+class Scenario:
+    """The tree with its daemons, and the hand that submits and delivers."""
+
+    def __init__(self, home: Path, *, mailbox: bool) -> None:
+        self.home = home
+        self.mailbox = mailbox
+        self.marks = os.open(home / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self.ledger = Ledger()
+        self.environ = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(home)}
+        self.service = subprocess.Popen([str(home / "bin/qmail-queued")], env=self.environ)
+        self.sending = Sending(home, split=SPLIT)
+        self.defer: set[str] = set()
+
+    def mark(self, *words: str) -> None:
+        """Tell the record."""
+        self.ledger.note(list(words))
+        os.write(self.marks, " ".join(words).encode() + b"\n")
+
+    def start(self) -> None:
+        """A qmail-send with a real qmail-clean, and in a mailbox scenario a real qmail-lspawn."""
+        self.sending = Sending(self.home, split=SPLIT)
+        self.sending.program = [str(self.home / "bin/qmail-send")]
+        self.sending.start(limits=(b"", b"\x78") if self.mailbox else (b"\x78", b"\x78"))
+        self.sending.attach_cleaner([str(self.home / "bin/qmail-clean")])
+        if self.mailbox:
+            program = [str(self.home / "bin/qmail-lspawn"), "./Mailbox"]
+            self.spawner = self.sending.attach_spawner("local", program, {})
+        self.sending.until_log("status:")
+
+    def begin(self, token: str, *recipients: str, envelope: bool = True) -> "subprocess.Popen[bytes]":
+        """Start a submission."""
+        self.mark("try", token, *recipients)
+        message, message_pipe = os.pipe()
+        reader, envelope_pipe = os.pipe()
+        client = subprocess.Popen(
+            [str(self.home / "bin/qmail-queue")], stdin=message, stdout=reader, env=self.environ, stderr=subprocess.DEVNULL
+        )
+        os.close(message)
+        os.close(reader)
+        os.write(message_pipe, text(token))
+        os.close(message_pipe)
+        if envelope:
+            sender = f"sender-{token}@far.example"
+            os.write(envelope_pipe, b"\0".join(f"{x}".encode() for x in (f"F{sender}", *(f"T{r}" for r in recipients), "", "")))
+        os.close(envelope_pipe)
+        return client
+
+    def submit(self, token: str, *recipients: str) -> None:
+        """A submission from its beginning to its acknowledgement."""
+        client = self.begin(token, *recipients)
+        assert client.wait(60) == 0
+        self.mark("ack", token)
+
+    def deliver(self) -> None:
+        """Answer every command that has come."""
+        for channel, commands in self.sending.commands.items():
+            for command in list(commands):
+                commands.remove(command)
+                recipient = command.recipient.decode()
+                if recipient in self.defer:
+                    self.defer.discard(recipient)
+                    self.sending.report(channel, command.slot, b"Z", b"later")
+                    continue
+                if command.recipient.startswith(FAILS):
+                    self.sending.report(channel, command.slot, b"D", b"no such user")
+                    continue
+                data = (self.home / "queue/mess" / os.fsdecode(command.message)).read_bytes()
+                before = len(self.ledger.reached)
+                wrong = self.ledger.deliver(recipient, command.sender, data)
+                assert wrong is None, wrong
+                for token, name in self.ledger.reached[before:]:
+                    os.write(self.marks, f"done {token} {name}\n".encode())
+                self.sending.report(channel, command.slot, b"K", b"ok")
+
+    def settle(self) -> None:
+        """Deliver until the queue is empty."""
+
+        def empty() -> bool:
+            self.deliver()
+            return not any(files for _, _, files in os.walk(self.home / "queue/mess"))
+
+        self.sending.until(empty)
+        wrong = self.ledger.missing()
+        assert not wrong, wrong
+
+    def end(self) -> None:
+        """Stop everything; the queue service too."""
+        assert self.sending.finish() == 0
+        self.service.terminate()
+        self.service.wait(30)
+
+
+def scripted(life: Scenario) -> None:
+    """Every way that a message takes through the queue."""
+    life.start()
+    life.submit("first", "ann@here.example")
+    life.settle()  # from now on a message to one recipient is delivered straight from todo/
+    life.submit("fresh", "bob@here.example")
+    life.settle()
+    life.submit("three", "ann@here.example", "bob@here.example", "carl@far.example")
+    life.settle()
+    life.submit("far", "dora@far.example", "emil@far.example")
+    life.settle()
+    life.submit("near", "fritz@here.example", "gerd@here.example")  # with the inode of the one before
+    life.settle()
+    life.submit("refused", "fail-1@here.example")
+    life.settle()
+    life.submit("half", "fail-2@here.example", "hans@here.example", "fail-3@far.example")
+    life.settle()
+    life.submit("ida", "ida@here.example")
+    life.settle()
+    life.defer = {"jo@here.example", "kurt@far.example"}
+    life.submit("later", "jo@here.example")
+    life.submit("late", "kurt@far.example", "lea@here.example")
+
+    def deferred() -> bool:
+        life.deliver()
+        return life.sending.log.count("deferral") == 2
+
+    life.sending.until(deferred)
+    os.kill(life.sending.pid, 14)
+    life.settle()
+    clients = {f"many-{n}": life.begin(f"many-{n}", f"u{n}@here.example", *(["v@far.example"] * (n % 2))) for n in range(4)}
+    assert life.begin("broken", "mia@here.example", envelope=False).wait(60) != 0
+    for token, client in clients.items():
+        assert client.wait(60) == 0
+        life.mark("ack", token)
+    life.settle()
+    assert life.sending.finish() == 0
+    life.submit("waiting", "nora@here.example")
+    life.submit("waits", "otto@here.example", "paul@far.example")
+    life.start()
+    life.settle()
+    life.end()
+
+
+def main(argv: list[str]) -> None:
+    """Run one scenario."""
+    os.umask(0o022)
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(UID, UID, UID)
+        os.setresuid(UID, UID, UID)
+    life = Scenario(Path(argv[1]), mailbox=argv[2] == "mailbox")
+    {"scripted": scripted}[argv[2]](life)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,62 @@
+"""What a message costs the whole system from SMTP to the Maildir, in system calls, which do not drift with the machine.
+
+A limit here may be lowered freely; raising one needs a line in the changelog with its measurement.
+"""
+
+import collections
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.integration.conftest import USER
+from tests.integration.mailhost import MailHost, wait_for
+
+MESSAGES = 300
+SESSIONS = 10
+SYSTEM_CALLS = 255.0  # measured: 225 to 241, the recipient check included; 205 to 222 for a relay client
+FORKS = 0.05
+SYNCS = 6.5  # measured: 5.6 to 6.1
+LINE = re.compile(r"(\w+) +(\d+)$")
+
+
+def traced(pid: int, folder: Path) -> subprocess.Popen[bytes]:
+    """strace on ``pid``, counting, once it has attached."""
+    report = folder / str(pid)
+    words = ["strace", "-f", "-c", "-U", "name,calls", "-o", str(report), "-p", str(pid)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert b"attached" in line, line
+    return process
+
+
+def send(host: MailHost, count: int) -> None:
+    words = ["smtp-source", "-s", str(SESSIONS), "-l", "4096", "-m", str(count), "-f", "ann@client.test"]
+    subprocess.run([*words, "-t", f"{USER}@example.test", f"127.0.0.1:{host.port}"], check=True, timeout=120)
+
+
+def test_a_message_stays_within_its_budget(host: MailHost, maildir: Path, tmp_path: Path) -> None:
+    send(host, 100)  # every worker that this load needs is there
+    wait_for(lambda: len(os.listdir(maildir / "new")) == 100 and host.queued() == 0, "the first messages")
+    tracers = [traced(pid, tmp_path) for pid in host.pids()]
+    send(host, MESSAGES)
+    wait_for(lambda: len(os.listdir(maildir / "new")) == 100 + MESSAGES and host.queued() == 0, "all messages")
+    calls: collections.Counter[str] = collections.Counter()
+    for tracer in tracers:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+        assert tracer.stderr is not None
+        tracer.stderr.close()
+    for report in tmp_path.iterdir():
+        for line in report.read_text().splitlines():
+            found = LINE.match(line.strip())
+            if found and found[1] != "total":
+                calls[found[1]] += int(found[2])
+    per_message = {name: round(count / MESSAGES, 2) for name, count in calls.most_common()}
+    assert sum(calls.values()) / MESSAGES <= SYSTEM_CALLS, per_message
+    assert sum(calls[name] for name in ("fork", "vfork", "clone", "clone3")) / MESSAGES <= FORKS, per_message
+    assert calls["execve"] == 0
+    assert (calls["fsync"] + calls["fdatasync"]) / MESSAGES <= SYNCS, per_message
+    assert calls["fsync"] / MESSAGES >= 4, "a sync has been left out"

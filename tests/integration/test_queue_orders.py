@@ -1,0 +1,52 @@
+"""qmail-q on the installed tree, with the real users."""
+
+import json
+import os
+import pwd
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.mailhost import MailHost, wait_for
+
+
+def queue(host: MailHost, *words: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
+    entry = pwd.getpwnam(user) if user else None
+    return subprocess.run(
+        [str(host.home / "bin/qmail-q"), *words],
+        env={"QMAIL_HOME": str(host.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        user=entry.pw_uid if entry else None,
+        group=entry.pw_gid if entry else None,
+        extra_groups=[] if entry else None,
+    )
+
+
+def listed(host: MailHost) -> list[dict[str, object]]:
+    return [json.loads(line) for line in queue(host, "--json", "list", user="qmails").stdout.splitlines()]
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["a running qmail-send", "a stopped queue"])
+def test_qmails_and_root_may_hold_and_delete_and_nobody_else_may(host: MailHost, running: bool) -> None:
+    assert queue(host, "hold", "far.example", user="qmails").returncode == 0
+    words = [str(host.home / "bin/qmail-inject"), "-a", "x@far.example"]
+    subprocess.run(words, input=b"Subject: held\n\nx\n", env=host.environ(), check=True)
+    wait_for(lambda: [entry["state"] for entry in listed(host)] == ["waiting"], "the message")
+    (entry,) = listed(host)
+    if not running:
+        host.stop()
+        assert [each["state"] for each in listed(host)] == ["waiting"]
+    assert queue(host, "delete", str(entry["id"]), user="nobody").returncode == 111
+    assert queue(host, "delete", str(entry["id"])).stdout == f"delete {entry['id']}\n"
+    wait_for(lambda: host.queued() == 0, "an empty queue")
+    assert queue(host, "release", "far.example").returncode == 0
+    if running:
+        assert f"control: uid 0: delete msg {entry['id']}\n" in host.log.read_text()
+        assert f"control: uid {pwd.getpwnam('qmails').pw_uid}: hold domain far.example\n" in host.log.read_text()
+    for path in Path(host.home / "queue/pyqmail").rglob("*"):
+        assert path.stat().st_uid == pwd.getpwnam("qmails").pw_uid, path
+    assert "starting delivery" not in host.log.read_text()
+    assert os.listdir(host.home / "queue/bounce") == []

@@ -1,0 +1,116 @@
+"""An SMTP server on loopback that remembers what it took: every transaction, by connection."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+DEADLINE_S = 30
+
+Answer = Callable[[bytes, "Transaction"], bytes | None]  # command line and transaction so far -> reply, None: hang up
+
+
+@dataclass
+class Transaction:
+    """One message: on which connection, by whom and for whom, and its bytes as they came, dots still doubled."""
+
+    connection: int
+    sender: bytes = b""
+    recipients: list[bytes] = field(default_factory=list)
+    body: bytes = b""
+
+
+def accept_all(line: bytes, transaction: Transaction) -> bytes | None:
+    """The replies of a server that likes everything."""
+    verb = line[:4].upper()
+    return {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n"}.get(verb, b"250 ok\r\n")
+
+
+@dataclass
+class MailSink:
+    """What the server took, and what it heard that was no transaction."""
+
+    answer: Answer = accept_all
+    port: int = 0
+    connections: int = 0
+    open: int = 0
+    taken: list[Transaction] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Return once ``condition`` holds; fail after a deadline."""
+        with self.changed:
+            assert self.changed.wait_for(condition, DEADLINE_S), f"no {what}"
+
+    def _note(self, change: Callable[[], None]) -> None:
+        with self.changed:
+            change()
+            self.changed.notify_all()
+
+    def serve(self, line: socket.socket) -> None:
+        """One connection, to its end."""
+        number = self.connections
+        self._note(lambda: setattr(self, "connections", number + 1))
+        self._note(lambda: setattr(self, "open", self.open + 1))
+        with contextlib.suppress(OSError), line, line.makefile("rb") as lines:
+            line.settimeout(DEADLINE_S)
+            line.sendall(b"220 sink\r\n")
+            self._converse(line, lines, number)
+        self._note(lambda: setattr(self, "open", self.open - 1))
+
+    def _converse(self, line: socket.socket, lines: "Iterator[bytes]", number: int) -> None:
+        transaction = Transaction(number)
+        for command in lines:
+            self.lines.append(command)
+            verb = command[:4].upper()
+            reply = self.answer(command, transaction)
+            if reply is None:
+                return
+            if verb == b"MAIL":
+                transaction = Transaction(number, command[10:].strip())
+            if verb == b"RCPT" and reply[:1] == b"2":
+                transaction.recipients.append(command[8:].strip())
+            line.sendall(reply)
+            if verb == b"QUIT":
+                return
+            if verb == b"DATA" and reply[:1] == b"3":
+                body = []
+                while (text := next(lines, None)) != b".\r\n":
+                    if text is None:
+                        return
+                    body.append(text)
+                transaction.body = b"".join(body)
+                done, transaction = transaction, Transaction(number)
+                reply = self.answer(b".\r\n", done)
+                if reply is None:
+                    return
+                if reply[:1] == b"2":
+                    self._note(lambda done=done: self.taken.append(done))  # type: ignore[misc]
+                line.sendall(reply)
+
+
+@contextlib.contextmanager
+def mail_sink(answer: Answer = accept_all, address: str = "127.0.0.1", port: int = 0) -> Iterator[MailSink]:
+    """A running server, on a port of its own unless told otherwise."""
+    listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+    sink = MailSink(answer, listener.getsockname()[1])
+    threads: list[threading.Thread] = []
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                line, _ = listener.accept()
+                threads.append(threading.Thread(target=sink.serve, args=(line,), daemon=True))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
+    try:
+        yield sink
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        accepting.join(DEADLINE_S)

@@ -1,0 +1,195 @@
+"""qmail-explain: the rules in their order, the verdict, and that the verdict is what really happens."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.rcode
+import pytest
+
+from tests.admin.machine import Machine
+from tests.admin.test_config import NameServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = str(ROOT / "bin" / "qmail-explain")
+
+
+@pytest.fixture
+def home(single_user_home: Path) -> Path:
+    """A single-user tree with one account, joe, who has some .qmail files."""
+    for name in ("users", "run", "queue", "joe/Maildir/tmp"):
+        (single_user_home / name).mkdir(parents=True)
+    joe = single_user_home / "joe"
+    (joe / ".qmail").write_text("./Maildir/\n&fred@remote.test\n")
+    (joe / ".qmail-lists-default").write_text("|cat\n")
+    (joe / ".qmail-broken").write_text("\n./Maildir/\n")
+    (joe / ".qmail-nodir").write_text("./Missing/\n")
+    for path in joe.glob(".qmail*"):
+        path.chmod(0o644)
+    uid = os.geteuid() or 65534
+    assign = f"=joe:joe:{uid}:{uid}:{joe}:::\n+joe-:joe:{uid}:{uid}:{joe}:-::\n=root:root:0:0:/root:::\n"
+    assign += f"=odd:odd:{uid}:{uid}:here:::\n.\n"
+    (single_user_home / "users" / "assign").write_text(assign)
+    control = single_user_home / "control"
+    (control / "locals").write_text("example.test\n")
+    (control / "rcpthosts").write_text("example.test\nvirtual.test\n")
+    (control / "virtualdomains").write_text("virtual.test:joe-lists\n.virtual.test:\n")
+    (control / "smtproutes").write_text("remote.test:[192.0.2.7]:26\n")
+    (control / "badmailfrom").write_text("@spam.test\n")
+    return single_user_home
+
+
+def explain(home: Path, *words: str) -> tuple[int, list[str]]:
+    """The exit code and the lines."""
+    done = subprocess.run([PROGRAM, *words], env={"QMAIL_HOME": str(home)}, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" or "usage" in done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def field(lines: list[str], name: str) -> str:
+    """What the line called ``name`` says."""
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+def test_a_local_address_down_to_the_last_line(home: Path) -> None:
+    code, lines = explain(home, "Joe@Example.test")
+    assert code == 0
+    assert field(lines, "locals") == "lists Example.test"
+    assert field(lines, "channel") == "local, as Joe@Example.test"
+    assert field(lines, "users/cdb") == "Joe is assigned"
+    assert field(lines, "account") == "joe, extension ''"
+    assert field(lines, ".qmail") == "is there"
+    assert field(lines, "maildir") == "./Maildir/"
+    assert field(lines, "forward") == "fred@remote.test"
+    assert field(lines, "verdict") == "deliverable: by the instructions above"
+
+
+def test_the_order_of_qmail_files_is_shown(home: Path) -> None:
+    code, lines = explain(home, "joe-lists-qmail@example.test")
+    assert code == 0
+    assert lines.index(f"{'.qmail-lists-qmail:':<16}is not there") < lines.index(
+        f"{'.qmail-lists-default:':<16}is there"
+    )
+    assert field(lines, "DEFAULT") == "qmail"
+    assert field(lines, "program") == "cat"
+
+
+def test_a_virtual_domain_and_its_exception(home: Path) -> None:
+    code, lines = explain(home, "info@virtual.test")
+    assert (code, field(lines, "channel")) == (0, "local, as joe-lists-info@virtual.test")
+    assert field(lines, "virtualdomains") == "the line for 'virtual.test' prepends joe-lists-"
+    _, lines = explain(home, "info@sub.virtual.test")
+    assert field(lines, "virtualdomains") == "the line for '.virtual.test' makes an exception: not virtual"
+    assert field(lines, "channel").startswith("remote")
+
+
+def test_a_remote_address_by_its_route(home: Path) -> None:
+    code, lines = explain(home, "x@remote.test")
+    assert code == 0
+    assert field(lines, "smtproutes") == "the line for 'remote.test': [192.0.2.7] port 26"
+    assert field(lines, "server") == "192.0.2.7, preference 0"
+
+
+MX = {("remote2.test.", "MX"): "10 mx.remote2.test.", ("mx.remote2.test.", "A"): "192.0.2.9"}
+DNS = [
+    ("an MX", (MX,), 0, "deliverable: to the first of the servers"),
+    ("no such name", ({},), 100, "refused: Sorry, I couldn't find any host named remote2.test. (#5.1.2)"),
+    ("no answer", ({}, dns.rcode.SERVFAIL), 111, "deferred: Sorry, I couldn't find any host by that name. (#4.1.2)"),
+]
+
+
+@pytest.mark.parametrize(("records", "code", "verdict"), [row[1:] for row in DNS], ids=[row[0] for row in DNS])
+def test_a_remote_address_by_dns(
+    home: Path, records: tuple[dict[tuple[str, str], str]], code: int, verdict: str
+) -> None:
+    server = NameServer(*records)
+    (home / "control" / "dnsservers").write_text(f"127.0.0.1:{server.port}\n")
+    try:
+        found, lines = explain(home, "joe@Remote2.test")
+    finally:
+        server.socket.close()
+    assert (found, field(lines, "verdict")[: len(verdict)].lower()) == (code, verdict.lower())
+    assert field(lines, "smtproutes") == "has no line for it: MX"
+    if code == 0:
+        assert field(lines, "server") == "192.0.2.9, preference 10"
+
+
+VERDICTS = [
+    (["joe-nothing@example.test"], 100, "refused: Sorry, no mailbox here by that name. (#5.1.1)"),
+    (["joe-broken@example.test"], 111, "deferred: the first line is blank: qmail-local defers everything"),
+    (["joe-nodir@example.test"], 111, "deferred: qmail-local cannot deliver to ./Missing/"),
+    (["odd@example.test"], 100, "refused: qmail-local does not take 'here' for a home"),
+    (["@example.test"], 0, "deliverable: an empty local part"),
+    (["x@elsewhere.test", "--from", "192.0.2.1"], 100, "refused: qmail-smtpd refuses the recipient (553)"),
+    (["joe@example.test", "--from", "::1", "--sender", "a@spam.test"], 100, "refused: qmail-smtpd refuses each"),
+    (["joe@example.test", "--from", "192.0.2.1"], 0, "deliverable: by the instructions above"),
+    (["x@remote.test", "--from", "10.1.2.3"], 0, "deliverable: to the first of the servers"),
+    (["joe@example.test", "--from", "10.9.9.9"], 100, "refused: tcpserver closes the connection"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "verdict"), VERDICTS, ids=[" ".join(row[0]) for row in VERDICTS])
+def test_verdicts(home: Path, words: list[str], code: int, verdict: str) -> None:
+    rules = home / "rules.cdb"
+    text = b'10.9.:deny\n10.:allow,RELAYCLIENT=""\n:allow\n'
+    subprocess.run([ROOT / "bin" / "tcprules", rules, f"{rules}.tmp"], input=text, check=True)
+    found, lines = explain(home, *words, "--rules", str(rules))
+    assert (found, field(lines, "verdict")[: len(verdict)]) == (code, verdict)
+
+
+def test_a_home_that_others_may_write_is_deferred(home: Path) -> None:
+    (home / "joe").chmod(0o777)
+    code, lines = explain(home, "joe@example.test")
+    assert code == 111 and "writable by others" in field(lines, "verdict")
+
+
+def test_an_unreadable_control_file_is_named(home: Path) -> None:
+    (home / "control" / "locals").unlink()
+    (home / "control" / "locals").mkdir()
+    code, lines = explain(home, "joe@example.test")
+    assert (code, field(lines, "verdict")) == (111, "deferred: control/locals: Is a directory")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["a@b", "c@d"], ["a@b", "--from"], ["a@b", "--from", "joe"], ["a@b", "--what"], [""]], ids=str
+)
+def test_wrong_words_are_refused(home: Path, words: list[str]) -> None:
+    assert explain(home, *words) == (100, [])
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """A machine with a tree and the user ann, delivering."""
+    made = Machine()
+    try:
+        made.install(me="mx.example.test\n", locals="example.test\n", rcpthosts="example.test\n")
+        made.background("exec env - PATH=/var/qmail/bin:/usr/bin:/bin qmail-start ./Maildir/ >/tmp/send.log 2>&1")
+        log = made.path("/tmp/send.log")
+        made.wait_for(lambda: log.exists() and "status: local" in log.read_text(), "the start")
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a scratch machine")
+@pytest.mark.parametrize(
+    ("name", "code", "result"),
+    [("ann", 0, "success"), ("nobody-here", 100, "failure"), ("ann-closed", 111, "deferral")],
+)
+def test_the_verdict_is_what_really_happens(machine: Machine, name: str, code: int, result: str) -> None:
+    machine.run("su ann -c 'touch /home/ann/.qmail-closed; chmod 666 /home/ann/.qmail-closed'")
+    done = machine.run(f"/var/qmail/bin/qmail-explain {name}@example.test", check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    machine.run(f"printf 'Subject: x\\n\\nx\\n' | /var/qmail/bin/sendmail {name}@example.test")
+    log = machine.path("/tmp/send.log")
+
+    def results() -> list[str]:
+        lines = log.read_text().splitlines()
+        numbers = {line.split()[2].rstrip(":") for line in lines if line.endswith(f"to local {name}@example.test")}
+        return [
+            line.split()[2].rstrip(":") for line in lines if line.split()[1].rstrip(":") in numbers and ": " in line
+        ]
+
+    machine.wait_for(lambda: bool(results()), "the delivery")
+    assert results() == [result]

@@ -1,0 +1,161 @@
+"""qmail-log: one line for each message or delivery, filters, statistics, and a log that goes on."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROGRAM = str(Path(__file__).resolve().parents[2] / "bin" / "qmail-log")
+T0 = (1 << 62) + 10 + 1_700_000_000  # 2023-11-14 22:13:20 UTC
+
+
+def line(second: int, text: str) -> str:
+    """A line as multilog writes it."""
+    return f"@{T0 + second:016x}00000000 {text}\n"
+
+
+LOG = "".join(
+    [
+        line(0, "qmail-smtpd: accepted ip=192.0.2.1 helo=c from=<bob@client.test> to=<ann@a.test> bytes=211 qp=77"),
+        line(0, "new msg 5"),
+        line(0, "info msg 5: bytes 211 from <bob@client.test> qp 77 uid 1002"),
+        line(0, "starting delivery 1: msg 5 to local ann@a.test"),
+        line(1, "starting delivery 2: msg 5 to remote joe@b.test"),
+        line(2, "delivery 1: success: did_1+0+0/"),
+        line(3, "delivery 2: deferral: Connected_to_192.0.2.9_but_greeting_failed./"),
+        line(400, "starting delivery 3: msg 5 to remote joe@b.test"),
+        line(403, "delivery 3: success: 192.0.2.9_accepted_message./"),
+        line(403, "end msg 5"),
+        line(500, "new msg 6"),
+        line(500, "info msg 6: bytes 9 from <eve@other.test> qp 78 uid 0"),
+        line(500, "starting delivery 4: msg 6 to local nobody@a.test"),
+        line(501, "delivery 4: failure: Sorry,_no_mailbox_here_by_that_name._(#5.1.1)/"),
+        line(501, "bounce msg 6 qp 79"),
+        line(501, "end msg 6"),
+        line(600, "alert: unable to stat info"),
+        line(700, "qmail-smtpd: refused ip=192.0.2.66 helo=x from=<s@p.test> to=<a@z.test> reason=553_sorry"),
+    ]
+)
+
+
+def run(*options: str, text: str = LOG) -> subprocess.CompletedProcess[str]:
+    """Read ``text`` from standard input."""
+    return subprocess.run([PROGRAM, "--utc", *options, "-"], input=text, capture_output=True, text=True, timeout=60)
+
+
+def test_a_line_for_each_message() -> None:
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "2023-11-14 22:13:20 accepted 192.0.2.1 <bob@client.test> to <ann@a.test> bytes=211 qp=77",
+        "2023-11-14 22:20:03 success  msg 5 qp 77 <bob@client.test> 211 bytes to ann@a.test, joe@b.test in 7 min, "
+        "3 attempts",
+        "2023-11-14 22:21:41 failure  msg 6 qp 78 <eve@other.test> 9 bytes to nobody@a.test (failure) in 1.0 s, "
+        "bounced",
+        "2023-11-14 22:23:20 alert    alert: unable to stat info",
+        "2023-11-14 22:25:00 refused  192.0.2.66 <s@p.test> to <a@z.test> reason=553_sorry",
+    ]
+
+
+def test_a_line_for_each_delivery() -> None:
+    lines = run("-d", "--recipient", "joe").stdout.splitlines()
+    assert lines == [
+        "2023-11-14 22:13:23 deferral msg 5 <bob@client.test> to remote joe@b.test in 2.0 s: "
+        "Connected to 192.0.2.9 but greeting failed.",
+        "2023-11-14 22:20:03 success  msg 5 <bob@client.test> to remote joe@b.test in 3.0 s: "
+        "192.0.2.9 accepted message.",
+    ]
+
+
+FILTERS = [
+    (["--sender", "EVE"], ["msg 6"]),
+    (["--recipient", "ann@"], ["<ann@a.test>", "msg 5"]),
+    (["--address", "nobody"], ["msg 6"]),
+    (["--host", "b.test"], ["msg 5"]),
+    (["--host", "192.0.2.66"], ["refused"]),
+    (["--result", "failure"], ["msg 6"]),
+    (["--result", "accepted"], ["accepted"]),
+    (["--id", "78"], ["msg 6"]),
+    (["--id", "77"], ["qp=77", "msg 5"]),
+    (["--since", "2023-11-15"], []),
+]
+
+
+@pytest.mark.parametrize(("options", "found"), FILTERS, ids=[" ".join(row[0]) for row in FILTERS])
+def test_filters(options: list[str], found: list[str]) -> None:
+    lines = run(*options).stdout.splitlines()
+    assert len(lines) == len(found)
+    assert all(part in text for text, part in zip(lines, found, strict=True))
+
+
+def test_statistics() -> None:
+    lines = run("-s").stdout.splitlines()
+    assert lines[:7] == [
+        "messages that left the queue: 2, 220 bytes",
+        "success              2",
+        "deferral             1",
+        "failure              1",
+        "alert                1",
+        "smtp accepted        1",
+        "smtp refused         1",
+    ]
+    assert "         1  <bob@client.test> (211)" in lines
+    assert lines[lines.index("domains by deliveries (success/deferral/failure):") + 1 :] == [
+        "         2  a.test (1/0/1)",
+        "         2  b.test (1/1/0)",
+    ]
+
+
+def test_colour_only_where_it_is_asked_for_or_on_a_terminal() -> None:
+    assert "\x1b" not in run().stdout
+    assert "\x1b[31mfailure \x1b[0m" in run("--color", "always").stdout
+
+
+def test_what_a_stranger_wrote_cannot_drive_the_terminal() -> None:
+    assert "\x1b" not in run(text=line(0, "alert: \x1b[2J\x07")).stdout
+
+
+def test_a_directory_is_read_with_what_was_rotated(tmp_path: Path) -> None:
+    half = LOG.index(line(400, "starting delivery 3: msg 5 to remote joe@b.test"))
+    (tmp_path / f"@{T0:016x}00000000.s").write_text(LOG[:half])
+    (tmp_path / "current").write_text(LOG[half:])
+    done = subprocess.run([PROGRAM, "--utc", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == run().stdout
+
+
+def test_follow_goes_on_through_a_rotation(tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    current.write_text(line(0, "alert: one"))
+    with subprocess.Popen([PROGRAM, "-f", str(tmp_path)], stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        try:
+            assert following.stdout.readline().endswith("alert: one\n")
+            with current.open("a") as log:
+                log.write(line(1, "alert: two"))
+            assert following.stdout.readline().endswith("alert: two\n")
+            os.rename(current, tmp_path / f"@{T0:016x}00000000.s")
+            (tmp_path / "next").write_text(line(2, "alert: three"))
+            os.rename(tmp_path / "next", current)
+            assert following.stdout.readline().endswith("alert: three\n")
+        finally:
+            following.terminate()
+
+
+def test_the_journal_is_read_by_unit(tmp_path: Path) -> None:
+    fake = tmp_path / "journalctl"  # no journal runs here: what is asked of it, and what it would print
+    fake.write_text('#!/bin/sh\necho "$@" >&2\necho "1700000000.000000 mx qmail-send[9]: alert: from the journal"\n')
+    fake.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [PROGRAM, "--utc", "--unit", "qmail-send"], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "2023-11-14 22:13:20 alert    alert: from the journal\n"
+    assert done.stderr == "-o short-unix --no-pager -u qmail-send\n"
+
+
+def test_a_log_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run([PROGRAM, str(tmp_path / "nothing")], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr == f"qmail-log: {tmp_path}/nothing: No such file or directory\n"
+    assert run("--result", "perhaps").returncode == 100

@@ -1,0 +1,365 @@
+"""qmail-qmtpd and its reader: QMTP on a socket, with a recording queue program."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyqmail.formats.netstring import NetstringError, NetstringTooLong, format_netstring, parse_netstrings, scan_length
+from pyqmail.programs import qmail_qmtpd
+from pyqmail.protocol.netstring_reader import Event, Kind
+from pyqmail.protocol.qmtp import QmtpReader
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 30
+QUEUE = """#!/bin/sh
+cat > {base}/message
+cat <&1 > {base}/envelope
+echo $$ >> {base}/pids
+[ -s {base}/envelope ] || exit 91
+exit {code}
+"""
+NOT_ALLOWED = b"66:Dsorry, that domain isn't in my list of allowed rcpthosts (#5.7.1),"
+BAD_RECIPIENT = b"46:Dsorry, I can't handle that recipient (#5.1.3),"
+BAD_SENDER = b"29:Dunacceptable sender (#5.1.7),"
+TOO_BIG = b"61:Dsorry, that message size exceeds my databytes limit (#5.3.4),"
+
+
+class Door:
+    """A home and sessions of one program in it."""
+
+    def __init__(self, base: Path, program: str) -> None:
+        self.base = base
+        self.program = program
+        (base / "control").mkdir()
+        self.control(me="mx.test", rcpthosts="here.test")
+        self.environ = {"QMAIL_HOME": str(base), "TCPREMOTEIP": "192.0.2.7", "TCPLOCALHOST": "mx.test"}
+        self.queue()
+
+    def control(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.base / "control" / name).write_text(text + "\n")
+
+    def queue(self, code: int = 0) -> None:
+        """A queue program that keeps what it gets."""
+        path = self.base / "queue-program"
+        path.write_text(QUEUE.format(base=self.base, code=code))
+        path.chmod(0o755)
+        self.environ["QMAILQUEUE"] = str(path)
+
+    def start(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+        """A session, and our end of its line."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(DEADLINE_S)
+        with theirs:
+            process = subprocess.Popen(
+                [ROOT / "bin" / self.program, "ignored"], stdin=theirs, stdout=theirs, env=self.environ
+            )
+        return ours, process
+
+    def talk(self, wire: bytes) -> tuple[bytes, int]:
+        """Send ``wire``, close our side; all that is answered, and the exit code."""
+        ours, process = self.start()
+        with ours:
+            try:
+                ours.sendall(wire)
+                ours.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has ended already
+            heard = b""
+            while True:
+                try:
+                    chunk = ours.recv(65536)
+                except ConnectionResetError:
+                    continue  # it left something unread
+                if not chunk:
+                    break
+                heard += chunk
+        return heard, process.wait(DEADLINE_S)
+
+    def envelope(self) -> bytes:
+        return (self.base / "envelope").read_bytes()
+
+    def text(self) -> bytes:
+        """The message less its Received line."""
+        return (self.base / "message").read_bytes().partition(b" -0000\n")[2]
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    with tempfile.TemporaryDirectory(prefix="pyqmail-qmtpd-") as base:
+        yield Door(Path(base), "qmail-qmtpd")
+
+
+def message(text: bytes, sender: bytes = b"a@b", *recipients: bytes) -> bytes:
+    """One message on the wire."""
+    return (
+        format_netstring(text)
+        + format_netstring(sender)
+        + format_netstring(b"".join(map(format_netstring, recipients or (b"c@here.test",))))
+    )
+
+
+OK = rb"\d+:Kok \d+ qp \d+,"
+
+
+@pytest.mark.contract("smtpd 6.11", "smtpd 6.13", "smtpd 6.3")
+def test_a_message_is_queued(door: Door) -> None:
+    heard, code = door.talk(message(b"\nSubject: x\n\nbody\n"))
+    found = re.fullmatch(rb"(\d+):(Kok \d+ qp (\d+)),", heard)
+    assert found and int(found[1]) == len(found[2]) and code == 0
+    assert found[3] == (door.base / "pids").read_bytes().strip()
+    assert door.envelope() == b"Fa@b\0Tc@here.test\0\0" and door.text() == b"Subject: x\n\nbody\n"
+    head = (door.base / "message").read_bytes()
+    assert re.match(rb"Received: from unknown \(192\.0\.2\.7\)\n  by mx\.test with QMTP; \d+ ", head)
+
+
+@pytest.mark.contract("smtpd 6.12", "smtpd 6.7", "smtpd 6.1")
+def test_each_recipient_has_its_answer_in_order(door: Door) -> None:
+    recipients = (
+        b"no@elsewhere.test", b"a@here.test", b"n\0@here.test", b"n\0@elsewhere.test", b"x" * 1000, b"x" * 999,
+        b"b@Here.Test",
+    )  # fmt: skip
+    heard, code = door.talk(message(b"\nx", b"", *recipients))
+    yes = re.search(OK, heard)
+    assert yes
+    answers = (NOT_ALLOWED, yes[0], BAD_RECIPIENT, NOT_ALLOWED, BAD_RECIPIENT, yes[0], yes[0])
+    assert heard == b"".join(answers) and code == 0
+    assert door.envelope() == b"F\0Ta@here.test\0T" + b"x" * 999 + b"\0Tb@Here.Test\0\0"
+
+
+@pytest.mark.contract("smtpd 6.8")
+def test_a_message_for_nobody_is_dropped(door: Door) -> None:
+    assert door.talk(message(b"\nx", b"", b"a@elsewhere.test", b"b@x")) == (2 * NOT_ALLOWED, 0)
+    assert door.envelope() == b""
+
+
+@pytest.mark.contract("smtpd 6.9")
+def test_a_message_without_recipients_has_no_answer(door: Door) -> None:
+    assert door.talk(format_netstring(b"\nx") + b"0:,0:," + message(b"\ny", b"", b"b@x")) == (NOT_ALLOWED, 0)
+    assert (door.base / "pids").read_bytes().count(b"\n") == 2 and door.envelope() == b""
+
+
+@pytest.mark.contract("smtpd 6.6")
+@pytest.mark.parametrize("sender", [b"x" * 1000, b"a\0b@c", b"x" * 200000], ids=["long", "with a NUL", "very long"])
+def test_an_unacceptable_sender_is_told_to_each_good_recipient(door: Door, sender: bytes) -> None:
+    heard, code = door.talk(message(b"\nx", sender, b"a@here.test", b"b@elsewhere.test", b"c@here.test"))
+    assert (heard, code) == (BAD_SENDER + NOT_ALLOWED + BAD_SENDER, 0)
+    assert door.envelope() == b""
+
+
+@pytest.mark.contract("smtpd 6.3", "smtpd 6.4")
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        pytest.param(b"\na\r\nb\rc", b"a\r\nb\rc", id="LF: everything as it is"),
+        pytest.param(b"\ra\r\nb\rc\r\r\n\nd\r", b"a\nb\rc\r\n\nd\r", id="CR: CR LF is a line end, other CRs stay"),
+        pytest.param(b"\n", b"", id="LF and nothing"),
+        pytest.param(b"\r", b"", id="CR and nothing"),
+        pytest.param(b"\n..\n.\n\0\xff", b"..\n.\n\0\xff", id="dots mean nothing"),
+    ],
+)
+def test_line_ends(door: Door, text: bytes, stored: bytes) -> None:
+    heard, code = door.talk(message(text))
+    assert re.fullmatch(OK, heard) and code == 0
+    assert door.text() == stored
+
+
+@pytest.mark.contract("smtpd 6.3", "smtpd 6.4", "smtpd 6.5")
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [
+        pytest.param(b"5:xhell,", 100, id="the first byte is neither LF nor CR"),
+        pytest.param(b"0:,", 100, id="a message of no bytes"),
+        pytest.param(b":,", 100, id="no digits are 0"),
+        pytest.param(b"12a:", 100, id="no digit"),
+        pytest.param(b"-1:", 100, id="a sign"),
+        pytest.param(b"3000000000:", 111, id="a length that is too much"),
+        pytest.param(b"200000001", 0, id="a length that might still end"),
+        pytest.param(b"2:\nx;", 100, id="no comma after the message"),
+        pytest.param(b"2:\nx,0:;", 100, id="no comma after the sender"),
+        pytest.param(b"2:\nx,0:,0:;", 100, id="no comma after the recipients"),
+        pytest.param(b"2:\nx,0:,4:1:a;,", 100, id="no comma after a recipient"),
+        pytest.param(b"2:\nx,0:,4:9:a,,", 100, id="a recipient longer than all recipients"),
+        pytest.param(b"2:\nx,0:,2:12,", 100, id="recipients that end in a length"),
+        pytest.param(b"2:\nx,0:,4:x:a,,", 100, id="a recipient's length without digits"),
+        pytest.param(b"2:\nx,0:,4:1:a", 0, id="a client that goes away"),
+        pytest.param(b"", 0, id="a client that says nothing"),
+    ],
+)
+def test_what_is_not_qmtp(door: Door, wire: bytes, code: int) -> None:
+    assert door.talk(wire) == (b"", code)
+    assert not (door.base / "envelope").exists() or door.envelope() == b""
+
+
+def test_what_was_decided_before_a_fault_is_still_said(door: Door) -> None:
+    heard, code = door.talk(message(b"\nx") + b"junk")
+    assert re.fullmatch(OK, heard) and code == 100
+    assert door.envelope() == b"Fa@b\0Tc@here.test\0\0"
+
+
+@pytest.mark.contract("smtpd 6.10", "smtpd 6.1")
+@pytest.mark.parametrize(
+    ("databytes", "text", "answer"),
+    [
+        pytest.param("4", b"\n1234", OK, id="as many with LF"),
+        pytest.param("4", b"\n12345", TOO_BIG, id="one more with LF"),
+        pytest.param("4", b"\r1\r\n3\r\n", OK, id="as many with CR LF, as stored"),
+        pytest.param("4", b"\r1\r\n3\r\n5", TOO_BIG, id="one more with CR LF"),
+    ],
+)
+def test_databytes(door: Door, databytes: str, text: bytes, answer: bytes) -> None:
+    door.control(databytes=databytes)
+    heard, code = door.talk(message(text))
+    assert re.fullmatch(answer if answer == OK else re.escape(answer), heard) and code == 0
+    door.environ["DATABYTES"] = "0"
+    assert re.fullmatch(OK, door.talk(message(text))[0])
+
+
+def test_too_big_beats_an_unacceptable_sender(door: Door) -> None:
+    door.control(databytes="1")
+    assert door.talk(message(b"\n12", b"x" * 1000)) == (TOO_BIG, 0)
+
+
+@pytest.mark.contract("smtpd 6.7", "smtpd 6.1")
+def test_relayclient_skips_rcpthosts_and_counts_for_the_length(door: Door) -> None:
+    door.environ["RELAYCLIENT"] = ".via"
+    heard, _ = door.talk(message(b"\nx", b"", b"a@elsewhere.test", b"y" * 995, b"y" * 996))
+    yes = re.search(OK, heard)
+    assert yes and heard == yes[0] * 2 + BAD_RECIPIENT
+    assert door.envelope() == b"F\0Ta@elsewhere.test.via\0T" + b"y" * 995 + b".via\0\0"
+
+
+@pytest.mark.contract("smtpd 6.1")
+def test_a_missing_rcpthosts_accepts_me_and_locals_only(door: Door) -> None:
+    (door.base / "control" / "rcpthosts").unlink()
+    heard, _ = door.talk(message(b"\nx", b"", b"a@elsewhere.test", b"b@mx.test"))
+    assert heard.startswith(NOT_ALLOWED) and re.fullmatch(OK, heard[len(NOT_ALLOWED) :])
+
+
+@pytest.mark.contract("smtpd 6.1")
+@pytest.mark.parametrize("name", ["me", "rcpthosts", "morercpthosts.cdb", "databytes"])
+def test_a_control_file_that_cannot_be_read_is_111(door: Door, name: str) -> None:
+    path = door.base / "control" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(name)
+    assert door.talk(message(b"\nx")) == (b"", 111)
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [(31, b"Dmail server permanently"), (53, b"Zqq write error"), (1, b"Zqq te")]
+)
+def test_the_queues_exit_code_is_the_answer(door: Door, code: int, answer: bytes) -> None:
+    door.queue(code)
+    assert answer in door.talk(message(b"\nx"))[0]
+
+
+def test_many_messages_in_one_session(door: Door) -> None:
+    heard, code = door.talk(message(b"\nx") * 5)
+    assert len(re.findall(OK, heard)) == 5 and code == 0
+
+
+@pytest.mark.contract("smtpd 6.2")
+def test_the_session_has_one_time_limit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+    monkeypatch.setattr(signal, "alarm", lambda seconds: limits.append(seconds))
+    null = os.open("/dev/null", os.O_RDONLY)
+    saved = os.dup(0)
+    os.dup2(null, 0)
+    try:
+        environ = {os.fsencode(name): os.fsencode(value) for name, value in door.environ.items()}
+        before = signal.getsignal(signal.SIGALRM), os.getcwd(), signal.getsignal(signal.SIGPIPE)
+        assert qmail_qmtpd.main([b"qmail-qmtpd"], environ) == 0
+        assert limits == [3600, 0] and signal.getsignal(signal.SIGALRM) == before[0]
+        os.chdir(before[1])
+        signal.signal(signal.SIGPIPE, before[2])
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(null)
+
+
+@pytest.mark.contract("smtpd 6.2")
+def test_a_session_that_takes_too_long_is_111(door: Door) -> None:
+    ours, process = door.start()
+    with ours:
+        ours.sendall(message(b"\nx"))
+        assert ours.recv(100)
+        ours.sendall(b"5:\nab")
+        process.send_signal(signal.SIGALRM)  # what the timer sends
+        assert process.wait(DEADLINE_S) == 111
+        try:
+            assert ours.recv(100) == b""
+        except ConnectionResetError:
+            pass  # it had not read all that we said
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """The events with adjacent text in one piece."""
+    out: list[Event] = []
+    for kind, data in events:
+        if kind is Kind.TEXT and out and out[-1][0] is Kind.TEXT:
+            out[-1] = (kind, (out[-1][1] or b"") + (data or b""))
+        else:
+            out.append((kind, data))
+    return out
+
+
+WIRES = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda texts, junk: b"".join(message(text, sender, *rcpts) for text, sender, rcpts in texts) + junk,
+        st.lists(
+            st.tuples(
+                st.builds(lambda first, rest: first + rest, st.sampled_from([b"\n", b"\r"]),
+                          st.lists(st.sampled_from([b"\r", b"\n", b"x", b"\0"]), max_size=8).map(b"".join)),
+                st.binary(max_size=6),
+                st.lists(st.binary(max_size=4), max_size=3),
+            ),
+            max_size=3,
+        ),
+        st.sampled_from([b"", b"1", b"x", b"3:\n", b"9999999999:"]),
+    ),
+)  # fmt: skip
+
+
+@given(WIRES, st.data())
+def test_any_bytes_in_any_chunks_give_the_same_events(wire: bytes, data: st.DataObject) -> None:
+    whole = QmtpReader()
+    expected = joined(whole.feed(wire))
+    pieces, events, at = QmtpReader(), [], 0
+    while at < len(wire):
+        size = data.draw(st.integers(1, len(wire)))
+        events += pieces.feed(wire[at : at + size])
+        at += size
+    assert joined(events) == expected
+    assert type(pieces.fault) is type(whole.fault)
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_netstrings_are_read_as_they_are_written(items: list[bytes]) -> None:
+    assert parse_netstrings(b"".join(map(format_netstring, items))) == items
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_netstrings_or_a_fault(data: bytes) -> None:
+    try:
+        items = parse_netstrings(data)
+    except NetstringError:
+        return
+    assert sum(len(item) for item in items) < max(1, len(data))
+
+
+def test_lengths_stop_where_the_original_stops() -> None:
+    assert scan_length(0, b"200000000:") == (200000000, 10)
+    assert scan_length(0, b"2000000000:") == (2000000000, 11)
+    with pytest.raises(NetstringTooLong):
+        scan_length(0, b"2000000010:"[:9] + b"11:")
