@@ -1,5 +1,6 @@
 """Control files: one rule per reader (qmail-control(5))."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,65 @@ def test_knobs_default_as_in_qmail(home: Path) -> None:
 def test_home_comes_from_the_environment() -> None:
     assert control.home_of({b"QMAIL_HOME": b"/srv/q"}) == "/srv/q"
     assert control.home_of({}) == "/var/qmail"
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A process that keeps what it read; the paths that it opens."""
+    monkeypatch.setattr(control.Control, "kept", control.Kept())
+    opened: list[str] = []
+    original = os.open
+
+    def noted(path: str, flags: int, *more: int) -> int:
+        opened.append(os.path.basename(path))
+        return original(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", noted)
+    return opened
+
+
+def settled(path: Path, data: bytes) -> None:
+    """Write ``path`` so that it looks an hour old; its ctime is now, whatever anybody says."""
+    path.write_bytes(data)
+    os.utime(path, (1, 1))
+
+
+def test_what_has_settled_and_not_changed_is_not_read_again(
+    home: Path, keeping: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled(home / "control/me", b"mx\n")
+    monkeypatch.setattr(control.Kept, "SETTLED_NS", -(10**10))
+    files = control.Control(str(home))
+    assert [files.line("me"), files.line("me")] == [b"mx", b"mx"]
+    assert keeping == ["me"]
+
+
+@pytest.mark.parametrize("how", ["written in place", "replaced", "closed", "removed"])
+def test_any_change_is_seen_by_the_next_read(
+    home: Path, keeping: list[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path = home / "control/me"
+    settled(path, b"mx\n")
+    monkeypatch.setattr(control.Kept, "SETTLED_NS", -(10**10))
+    files = control.Control(str(home))
+    assert files.line("me") == b"mx"
+    if how == "removed":
+        path.unlink()
+        assert files.line("me") is None
+        return
+    if how == "replaced":
+        (home / "control/new").write_bytes(b"my\n")
+        (home / "control/new").rename(path)
+    elif how == "written in place":
+        settled(path, b"my\n")
+    else:
+        path.chmod(0o600)
+    assert files.line("me") == (b"mx" if how == "closed" else b"my")
+    assert keeping.count("me") == 2
+
+
+def test_what_has_just_changed_is_never_kept(home: Path, keeping: list[str]) -> None:
+    (home / "control/me").write_bytes(b"mx\n")
+    files = control.Control(str(home))
+    assert [files.line("me"), files.line("me")] == [b"mx", b"mx"]
+    assert keeping == ["me", "me"]

@@ -1,42 +1,37 @@
 """The bounce message (QSBMF: qmail-send's own format for notices, which list managers parse)."""
 
-import time
-
 from pyqmail.address import quote
+from pyqmail.formats.date822 import format_date
 
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 DOUBLE_BOUNCE = b"#@[]"  # the sender of a double bounce: if that fails too, the message is dropped
 
 
 def format_paragraph(address: bytes, report: bytes) -> bytes:
-    """One recipient's paragraph in bounce/N: never a blank line inside, always one at its end."""
-    body = b"<" + address.replace(b"\n", b"_") + b">:\n" + report
-    if not body.endswith(b"\n"):
-        body += b"\n"
-    paragraph = bytearray(body + b"\n")
-    for position in range(len(paragraph) - 2, 0, -1):  # backwards: of three newlines in a row two become slashes
-        if paragraph[position] == 10 and paragraph[position - 1] == 10:
-            paragraph[position] = ord("/")
-    return bytes(paragraph)
+    """One recipient's paragraph in bounce/N: no blank line but at its end.
+
+    A newline after a newline is a slash, but for the last byte of the report, as in the original.
+    """
+    text = bytearray(b"<" + address.replace(b"\n", b"_") + b">:\n" + report)
+    if not text.endswith(b"\n"):
+        text += b"\n"
+    for position in range(len(text) - 2, 0, -1):  # backwards: of three newlines in a row two become slashes
+        if text[position] == 10 and text[position - 1] == 10:
+            text[position] = ord("/")
+    return bytes(text) + b"\n"
+
+
+def return_address(sender: bytes) -> bytes:
+    """Where failures go that qmail-send itself finds: ``sender`` less a trailing ``-@[]``."""
+    return sender.removesuffix(b"-@[]")
 
 
 def bounce_envelope(sender: bytes, double_bounce_to: bytes) -> tuple[bytes, bytes] | None:
-    """Sender and recipient of the bounce of a message from ``sender``; None for one that is dropped."""
+    """Sender and recipient of the bounce to return address ``sender``; None for one that is dropped."""
     if sender == DOUBLE_BOUNCE:
         return None
     if not sender:
         return DOUBLE_BOUNCE, double_bounce_to
-    if sender.endswith(b"-@[]"):
-        sender = sender[:-4]
     return b"", sender
-
-
-def format_date(now: int) -> bytes:
-    """``now`` as in a Received line: UTC, day unpadded, no weekday."""
-    moment = time.gmtime(now)
-    month = _MONTHS[moment.tm_mon - 1]
-    clock = b"%02d:%02d:%02d" % (moment.tm_hour, moment.tm_min, moment.tm_sec)
-    return b"%d %b %d %b -0000" % (moment.tm_mday, month, moment.tm_year, clock)
 
 
 _SINGLE = (

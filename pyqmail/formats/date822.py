@@ -2,10 +2,10 @@
 
 import time
 
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 
 
-def format_date(seconds: int) -> bytes:
+def format_date(seconds: float) -> bytes:
     """The date in UTC; ``-0000`` says that the zone of the writer is not told."""
     return _format(time.gmtime(seconds), b"-0000")
 
@@ -25,4 +25,4 @@ def format_stamp(seconds: int) -> bytes:
 
 def _format(moment: time.struct_time, zone: bytes) -> bytes:
     year, month, day, hour, minute, second = moment[:6]
-    return b"%d %s %d %02d:%02d:%02d %s" % (day, _MONTHS[month - 1], year, hour, minute, second, zone)
+    return b"%d %s %d %02d:%02d:%02d %s" % (day, MONTHS[month - 1], year, hour, minute, second, zone)

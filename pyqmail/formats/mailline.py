@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Iterator
 
 from pyqmail.address import quote
+from pyqmail.formats.date822 import MONTHS
 
 _DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 _SEPARATOR_BYTES = bytes.maketrans(b" \t\n", b"---")
 
 
@@ -33,7 +33,7 @@ def format_mbox_date(seconds: int) -> bytes:
     """The UTC date at the end of a From_ line, newline included: ``Thu Jan 01 00:00:05 1970``."""
     year, month, day, hour, minute, second, weekday = time.gmtime(seconds)[:7]
     clock = b"%02d %02d:%02d:%02d %04d" % (day, hour, minute, second, year)
-    return b"%s %s %s\n" % (_DAYS[weekday], _MONTHS[month - 1], clock)
+    return b"%s %s %s\n" % (_DAYS[weekday], MONTHS[month - 1], clock)
 
 
 def header_has_line(chunks: Iterable[bytes], line: bytes) -> bool:

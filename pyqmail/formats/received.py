@@ -3,7 +3,7 @@
 qmail-queue(8), qmail-smtpd(8).
 """
 
-import time
+from pyqmail.formats.date822 import format_date
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from pyqmail.policy.accounts import Accounts
 
-MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@%+/=:-[]")
 _MASK = bytes(byte if byte in _SAFE else 0x3F for byte in range(256))
 
@@ -33,17 +32,7 @@ def how_invoked(uid: int, accounts: "Accounts") -> bytes:
 
 def format_received(number: int, how: bytes, seconds: int) -> bytes:
     """The line, newline included; ``seconds`` since the epoch, shown in UTC, the day not padded."""
-    when = time.gmtime(seconds)
-    return b"Received: (qmail %d invoked %s); %d %s %d %02d:%02d:%02d -0000\n" % (
-        number,
-        how,
-        when.tm_mday,
-        MONTHS[when.tm_mon - 1],
-        when.tm_year,
-        when.tm_hour,
-        when.tm_min,
-        when.tm_sec,
-    )
+    return b"Received: (qmail %d invoked %s); %s\n" % (number, how, format_date(seconds))
 
 
 def format_network_received(
@@ -58,18 +47,12 @@ def format_network_received(
     local = environ.get(b"TCPLOCALHOST")
     if local is None:
         local = environ.get(b"TCPLOCALIP", b"unknown")
-    when = time.gmtime(seconds)
-    return b"Received: from %b %b(%b%b)\n  by %b with %b; %d %b %d %02d:%02d:%02d -0000\n" % (
+    return b"Received: from %b %b(%b%b)\n  by %b with %b; %b\n" % (
         host.translate(_MASK),
         b"" if helo is None or helo.lower() == host.lower() else b"(HELO " + helo.translate(_MASK) + b") ",
         b"" if info is None else info.translate(_MASK) + b"@",
         environ.get(b"TCPREMOTEIP", b"unknown").translate(_MASK),
         local.translate(_MASK),
         protocol,
-        when.tm_mday,
-        MONTHS[when.tm_mon - 1],
-        when.tm_year,
-        when.tm_hour,
-        when.tm_min,
-        when.tm_sec,
+        format_date(seconds),
     )

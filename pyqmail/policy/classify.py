@@ -36,7 +36,7 @@ def classify(recipient: bytes, routing: Routing) -> tuple[Channel, bytes]:
     while b"%" in box and domain.lower() in routing.percent_hack:
         box, _, domain = box.rpartition(b"%")
         recipient = box + b"@" + domain
-    lowered = domain.lower()
+    lowered = recipient.rpartition(b"@")[2].lower()  # what came out of the percent hack may hold another @
     if lowered in routing.locals:
         return "local", recipient
     if not routing.virtual:

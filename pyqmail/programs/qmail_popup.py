@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 1200
 READ = 4096
 CHECK_FD = 3
+PIPE_HOLDS = 4096  # bytes that a fresh pipe takes at once, whatever its size
 EXIT = 1
 
 
@@ -81,9 +82,10 @@ class Greeter:
             return b"-ERR unable to fork\r\n"
         if child == 0:
             self._become_checker(writer)
-        os.close(reader)
         secret = bytearray(b"%b\0%b\0%b\0" % (user, password, self._stamp))
         try:
+            if len(secret) > PIPE_HOLDS:
+                os.close(reader)  # so that a checker that does not read is a failed write, and no wait without end
             view = memoryview(secret)
             while view:
                 view = view[os.write(writer, view) :]
@@ -92,6 +94,8 @@ class Greeter:
         finally:
             secret[:] = bytes(len(secret))
             os.close(writer)
+        if len(secret) <= PIPE_HOLDS:
+            os.close(reader)  # only now: how soon a checker ends must not change the answer
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status < 0:
             return b"-ERR aack, child crashed\r\n"

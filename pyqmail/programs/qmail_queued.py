@@ -4,7 +4,6 @@ The parent takes connections, learns who the client is from the kernel, bounds h
 and passes each to one of a few workers (spool/intake.py), which answer the client themselves. The parent reads no mail.
 """
 
-import array
 import fcntl
 import gc
 import os
@@ -21,7 +20,7 @@ from pyqmail.protocol import queued
 from pyqmail.spool import intake
 from pyqmail.spool.enqueue import Spool
 from pyqmail.spool.layout import Layout, read_layout
-from pyqmail.system import files
+from pyqmail.system import files, foreign
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, close_all_but, plug_standard_descriptors, reset_signals, set_title
 from pyqmail.system.readiness import tell_ready
@@ -175,7 +174,7 @@ class Service:
         os.waitpid(lane.pid, 0)
         self.lanes.remove(lane)
         for _, connection, message, envelope in lane.unsent:
-            _drop(connection, message, envelope)
+            foreign.give_back(connection, (message, envelope))
         if not self.stopping:
             self.loop.call_later(RESTART_SECONDS if not self.lanes else 0.0, self._start_worker)
         for uid in lane.jobs.values():
@@ -205,7 +204,7 @@ class Service:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = queued.parse_credentials(credentials)[1]
         if self.visitors.get(uid, 0) >= self.limit(uid):
-            connection.close()
+            foreign.give_back(connection, ())
             return
         self.visitors[uid] = self.visitors.get(uid, 0) + 1
         fd = connection.fileno()
@@ -220,38 +219,38 @@ class Service:
         def ready() -> None:
             leave()
             if not self._receive(connection):
-                connection.close()
+                foreign.give_back(connection, ())
 
         def expire() -> None:
             leave()
-            connection.close()
+            foreign.give_back(connection, ())
 
         timer = self.loop.call_later(REQUEST_SECONDS, expire)
         self.loop.add_reader(fd, ready)
 
     def _receive(self, connection: socket.socket) -> bool:
         """Take the request if it is there; false when it has not come yet."""
-        space = socket.CMSG_SPACE(4 * 4) + socket.CMSG_SPACE(12)
+        space = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)  # all: what does not fit the kernel closes, at leisure
         try:
             data, ancillary, flags, _ = connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
-            connection.close()
+            foreign.give_back(connection, ())
             return True
         fds, sender = _unpack(ancillary)
         serial = queued.parse_request(data)
         if serial is None or sender is None or len(fds) != 2 or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
             if data:
                 _refuse(connection, QueueExit.BUG)
-            _drop(connection, *fds)
+            foreign.give_back(connection, fds)
             return True
         pid, uid, _gid = sender
         try:
             submission = self.serials.take() if serial else pid
         except OSError:
             _refuse(connection, QueueExit.NO_PID_FILE)
-            _drop(connection, *fds)
+            foreign.give_back(connection, fds)
             return True
         self._admit(uid, connection, fds[0], fds[1], submission)
         return True
@@ -267,7 +266,7 @@ class Service:
                 self.loop.call_later(RESTART_SECONDS, lambda: self._advance(uid))
         else:
             _refuse(connection, QueueExit.CONNECT_REFUSED)
-            _drop(connection, message, envelope)
+            foreign.give_back(connection, (message, envelope))
 
     def _free(self, uid: int) -> None:
         """A slot of ``uid`` is free: the first of its waiting submissions takes it."""
@@ -314,7 +313,8 @@ class Service:
                 self.loop.call_later(RETRY_SECONDS, lambda: self._send(lane))
                 return
             lane.unsent.popleft()
-            _drop(connection, message, envelope)
+            foreign.give_back(None, (message, envelope))
+            connection.close()  # the worker has it too, and sees to what is sent on it unasked
 
     def _stop(self) -> None:
         """No new submissions; the workers finish what is open and end when their job sockets do."""
@@ -324,7 +324,7 @@ class Service:
         for submitter in self.submitters.values():
             while submitter.waiting:
                 connection, message, envelope, _ = submitter.waiting.popleft()
-                _drop(connection, message, envelope)
+                foreign.give_back(connection, (message, envelope))
         for lane in self.lanes:
             lane.socket.shutdown(socket.SHUT_WR)
 
@@ -333,14 +333,11 @@ def _unpack(
     ancillary: list[tuple[int, int, bytes]],
 ) -> tuple[list[int], tuple[int, int, int] | None]:
     """Descriptors and credentials of a request."""
-    fds = array.array("i")
     sender = None
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(data) == 12:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(data) == 12:
             sender = queued.parse_credentials(data)
-    return list(fds), sender
+    return foreign.rights_of(ancillary), sender
 
 
 def _refuse(connection: socket.socket, exit_code: int) -> None:
@@ -348,12 +345,6 @@ def _refuse(connection: socket.socket, exit_code: int) -> None:
         connection.send(queued.format_answer(exit_code, 0), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         pass
-
-
-def _drop(connection: socket.socket, *fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
-    connection.close()  # last: its end tells the client that all is given back
 
 
 def inherited_socket(environ: Mapping[bytes, bytes]) -> socket.socket | None:

@@ -113,6 +113,12 @@ class _Kept:
         self.controls = controls
         self.until = time.monotonic() + controls.reuse_s
 
+    def leads_to(self, packed: bytes, port: int, controls: Controls) -> bool:
+        """Whether the next delivery to that address may use it."""
+        connection = self.connection
+        same = (connection.packed, connection.port) == (packed, port)
+        return same and self.controls is controls and connection.reusable()
+
 
 class Sender:
     """Deliveries one after another. A process that ends after one has a Sender of its own.
@@ -208,11 +214,12 @@ class Sender:
                 verdict = self._timeouts.check(table, candidate.packed)
                 if verdict is tcpto.Verdict.BLOCKED:
                     continue
-                if kept and (kept.connection.packed, kept.connection.port) == (candidate.packed, port):
+                if kept and kept.leads_to(candidate.packed, port, controls):
                     same, kept = kept, None
-                    if same.controls is controls and same.connection.reusable():
-                        return same.connection
-                    same.connection.close()
+                    return same.connection
+                if kept:
+                    kept.connection.quit()
+                    kept = None
                 try:
                     found = Connection(candidate.packed, port, controls.timeout_connect_s, controls.timeout_remote_s)
                 except TimeoutError:

@@ -389,6 +389,7 @@ class Session:
 def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:
     """The mode of descriptor 2 if it is a log, else 0: open, no socket, no end of the session, not sendmail -bs.
 
+    The one socket that is a log is that of systemd's journal, which $JOURNAL_STREAM names (systemd.exec(5)).
     ``sockets`` says that both ends of the session are sockets, so that they need not be compared.
     """
     if environ.get(b"TCPREMOTEINFO") == b"sendmail-bs" and environ.get(b"TCPREMOTEIP") == b"127.0.0.1":
@@ -396,7 +397,8 @@ def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:
     try:
         log = os.fstat(2)
         if stat.S_ISSOCK(log.st_mode):
-            return 0
+            journal = environ.get(b"JOURNAL_STREAM") == b"%d:%d" % (log.st_dev, log.st_ino)
+            return log.st_mode if journal else 0
         ends = () if sockets else (os.fstat(0), os.fstat(1))
     except OSError:
         return 0

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pyqmail.formats.bounce_text import bounce_envelope, format_break, format_cut, format_head
+from pyqmail.formats.bounce_text import bounce_envelope, format_break, format_cut, format_head, return_address
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.controls import Controls
@@ -96,7 +96,7 @@ class Finisher:
         if self._injector.full:
             self._waiting.append(number)
             return
-        sender, _ = read_info(layout.info(number))
+        sender = return_address(read_info(layout.info(number))[0])
         envelope = bounce_envelope(sender, controls.double_bounce_to or b"")
         if envelope is None or (not sender and controls.double_bounce_to is None):
             self._log(b"%b bounce: discarding bounce/%d" % (b"double" if not sender else b"triple", number))
@@ -144,14 +144,16 @@ class Finisher:
         self._counters.left(birth)
         self._ended(number)
         layout = self._layout
-        self.clean(number, *(os.path.dirname(path) for path in (layout.info(number), layout.todo(number))))
+        parts = (layout.info, layout.local, layout.remote, layout.todo, layout.bounce)
+        self.clean(number, *(os.path.dirname(part(number)) for part in parts))
 
     def removed(self, number: int, birth: int) -> None:
         """Somebody has had all files of ``number`` removed but its message file."""
         self._log(b"end msg %d" % number)
         self._counters.left(birth)
         layout = self._layout
-        self.clean(number, *(os.path.dirname(path) for path in (layout.info(number), layout.bounce(number))))
+        parts = (layout.info, layout.local, layout.remote, layout.bounce)
+        self.clean(number, *(os.path.dirname(part(number)) for part in parts))
 
     def end_fresh(self, number: int) -> None:
         """A message that never left todo/ is delivered, and its todo/N has gone."""
@@ -160,8 +162,8 @@ class Finisher:
     def clean(self, number: int, *folders: str) -> None:
         """Have qmail-clean remove the message itself, once the names removed from ``folders`` are durably gone.
 
-        With mess/N its inode is free for another message; an info/N or todo/N that a power cut brought back would send
-        that one to the old recipients.
+        With mess/N its inode is free for another message; a name that a power cut brought back would send that one to
+        the old recipients, or with bounce/N tell its sender of their failures.
         """
         if not folders:
             self._remove(number)
@@ -218,7 +220,7 @@ def _bounce(layout: Layout, number: int, sender: bytes, recipient: bytes, contro
     bounce_from = controls.bounce_from + b"@" + controls.bounce_host
     yield format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, double=double)
     yield from _pieces(layout.bounce(number))
-    yield format_break(b"" if double else recipient, double=double)  # without -@[], as in the original
+    yield format_break(sender, double=double)
     yield from _original(layout.mess(number), controls.bounce_max)
 
 

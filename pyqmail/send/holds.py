@@ -30,6 +30,7 @@ class Orders:
     held: dict[int, int] = field(default_factory=dict)
     endings: dict[int, tuple[bytes, int]] = field(default_factory=dict)
     domains: set[bytes] = field(default_factory=set)
+    outdated: bool = field(default=False, compare=False)  # the file has orders for messages that are gone
 
 
 def format_orders(orders: Orders) -> bytes:
@@ -78,9 +79,11 @@ def read_orders(layout: Layout) -> Orders:
     for number, birth in list(orders.held.items()):
         if birth_of(layout, number) != birth:
             del orders.held[number]
+            orders.outdated = True
     for number, (_, birth) in list(orders.endings.items()):
         if birth_of(layout, number) != birth:  # info/N goes last: without it the order has been carried out
             del orders.endings[number]
+            orders.outdated = True
     return orders
 
 

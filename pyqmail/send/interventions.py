@@ -104,6 +104,8 @@ class Interventions:
         """Take up the orders that a previous run left."""
         self.orders = orders
         self.writable = writable
+        if orders.outdated and writable:
+            self._save(lambda trouble: None)
         self._carry_out(list(orders.endings))
 
     # asked by the channels

@@ -13,12 +13,12 @@ import os
 import select
 import signal
 import socket
-import stat
 import time
 
 from pyqmail.exits import QueueExit
 from pyqmail.protocol import queued
 from pyqmail.spool.enqueue import Draft, QueueFailure, Spool, enqueue
+from pyqmail.system import foreign
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import close_all_but, reset_signals
 from pyqmail.warm import wire
@@ -35,8 +35,8 @@ class Intake:
     """One submission that is being read."""
 
     __slots__ = (
-        "child", "connection", "draft", "envelope", "heard", "job", "message", "reading", "sockets", "started",
-        "submission",
+        "child", "connection", "draft", "envelope", "heard", "job", "message", "read", "reading", "sockets",
+        "started", "submission",
     )  # fmt: skip
 
     def __init__(self, job: int, submission: int, connection: int, message: int, envelope: int) -> None:
@@ -48,6 +48,7 @@ class Intake:
         self.reading = -1  # the descriptor that the loop watches
         self.heard = False  # the loop watches the connection
         self.sockets: set[int] = set()  # which of the two are no pipes
+        self.read: list[int] = []  # of those, what has been read
         self.draft: Draft | None = None
         self.child = 0  # the process that reads unwatchable descriptors
         self.started = time.monotonic()
@@ -98,10 +99,11 @@ class Worker:
         intake = Intake(job, submission, *fds)
         self.intakes[job] = intake
         for fd in (intake.message, intake.envelope):
-            mode = os.fstat(fd).st_mode
-            if stat.S_ISSOCK(mode):
+            if foreign.is_pipe(fd):
+                continue
+            if foreign.is_socket(fd):
                 intake.sockets.add(fd)
-            elif not stat.S_ISFIFO(mode):  # poll cannot watch it
+            else:  # poll cannot watch it
                 self._hear(intake)
                 self._read_apart(intake, uid)
                 return
@@ -171,7 +173,10 @@ class Worker:
             count = self._splice_message(intake, draft)
         if count == 0:
             self._watch(intake, -1)
-            os.close(intake.message)
+            if intake.message not in intake.sockets:
+                os.close(intake.message)
+            else:
+                intake.read.append(intake.message)
             intake.message = -1
             self.spool.message_complete(draft)
 
@@ -239,16 +244,14 @@ class Worker:
         if intake.draft is not None and intake.draft.message >= 0:
             self.spool.failed(intake.draft, exit_code)
         if intake.child:
-            os.kill(intake.child, signal.SIGKILL)
-            os.waitpid(intake.child, 0)
-        for fd in (intake.message, intake.envelope):
-            if fd >= 0:
-                os.close(fd)
+            os.kill(intake.child, signal.SIGKILL)  # collected when it has ended: that may take as long as its read
+            intake.child = 0
         if intake.heard:
             self.loop.remove_reader(intake.connection)
         _answer(intake.connection, exit_code, intake.submission)
-        os.close(intake.connection)
-        self._free_slot(intake.job)
+        fds = [fd for fd in (intake.message, intake.envelope, *intake.read) if fd >= 0]
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, intake.connection)
+        foreign.give_back(connection, fds, lambda: self._free_slot(intake.job))
 
     def _free_slot(self, job: int) -> None:
         while True:
@@ -278,25 +281,22 @@ class Worker:
                 code = enqueue(self.spool, uid, intake.submission, intake.message, intake.envelope)
             finally:
                 os._exit(code)
-        process = os.pidfd_open(intake.child)
-        self.loop.add_reader(process, lambda: self._read_was_apart(intake, process))
+        child, process = intake.child, os.pidfd_open(intake.child)
+        self.loop.add_reader(process, lambda: self._read_was_apart(intake, child, process))
 
-    def _read_was_apart(self, intake: Intake, process: int) -> None:
+    def _read_was_apart(self, intake: Intake, child: int, process: int) -> None:
         self.loop.remove_reader(process)
         os.close(process)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if not intake.child:
-            return
-        try:
-            code = os.waitstatus_to_exitcode(os.waitpid(intake.child, 0)[1])
-        except ChildProcessError:  # it was ended with its client
-            return
+            return  # it was ended with its client
         intake.child = 0
         self._finish(intake, code if code >= 0 else QueueExit.CONNECTION_BROKE)
 
 
 def _receive(fd: int) -> bytes:
     """What socket ``fd`` has now. Raises BlockingIOError when there is nothing, QueueFailure for a broken one."""
-    sock = socket.socket(fileno=fd)
+    sock = foreign.borrow(fd)
     try:
         return sock.recv(CHUNK, socket.MSG_DONTWAIT)
     except BlockingIOError:

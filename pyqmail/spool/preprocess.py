@@ -19,7 +19,7 @@ from pyqmail.system import files
 
 Log = Callable[[bytes], None]
 SLICE = 65536  # bytes of an envelope at a time
-LONG = 1 << 20  # bytes of an envelope that is prepared in slices
+LONG = 1 << 18  # bytes of an envelope that is prepared in slices
 
 
 class PreprocessTrouble(Exception):

@@ -20,7 +20,7 @@ Prepare = Callable[[Hashable], None]
 
 PACED_FROM = 8  # workers: so many are made without delay
 SHORT_S = 0.3  # jobs below this end before more workers would do any good, even on a busy machine
-SHORT_PACE = 20  # so many times the pace while jobs are short
+SHORT_PACE = 40  # so many times the pace while jobs are short
 SPARE = 16  # workers that may idle beyond the jobs allowed at once
 
 
@@ -74,7 +74,7 @@ class Pool:
         self._wait = wait
         self._pace_s = pace_s
         self._next_fork = 0.0  # monotonic seconds
-        self._job_s = SHORT_S  # how long a job takes, lately
+        self._job_s = 0.0  # how long a job takes, lately
         self._pacing = False
         self._serve = serve
         self._prepare = prepare
@@ -123,8 +123,11 @@ class Pool:
         return time.monotonic() >= self._next_fork
 
     def _paced_from(self, now: float) -> float:
-        """When the next worker may be made after one at ``now``."""
-        return now + self._pace_s * (SHORT_PACE if self._job_s < SHORT_S else 1)
+        """When the next worker may be made after one at ``now``; jobs are long if they were or if one is by now."""
+        long = self._job_s >= SHORT_S or any(
+            worker.job is not None and now - worker.since > SHORT_S for worker in self._workers.values()
+        )
+        return now + self._pace_s * (1 if long else SHORT_PACE)
 
     def _pace(self) -> None:
         """See to it that a job that waits only for a worker is looked at when one may be made."""

@@ -15,6 +15,7 @@ FILTER = ROOT / "control-examples" / "fail2ban" / "filter.d" / "qmail-smtpd.conf
 PREFIXES = {
     "multilog": "@4000000069230a2b1a2b3c4d ",
     "syslog": "Nov 23 13:00:00 host smtpd: ",
+    "journal": "Nov 23 13:00:00 host tcpserver[12345]: ",
 }
 COUNTED = ("rcpthosts-decides-by-the-domain", "badmailfrom-is-reported-at-rcpt", "a-bare-line-feed-ends-the-session")
 NOT_COUNTED = ("a-message-is-taken", "queue-exit-53", "a-message-over-databytes-is-refused")

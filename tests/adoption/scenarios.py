@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.adoption.queues import Expected, Queue, copy_tree, format_queue, read_directory, records, write_directory
@@ -35,7 +35,7 @@ CONTROLS = {
 class Host:
     """One temporary tree, and how programs of one qmail are run on it."""
 
-    def __init__(self, reference: Path | None) -> None:
+    def __init__(self, reference: Path | None, controls: Mapping[str, str] = CONTROLS) -> None:
         """``reference``: the home of the notqmail to run; None for this qmail."""
         self.home = Path(tempfile.mkdtemp(prefix="adopt"))
         self.home.chmod(0o755)
@@ -43,7 +43,7 @@ class Host:
             copy_tree(reference, self.home)
         else:
             (self.home / "control").mkdir()
-        for name, text in CONTROLS.items():
+        for name, text in controls.items():
             (self.home / "control" / name).write_text(text)
         (self.home / "run/send").mkdir(parents=True)
         self.reference = reference

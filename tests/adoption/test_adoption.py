@@ -21,10 +21,11 @@ from tests.adoption.queues import (
     check,
     format_queue,
     parse_queue,
+    read_directory,
     take_over,
     write_directory,
 )
-from tests.adoption.scenarios import CONTROLS, DATA, SCENARIOS, SPLIT, Host, play
+from tests.adoption.scenarios import CONTROLS, DATA, LOCAL, REMOTE, SCENARIOS, SPLIT, Host, Run, play
 from tests.programs.sending import Sending
 
 STALE = -130_000.0
@@ -259,18 +260,52 @@ if NOTQMAIL is not None:
         check(queue.expected, hand_over(queue, reference))
 
     def test_both_write_the_same_bounces(tmp_path: Path, reference: Path) -> None:
-        """But for the date and the wording: field names, markers, recipients and the original."""
-        queue = parse_queue((DATA / "bounces-pending.txt").read_text())
+        """But for the date and the wording: field names, markers, recipients, quoting and the original."""
+        queue = Queue()
+        senders = [b"joe@a.example", b"", b"l-@a.example-@[]", b"-@[]", b"x-@[]", b'a"b\\c@d', b"a b@d", b"noat"]
+        senders += [b"@b", b".a@b", b"a\nX: y@d", b"\xe9@d", b"a@b@d", b"#@[]"]
+        for number, sender in enumerate(senders, start=10**12):
+            name = f"{number % SPLIT}/{number}"
+            queue.files[f"mess/{name}"] = File(b"Subject: %d\n\nx" % number)
+            queue.files[f"info/{name}"] = File(b"F" + sender + b"\0")
+            queue.files[f"bounce/{number}"] = File(b"<u@here.example>:\nno\n\n")
 
         def parts(outcome: Outcome) -> list[tuple[bytes, ...]]:
             found = []
             for message, envelope in outcome.bounces:
                 head, _, body = message.partition(b"\n\n")
-                fields = re.sub(rb"(?m)^Date: [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} ", b"Date: ", head)
-                found.append((envelope, fields, body[: body.index(b"\n") + 1], body[body.index(b"\n<") :]))
+                fields = re.sub(rb"^Date: [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} ", b"Date: ", head)
+                found.append((envelope, fields, body[: body.index(b"\n") + 1], body[body.index(b"\n<u@") :]))
             return sorted(found)
 
-        assert parts(adopt(tmp_path, queue, SPLIT)) == parts(hand_over(queue, reference))
+        sending = Sending(make_home(tmp_path, queue, SPLIT), split=SPLIT)
+        try:
+            ours = take_over(sending, tmp_path)
+        finally:
+            sending.kill()
+        assert parts(ours) == parts(hand_over(queue, reference))
+
+    def paragraphs(reference: Path | None, texts: list[bytes]) -> bytes:
+        """bounce/N after a failure with each of ``texts``, of recipients of several kinds."""
+        host = Host(reference)
+        try:
+            run = Run(host)
+            try:
+                names = [b"a@here.example", b"x@v.example", b"new\nline@here.example", b"alias-v-y@here.example"]
+                number = run.put(b"joe@a.example", local=[names[index % 4] for index in range(len(texts))], remote=[])
+                run.start(len(texts))
+                for command, text in zip(run.sending.commands["local"], texts, strict=True):
+                    run.sending.report("local", command.slot, b"D", text)
+                run.sending.until(lambda: not run.on_disk())
+                return (run.queue / f"bounce/{number}").read_bytes()
+            finally:
+                run.sending.kill()
+        finally:
+            host.close()
+
+    def test_both_write_the_same_paragraphs(reference: Path) -> None:
+        texts = [b"", b"\n", b"no", b"no\n\n\n", b"\n\na\n\n\nb\n", b"x" * 12_000, b"\xe9\t%\r\n", b"a\n", b"\n\n\n\n"]
+        assert paragraphs(None, texts) == paragraphs(reference, texts)
 
     @pytest.mark.parametrize("name", ["preprocessed", "partly-done", "deferred", "one-channel-done", "bounces-pending"])
     def test_both_write_the_same_log(reference: Path, name: str) -> None:
@@ -278,3 +313,74 @@ if NOTQMAIL is not None:
         logs = [play(name, which)[1].splitlines() for which in (reference, None)]
         theirs, ours = (Counter(re.sub(r"[0-9]+", "N", line) for line in log) for log in logs)
         assert ours == theirs
+
+    def classified(reference: Path | None, controls: dict[str, str], recipients: list[bytes]) -> list[list[bytes]]:
+        """The records of local/N and remote/N for a message to ``recipients``."""
+        host = Host(reference, {**controls, "concurrencylocal": "0\n", "concurrencyremote": "0\n"})
+        try:
+            run = Run(host)
+            try:
+                run.put(b"joe@a.example", local=recipients, remote=[])
+                run.sending.start().until(lambda: run.sending.requests)
+                files = read_directory(run.queue)
+            finally:
+                run.sending.kill()
+            parts = [
+                [file.data for path, file in files.items() if path.startswith(part)] for part in ("local", "remote")
+            ]
+            return [b"".join(data).split(b"\0") for data in parts]
+        finally:
+            host.close()
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_both_classify_alike(reference: Path, seed: int) -> None:
+        """Any addresses, under any locals, percenthack and virtualdomains."""
+        dice = random.Random(seed)
+        atoms = ["a", "B", "a.b", ".b", "b.", "A.B.c", "", "x%y", "%", "a%b.c", "v-x", "é"]
+
+        def some(separator: str) -> str:
+            return separator.join(dice.choices(atoms, k=dice.choice([1, 1, 2, 3])))
+
+        controls = {
+            "me": "me.example\n",
+            "envnoathost": dice.choice(atoms) + "\n",
+            "locals": "".join(dice.choice(atoms) + "\n" for _ in range(2)) + "# c\n\n  \n",
+            "percenthack": "".join(dice.choice(atoms) + "\n" for _ in range(4)),
+            "virtualdomains": "".join(
+                dice.choice(["", some("@"), "." + dice.choice(atoms)])
+                + dice.choice([":", ":p", ":p-q:r", " ", ""])
+                + "\n"
+                for _ in range(12)
+            ),
+        }
+        recipients = sorted({(some("") + dice.choice(["@", "@", "@", ""]) + some("@")).encode() for _ in range(150)})
+        assert classified(None, controls, recipients) == classified(reference, controls, recipients)
+
+    def senders_seen(reference: Path | None, senders: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """Sender and recipient of each delivery that is started for messages from ``senders``."""
+        host = Host(reference)
+        try:
+            run = Run(host)
+            try:
+                for sender in senders:
+                    run.put(sender, local=LOCAL[:1], remote=REMOTE[:1], virtual=b"x@y@v.example")
+                run.start(3 * len(senders))
+                commands = [command for some in run.sending.commands.values() for command in some]
+                return sorted((command.sender, command.recipient) for command in commands)
+            finally:
+                run.sending.kill()
+        finally:
+            host.close()
+
+    def test_both_vary_senders_alike(reference: Path) -> None:
+        senders = [
+            b"list-@a.example-@[]",
+            b"-@[]",
+            b"x-@[]",
+            b"a@b@c-@[]",
+            b"@-@[]",
+            b"#@[]",
+            b"",
+            b"l-@a.example-@[]x",
+        ]
+        assert senders_seen(None, senders) == senders_seen(reference, senders)

@@ -41,6 +41,7 @@ class Disk:
         self._names: dict[str, File] = {}  # durable
         self._pending: list[_Names] = []
         self._bytes: dict[int, _Bytes] = {}
+        self._horizon = 0  # of a disk that keeps names in order: the last sync took all before it along
 
     def apply(self, operation: Operation) -> None:
         """Let ``operation`` happen."""
@@ -52,6 +53,7 @@ class Disk:
         elif operation.kind == "sync" and operation.file is not None:
             state = self._of(operation.file)
             while state.later and state.later[0][0] < operation.began:
+                self._horizon = operation.began
                 state.durable = state.later.pop(0)[1]
         elif operation.kind == "sync":
             self._sync_folder(operation.folder, operation.began)
@@ -64,6 +66,7 @@ class Disk:
         for names in self._pending:
             if names.ended < began and any(os.path.dirname(path) == folder for path, _ in names.changes):
                 _change(self._names, names)
+                self._horizon = began
             else:
                 kept.append(names)
         self._pending = kept
@@ -72,9 +75,10 @@ class Disk:
         """What the disk may hold if the power fails now; ``effort`` random states beside the systematic ones."""
         count = len(self._pending)
         everything = frozenset(range(count))
-        choices: dict[frozenset[int], str] = {everything: "ordered", frozenset(): "ordered"}
+        least = sum(names.ended < self._horizon for names in self._pending)
+        choices: dict[frozenset[int], str] = {everything: "ordered"}
         for index in range(count):
-            choices.setdefault(frozenset(range(index)), "ordered")
+            choices.setdefault(frozenset(range(index)), "ordered" if index >= least else "any order")
         for folder in {os.path.dirname(path) for names in self._pending for path, _ in names.changes}:
             inside = frozenset(
                 index
@@ -139,13 +143,15 @@ def digest(tree: Tree) -> bytes:
 
 
 def write(tree: Tree, base: str, where: str) -> None:
-    """Make the files of ``tree``, whose paths lie below ``base``, below ``where``; directories exist already."""
+    """Make the files of ``tree``, whose paths lie below ``base``, below ``where``."""
     first: dict[int, str] = {}
     for path, (serial, content) in tree.items():
         target = where + path.removeprefix(base)
         if serial in first:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.link(first[serial], target)
             continue
         first[serial] = target
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "wb") as file:
             file.write(content)

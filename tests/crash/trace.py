@@ -15,7 +15,7 @@ CALLS = (
     "open,openat,creat,link,linkat,unlink,unlinkat,rename,renameat,renameat2,write,pwrite64,writev,ftruncate,truncate,"
     "fsync,fdatasync,splice,chdir,fchdir,fork,vfork,clone,clone3"
 )
-_LINE = re.compile(r"(\d+) (?:<\.\.\. )?(\w+)( resumed>|\()(.*)$", re.DOTALL)
+_LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)( resumed>|\()(.*)$", re.DOTALL)
 _RESULT = re.compile(r"\)\s+= (-?\d+)(?:<(.*?)>(\(deleted\))?)?(?: .*)?$", re.DOTALL)
 _ARGUMENT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"|(-?\d+|AT_FDCWD)<([^>]*)>(\(deleted\))?|([^,\s\[\]{}]+)')
 

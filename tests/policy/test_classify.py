@@ -21,6 +21,7 @@ ROUTING = Routing(b"d.example", frozenset({b"here.example", b"d.example"}), froz
         pytest.param(b"Joe@HERE.example", ("local", b"Joe@HERE.example"), id="case is kept and ignored"),
         pytest.param(b"a%here.example@p.example", ("local", b"a@here.example"), id="percent hack"),
         pytest.param(b"a%far%p.example@p.example", ("remote", b"a@far"), id="percent hack repeats"),
+        pytest.param(b"a%b@here.example@p.example", ("local", b"a@b@here.example"), id="the last at after it counts"),
         pytest.param(b"a@b@far.example", ("remote", b"a@b@far.example"), id="the last at counts"),
         pytest.param(b"X@V.example", ("local", b"al-v-X@V.example"), id="virtual domain"),
         pytest.param(b"x@a.wild.example", ("local", b"w-x@a.wild.example"), id="suffix"),

@@ -396,7 +396,7 @@ def test_nobody_on_the_socket_can_make_mail_wait(home: Path, sending: Sending, q
     sending.put(b"joe@a.example", b"ann@far.example")
     sending.pull()
     sending.until(lambda: sending.commands["remote"])
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 10
     q("list")  # the eighth caller still gets its answer
     callers[6].settimeout(DEADLINE_S)
     answers = callers[6].makefile("rb")

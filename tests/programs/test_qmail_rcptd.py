@@ -94,7 +94,7 @@ def assign(tree: Path, base: Path) -> None:
         f"+joe-:joe:{JOE}:{JOE}:{base}/joe:-::",
         f"+closed-:closed:{STRANGER}:{STRANGER}:{base}/closed:-::",
         f"+gone-:gone:{STRANGER}:{STRANGER}:{base}/gone:-::",
-        "+root-:root:0:0:/root:-::",
+        f"+root-:root:0:0:{base}/alias:-::",
         f"+:alias:{alias}:{alias}:{base}/alias:-::",
         ".\n",
     ]

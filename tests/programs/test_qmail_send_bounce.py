@@ -57,7 +57,7 @@ def test_a_bounce_part_by_part(spied: Sending) -> None:
         b"--- Below this line is a copy of the message.\n\n"
     )
     assert break_line
-    assert paragraphs == b"<x@v.example>:\n//no\n//way\n/\n<y@here.example>:\n//no\n//way\n/\n"
+    assert paragraphs == b"<x@v.example>:\n//no\n//way\n\n\n<y@here.example>:\n//no\n//way\n\n\n"
     assert original == b"Return-Path: <joe@a.example>\nA: b\n\nc\n"
     assert envelope == b"F\0Tjoe@a.example\0\0"
     assert f"bounce msg {number} qp " in spied.log
@@ -183,6 +183,17 @@ def test_a_bounce_that_cannot_be_queued_is_kept(
     assert (sending.queue / f"bounce/{number}").read_bytes().count(b">:\nno\n\n") == 2
     assert (sending.queue / f"info/{number % 3}/{number}").exists()
     assert sending.finish() == 0
+
+
+@pytest.mark.contract("send 6a.5", "send 9.9")
+def test_a_bounce_whose_sender_is_lost_is_not_sent_to_anybody(spied: Sending) -> None:
+    """An empty info file is damage, not an empty sender: no double bounce must come of it."""
+    for part, text in (("mess", b"x\n"), ("info", b""), ("info", b"Fjoe@a.ex")):
+        (spied.queue / part / "1/7").write_bytes(text)
+    (spied.queue / "bounce/7").write_bytes(b"<u@here.example>:\nno\n\n")
+    spied.start().until_log("warning: unable to stat info/1/7; will try again later\n")
+    assert spied.finish() == 0
+    assert not (spied.home / "spy").exists() and (spied.queue / "bounce/7").exists()
 
 
 def test_a_slow_queue_keeps_nothing_else_waiting(send_home: Path, sending: Sending) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterable
@@ -188,19 +189,31 @@ def test_own_trouble_is_tried_again_in_123_seconds(sending: Sending, broken: str
     place(sending, 7, info=b"Fjoe@a.example\0", local=channel_file(people(1)))
     place(sending, 8, info=b"Fjoe@a.example\0", local=channel_file(people(1)))
     path = sending.queue / f"{broken}/1/7"
+    path.unlink()
     if broken == "info":
-        path.write_bytes(b"")
+        path.write_bytes(b"")  # cut by a crash
     else:
-        path.unlink()
-        path.symlink_to("/proc/self/root/proc/1/nothing/here")  # there is a file, and it cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        with socket.socket(socket.AF_UNIX) as odd:
+            odd.bind(f"/proc/self/fd/{folder}/7")  # it is there, and even root cannot open it
+        os.close(folder)
     now = int(time.time())
     sending.start().until(lambda: sending.commands["local"])
-    if broken == "info":
-        sending.until_log("warning: trouble opening local/1/7; will try again later\n")
-        sending.report("local", 0, b"K")
-        assert sending.finish() == 0
-        assert now + 123 <= (sending.queue / "local/1/7").stat().st_mtime <= time.time() + 123
+    sending.until_log("warning: trouble opening local/1/7; will try again later\n")
+    sending.report("local", 0, b"K")
+    assert sending.finish() == 0
+    assert now + 123 <= (sending.queue / "local/1/7").stat().st_mtime <= time.time() + 123
     assert [command.message for command in sending.commands["local"]] == [b"2/8"]
+
+
+@pytest.mark.contract("send 9.9")
+def test_a_file_that_cannot_even_be_looked_at_is_said(sending: Sending) -> None:
+    place(sending, 7, info=b"Fjoe@a.example\0")
+    (sending.queue / "local/1/7").symlink_to("7")
+    place(sending, 8, info=b"Fjoe@a.example\0", local=channel_file(people(1)))
+    sending.start().until_log("warning: unable to stat info/1/7; will try again later\n")
+    sending.until(lambda: sending.commands["local"])
+    assert "end msg 7" not in sending.log
 
 
 @pytest.mark.contract("send 6a.4", "send 6a.3")

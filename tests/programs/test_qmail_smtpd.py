@@ -499,6 +499,20 @@ def test_what_is_no_log_gets_no_line(door: Door, kind: str) -> None:
     assert kind != "sendmail -bs" or door.log.read_bytes() == b""
 
 
+def test_the_journal_of_systemd_is_a_log(door: Door) -> None:
+    ours, theirs = socket.socketpair()
+    other, log = socket.socketpair()
+    stamp = os.fstat(log.fileno())
+    environ = door.environ | {"JOURNAL_STREAM": f"{stamp.st_dev}:{stamp.st_ino}"}
+    with theirs, log:
+        process = subprocess.Popen([ROOT / "bin" / "qmail-smtpd"], stdin=theirs, stdout=theirs, stderr=log, env=environ)
+    with ours, other:
+        ours.sendall(MESSAGE)
+        everything(ours)
+        assert process.wait(DEADLINE_S) == 0
+        assert re.fullmatch(rb"qmail-smtpd: accepted ip=.*\n", everything(other))
+
+
 def test_a_line_holds_as_many_recipients_as_fit_and_counts_the_rest(door: Door) -> None:
     recipients = b"".join(b"RCPT TO:<%b%d@here.test>\r\n" % (b"x" * 200, number) for number in range(40))
     door.talk(b"MAIL FROM:<a@b>\r\n" + recipients + b"DATA\r\nx\r\n.\r\n")

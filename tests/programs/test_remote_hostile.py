@@ -270,7 +270,7 @@ def test_a_dead_resolver_costs_at_most_timeoutconnect(tmp_path: Path, servers: i
         status, reports = run_program(MODULE, [b"x.test", b"s@y.test", b"r@x.test"], home, MESSAGE)
         spent = time.monotonic() - start
     assert (status, reports) == (0, b"ZSorry, I couldn't find any host by that name. (#4.1.2)\n\0")
-    assert spent < 2 + 3
+    assert spent < 2 + 6  # and the time to start a process
 
 
 @pytest.mark.contract("remote 1.8")

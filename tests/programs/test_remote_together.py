@@ -11,6 +11,7 @@ from pyqmail.protocol.spawn import Report, format_command
 from pyqmail.remote.controls import settled
 from tests.mail_sink import Transaction, accept_all, mail_sink
 from tests.programs.spawn_bench import Home, Spawn, install
+from tests.scripted_peers import dns_peer
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs files of another owner")
 
@@ -268,3 +269,28 @@ def test_whatever_the_peer_does_each_report_tells_what_became_of_its_recipient(h
     assert sorted(taken) == sorted(name for name, letter in reports.items() if letter == b"K")
     assert set(reports.values()) == {b"K", b"Z", b"D"}
     assert len(sink.taken) < len(taken)
+
+
+def test_two_domains_with_one_exchanger_share_a_connection_after_the_look_up(home: Home) -> None:
+    zone = {
+        ("one.test.", "MX"): ["5 mx.test."],
+        ("two.test.", "MX"): ["9 mx.test."],
+        ("other.test.", "MX"): ["5 mx2.test."],
+        ("mx.test.", "A"): ["127.86.5.1"],
+        ("mx2.test.", "A"): ["127.86.5.2"],
+    }
+    with (
+        mail_sink(address="127.86.5.1", port=25) as sink,
+        mail_sink(address="127.86.5.2", port=25) as other,
+        dns_peer(zone) as dns,
+    ):
+        settle(home, dnsservers=f"127.0.0.1:{dns.port}", remotereuse="20")
+        spawn = Spawn(home, "qmail-rspawn")
+        for domain in ("one", "two", "two"):
+            assert spawn.deliver(f"a@{domain}.test")[:1] == b"K"
+        assert sink.connections == 1 and len(sink.taken) == 3
+        assert [name for name, kind, _ in dns.asked if kind == "MX"] == ["one.test.", "two.test."]
+        assert spawn.deliver("a@other.test")[:1] == b"K"
+        sink.wait(lambda: sink.open == 0, "end of the connection that is of no more use")
+        assert (sink.connections, other.connections) == (1, 1)
+        spawn.end()

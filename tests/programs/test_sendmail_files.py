@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pyqmail.formats.aliases import Completion, ListError, Unparsable, parse_aliases, parse_include, parse_list
 from pyqmail.formats.forwarding import parse_commands
+from pyqmail.programs import newaliases
 from tests.programs.debian_box import DebianBox
 from tests.programs.test_fastforward import MESSAGE, RUN, Ours, outcome
 
@@ -99,6 +100,16 @@ def test_an_error_names_its_line_and_leaves_the_database(ours: Ours, text: bytes
     ]
     assert (ours.root / "etc" / "aliases.cdb").read_bytes() == b"in force"
     assert not (ours.root / "etc" / "aliases.tmp").exists()
+
+
+@pytest.mark.contract("aliases 4")
+def test_without_an_argument_it_is_the_systems_file(ours: Ours, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert newaliases.ALIASES == "/etc/aliases"
+    path = ours.root / "etc" / "system"
+    path.write_bytes(b"a: b\n")
+    monkeypatch.setattr(newaliases, "ALIASES", str(path))
+    assert newaliases.main([b"newaliases", b"-v"], {b"QMAIL_HOME": bytes(ours.root)}) == 0
+    assert (ours.root / "etc" / "system.cdb").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.contract("aliases 4.1")

@@ -58,3 +58,13 @@ def test_a_signal_calls_back_from_the_loop(loop: Loop) -> None:
     loop.run()
     signal.signal(signal.SIGUSR1, before)
     assert heard == [1]
+
+
+def test_what_gathers_in_a_turn_goes_out_before_the_loop_waits(loop: Loop) -> None:
+    sent: list[str] = []
+    loop.before_wait(lambda: sent.append("from outside"))
+    loop.call_later(0.0, lambda: loop.before_wait(lambda: sent.append("from a callback")))
+    loop.run_once(1)
+    assert sent == ["from outside", "from a callback"]
+    loop.run_once(0)
+    assert len(sent) == 2

@@ -1,0 +1,215 @@
+"""The explorer: record a life of the queue, cut the power everywhere, restart on all that the disk may then hold.
+
+    python -m tests.crash.explore [--effort N] [--only scripted|mailbox] [--limit STATES] [--jobs N]
+
+Prints counts; exits 1 when a message was lost, cut short, delivered to a stranger or delivered again after its removal
+was durable. The model is in tests/crash/disk.py.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.crash import scenario
+from tests.crash.disk import Disk, Tree, digest, write
+from tests.crash.mail import Ledger, text, token_of, whole
+from tests.crash.restart import Restart, Stuck, warm
+from tests.crash.trace import Operation, Reader, record
+
+SEED = 20261123
+Life = tuple[str, list[Operation]]  # where it was lived, and what happened
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A disk after a cut, and what was promised before it."""
+
+    cut: int
+    kind: str
+    tree: Tree
+    ledger: Ledger
+    free: tuple[int, ...]  # numbers whose inode may be used again
+
+
+@dataclass(slots=True)
+class Result:
+    """What one run of the explorer found."""
+
+    operations: int = 0
+    cuts: int = 0
+    made: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.states.items()))
+        total = sum(self.states.values())
+        return [
+            f"{self.operations} file operations, {self.cuts} cuts, {self.made} states, {total} of them different"
+            f" and restarted ({kinds}): {len(self.wrong)} wrong",
+            *self.wrong[:20],
+        ]
+
+
+def record_life(name: str, where: Path) -> Life:
+    """Record scenario ``name`` in a new tree below ``where``; the tree's path and the operations.
+
+    The record must explain what lies in the tree at the end, or it has missed something.
+    """
+    home = where / name
+    home.mkdir()
+    scenario.make_home(home)
+    output = where / f"{name}.strace"
+    record([sys.executable, str(scenario.__file__), str(home), name], output)
+    reader = Reader([f"{home}/queue", f"{home}/home"], f"{home}/marks")
+    operations = reader.read(output)
+    files = {os.path.join(folder, file) for part in ("queue", "home") for folder, _, names in os.walk(home / part) for file in names}
+    files = {path for path in files if "/lock/" not in path and "/.qmail" not in path}
+    assert files == {path for path in reader.names if "/lock/" not in path}, "the record is not what happened"
+    for path, file in reader.names.items():
+        assert "/lock/" in path or Path(path).read_bytes() == bytes(file.content), path
+    return str(home), operations
+
+
+def states(home: str, operations: list[Operation], result: Result, effort: int) -> Iterator[State]:
+    """Every different state after every cut."""
+    disk, ledger, chooser = Disk(), Ledger(), random.Random(SEED)
+    seen: set[tuple[bytes, int, int]] = set()
+    numbers: dict[int, None] = {}
+    operations = sorted(operations, key=lambda operation: operation.ended)
+    result.operations += len(operations)
+    for cut, operation in enumerate(operations):
+        if operation.kind == "mark":
+            ledger.note(operation.content.decode().split())
+        else:
+            disk.apply(operation)
+            for path, _ in operation.names:
+                found = re.fullmatch(r".*/mess/\d+/(\d+)", path)
+                if found:
+                    numbers[int(found[1])] = None
+        result.cuts += 1
+        for kind, tree in disk.states(chooser, effort):
+            result.made += 1
+            key = (digest(tree), len(ledger.acknowledged), len(ledger.reached))
+            if key in seen:
+                continue
+            seen.add(key)
+            tree = {path: content for path, content in tree.items() if "/queue/lock/" not in path}
+            left = {os.path.basename(path) for path in tree}  # only such numbers may meet what is not theirs
+            free = tuple(n for n in numbers if str(n) in left and f"{home}/queue/mess/{n % scenario.SPLIT}/{n}" not in tree)
+            yield State(cut, kind, tree, ledger.copy(), free)
+
+
+_restart: Restart | None = None
+_home = ""
+
+
+def _prepare(home: str, shared: str) -> None:
+    """Begin a process of the pool; ``shared`` lies in memory, since nothing here is about our own syncs."""
+    global _restart, _home
+    warm()
+    _home = home
+    _restart = Restart(Path(tempfile.mkdtemp(dir=shared)))
+
+
+def audit(state: State) -> tuple[str, str]:
+    """The kind of ``state``, and what was wrong after a restart on it, or nothing."""
+    assert _restart is not None
+    _restart.empty()
+    wrong = mailboxes(state)
+    write({path: content for path, content in state.tree.items() if "/queue/" in path}, _home, str(_restart.home))
+    _restart.age()
+    again = [(number, f"again-{number}") for number in state.free]
+    early = state.cut % 2 == 0
+    if early:
+        for number, token in again:
+            _restart.submit(state.ledger, number, token)
+    try:
+        wrong += _restart.run(state.ledger, [] if early else again)
+    except Stuck as stuck:
+        wrong.append(f"stuck: {stuck}")
+    names = [path.removeprefix(_home) for path in state.tree]
+    return state.kind, f"cut {state.cut} ({state.kind}): {'; '.join(wrong)}; files {names}" if wrong else ""
+
+
+def mailboxes(state: State) -> list[str]:
+    """Take what lies in the mailboxes as delivered; each file in new/ that is not whole is wrong."""
+    wrong = []
+    for path, (_, content) in state.tree.items():
+        recipients = re.findall(rb"^Delivered-To: (\S+)$", content, re.MULTILINE)
+        if "/Maildir/new/" in path:
+            if len(recipients) != 1 or not whole(content):
+                wrong.append(f"{path} is not whole")
+                continue
+            wrong += filter(None, [state.ledger.deliver(recipients[0].decode(), b"-", content)])
+        elif path.endswith("/home/Mailbox"):
+            for part in content.split(b"\nReturn-Path:")[1:]:  # a cut may leave a part of one, or zeros, at the end
+                found = re.search(rb"^Delivered-To: (\S+)$", part, re.MULTILINE)
+                token = token_of(part)
+                if found and token and text(token) in part:
+                    data = part[: part.index(text(token)) + len(text(token))]
+                    wrong += filter(None, [state.ledger.deliver(found[1].decode(), b"-", data)])
+    return wrong
+
+
+def explore(
+    life: Life, *, effort: int = 4, limit: int = 0, jobs: int = 2, without: str = "", most_wrong: int = 0
+) -> Result:
+    """Audit the states of ``life``: all, or an even sample of ``limit``, until ``most_wrong`` are wrong.
+
+    ``without`` is a pattern of what is taken for not synced, to see that its sync is needed and that this would show.
+    """
+    result = Result()
+    home, operations = life
+    kept = [x for x in operations if not (without and x.kind == "sync" and re.search(without, x.folder or "a file"))]
+    assert not without or len(kept) < len(operations), without
+    found = list(states(home, kept, result, effort))
+    if limit and len(found) > limit:
+        found = random.Random(SEED).sample(found, limit)
+    shared = tempfile.mkdtemp(prefix="pyqmail-restart-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    try:
+        with multiprocessing.get_context("fork").Pool(jobs, _prepare, (home, shared)) as pool:
+            for kind, wrong in pool.imap_unordered(audit, found, chunksize=8):
+                result.states[kind] += 1
+                if wrong:
+                    result.wrong.append(wrong)
+                if most_wrong and len(result.wrong) >= most_wrong:
+                    break
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+    return result
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
+    parser.add_argument("--limit", type=int, default=0, help="restart on no more states than this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", choices=("scripted", "mailbox"))
+    options = parser.parse_args()
+    wrong = 0
+    for name in [options.only] if options.only else ["scripted", "mailbox"]:
+        with tempfile.TemporaryDirectory(prefix="pyqmail-crash-") as where:
+            os.chmod(where, 0o755)
+            result = explore(
+                record_life(name, Path(where)), effort=options.effort, limit=options.limit, jobs=options.jobs
+            )
+        print(f"{name}:", *result.lines(), sep="\n  ", flush=True)
+        wrong += len(result.wrong)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Starting qmail-send on a queue, delivering whatever it asks for, and saying what was wrong. Many times a second.
+
+The spawners and qmail-clean are played here, on pipes. qmail-send itself is the real program, in a forked child of a
+process that has imported it. Nothing here reads the queue by code of the package.
+"""
+
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tests.crash.mail import FAILS, Ledger, text, token_of
+from tests.crash.scenario import SPLIT
+
+DEADLINE_S = 10.0
+PAST_S = 60  # how old the files of a crash are
+DIRECTORIES = [f"{part}/{n}" for part in ("mess", "info", "local", "remote") for n in range(SPLIT)]
+DIRECTORIES += ["todo", "intd", "bounce", "lock", "pid", "pyqmail"]
+BOUNCER = """#!/bin/sh
+set -e
+cd "$QMAIL_HOME/queue"
+cat > pid/$$ && cat <&1 > intd/$$
+number=$(stat -c %i pid/$$)
+mv pid/$$ mess/$((number % 3))/$number
+{ printf 'u0\\0p1\\0'; head -c -1 intd/$$; } > intd/$number.new
+rm intd/$$
+mv intd/$number.new todo/$number
+printf x > lock/trigger
+"""
+
+
+class Stuck(Exception):
+    """qmail-send did not finish with the queue."""
+
+
+class Restart:
+    """One home, whose queue is made anew for each state."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.queue = home / "queue"
+        (home / "control").mkdir()
+        for name, line in (("me", "mx.example\n"), ("locals", "here.example\n"), ("conf-split", f"{SPLIT}\n")):
+            (home / "control" / name).write_text(line)
+        (home / "run/send").mkdir(parents=True)
+        (home / "bouncer").write_text(BOUNCER)
+        (home / "bouncer").chmod(0o755)
+        self._ours: dict[int, int] = {}
+
+    def empty(self) -> None:
+        """A queue without messages."""
+        shutil.rmtree(self.queue, ignore_errors=True)
+        for name in DIRECTORIES:
+            os.makedirs(self.queue / name)
+        os.mkfifo(self.queue / "lock/trigger")
+        (self.queue / "lock/sendmutex").write_bytes(b"")
+
+    def age(self) -> None:
+        """Let everything be due."""
+        past = time.time() - PAST_S
+        for folder, _, names in os.walk(self.queue):
+            for name in names:
+                os.utime(os.path.join(folder, name), (past, past))
+
+    def submit(self, ledger: Ledger, number: int, token: str) -> bool:
+        """Accept a message under ``number`` as qmail-queue does when the inode is free; False when it would refuse."""
+        mess, todo = self.queue / f"mess/{number % SPLIT}/{number}", self.queue / f"todo/{number}"
+        if mess.exists() or todo.exists():
+            return False
+        recipients = [f"{token}-1@here.example", f"{token}-2@here.example"][: 1 + number % 2]
+        mess.write_bytes(b"Received: (qmail)\n" + text(token))
+        envelope = [b"u1", b"p1", f"Fsender-{token}@far.example".encode(), *(f"T{name}".encode() for name in recipients)]
+        todo.write_bytes(b"".join(word + b"\0" for word in envelope))
+        ledger.note(["try", token, *recipients])
+        ledger.note(["ack", token])
+        return True
+
+    def pull(self) -> None:
+        """Pull the trigger."""
+        fd = os.open(self.queue / "lock/trigger", os.O_RDWR | os.O_NONBLOCK)
+        os.write(fd, b"x")
+        os.close(fd)
+
+    def run(self, ledger: Ledger, late: list[tuple[int, str]]) -> list[str]:
+        """Deliver until nothing is left; what was wrong. ``late`` are messages accepted once qmail-send runs."""
+        pid = self._start()
+        wrong: list[str] = []
+        rest = {1: b"", 3: b"", 5: b"", 0: b""}
+        deadline = time.monotonic() + DEADLINE_S
+        try:
+            while not (self._finished(ledger, rest[0]) and not late and b"status" in rest[0] and not rest[1] and not rest[3]):
+                if time.monotonic() > deadline:
+                    raise Stuck(rest[0].decode(errors="replace")[-2000:])
+                watched = {self._ours[fd]: fd for fd in (0, 1, 3, 5)}
+                for end in select.select(list(watched), [], [], 0.01)[0]:
+                    fd = watched[end]
+                    data = os.read(end, 65536)
+                    if not data:
+                        raise Stuck("qmail-send ended: " + rest[0].decode(errors="replace")[-2000:])
+                    rest[fd] += data
+                    if fd == 5:
+                        rest[5] = self._clean(rest[5])
+                    elif fd:
+                        rest[fd] = self._spawn(fd, rest[fd], ledger, wrong)
+                if late and b"status" in rest[0] and self._finished(ledger, rest[0]):
+                    for number, token in late:
+                        self.submit(ledger, number, token)
+                    late = []
+                    self.pull()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            for end in self._ours.values():
+                os.close(end)
+        return wrong + ledger.missing()
+
+    def _start(self) -> int:
+        pipes = {fd: os.pipe() for fd in range(7)}
+        child_end = {0: 1, 1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 6: 0}
+        os.write(pipes[2][1], b"\x78")
+        os.write(pipes[4][1], b"\x78")
+        pid = os.fork()
+        if pid == 0:
+            self._become_qmail_send({fd: pipes[fd][end] for fd, end in child_end.items()})
+        self._ours = {fd: pipes[fd][1 - end] for fd, end in child_end.items()}
+        for fd, end in child_end.items():
+            os.close(pipes[fd][end])
+        return pid
+
+    def _become_qmail_send(self, ends: dict[int, int]) -> None:
+        code = 111
+        try:
+            from pyqmail.programs import qmail_send
+
+            high = {fd: os.dup2(end, 100 + fd) for fd, end in ends.items()}
+            for fd, end in high.items():
+                os.dup2(end, fd)
+            os.closerange(7, 200)
+            environ = {b"QMAIL_HOME": os.fsencode(self.home), b"QMAILQUEUE": os.fsencode(self.home / "bouncer")}
+            code = qmail_send.main([b"qmail-send"], {**environ, b"PATH": b"/usr/bin:/bin"})
+        except BaseException as error:  # noqa: BLE001 - the parent hears of it through the log
+            os.write(0, repr(error).encode())
+        finally:
+            os._exit(code)
+
+    def _numbers(self, folder: str) -> list[str]:
+        return [name for name in os.listdir(self.queue / folder) if name.isdigit()]
+
+    def _finished(self, ledger: Ledger, log: bytes) -> bool:
+        left = self._numbers("todo") + [name for n in range(SPLIT) for name in self._numbers(f"info/{n}")]
+        return not left or all(self._never_accepted(name, ledger, log) for name in left)
+
+    def _never_accepted(self, name: str, ledger: Ledger, log: bytes) -> bool:
+        """Whether ``name`` is no message that anybody was promised, and qmail-send complains of its files.
+
+        qmail-send may begin with a message before todo/ is synced; the cut may take todo/N and leave a torn local/N.
+        """
+        try:
+            token = token_of((self.queue / f"mess/{int(name) % SPLIT}/{name}").read_bytes())
+        except OSError:
+            return False
+        return token not in ledger.acknowledged and re.search(rb"warning: [^\n]*/%b[!;]" % name.encode(), log) is not None
+
+    def _clean(self, data: bytes) -> bytes:
+        *requests, rest = data.split(b"\0")
+        for request in requests:
+            kind, _, digits = request.decode().partition("/")
+            (self.queue / "intd" / digits).unlink(missing_ok=True)
+            (self.queue / (f"mess/{int(digits) % SPLIT}/{digits}" if kind == "foop" else f"todo/{digits}")).unlink(
+                missing_ok=True
+            )
+            os.write(self._ours[6], b"+")
+        return rest
+
+    def _spawn(self, fd: int, data: bytes, ledger: Ledger, wrong: list[str]) -> bytes:
+        while data[1:].count(b"\0") >= 3:
+            slot, (message, sender, recipient, data) = data[:1], data[1:].split(b"\0", 3)
+            answer = b"D" if recipient.startswith(FAILS) else b"K"
+            if answer == b"K":
+                try:
+                    trouble = ledger.deliver(recipient.decode(), sender, (self.queue / "mess" / message.decode()).read_bytes())
+                except OSError as error:
+                    trouble = f"a delivery to {recipient!r} without its message: {error}"
+                wrong += [trouble] if trouble else []
+            elif not any(recipient.decode() in names for names in ledger.recipients.values()):
+                wrong.append(f"a delivery to {recipient!r}, whom nobody named")
+            os.write(self._ours[fd + 1], slot + answer + b"test\n\0")
+        return data
+
+
+def warm() -> None:
+    """Import what is to be restarted, before the first fork."""
+    import pyqmail.programs.qmail_send  # noqa: F401
+
+    assert "pyqmail.programs.qmail_send" in sys.modules

@@ -1,0 +1,251 @@
+"""What strangers may hand to qmail-queued: it answers, gives back, and serves the others meanwhile."""
+
+import array
+import os
+import pty
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.programs.qmail_queued import WORKERS
+from pyqmail.protocol import queued
+from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, Tree, act_as, qmail_queue, wait_for
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a real tree")
+OTHER_UID = ORDINARY_UID + 1
+MANY = 250  # descriptors in one record; the kernel takes 253
+LINGER_SECONDS = 3600
+Descriptors = list[int]
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    made = Tree(single_user=False)
+    made.start_service()
+    wait_for(lambda: len(workers(made)) == WORKERS)
+    yield made
+    made.close()
+
+
+def connection_to(tree: Tree) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(DEADLINE_SECONDS)
+    sock.connect(str(tree.home / "run/qmail-queued.sock"))
+    return sock
+
+
+def hand(sock: socket.socket, fds: Descriptors, record: bytes = queued.format_request(serial=True)) -> None:
+    """Send ``record`` with ``fds``."""
+    ids = queued.format_credentials(os.getpid(), os.getuid(), os.getgid())
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
+    sock.sendmsg([record], [rights, (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ids)])
+
+
+def lingering() -> int:
+    """A TCP socket whose last close waits an hour: what was sent on it will never be taken."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+    sock = socket.create_connection(listener.getsockname())
+    accepted = listener.accept()[0].detach()  # open, and never read, as long as this process lives
+    assert accepted >= 0
+    sock.setblocking(False)
+    try:
+        while True:
+            sock.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER_SECONDS))
+    return sock.detach()
+
+
+def full_pipe() -> int:
+    """A complete message."""
+    reader, writer = os.pipe()
+    os.write(writer, b"Subject: x\n\nx\n")
+    os.close(writer)
+    return reader
+
+
+def of_file(path: str, flags: int = os.O_RDONLY) -> Callable[[], int]:
+    return lambda: os.open(path, flags)
+
+
+def of_socket(*words: int) -> Callable[[], int]:
+    return lambda: socket.socket(*words).detach()
+
+
+def listening() -> int:
+    return socket.create_server(("127.0.0.1", 0)).detach()
+
+
+def sparse() -> int:
+    fd = os.open("/tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
+    os.truncate(fd, 1 << 42)
+    return fd
+
+
+def endless_pipe() -> int:
+    return os.pipe()[0]  # the other end stays open
+
+
+ODD = {
+    "a directory": of_file("/tmp"),
+    "a path": of_file("/etc/passwd", os.O_PATH),
+    "a file for writing": of_file("/dev/null", os.O_WRONLY),
+    "/dev/null": of_file("/dev/null"),
+    "a terminal": lambda: pty.openpty()[1],
+    "an unconnected TCP socket": of_socket(socket.AF_INET, socket.SOCK_STREAM),
+    "a listening socket": listening,
+    "a UDP socket": of_socket(socket.AF_INET, socket.SOCK_DGRAM),
+    "a netlink socket": of_socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "a local socket": of_socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "the wrong end of a pipe": lambda: os.pipe()[1],
+    "a pipe that never ends": endless_pipe,
+    "an event counter": lambda: os.eventfd(0),
+    "a process": lambda: os.pidfd_open(os.getpid()),
+    "a huge sparse file": sparse,
+    "a lingering connection": lingering,
+}
+
+
+def stranger(tree: Tree, deed: Callable[[], None]) -> int:
+    """A process of ORDINARY_UID that does ``deed`` and then waits to be killed; its pid."""
+    done, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act_as(ORDINARY_UID)()
+            deed()
+            os.write(told, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(told)
+    assert os.read(done, 1) == b"1", "the stranger failed"
+    os.close(done)
+    return pid
+
+
+def end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def workers(tree: Tree) -> list[int]:
+    parent = tree.services[0].pid
+    return sorted(int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+
+
+def others_are_served(tree: Tree, before: list[int]) -> None:
+    """Each worker and the parent still do their work, and no worker has died."""
+    for _ in range(8):
+        assert qmail_queue(tree, b"Subject: y\n\ny\n", b"Fa@b\0Tc@d\0\0", uid=OTHER_UID)[0] == 0
+    assert workers(tree) == before
+
+
+@pytest.mark.parametrize("place", ["message", "envelope"])
+@pytest.mark.parametrize("kind", ODD)
+def test_an_odd_descriptor_harms_nobody_else(tree: Tree, kind: str, place: str) -> None:
+    before = workers(tree)
+
+    def deed() -> None:
+        for _ in range(len(before)):  # one for each worker
+            sock = connection_to(tree)
+            odd, plain = ODD[kind](), full_pipe()
+            hand(sock, [odd, plain] if place == "message" else [plain, odd])
+            os.close(odd)
+            if not kind.startswith("a pipe"):
+                os.close(plain)
+            sock.detach()
+
+    pid = stranger(tree, deed)
+    try:
+        others_are_served(tree, before)
+    finally:
+        end(pid)
+    others_are_served(tree, before)
+
+
+@pytest.mark.parametrize("count", [1, 3, MANY], ids=["one", "three", "as many as go"])
+def test_a_wrong_number_of_lingering_sockets_does_not_stop_the_service(tree: Tree, count: int) -> None:
+    before = workers(tree)
+
+    def deed() -> None:
+        sock = connection_to(tree)
+        fds = [lingering() for _ in range(min(count, 8))]
+        hand(sock, (fds * count)[:count])
+        for fd in fds:
+            os.close(fd)
+        sock.detach()
+
+    pid = stranger(tree, deed)
+    try:
+        others_are_served(tree, before)
+    finally:
+        end(pid)
+
+
+@pytest.mark.parametrize("first", [b"", b"more"], ids=["empty", "with bytes"])
+def test_lingering_sockets_sent_after_the_request_do_not_stop_a_worker(tree: Tree, first: bytes) -> None:
+    before = workers(tree)
+
+    def deed() -> None:
+        for _ in range(len(before)):
+            sock = connection_to(tree)
+            hand(sock, [os.pipe()[0], full_pipe()])
+            fd = lingering()
+            sock.send(first)
+            hand(sock, [fd])
+            os.close(fd)
+            sock.shutdown(socket.SHUT_WR)
+            sock.detach()
+
+    pid = stranger(tree, deed)
+    try:
+        others_are_served(tree, before)
+    finally:
+        end(pid)
+
+
+def test_thousands_of_descriptors_and_silent_connections_of_one_uid_leave_room_for_others(tree: Tree) -> None:
+    before = workers(tree)
+
+    def deed() -> None:
+        null = os.open("/dev/null", os.O_RDONLY)
+        for number in range(700):
+            try:
+                sock = connection_to(tree)
+                if number % 2:
+                    hand(sock, [null] * MANY)
+            except OSError:
+                continue  # refused already
+            sock.detach()
+
+    pid = stranger(tree, deed)
+    try:
+        others_are_served(tree, before)
+    finally:
+        end(pid)
+    wait_for(lambda: len(os.listdir(f"/proc/{tree.services[0].pid}/fd")) < 40)
+
+
+def test_stopped_clients_hold_their_own_users_slots_only(tree: Tree) -> None:
+    before = workers(tree)
+
+    def deed() -> None:
+        for _ in range(120):  # more than there are slots
+            sock = connection_to(tree)
+            hand(sock, [os.pipe()[0], os.pipe()[0]])
+            sock.detach()
+
+    pid = stranger(tree, deed)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        others_are_served(tree, before)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        end(pid)
+    assert qmail_queue(tree, b"z\n", b"Fa@b\0Tc@d\0\0", uid=ORDINARY_UID)[0] == 0
