@@ -102,7 +102,10 @@ def _ipv6_keys(address: bytes) -> list[bytes]:
     """The keys of an IPv6 address, INFO@ before it, or of a network. Raises ValueError."""
     info, at, inside = address.rpartition(b"@")
     text, slash, bits = inside.partition(b"/")
-    packed = socket.inet_pton(socket.AF_INET6, text.decode("ascii"))
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, text.decode("ascii"))
+    except OSError:  # an @ behind the slash: what is before it is no address
+        raise ValueError(address) from None
     if not slash:
         return [info + at + canonical(text)]
     if at or not bits.isdigit() or int(bits[:4]) > IPV6_BITS or packed.startswith(MAPPED):

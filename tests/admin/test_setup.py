@@ -285,3 +285,13 @@ def test_a_message_in_the_installed_queue_has_the_owners_and_names_of_state_four
         for part in ("todo", "intd"):
             (queue / part / mess.name).unlink(missing_ok=True)
         mess.unlink()
+
+
+@needs_root
+def test_a_new_mess_is_spread_where_the_filesystem_knows_how(installed: Path) -> None:
+    place = subprocess.run(["stat", "-f", "-c", "%T", str(installed)], capture_output=True, text=True, check=True)
+    if place.stdout.strip() != "ext2/ext3":
+        assert stat.S_ISDIR(os.stat(installed / "queue/mess").st_mode)  # and that is all there is to it
+        return
+    shown = subprocess.run(["lsattr", "-d", installed / "queue/mess"], capture_output=True, text=True, check=True)
+    assert "T" in shown.stdout.split()[0]

@@ -6,9 +6,9 @@ Durable are the bytes of a file at its last fsync, and the names of a directory 
   name may come back and a new one may be missing (a rename happens whole or not at all);
 * of each file the bytes of any later moment may be there, or only a part of them, or zeros of that length.
 
-That is more than any one filesystem does. ext4 and XFS keep names in order (``ordered`` states); btrfs logs each synced
-directory by itself (``folders`` states); the rest (``any order``) is what none of them promises against. An inode may be
-used again as soon as it has no name and no descriptor, as ext4 and XFS do at once.
+That is more than any one filesystem does. ext4 and XFS keep names in order (``ordered`` states); btrfs logs each
+synced directory by itself (``folders`` states); the rest (``any order``) is what none of them promises against. An
+inode may be used again as soon as it has no name and no descriptor, as ext4 and XFS do at once.
 """
 
 import hashlib

@@ -14,7 +14,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from pathlib import Path
 from tests.crash import scenario
 from tests.crash.disk import Disk, Tree, digest, write
 from tests.crash.mail import Ledger, text, token_of, whole
-from tests.crash.restart import Restart, Stuck, warm
+from tests.crash.restart import DEADLINE_S, Restart, Stuck, warm
 from tests.crash.trace import Operation, Reader, record
 
 SEED = 20261123
@@ -74,7 +73,12 @@ def record_life(name: str, where: Path) -> Life:
     record([sys.executable, str(scenario.__file__), str(home), name], output)
     reader = Reader([f"{home}/queue", f"{home}/home"], f"{home}/marks")
     operations = reader.read(output)
-    files = {os.path.join(folder, file) for part in ("queue", "home") for folder, _, names in os.walk(home / part) for file in names}
+    files = {
+        os.path.join(folder, file)
+        for part in ("queue", "home")
+        for folder, _, names in os.walk(home / part)
+        for file in names
+    }
     files = {path for path in files if "/lock/" not in path and "/.qmail" not in path}
     assert files == {path for path in reader.names if "/lock/" not in path}, "the record is not what happened"
     for path, file in reader.names.items():
@@ -107,7 +111,9 @@ def states(home: str, operations: list[Operation], result: Result, effort: int) 
             seen.add(key)
             tree = {path: content for path, content in tree.items() if "/queue/lock/" not in path}
             left = {os.path.basename(path) for path in tree}  # only such numbers may meet what is not theirs
-            free = tuple(n for n in numbers if str(n) in left and f"{home}/queue/mess/{n % scenario.SPLIT}/{n}" not in tree)
+            free = tuple(
+                n for n in numbers if str(n) in left and f"{home}/queue/mess/{n % scenario.SPLIT}/{n}" not in tree
+            )
             yield State(cut, kind, tree, ledger.copy(), free)
 
 
@@ -115,12 +121,13 @@ _restart: Restart | None = None
 _home = ""
 
 
-def _prepare(home: str, shared: str) -> None:
-    """Begin a process of the pool; ``shared`` lies in memory, since nothing here is about our own syncs."""
+def prepare(home: str, shared: str, patience_s: float) -> None:
+    """Let this process audit states of the tree ``home``; ``shared`` is best in memory: our own syncs do not matter."""
     global _restart, _home
     warm()
     _home = home
     _restart = Restart(Path(tempfile.mkdtemp(dir=shared)))
+    _restart.patience_s = patience_s
 
 
 def audit(state: State) -> tuple[str, str]:
@@ -179,7 +186,9 @@ def explore(
         found = random.Random(SEED).sample(found, limit)
     shared = tempfile.mkdtemp(prefix="pyqmail-restart-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     try:
-        with multiprocessing.get_context("fork").Pool(jobs, _prepare, (home, shared)) as pool:
+        with multiprocessing.get_context("fork").Pool(
+            jobs, prepare, (home, shared, 3.0 if without else DEADLINE_S)
+        ) as pool:
             for kind, wrong in pool.imap_unordered(audit, found, chunksize=8):
                 result.states[kind] += 1
                 if wrong:

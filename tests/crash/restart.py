@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.crash.mail import FAILS, Ledger, text, token_of
 from tests.crash.scenario import SPLIT
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 PAST_S = 60  # how old the files of a crash are
 DIRECTORIES = [f"{part}/{n}" for part in ("mess", "info", "local", "remote") for n in range(SPLIT)]
 DIRECTORIES += ["todo", "intd", "bounce", "lock", "pid", "pyqmail"]
@@ -42,6 +42,7 @@ class Restart:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.patience_s = DEADLINE_S
         self.queue = home / "queue"
         (home / "control").mkdir()
         for name, line in (("me", "mx.example\n"), ("locals", "here.example\n"), ("conf-split", f"{SPLIT}\n")):
@@ -73,7 +74,12 @@ class Restart:
             return False
         recipients = [f"{token}-1@here.example", f"{token}-2@here.example"][: 1 + number % 2]
         mess.write_bytes(b"Received: (qmail)\n" + text(token))
-        envelope = [b"u1", b"p1", f"Fsender-{token}@far.example".encode(), *(f"T{name}".encode() for name in recipients)]
+        envelope = [
+            b"u1",
+            b"p1",
+            f"Fsender-{token}@far.example".encode(),
+            *(f"T{name}".encode() for name in recipients),
+        ]
         todo.write_bytes(b"".join(word + b"\0" for word in envelope))
         ledger.note(["try", token, *recipients])
         ledger.note(["ack", token])
@@ -90,9 +96,11 @@ class Restart:
         pid = self._start()
         wrong: list[str] = []
         rest = {1: b"", 3: b"", 5: b"", 0: b""}
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + self.patience_s
         try:
-            while not (self._finished(ledger, rest[0]) and not late and b"status" in rest[0] and not rest[1] and not rest[3]):
+            while not (
+                self._finished(ledger, rest[0]) and not late and b"status" in rest[0] and not rest[1] and not rest[3]
+            ):
                 if time.monotonic() > deadline:
                     raise Stuck(rest[0].decode(errors="replace")[-2000:])
                 watched = {self._ours[fd]: fd for fd in (0, 1, 3, 5)}
@@ -163,7 +171,9 @@ class Restart:
             token = token_of((self.queue / f"mess/{int(name) % SPLIT}/{name}").read_bytes())
         except OSError:
             return False
-        return token not in ledger.acknowledged and re.search(rb"warning: [^\n]*/%b[!;]" % name.encode(), log) is not None
+        return (
+            token not in ledger.acknowledged and re.search(rb"warning: [^\n]*/%b[!;]" % name.encode(), log) is not None
+        )
 
     def _clean(self, data: bytes) -> bytes:
         *requests, rest = data.split(b"\0")
@@ -182,7 +192,9 @@ class Restart:
             answer = b"D" if recipient.startswith(FAILS) else b"K"
             if answer == b"K":
                 try:
-                    trouble = ledger.deliver(recipient.decode(), sender, (self.queue / "mess" / message.decode()).read_bytes())
+                    trouble = ledger.deliver(
+                        recipient.decode(), sender, (self.queue / "mess" / message.decode()).read_bytes()
+                    )
                 except OSError as error:
                     trouble = f"a delivery to {recipient!r} without its message: {error}"
                 wrong += [trouble] if trouble else []

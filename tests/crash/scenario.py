@@ -1,6 +1,6 @@
 """What is recorded: one life of a queue, from submissions through qmail-queued to deliveries, bounces and removals.
 
-    scenario.py HOME scripted|mailbox|...
+    scenario.py HOME scripted|mailbox [GATE]
 
 Runs under strace, as an ordinary user in a single-user tree. What happens outside of the queue is told by lines written
 to HOME/marks: ``try`` and ``ack`` around each submission, ``done`` before a delivery is reported to qmail-send.
@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from pyqmail.spool import submit  # noqa: E402
+from tests.crash.gate import tell  # noqa: E402
 from tests.crash.mail import FAILS, Ledger, text  # noqa: E402
 from tests.programs.sending import BIN, Sending  # noqa: E402
 
@@ -55,10 +58,34 @@ def make_home(home: Path, uid: int = UID) -> None:
     os.chmod(home / "home", 0o755)
 
 
+class Submission(Protocol):
+    """Under way; ``wait`` returns qmail-queue's exit code."""
+
+    def wait(self, timeout: float) -> int: ...
+
+
+class Handed:
+    """A message handed to qmail-queued, as the warm programs do."""
+
+    def __init__(self, home: Path, message: int, envelope: int) -> None:
+        sock = submit.connect(f"{home}/run/qmail-queued.sock", 30)
+        assert sock is not None and submit.hand_over(sock, message, envelope, serial=True)
+        self._sock = sock
+
+    def wait(self, timeout: float) -> int:
+        """The answer."""
+        self._sock.settimeout(timeout)
+        try:
+            return submit.answer_of(self._sock)[0]
+        finally:
+            self._sock.close()
+
+
 class Scenario:
     """The tree with its daemons, and the hand that submits and delivers."""
 
-    def __init__(self, home: Path, *, mailbox: bool) -> None:
+    def __init__(self, home: Path, *, mailbox: bool, gate: str = "") -> None:
+        self.gate = gate
         self.home = home
         self.mailbox = mailbox
         self.marks = os.open(home / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -71,7 +98,12 @@ class Scenario:
     def mark(self, *words: str) -> None:
         """Tell the record."""
         self.ledger.note(list(words))
-        os.write(self.marks, " ".join(words).encode() + b"\n")
+        self._tell(" ".join(words))
+
+    def _tell(self, line: str) -> None:
+        os.write(self.marks, line.encode() + b"\n")
+        if self.gate:
+            tell(self.gate, line)
 
     def start(self) -> None:
         """A qmail-send with a real qmail-clean, and in a mailbox scenario a real qmail-lspawn."""
@@ -84,27 +116,35 @@ class Scenario:
             self.spawner = self.sending.attach_spawner("local", program, {})
         self.sending.until_log("status:")
 
-    def begin(self, token: str, *recipients: str, envelope: bool = True) -> "subprocess.Popen[bytes]":
-        """Start a submission."""
+    def begin(self, token: str, *recipients: str, envelope: bool = True, service: bool = False) -> "Submission":
+        """Start a submission, by bin/qmail-queue (which writes this queue itself) or by qmail-queued."""
         self.mark("try", token, *recipients)
         message, message_pipe = os.pipe()
         reader, envelope_pipe = os.pipe()
-        client = subprocess.Popen(
-            [str(self.home / "bin/qmail-queue")], stdin=message, stdout=reader, env=self.environ, stderr=subprocess.DEVNULL
-        )
+        client: Submission
+        if service:
+            client = Handed(self.home, message, reader)
+        else:
+            program = [str(self.home / "bin/qmail-queue")]
+            client = subprocess.Popen(
+                program, stdin=message, stdout=reader, env=self.environ, stderr=subprocess.DEVNULL
+            )
         os.close(message)
         os.close(reader)
         os.write(message_pipe, text(token))
         os.close(message_pipe)
         if envelope:
             sender = f"sender-{token}@far.example"
-            os.write(envelope_pipe, b"\0".join(f"{x}".encode() for x in (f"F{sender}", *(f"T{r}" for r in recipients), "", "")))
+            os.write(
+                envelope_pipe,
+                b"\0".join(f"{x}".encode() for x in (f"F{sender}", *(f"T{r}" for r in recipients), "", "")),
+            )
         os.close(envelope_pipe)
         return client
 
-    def submit(self, token: str, *recipients: str) -> None:
+    def submit(self, token: str, *recipients: str, service: bool = True) -> None:
         """A submission from its beginning to its acknowledgement."""
-        client = self.begin(token, *recipients)
+        client = self.begin(token, *recipients, service=service)
         assert client.wait(60) == 0
         self.mark("ack", token)
 
@@ -126,7 +166,7 @@ class Scenario:
                 wrong = self.ledger.deliver(recipient, command.sender, data)
                 assert wrong is None, wrong
                 for token, name in self.ledger.reached[before:]:
-                    os.write(self.marks, f"done {token} {name}\n".encode())
+                    self._tell(f"done {token} {name}")
                 self.sending.report(channel, command.slot, b"K", b"ok")
 
     def settle(self) -> None:
@@ -156,6 +196,8 @@ def scripted(life: Scenario) -> None:
     life.settle()  # from now on a message to one recipient is delivered straight from todo/
     life.submit("fresh", "bob@here.example")
     life.settle()
+    life.submit("itself", "ann@here.example", "cid@here.example", service=False)
+    life.settle()
     life.submit("three", "ann@here.example", "bob@here.example", "carl@far.example")
     life.settle()
     life.submit("far", "dora@far.example", "emil@far.example")
@@ -172,7 +214,10 @@ def scripted(life: Scenario) -> None:
     life.submit("later", "jo@here.example")
     life.submit("late", "kurt@far.example", "lea@here.example")
     life.settle()
-    clients = {f"many-{n}": life.begin(f"many-{n}", f"u{n}@here.example", *(["v@far.example"] * (n % 2))) for n in range(4)}
+    clients = {
+        f"many-{n}": life.begin(f"many-{n}", f"u{n}@here.example", *(["v@far.example"] * (n % 2)), service=True)
+        for n in range(4)
+    }
     assert life.begin("broken", "mia@here.example", envelope=False).wait(60) != 0
     for token, client in clients.items():
         assert client.wait(60) == 0
@@ -198,7 +243,10 @@ def mailbox(life: Scenario) -> None:
     life.settle()
     life.submit("boxes", "box-dora@here.example", "emil@here.example", "fritz@far.example")
     life.settle()
-    clients = {f"many-{n}": life.begin(f"many-{n}", f"u{n}@here.example", f"box-{n}@here.example") for n in range(3)}
+    clients = {
+        f"many-{n}": life.begin(f"many-{n}", f"u{n}@here.example", f"box-{n}@here.example", service=True)
+        for n in range(3)
+    }
     for token, client in clients.items():
         assert client.wait(60) == 0
         life.mark("ack", token)
@@ -214,8 +262,13 @@ def main(argv: list[str]) -> None:
         os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
-    life = Scenario(Path(argv[1]), mailbox=argv[2] == "mailbox")
-    {"scripted": scripted, "mailbox": mailbox}[argv[2]](life)
+    life = Scenario(Path(argv[1]), mailbox=argv[2] == "mailbox", gate="".join(argv[3:]))
+    try:
+        {"scripted": scripted, "mailbox": mailbox}[argv[2]](life)
+    except BaseException:
+        life.service.kill()
+        life.sending.kill()
+        raise
 
 
 if __name__ == "__main__":

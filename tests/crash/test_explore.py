@@ -1,4 +1,4 @@
-"""Power cuts at every file operation of a queue's life: what is acknowledged is safe on whatever the disk may hold then.
+"""Power cuts at every file operation of a queue's life: what is acknowledged is safe, whatever the disk then holds.
 
 All states, and more of them, by ``python -m tests.crash.explore``.
 """

@@ -24,7 +24,7 @@ _ARGUMENT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"|(-?\d+|AT_FDCWD)<([^>]*)>(\(del
 class Operation:
     """One file operation that succeeded.
 
-    ``kind`` is name, data, sync or mark. ``began`` and ``ended`` order it: a sync covers what had ended before it began.
+    ``kind`` is name, data, sync or mark. ``began`` and ``ended`` order it: a sync covers what ended before it began.
     """
 
     kind: str
@@ -168,7 +168,9 @@ class Reader:
     def _file(self, path: str) -> File | None:
         return self._deleted.get(path) if path.endswith(" (deleted)") else self.names.get(path)
 
-    def _changed(self, call: _Call, file: File, data: bytes, *, offset: int = -1, whole: bool = False) -> Iterator[Operation]:
+    def _changed(
+        self, call: _Call, file: File, data: bytes, *, offset: int = -1, whole: bool = False
+    ) -> Iterator[Operation]:
         if whole:
             file.content[:] = data
         else:

@@ -2,12 +2,9 @@
 
 import os
 import pwd
-import re
-import signal
 import smtplib
 import socket
 import stat
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

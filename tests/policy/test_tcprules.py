@@ -188,7 +188,8 @@ def test_ipv6_addresses_stand_in_brackets(line: bytes, keys: list[bytes]) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", [b"[::1/129]:deny", b"[::1/x]:deny", b"[::1]:denyX", b"joe@[::/16]:deny", b"[::1:deny"]
+    "line",
+    [b"[::1/129]:deny", b"[::1/x]:deny", b"[::1]:denyX", b"joe@[::/16]:deny", b"[::1:deny", b"[::/2@[::1]:allow"],
 )
 def test_bad_ipv6_rules_are_named(line: bytes) -> None:
     with pytest.raises(BadRule):

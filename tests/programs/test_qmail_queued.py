@@ -272,7 +272,7 @@ def passed_on(pid: int) -> bool:
                 target = os.readlink(f"/proc/{worker}/fd/{fd}")
             except FileNotFoundError:
                 continue
-            if "/queue/pid/#" in target:
+            if "/queue/mess/" in target and "#" in target:
                 return True
     return False
 

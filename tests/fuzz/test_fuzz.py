@@ -1,0 +1,32 @@
+"""The corpus of each target, and a second of fuzzing with coverage."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.run import CORPUS, run
+from tests.fuzz.targets import TARGETS
+
+SECONDS = 1
+PER_TARGET = 100  # inputs tried at least, on however slow a machine
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus_holds(name: str) -> None:
+    inputs = sorted((CORPUS / name).iterdir())
+    assert inputs
+    for path in inputs:
+        TARGETS[name](path.read_bytes())
+
+
+def test_each_directory_of_the_corpus_has_its_target() -> None:
+    assert sorted(path.name for path in CORPUS.iterdir()) == sorted(TARGETS)
+
+
+def test_a_second_of_fuzzing_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = run(list(TARGETS), SECONDS, tmp_path)
+    with capsys.disabled():
+        print(f"\n{sum(outcome.inputs for outcome in outcomes)} inputs tried")
+    for outcome in outcomes:
+        assert outcome.code == 0, outcome.text[-3000:]
+        assert outcome.inputs >= PER_TARGET, f"{outcome.name}: {outcome.inputs} inputs\n{outcome.text[-2000:]}"
