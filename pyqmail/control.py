@@ -64,21 +64,21 @@ class Kept:
 
     def get(self, path: str) -> bytes | None:
         """What ``path`` holds, if that is known. Raises OSError (FileNotFoundError when there is no such file)."""
-        found = os.stat(path)
+        from pyqmail.system.stamp import stamp_of
+
+        now = stamp_of(os.stat(path))
         known = self._files.get(path)
-        return known[1] if known is not None and known[0] == _stamp(found) else None
+        return known[1] if known is not None and known[0] == now else None
 
     def put(self, path: str, fd: int, data: bytes) -> None:
         """Keep ``data``, which was read from ``fd``, the file at ``path``."""
         import time
 
+        from pyqmail.system.stamp import stamp_of
+
         found = os.fstat(fd)
         if max(found.st_mtime_ns, found.st_ctime_ns) + self.SETTLED_NS < time.time_ns() and len(data) == found.st_size:
-            self._files[path] = (_stamp(found), data)
-
-
-def _stamp(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            self._files[path] = (stamp_of(found), data)
 
 
 class Control:

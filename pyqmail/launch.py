@@ -84,14 +84,14 @@ def identify(path: str) -> str | None:
     A warm parent serves a program itself only when this says so: a wrapper in its place, another implementation or
     another version is executed instead. While the file's stamp stays the same it is not read again.
     """
-    try:
-        found = os.stat(path)
-    except OSError:
+    from pyqmail.system.stamp import stamp
+
+    now = stamp(path)
+    if now is None:
         return None
-    stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     known = _identified.get(path)
-    if known is None or known[0] != stamp:
-        known = _identified[path] = (stamp, _module_of(path))
+    if known is None or known[0] != now:
+        known = _identified[path] = (now, _module_of(path))
     return known[1]
 
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterable, Iterator
 
 from pyqmail.failure import TemporaryFailure
-from pyqmail.mailbox.deadline import DeadlinePassed, deadline
 from pyqmail.system import files
+from pyqmail.system.alarm import TimeUp, time_limit
 from pyqmail.system.errors import reason, temporary
 
 TRIES = 20  # names to take before giving up; each differs in its time and count
@@ -42,14 +42,14 @@ def deliver(directory: bytes, pieces: Iterable[bytes], *, serial: int = 0) -> No
     unless only the sync of new/ itself failed.
     """
     try:
-        with deadline(TIMEOUT_S):
+        with time_limit(TIMEOUT_S):
             fd = _open_unnamed(directory)
             if fd is None:
                 _deliver_named(directory, pieces, serial * TRIES)
             else:
                 _deliver_unnamed(fd, directory, pieces, serial * TRIES)
             _sync_new(directory)
-    except DeadlinePassed:
+    except TimeUp:
         raise TemporaryFailure(b"Delivery to " + directory + b" timed out. (#4.3.0)") from None
     except OSError as error:
         raise TemporaryFailure(b"Unable to write " + directory + b": " + reason(error) + b". (#4.3.0)") from error

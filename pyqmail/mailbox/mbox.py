@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 
 from pyqmail.failure import TemporaryFailure
-from pyqmail.mailbox.deadline import DeadlinePassed, deadline
 from pyqmail.system import files
+from pyqmail.system.alarm import TimeUp, time_limit
 from pyqmail.system.errors import reason
 
 LOCK_PATIENCE_S = 30.0
@@ -75,10 +75,10 @@ def _lock(fd: int, path: bytes, patience_s: float) -> bool:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             return False
     try:
-        with deadline(patience_s):
+        with time_limit(patience_s):
             fcntl.flock(fd, fcntl.LOCK_EX)
         return True
-    except DeadlinePassed:
+    except TimeUp:
         raise TemporaryFailure(b"Unable to lock " + path + b": somebody else holds it. (#4.3.0)") from None
     except OSError:
         return False

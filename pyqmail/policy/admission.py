@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.tcprules import Decision, decide
+from pyqmail.system.stamp import Stamp, stamp_of
 
 IN_MEMORY_MAX = 65536  # a rules file up to this size is kept as a mapping
 
@@ -46,15 +47,14 @@ class Rules:
         self._name = path
         self._path = os.path.abspath(path)  # a worker's directory may be another later
         self._optional = optional
-        self._seen: tuple[int, ...] = ()
+        self._seen: Stamp | None = None
         self._fd = -1
         self._look_up: Callable[[bytes], bytes | None] | None = None
 
     def decide(self, ip: bytes, host: bytes | None, info: bytes | None) -> Decision:
         """What the rules say. Raises Dropped when nobody can: a missing rule must not open the door."""
         try:
-            found = os.stat(self._path)
-            seen = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            seen = stamp_of(os.stat(self._path))
             if self._look_up is None or seen != self._seen:
                 self._look_up = self._open()
                 self._seen = seen

@@ -8,6 +8,7 @@ from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import Accounts
 from pyqmail.system.files import open_read
+from pyqmail.system.stamp import Stamp, stamp_of
 
 
 class UsersTrouble(Exception):
@@ -72,10 +73,6 @@ def tree_catch_all(home: str, accounts: Accounts, local: bytes) -> bytes:
     return catch_all(user, accounts.uid_alias, accounts.gid_qmail, os.fsencode(f"{home}/home"), local)
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 class UsersDatabase:
     """users/cdb of one home, looked at anew for every look-up so that qmail-newu needs no signal."""
 
@@ -84,7 +81,7 @@ class UsersDatabase:
         self.accounts = accounts
         self._cdb: Cdb | None = None  # open on _fd; good while the file still has _stamp
         self._fd = -1
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: Stamp | None = None
 
     def find(self, local: bytes) -> bytes | None:
         """The record for ``local``; None when qmail-getpw has to be asked. Raises UsersTrouble.
@@ -102,7 +99,7 @@ class UsersDatabase:
 
     def _find_in_cdb(self, local: bytes) -> bytes | None:
         try:
-            stamp = _stamp(os.stat(f"{self.home}/users/cdb"))
+            stamp = stamp_of(os.stat(f"{self.home}/users/cdb"))
             if self._cdb is None or stamp != self._stamp:
                 self._open()
         except FileNotFoundError:
@@ -114,7 +111,7 @@ class UsersDatabase:
     def _open(self) -> None:
         self._close()
         self._fd = open_read(f"{self.home}/users/cdb")
-        self._stamp = _stamp(os.fstat(self._fd))
+        self._stamp = stamp_of(os.fstat(self._fd))
         self._cdb = Cdb(self._fd)
 
     def _close(self) -> None:

@@ -15,34 +15,13 @@ from pyqmail.control import home_of, read_knobs
 from pyqmail.exits import SpawnExit
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.users import catch_all, tree_catch_all
+from pyqmail.system.errors import temporary
 from pyqmail.system.files import write_all
 
 USER_LENGTH_MAX = 32  # candidates of this length or more are no account names
 
 # ETXTBSY is the sign agreed in qmail-getpw(8); the others are getpwnam(3)'s own words for "not now".
 LOOKUP_TEMPORARY = frozenset((errno.ETXTBSY, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-HOME_TEMPORARY = frozenset(
-    (
-        errno.EINTR,
-        errno.ENOMEM,
-        errno.ETXTBSY,
-        errno.EIO,
-        errno.ETIMEDOUT,
-        errno.EAGAIN,
-        errno.EDEADLK,
-        errno.EBUSY,
-        errno.ENFILE,
-        errno.EMFILE,
-        errno.ENOBUFS,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ECONNREFUSED,
-        errno.ESTALE,
-        errno.EDQUOT,
-    )
-)
 
 
 class LookupTrouble(Exception):
@@ -107,7 +86,7 @@ def is_mail_user(account: Account) -> bool:
     try:
         return os.stat(account.homedir).st_uid == account.uid
     except OSError as error:
-        if error.errno in HOME_TEMPORARY:
+        if temporary(error):
             raise LookupTrouble(SpawnExit.NO_HOME) from error
         return False
 

@@ -18,6 +18,7 @@ from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import plug_standard_descriptors
+from pyqmail.system.stamp import stamp
 from pyqmail.warm.cold import NULL
 from pyqmail.warm.runner import Runner
 from pyqmail.warm.spawner import Collector, Done, Spawner, prepare_signals
@@ -37,14 +38,14 @@ class Recent:
 
     def __init__(self) -> None:
         self._answers: dict[bytes, tuple[float, bytes]] = {}
-        self._stamp = _stamp_of_accounts()
+        self._stamp = stamp(ACCOUNTS_FILE)
 
     def get(self, local: bytes) -> bytes | None:
         """The account record of ``local``, if it is known."""
-        stamp = _stamp_of_accounts()
-        if stamp != self._stamp:
+        now = stamp(ACCOUNTS_FILE)
+        if now != self._stamp:
             self._answers.clear()
-            self._stamp = stamp
+            self._stamp = now
         at, record = self._answers.get(local, (0.0, b""))
         return record if record and time.monotonic() - at < RECENT_SECONDS else None
 
@@ -53,14 +54,6 @@ class Recent:
         if len(self._answers) >= RECENT_MAX:
             self._answers.clear()
         self._answers[local] = (time.monotonic(), record)
-
-
-def _stamp_of_accounts() -> tuple[int, int, int, int] | None:
-    try:
-        found = os.stat(ACCOUNTS_FILE)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class LocalChannel:

@@ -30,6 +30,7 @@ WORKERS = 4  # measured: enough to keep a disk's journal busy
 SLOTS = 100  # open submissions per uid, without control/conf-queueslots
 DAEMON_SLOTS = 400  # qmaild has at least as many: every qmail-smtpd submits as qmaild
 WAITING = 400  # submissions of one uid that wait for a slot; more are refused
+WAITING_SHARE = 8  # each of them holds three descriptors: fewer wait where there are few, or one uid would have all
 REQUEST_SECONDS = 30.0  # for the request to follow the connection
 ACCEPTS_A_TURN = 64
 RESTART_SECONDS = 1.0  # before a dead worker is replaced
@@ -97,11 +98,12 @@ class Lane:
 class Service:
     """The parent process."""
 
-    def __init__(self, layout: Layout, accounts: Accounts, listener: socket.socket, slots: int) -> None:
+    def __init__(self, layout: Layout, accounts: Accounts, listener: socket.socket, slots: int, waiting: int) -> None:
         self.layout = layout
         self.accounts = accounts
         self.listener = listener
         self.slots = slots
+        self.waiting = waiting
         self.loop = Loop()
         self.serials = Serials(layout.serial)
         self.submitters: dict[int, Submitter] = {}
@@ -260,7 +262,7 @@ class Service:
         if submitter.open < self.limit(uid) and self.lanes:
             submitter.open += 1
             self._dispatch(uid, connection, message, envelope, submission)
-        elif len(submitter.waiting) < WAITING:
+        elif len(submitter.waiting) < self.waiting:
             submitter.waiting.append((connection, message, envelope, submission))
             if not self.lanes:
                 self.loop.call_later(RESTART_SECONDS, lambda: self._advance(uid))
@@ -431,7 +433,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     set_title("qmail-queued")
-    service = Service(layout, accounts, listener, slots)
+    waiting = WAITING if hard == resource.RLIM_INFINITY else min(WAITING, hard // WAITING_SHARE)
+    service = Service(layout, accounts, listener, slots, waiting)
     gc.freeze()
     tell_ready(environ)
     try:

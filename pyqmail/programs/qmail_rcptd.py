@@ -27,21 +27,12 @@ from pyqmail.programs import qmail_getpw, qmail_local
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, SOCKET, parse_question
 from pyqmail.system import files
 from pyqmail.system.process import become, close_all_but, reset_signals, set_title
+from pyqmail.system.stamp import Stamp, stamp
 
 WORKERS = 2
 PAUSE_S = 0.5  # before a worker that died is replaced
 RECORD_MAX = 256 * 1048576  # of maps; more is no record of ours
 FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
-
-Stamp = tuple[int, int, int, int, int] | None
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class OwnPrograms:
@@ -49,12 +40,12 @@ class OwnPrograms:
 
     def __init__(self, home: str) -> None:
         self._paths = {f"{home}/bin/{name}": name for name in ("qmail-getpw", "qmail-local")}
-        self._stamps: list[Stamp] = []
+        self._stamps: list[Stamp | None] = []
         self._ours = False
 
     def ours(self) -> bool:
         """Look; two stats while nothing changes."""
-        stamps = [_stamp(path) for path in self._paths]
+        stamps = [stamp(path) for path in self._paths]
         if stamps != self._stamps:
             self._ours = all(
                 launch.identify(path) == "pyqmail.programs." + name.replace("-", "_")

@@ -1,12 +1,12 @@
 """The control files of qmail-remote and of batching, read again only when one has changed (qmail-remote(8))."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.system.stamp import Stamp, stamp
 
 FILES = ("helohost", "me", "smtproutes", "timeoutconnect", "timeoutremote", "preferipv4", "remotereuse", "dnsservers")
 BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes")
@@ -15,7 +15,6 @@ BATCH_MAX = 100  # recipients in one transaction: what every server must take (R
 SETTLED_NS = 100_000_000  # a file changed less than this ago may change again within one tick of its time stamp
 COARSE_NS = 2_100_000_000  # the same where the filesystem counts whole seconds
 
-Stamp = tuple[int, int, int, int] | None
 T = TypeVar("T")
 
 
@@ -82,25 +81,17 @@ class Fresh(Generic[T]):
         self._read = read
         self._files = files
         self._home = ""
-        self._stamps: list[Stamp] | None = None
+        self._stamps: list[Stamp | None] | None = None
         self._value: T | None = None
 
     def get(self, home: str) -> T:
         """The value as of now. Raises whatever ``read`` raises, and remembers nothing then."""
-        stamps = [_stamp(f"{home}/control/{name}") for name in self._files]
+        stamps = [stamp(f"{home}/control/{name}") for name in self._files]
         if self._value is not None and stamps == self._stamps and home == self._home:
             return self._value
         self._stamps = None
         value = self._read(home)
         now = time.time_ns()
-        if all(stamp is None or settled(stamp[3], now) for stamp in stamps):
+        if all(seen is None or settled(max(seen[3:]), now) for seen in stamps):
             self._home, self._stamps, self._value = home, stamps, value
         return value
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, max(found.st_mtime_ns, found.st_ctime_ns)

@@ -1,4 +1,4 @@
-"""One time limit on a whole session, as alarm(2) gives it."""
+"""One time limit on whatever blocks, a session or a delivery, by SIGALRM."""
 
 import signal
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ from types import FrameType
 
 
 class TimeUp(Exception):
-    """The session has taken too long."""
+    """The time is over."""
 
 
 @contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise TimeUp in the body, wherever it waits, after ``seconds``."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeUp in the body, wherever it waits, after ``seconds``. Main thread only; the old handler comes back."""
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
         raise TimeUp
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)

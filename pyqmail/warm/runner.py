@@ -11,6 +11,7 @@ from pyqmail import build, launch
 from pyqmail.control import Control, Kept
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, prepare_titles
+from pyqmail.system.stamp import Stamp, stamp
 from pyqmail.warm.cold import NULL, Done, Program, delivery_signals, restore_delivery_signals, start_program
 from pyqmail.warm.pool import Pool
 from pyqmail.warm.wire import RECORD_MAX
@@ -20,7 +21,6 @@ Identity = tuple[int, int] | None
 PACE_S = 0.005  # about what a worker costs until it has served its first job
 PAYLOAD_MAX = RECORD_MAX // 2
 Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
-Stamp = tuple[int, int, int, int, int]
 
 
 class ProgramModule(Protocol):
@@ -34,14 +34,6 @@ class ProgramModule(Protocol):
 
     def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         """Run the program and return its exit code."""
-
-
-def _stamp(path: str) -> Stamp | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Runner:
@@ -134,7 +126,7 @@ class Runner:
         )
 
     def _known_file(self, path: str | None) -> tuple[str | None, Stamp | None, Stamp | None]:
-        return path, None if path is None else _stamp(path), _stamp(build.__file__)
+        return path, None if path is None else stamp(path), stamp(build.__file__)
 
     def _load(self, path: str, module: str) -> ProgramModule | None:
         if launch.identify(path) != module:

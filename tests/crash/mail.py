@@ -64,6 +64,8 @@ class Ledger:
         if token is None or not whole(data):
             return f"half a message for {recipient}: {data[-200:]!r}"
         named = [name for name in self.recipients.get(token, []) if b"<" + name.encode() + b">:" in data]
+        if sender in (b"", b"#@[]") and not all(name.encode().startswith(FAILS) for name in named):
+            return f"{named} bounced, though nobody refused them"
         if sender in (b"", b"#@[]") and named:
             self.reached += [(token, name) for name in named]
             return None if recipient == f"sender-{token}@far.example" else f"{recipient} got the bounce of {token}"

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.crash.mail import FAILS, Ledger, text, token_of
@@ -24,17 +25,22 @@ BOUNCER = """#!/bin/sh
 set -e
 cd "$QMAIL_HOME/queue"
 cat > pid/$$ && cat <&1 > intd/$$
+[ -s intd/$$ ] || exit 54
 number=$(stat -c %i pid/$$)
 mv pid/$$ mess/$((number % 3))/$number
 { printf 'u0\\0p1\\0'; head -c -1 intd/$$; } > intd/$number.new
 rm intd/$$
 mv intd/$number.new todo/$number
-printf x > lock/trigger
+dd if=/dev/zero of=lock/trigger bs=1 count=1 oflag=nonblock 2>/dev/null || true
 """
 
 
 class Stuck(Exception):
     """qmail-send did not finish with the queue."""
+
+
+class Ended(Stuck):
+    """qmail-send ended by itself."""
 
 
 class Restart:
@@ -44,13 +50,16 @@ class Restart:
         self.home = home
         self.patience_s = DEADLINE_S
         self.queue = home / "queue"
-        (home / "control").mkdir()
+        (home / "control").mkdir(exist_ok=True)
         for name, line in (("me", "mx.example\n"), ("locals", "here.example\n"), ("conf-split", f"{SPLIT}\n")):
             (home / "control" / name).write_text(line)
-        (home / "run/send").mkdir(parents=True)
+        (home / "run/send").mkdir(parents=True, exist_ok=True)
         (home / "bouncer").write_text(BOUNCER)
         (home / "bouncer").chmod(0o755)
         self._ours: dict[int, int] = {}
+        self.setup: Callable[[], None] = lambda: None  # called in qmail-send, before it begins
+        self.cleaner: Callable[[], None] | None = None  # called in a real qmail-clean, if there is one
+        self._cleaner = 0
 
     def empty(self) -> None:
         """A queue without messages."""
@@ -67,12 +76,12 @@ class Restart:
             for name in names:
                 os.utime(os.path.join(folder, name), (past, past))
 
-    def submit(self, ledger: Ledger, number: int, token: str) -> bool:
+    def submit(self, ledger: Ledger, number: int, token: str, *recipients: str) -> bool:
         """Accept a message under ``number`` as qmail-queue does when the inode is free; False when it would refuse."""
         mess, todo = self.queue / f"mess/{number % SPLIT}/{number}", self.queue / f"todo/{number}"
         if mess.exists() or todo.exists():
             return False
-        recipients = [f"{token}-1@here.example", f"{token}-2@here.example"][: 1 + number % 2]
+        recipients = recipients or (f"{token}-1@here.example", f"{token}-2@here.example")[: 1 + number % 2]
         mess.write_bytes(b"Received: (qmail)\n" + text(token))
         envelope = [
             b"u1",
@@ -103,18 +112,19 @@ class Restart:
             ):
                 if time.monotonic() > deadline:
                     raise Stuck(rest[0].decode(errors="replace")[-2000:])
-                watched = {self._ours[fd]: fd for fd in (0, 1, 3, 5)}
+                watched = {self._ours[fd]: fd for fd in (0, 1, 3, 5) if fd in self._ours}
                 for end in select.select(list(watched), [], [], 0.01)[0]:
                     fd = watched[end]
                     data = os.read(end, 65536)
                     if not data:
-                        raise Stuck("qmail-send ended: " + rest[0].decode(errors="replace")[-2000:])
+                        raise Ended("qmail-send ended: " + rest[0].decode(errors="replace")[-2000:])
                     rest[fd] += data
                     if fd == 5:
                         rest[5] = self._clean(rest[5])
                     elif fd:
                         rest[fd] = self._spawn(fd, rest[fd], ledger, wrong)
-                if late and b"status" in rest[0] and self._finished(ledger, rest[0]):
+                half = time.monotonic() > deadline - self.patience_s / 2
+                if late and b"status" in rest[0] and (half or self._finished(ledger, rest[0])):
                     for number, token in late:
                         self.submit(ledger, number, token)
                     late = []
@@ -124,6 +134,9 @@ class Restart:
             os.waitpid(pid, 0)
             for end in self._ours.values():
                 os.close(end)
+            if self._cleaner:
+                os.waitpid(self._cleaner, 0)
+                self._cleaner = 0
         return wrong + ledger.missing()
 
     def _start(self) -> int:
@@ -137,7 +150,27 @@ class Restart:
         self._ours = {fd: pipes[fd][1 - end] for fd, end in child_end.items()}
         for fd, end in child_end.items():
             os.close(pipes[fd][end])
+        if self.cleaner is not None:
+            self._cleaner = os.fork()
+            if self._cleaner == 0:
+                self._become_qmail_clean()
+            os.close(self._ours.pop(5))
+            os.close(self._ours.pop(6))
         return pid
+
+    def _become_qmail_clean(self) -> None:
+        code = 111
+        try:
+            from pyqmail.programs import qmail_clean
+
+            assert self.cleaner is not None
+            os.dup2(self._ours[5], 0)
+            os.dup2(self._ours[6], 1)
+            os.closerange(3, 200)
+            self.cleaner()
+            code = qmail_clean.main([b"qmail-clean"], {b"QMAIL_HOME": os.fsencode(self.home)})
+        finally:
+            os._exit(code)
 
     def _become_qmail_send(self, ends: dict[int, int]) -> None:
         code = 111
@@ -149,6 +182,7 @@ class Restart:
                 os.dup2(end, fd)
             os.closerange(7, 200)
             environ = {b"QMAIL_HOME": os.fsencode(self.home), b"QMAILQUEUE": os.fsencode(self.home / "bouncer")}
+            self.setup()
             code = qmail_send.main([b"qmail-send"], {**environ, b"PATH": b"/usr/bin:/bin"})
         except BaseException as error:  # noqa: BLE001 - the parent hears of it through the log
             os.write(0, repr(error).encode())

@@ -3,6 +3,7 @@
 import array
 import os
 import pty
+import resource
 import signal
 import socket
 import struct
@@ -17,6 +18,7 @@ from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, Tree, act_as,
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a real tree")
 OTHER_UID = ORDINARY_UID + 1
+FEW = 512  # descriptors that the service may have
 MANY = 250  # descriptors in one record; the kernel takes 253
 LINGER_SECONDS = 3600
 Descriptors = list[int]
@@ -252,6 +254,36 @@ def test_thousands_of_descriptors_and_silent_connections_of_one_uid_leave_room_f
     finally:
         end(pid)
     wait_for(lambda: len(os.listdir(f"/proc/{tree.services[0].pid}/fd")) < 40)
+
+
+def test_one_uid_cannot_have_all_descriptors_of_a_small_limit() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    made = Tree(single_user=False)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW))
+        made.start_service()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        wait_for(lambda: len(workers(made)) == WORKERS)
+        before = workers(made)
+
+        def deed() -> None:
+            slow = endless_pipe()
+            for _ in range(FEW):
+                try:
+                    sock = connection_to(made)
+                    hand(sock, [slow, slow])
+                except OSError:
+                    continue  # refused already
+                sock.detach()
+
+        pid = stranger(made, deed)
+        try:
+            others_are_served(made, before)
+        finally:
+            end(pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        made.close()
 
 
 def test_stopped_clients_hold_their_own_users_slots_only(tree: Tree) -> None:

@@ -9,8 +9,10 @@ lost.
 
 import argparse
 import contextlib
+import grp
 import hashlib
 import os
+import pwd
 import random
 import re
 import shutil
@@ -35,6 +37,7 @@ PAUSE_S = 0.05  # between two messages of a sender
 FAULT_S = 0.7  # between two faults, on average
 DRAIN_S = 150.0  # for the queue to become empty at the end
 LINES_MAX = 400
+CROWD_SHARE = 0.1  # of the messages go to a crowd of uids too
 PLAIN, FORWARDED, SLOW, BOUNCES = (f"pqsoak{number}" for number in range(4))
 DOMAIN = "example.test"
 # Each kind of recipient: its address, and who then has the message (None: a bounce says that nobody has).
@@ -47,6 +50,10 @@ KINDS: dict[str, tuple[str, str | None]] = {
     "remote, refused": ("refused@far.test", None),
     "nobody": (f"nosuchuser@{DOMAIN}", None),
 }
+CROWD: dict[str, tuple[str, str]] = {
+    f"uid {number}": (f"pqcrowd{number}@{DOMAIN}", f"pqcrowd{number}") for number in range(25)
+}  # of users/assign
+FIRST_UID = 47000
 KILLED = ("qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean", "qmail-queued", "qmail-queue", "qmail-local",
           "qmail-remote", "qmail-smtpd", "tcpserver", "qmail-rcptd", "qmail-getpw")  # fmt: skip
 _TOKEN = re.compile(rb"^Token: (\S+)\r?$", re.MULTILINE)
@@ -94,7 +101,7 @@ class Site:
     def commands(self) -> dict[str, list[str]]:
         """The services, as run files start them."""
         home, port = self.home, str(self.host.port)
-        ids = [f"{function()}" for function in (lambda: uid_of("qmaild"), lambda: gid_of("nofiles"))]
+        ids = [str(pwd.getpwnam("qmaild").pw_uid), str(grp.getgrnam("nofiles").gr_gid)]
         return {
             "qmail-queued": [f"{home}/bin/qmail-queued"],
             "qmail-send": [f"{home}/bin/qmail-start", "./Maildir/"],
@@ -182,13 +189,6 @@ def uid_of(user: str) -> int:
     return ensure_user(user).pw_uid
 
 
-def gid_of(group: str) -> int:
-    """The number of ``group``."""
-    import grp
-
-    return grp.getgrnam(group).gr_gid
-
-
 def prepare(home: Path, sink: MailSink, deferring: Path) -> None:
     """A tree and its users; programs defer while ``deferring`` exists."""
     install(home, me="mx.example.test\n", locals=f"{DOMAIN}\n", rcpthosts=f"{DOMAIN}\n", defaulthost=f"{DOMAIN}\n",
@@ -206,6 +206,20 @@ def prepare(home: Path, sink: MailSink, deferring: Path) -> None:
             path = Path(entry.pw_dir) / name
             path.write_text(text)
             os.chown(path, entry.pw_uid, entry.pw_gid)
+
+
+def assign_crowd(base: Path) -> None:
+    """Homes and users/assign entries for a crowd, each with a uid that has no account."""
+    lines = []
+    for number, (_, user) in enumerate(CROWD.values()):
+        uid = FIRST_UID + number
+        home = base / user
+        for folder in (home, home / "Maildir", *(home / "Maildir" / name for name in ("new", "cur", "tmp"))):
+            folder.mkdir()
+            os.chown(folder, uid, uid)
+        lines.append(f"={user}:{user}:{uid}:{uid}:{home}:::\n")
+    (base / "qmail/users/assign").write_text("".join(lines) + ".\n")
+    subprocess.run([base / "qmail/bin/qmail-newu"], check=True, env={"QMAIL_HOME": str(base / "qmail")})
 
 
 def answer(deferring: Path) -> Callable[[bytes, Transaction], bytes | None]:
@@ -231,10 +245,12 @@ def submit(site: Site, ledger: Ledger, name: int, dice: random.Random) -> None:
         count += 1
         token = f"{name}-{count}-{dice.getrandbits(32):08x}"
         kinds = tuple(dice.sample(sorted(KINDS), dice.choice((1, 1, 1, 2, 4))))
+        if dice.random() < CROWD_SHARE:
+            kinds += tuple(CROWD)
         way = "SMTP" if "nobody" not in kinds and dice.random() < 0.6 else dice.choice(("sendmail", "qmail-inject"))
         text = b"From: <%b@%b>\nSubject: soak\nToken: %b\n\n" % (BOUNCES.encode(), DOMAIN.encode(), token.encode())
         text += body_of(token)
-        addresses = [KINDS[kind][0] for kind in kinds]
+        addresses = [(KINDS | CROWD)[kind][0] for kind in kinds]
         ledger.tried += 1
         if hand_in(site, way, text, addresses):
             ledger.note(token, kinds, way)
@@ -296,9 +312,12 @@ class Audit:
             self.found[token, failed.decode()] += 1
 
 
-def collect(sink: MailSink) -> Audit:
+def collect(sink: MailSink, crowd: Path) -> Audit:
     """All that has arrived anywhere."""
     audit = Audit()
+    for _, place in CROWD.values():
+        for path in sorted((crowd / place / "Maildir/new").iterdir()):
+            audit.take(place, path.read_bytes())
     for user in (PLAIN, FORWARDED, SLOW):
         for path in sorted((Path(ensure_user(user).pw_dir) / "Maildir/new").iterdir()):
             audit.take(user, path.read_bytes())
@@ -309,21 +328,21 @@ def collect(sink: MailSink) -> Audit:
         body = body[1:] if body.startswith(b".") else body
         body = body.replace(b"\n..", b"\n.")
         for recipient in taken.recipients:
-            audit.take(recipient.decode(), body)
+            audit.take(recipient.decode().strip("<>"), body)
     return audit
 
 
 def report(ledger: Ledger, audit: Audit, site: Site, emptied: bool) -> int:
     """Print the counts; how many deliveries are lost, damaged or went astray."""
     expected = {
-        (token, KINDS[kind][1] or KINDS[kind][0]): kind
+        (token, place or recipient): kind
         for token, kinds in ledger.acknowledged.items()
-        for kind in kinds
+        for kind, (recipient, place) in ((kind, (KINDS | CROWD)[kind]) for kind in kinds)
     }
     lost = [key for key in expected if not audit.found[key]]
     astray = [key for key in audit.found if key[0] in ledger.acknowledged and key not in expected]
     twice = sum(count - 1 for key, count in audit.found.items() if key in expected and count > 1)
-    kinds = Counter(expected[key] for key in expected if audit.found[key])
+    kinds = Counter(expected[key].rstrip("0123456789 ") for key in expected if audit.found[key])
     print(f"handed in: {ledger.tried}, acknowledged: {len(ledger.acknowledged)} {dict(ledger.ways)}")
     print(f"faults: {sum(site.faults.values())} {dict(site.faults)}")
     print(f"recipients audited: {len(expected)}, arrived or bounced whole: {sum(kinds.values())} {dict(kinds)}")
@@ -345,6 +364,7 @@ def soak(seconds: float, seed: int) -> int:
     try:
         with mail_sink(answer(deferring)) as sink:
             prepare(base / "qmail", sink, deferring)
+            assign_crowd(base)
             site = Site(base / "qmail", seed)
             with running(site, ledger, seed):
                 site.peace.wait(seconds)
@@ -354,7 +374,7 @@ def soak(seconds: float, seed: int) -> int:
             if not emptied:
                 print(site.host.log.read_text(errors="replace")[-3000:])
             site.close()
-            return report(ledger, collect(sink), site, emptied)
+            return report(ledger, collect(sink, base), site, emptied)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

@@ -1,0 +1,89 @@
+"""One fault, at the n-th chance: an error, a short write, a kill, or a bug. Installed in a forked child.
+
+The count lies in shared memory, so that it goes on through every fork of the program and the test can read it.
+"""
+
+import mmap
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+CALLS = (
+    "open read write pread pwrite fsync link unlink rename ftruncate stat fstat lstat scandir listdir splice fork pipe "
+    "pipe2 chdir fchdir lseek dup2 utime eventfd pidfd_open posix_spawn execve waitpid set_blocking kill"
+).split()
+CHANGES = "open write pwrite fsync link unlink rename ftruncate splice".split()  # what a kill is put between
+
+
+OUTERMOST = ("Background._work",)  # where a thread begins there is nothing above that could catch a bug
+
+
+class Bug(Exception):
+    """A bug in the program."""
+
+
+class Trip:
+    """What happens at the ``number``-th call: ``error`` with a number, short, kill, killed (after it) or bug."""
+
+    def __init__(self, number: int, action: str, error: int = 0) -> None:
+        self.number = number
+        self.action = action
+        self.error = error
+        self._shared = mmap.mmap(-1, 256)
+        self._seen: set[object] = set()
+
+    @property
+    def count(self) -> int:
+        """How many chances there were."""
+        return int(struct.unpack_from("Q", self._shared, 0)[0])
+
+    @property
+    def fired(self) -> bool:
+        """Whether it has happened."""
+        return self.count >= self.number
+
+    def __str__(self) -> str:
+        where = bytes(self._shared[8:256]).rstrip(b"\0").decode(errors="replace")
+        return f"{self.action} {os.strerror(self.error) if self.error else ''} at {self.number} ({where})"
+
+    def _next(self, what: str) -> bool:
+        struct.pack_into("Q", self._shared, 0, self.count + 1)
+        if self.count != self.number:
+            return False
+        self._shared[8:256] = what.encode()[:248].ljust(248, b"\0")
+        return True
+
+    def install(self) -> None:
+        """Let it happen in this process."""
+        if self.action == "bug":
+            sys.setprofile(self._entered)
+            threading.setprofile(self._entered)
+            return
+        for name in CHANGES if self.action.startswith("kill") else ["write"] if self.action == "short" else CALLS:
+            setattr(os, name, self._wrapped(name, getattr(os, name)))
+
+    def _entered(self, frame: Any, event: str, _argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and "/pyqmail/" in code.co_filename and code not in self._seen and code.co_qualname not in OUTERMOST:
+            self._seen.add(code)
+            if self._next(code.co_qualname):
+                raise Bug(code.co_qualname)
+
+    def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **named: Any) -> Any:
+            if not self._next(f"{name} {args[:2]!r:.200}"):
+                return call(*args, **named)
+            if self.action == "error":
+                raise OSError(self.error, os.strerror(self.error))
+            if self.action == "short":
+                return call(args[0], bytes(args[1])[: max(1, len(args[1]) // 2)])
+            if self.action == "killed":
+                call(*args, **named)
+            os.kill(os.getpid(), signal.SIGKILL)
+            return None
+
+        return wrapped
