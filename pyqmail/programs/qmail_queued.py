@@ -26,7 +26,7 @@ from pyqmail.system.process import become, close_all_but, plug_standard_descript
 from pyqmail.system.readiness import tell_ready
 from pyqmail.warm import wire
 
-WORKERS = 4  # measured: enough to keep a disk's journal busy
+WORKERS_MAX = 4  # measured: enough to keep a disk's journal busy; more than processors share fewer syncs
 SLOTS = 100  # open submissions per uid, without control/conf-queueslots
 DAEMON_SLOTS = 400  # qmaild has at least as many: every qmail-smtpd submits as qmaild
 WAITING = 400  # submissions of one uid that wait for a slot; more are refused
@@ -38,6 +38,11 @@ RETRY_SECONDS = 0.05  # when a worker's job socket takes no more descriptors
 FIRST_SERIAL = 4194305  # above any pid of the kernel
 SERIAL_BLOCK = 10000  # reserved on disk ahead of their use
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
+
+
+def worker_count() -> int:
+    """How many workers read and commit submissions on this machine."""
+    return max(2, min(WORKERS_MAX, os.cpu_count() or 2))
 
 
 class Serials:
@@ -114,7 +119,7 @@ class Service:
 
     def run(self) -> int:
         """Serve until SIGTERM, then let the workers finish."""
-        for _ in range(WORKERS):
+        for _ in range(worker_count()):
             self._start_worker()
         self.loop.add_signal(signal.SIGTERM, self._stop)
         self.listener.setblocking(False)

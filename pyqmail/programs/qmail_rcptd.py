@@ -25,7 +25,7 @@ from pyqmail.policy.routing_wire import parse_routing
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.programs import qmail_getpw, qmail_local
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, SOCKET, parse_question
-from pyqmail.system import files
+from pyqmail.system import files, foreign
 from pyqmail.system.process import become, close_all_but, reset_signals, set_title
 from pyqmail.system.stamp import Stamp, stamp
 
@@ -137,9 +137,13 @@ def answer_questions(door: socket.socket, lifeline: int, lookup: Lookup) -> None
     waiting.register(lifeline, select.EPOLLIN)
     while all(descriptor != lifeline for descriptor, _ in waiting.poll()):
         try:
-            data, sender = door.recvfrom(QUESTION_MAX, socket.MSG_DONTWAIT)
+            data, ancillary, _, sender = door.recvmsg(
+                QUESTION_MAX, foreign.RIGHTS_SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
         except OSError:
             continue  # another worker was quicker
+        if ancillary:  # taken only to be closed where nobody waits for it
+            foreign.give_back(None, foreign.rights_of(ancillary))
         question = parse_question(data)
         if question is None or not sender:
             continue

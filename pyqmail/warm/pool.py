@@ -6,6 +6,7 @@ before it took a job is replaced and the job sent again; one that dies with a jo
 
 import gc
 import os
+import signal
 import socket
 import time
 from collections import deque
@@ -21,6 +22,7 @@ Prepare = Callable[[Hashable], None]
 PACED_FROM = 8  # workers: so many are made without delay
 SHORT_S = 0.3  # jobs below this end before more workers would do any good, even on a busy machine
 SHORT_PACE = 40  # so many times the pace while jobs are short
+LOOKS_MAX = 40  # at a worker that should end, 50 ms apart
 SPARE = 16  # workers that may idle beyond the jobs allowed at once
 
 
@@ -276,14 +278,16 @@ class Pool:
         worker.sock.close()
         self._reap(worker.pid)
 
-    def _reap(self, pid: int) -> None:
-        """Collect a worker whose socket is closed; it ends by itself, so look again until it has."""
+    def _reap(self, pid: int, looks: int = 0) -> None:
+        """Collect a worker whose socket is closed; it ends by itself, or its user has stopped it: then it is killed."""
         try:
             found, _ = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return
         if found == 0:
-            self._loop.call_later(0.05, lambda: self._reap(pid))
+            if looks == LOOKS_MAX:
+                os.kill(pid, signal.SIGKILL)  # not collected yet, so the number is still its own
+            self._loop.call_later(0.05, lambda: self._reap(pid, looks + 1))
 
 
 def _choose(idle: list[_Worker], near: Hashable) -> _Worker:

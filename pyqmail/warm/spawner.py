@@ -6,6 +6,7 @@ Only the checks here stand between qmail-send and root: nothing that came throug
 over when its program's status is known *and* nobody holds its output pipe any more; its slot is taken until then.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -31,6 +32,7 @@ Done = Callable[[int | None], None]
 Append = Callable[[bytearray, bytes], None]
 MESSAGE_NAME_MAX = 99  # the reference's buffer is 100, NUL included
 READ_SIZE = 16384
+AGAIN_S = 1.0  # after a report could not be written, for other reasons than that nobody reads
 WATCH_SECONDS = 0.05  # a program that is done by then has its output read when it ends
 
 
@@ -338,7 +340,11 @@ class Spawner:
         except BlockingIOError:
             self._loop.add_writer(1, self._writable)
             return
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EBADF):  # a report that is lost holds its slot for ever
+                self._loop.remove_writer(1)
+                self._loop.call_later(AGAIN_S, self._writable)
+                return
             self._writing = False
             self._out.clear()
         self._loop.remove_writer(1)

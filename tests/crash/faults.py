@@ -439,9 +439,7 @@ def main() -> int:
             base = "/dev/shm" if os.path.isdir("/dev/shm") else None
             with tempfile.TemporaryDirectory(prefix="pyqmail-faults-", dir=base) as where:
                 os.chmod(where, 0o755)
-                for result in as_user(
-                    Path(where), lambda bench: [inject(bench, program, options.every, bugs=bugs)]
-                ):
+                for result in as_user(Path(where), lambda bench: [inject(bench, program, options.every, bugs=bugs)]):
                     print(*result.lines(), sep="\n  ", flush=True)
                     wrong += len(result.wrong)
     return 1 if wrong else 0

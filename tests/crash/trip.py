@@ -12,11 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-CALLS = (
-    "open read write pread pwrite fsync link unlink rename ftruncate stat fstat lstat scandir listdir splice fork pipe "
-    "pipe2 chdir fchdir lseek dup2 utime eventfd pidfd_open posix_spawn execve waitpid set_blocking kill"
-).split()
-CHANGES = "open write pwrite fsync link unlink rename ftruncate splice".split()  # what a kill is put between
+CALLS = ["open", "read", "write", "pread", "pwrite", "fsync", "link", "unlink", "rename", "ftruncate", "stat", "fstat", "lstat", "scandir", "listdir", "splice", "fork", "pipe", "pipe2", "chdir", "fchdir", "lseek", "dup2", "utime", "eventfd", "pidfd_open", "posix_spawn", "execve", "waitpid", "set_blocking", "kill"]
+CHANGES = ["open", "write", "pwrite", "fsync", "link", "unlink", "rename", "ftruncate", "splice"]  # what a kill is put between
 
 
 OUTERMOST = ("Background._work",)  # where a thread begins there is nothing above that could catch a bug
@@ -68,7 +65,12 @@ class Trip:
 
     def _entered(self, frame: Any, event: str, _argument: object) -> None:
         code = frame.f_code
-        if event == "call" and "/pyqmail/" in code.co_filename and code not in self._seen and code.co_qualname not in OUTERMOST:
+        if (
+            event == "call"
+            and "/pyqmail/" in code.co_filename
+            and code not in self._seen
+            and code.co_qualname not in OUTERMOST
+        ):
             self._seen.add(code)
             if self._next(code.co_qualname):
                 raise Bug(code.co_qualname)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyqmail.programs.qmail_queued import FIRST_SERIAL, SERIAL_BLOCK, Serials, service_running
+from pyqmail.programs.qmail_queued import FIRST_SERIAL, SERIAL_BLOCK, Serials, service_running, worker_count
 from pyqmail.protocol import queued
 from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as, wait_for
 
@@ -233,7 +233,7 @@ def descriptor_count(pids: list[int]) -> int:
 def test_a_worker_that_dies_is_replaced_and_its_client_sees_the_end(
     tree: Tree, service: "subprocess.Popen[bytes]"
 ) -> None:
-    wait_for(lambda: len(children(service.pid)) == 4)
+    wait_for(lambda: len(children(service.pid)) == worker_count())
     workers = children(service.pid)
     held = descriptor_count(workers)
     client = Client(tree)
@@ -242,7 +242,7 @@ def test_a_worker_that_dies_is_replaced_and_its_client_sees_the_end(
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     assert client.answer() is None
-    wait_for(lambda: len(set(children(service.pid)) - set(workers)) == 4)
+    wait_for(lambda: len(set(children(service.pid)) - set(workers)) == worker_count())
     after = Client(tree)
     answer = after.submit()
     assert answer is not None and answer[0] == 0

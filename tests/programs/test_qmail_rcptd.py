@@ -18,6 +18,7 @@ from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing, parse_routing
 from pyqmail.protocol.recipients import SOCKET, format_question, is_nobody, parse_question
 from tests.integration.mailhost import MailHost, install, wait_for
+from tests.programs.lingering import lingering
 
 DEADLINE_S = 30
 JOE, STRANGER = 40001, 40002
@@ -309,6 +310,16 @@ def test_a_dead_worker_is_replaced_and_a_dead_parent_takes_its_workers_along(pla
     service.process.wait()
     wait_for(lambda: not service.answers(), "the end of the workers")
     service.feed.close()
+
+
+def test_descriptors_that_strangers_send_do_not_stop_it(service: Service) -> None:
+    for _ in range(4):  # more than there are workers
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+            door.connect(str(service.home) + SOCKET)
+            fd = lingering()
+            socket.send_fds(door, [format_question(1, b"joe@here.test")], [fd])
+            os.close(fd)
+    assert service.nobody(b"nosuch@here.test")
 
 
 @pytest.mark.parametrize("record", [b"x", b"3:abc,", b"999999999999:", b"12:" + b"3:a,"], ids=repr)

@@ -6,21 +6,22 @@ import pty
 import resource
 import signal
 import socket
-import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pyqmail.programs.qmail_queued import WORKERS
+from pyqmail.programs.qmail_queued import WORKERS_MAX
 from pyqmail.protocol import queued
-from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, Tree, act_as, wait_for
+from tests.programs.lingering import lingering
+from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as, wait_for
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a real tree")
 OTHER_UID = ORDINARY_UID + 1
+WORKERS = max(2, min(WORKERS_MAX, os.cpu_count() or 2))
 FEW = 512  # descriptors that the service may have
 MANY = 250  # descriptors in one record; the kernel takes 253
-LINGER_SECONDS = 3600
 Descriptors = list[int]
 
 
@@ -45,22 +46,6 @@ def hand(sock: socket.socket, fds: Descriptors, record: bytes = queued.format_re
     ids = queued.format_credentials(os.getpid(), os.getuid(), os.getgid())
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
     sock.sendmsg([record], [rights, (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ids)])
-
-
-def lingering() -> int:
-    """A TCP socket whose last close waits an hour: what was sent on it will never be taken."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1)
-    sock = socket.create_connection(listener.getsockname())
-    accepted = listener.accept()[0].detach()  # open, and never read, as long as this process lives
-    assert accepted >= 0
-    sock.setblocking(False)
-    try:
-        while True:
-            sock.send(bytes(65536))
-    except BlockingIOError:
-        pass
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER_SECONDS))
-    return sock.detach()
 
 
 def full_pipe() -> int:
@@ -257,13 +242,16 @@ def test_thousands_of_descriptors_and_silent_connections_of_one_uid_leave_room_f
 
 
 def test_one_uid_cannot_have_all_descriptors_of_a_small_limit() -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     made = Tree(single_user=False)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW))
-        made.start_service()
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        wait_for(lambda: len(workers(made)) == WORKERS)
+        service = subprocess.Popen(
+            [*PYTHON, str(REPO / "bin/qmail-queued")],
+            env=made.environ(),
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW)),
+        )
+        made.services.append(service)
+        wait_for(lambda: made.accepts() and len(workers(made)) == WORKERS)
         before = workers(made)
 
         def deed() -> None:
@@ -282,7 +270,6 @@ def test_one_uid_cannot_have_all_descriptors_of_a_small_limit() -> None:
         finally:
             end(pid)
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         made.close()
 
 

@@ -63,6 +63,27 @@ def test_one_worker_serves_many_jobs_of_its_key(loop: Loop) -> None:
     assert len(set(statuses)) == 1
 
 
+def test_an_idle_worker_that_its_user_stopped_does_not_stay_for_ever(loop: Loop) -> None:
+    pool = Pool(loop, lambda _payload, _fds: 0, prepare=nobody, limit=1, title="test")
+    pool.submit("k", b"x", (), lambda _status: loop.stop())
+    loop.run()
+    (worker,) = pool.pids()
+    os.kill(worker, signal.SIGSTOP)
+    pool.close()
+    deadline = loop.call_later(20, loop.stop)
+
+    def look() -> None:
+        if os.path.exists(f"/proc/{worker}"):
+            loop.call_later(0.05, look)
+        else:
+            deadline.cancel()
+            loop.stop()
+
+    look()
+    loop.run()
+    assert not os.path.exists(f"/proc/{worker}")
+
+
 def test_another_key_is_another_process(loop: Loop) -> None:
     pool = Pool(loop, lambda _payload, _fds: os.getpid() % 100000, prepare=nobody, limit=1, title="test")
     statuses = collect(loop, pool, [("a", b"x", ()), ("b", b"x", ())])
