@@ -95,6 +95,21 @@ def identify(path: str) -> str | None:
     return known[1]
 
 
+def is_launcher(path: str) -> bool:
+    """Whether the file at ``path`` is a launcher, of whatever copy of the package."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        text = os.read(fd, 4096)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return text.split(b"\n", 1)[0].endswith(b" -ISXutf8") and b'run("pyqmail.programs.' in text
+
+
 def _module_of(path: str) -> str | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -281,7 +281,12 @@ class Worker:
                 code = enqueue(self.spool, uid, intake.submission, intake.message, intake.envelope)
             finally:
                 os._exit(code)
-        child, process = intake.child, os.pidfd_open(intake.child)
+        child = intake.child
+        try:
+            process = os.pidfd_open(child)
+        except OSError:  # no descriptor to watch it by
+            self._finish(intake, QueueExit.NO_MEMORY)
+            return
         self.loop.add_reader(process, lambda: self._read_was_apart(intake, child, process))
 
     def _read_was_apart(self, intake: Intake, child: int, process: int) -> None:

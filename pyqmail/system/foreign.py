@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 MANY = 253  # descriptors in one record: the kernel's SCM_MAX_FD
 RIGHTS_SPACE = socket.CMSG_SPACE(MANY * 4)
+STACK_BYTES = 262144
 _NO_LINGER = struct.pack("ii", 0, 0)
 
 
@@ -70,7 +71,11 @@ def give_back(connection: socket.socket | None, fds: Sequence[int], then: Callab
             connection = None
         odd += unasked or ()
     if odd or connection is not None:
-        _thread.start_new_thread(_close_slowly, (connection, odd, then))
+        _thread.stack_size(STACK_BYTES)  # a hundred of them must fit into a modest limit of memory
+        try:
+            _thread.start_new_thread(_close_slowly, (connection, odd, then))
+        except RuntimeError:  # no room for a thread
+            _close_slowly(connection, odd, then)
     elif then is not None:
         then()
 

@@ -19,7 +19,6 @@ from pyqmail.warm.worker import JOB, RESULT, Serve, Wait, enter, serve_jobs
 Done = Callable[[int | None], None]
 Prepare = Callable[[Hashable], None]
 
-PACED_FROM = 8  # workers: so many are made without delay
 SHORT_S = 0.3  # jobs below this end before more workers would do any good, even on a busy machine
 SHORT_PACE = 40  # so many times the pace while jobs are short
 LOOKS_MAX = 40  # at a worker that should end, 50 ms apart
@@ -50,13 +49,30 @@ class _Worker:
         self.since = 0.0  # when it took its job or fell idle, in monotonic seconds
 
 
+class _Crew:
+    """The workers of one key."""
+
+    __slots__ = ("idle", "job_s", "next_fork", "workers")
+
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+        self.idle: list[_Worker] = []
+        self.next_fork = 0.0  # monotonic seconds
+        self.job_s = 0.0  # how long a job takes, lately
+
+    def pace(self, pace_s: float, now: float) -> None:
+        """Say when the next worker may be made after one at ``now``: jobs are long if they were or if one is by now."""
+        long = self.job_s >= SHORT_S or any(w.job is not None and now - w.since > SHORT_S for w in self.workers)
+        self.next_fork = now + pace_s * (1 if long else SHORT_PACE)
+
+
 class Pool:
     """Workers that run ``serve(payload, fds) -> status`` after ``prepare(key)`` has changed who they are.
 
     ``limit`` is the number of jobs at once; at most ``limit + SPARE`` workers live. ``prepare`` runs in the fresh
-    child after all inherited descriptors are closed, and must raise if it cannot become what the key says. With
-    ``pace_s`` workers beyond the first few are made at that distance in seconds, and much more slowly while jobs are
-    short: a burst of short jobs is over before a hundred processes would be up, and long jobs lose little.
+    child after all inherited descriptors are closed, and must raise if it cannot become what the key says. A key has
+    ``paced_from`` workers as soon as it has jobs for them, further ones ``pace_s`` seconds after the last was made, or
+    SHORT_PACE times that while its jobs are short: a job is then done by a busy worker sooner than by a new one.
     """
 
     def __init__(
@@ -71,12 +87,12 @@ class Pool:
         idle_s: float = 60.0,
         wait: Wait | None = None,
         pace_s: float = 0.0,
+        paced_from: int = 8,
     ) -> None:
         self._loop = loop
         self._wait = wait
         self._pace_s = pace_s
-        self._next_fork = 0.0  # monotonic seconds
-        self._job_s = 0.0  # how long a job takes, lately
+        self._paced_from = paced_from
         self._pacing = False
         self._serve = serve
         self._prepare = prepare
@@ -84,7 +100,7 @@ class Pool:
         self._title = title
         self._jobs_max = jobs_max
         self._idle_s = idle_s
-        self._idle: dict[Hashable, list[_Worker]] = {}
+        self._crews: dict[Hashable, _Crew] = {}
         self._workers: dict[int, _Worker] = {}
         self._waiting: deque[tuple[Hashable, _Job]] = deque()
         self._count = 0
@@ -120,43 +136,45 @@ class Pool:
 
     def _startable(self, key: Hashable) -> bool:
         """Whether a job for ``key`` finds a worker, or one may be made for it now."""
-        if not self._pace_s or self._idle.get(key) or len(self._workers) < PACED_FROM:
+        crew = self._crews.get(key)
+        if crew is None or not self._pace_s or crew.idle or len(crew.workers) < self._paced_from:
             return True
-        return time.monotonic() >= self._next_fork
-
-    def _paced_from(self, now: float) -> float:
-        """When the next worker may be made after one at ``now``; jobs are long if they were or if one is by now."""
-        long = self._job_s >= SHORT_S or any(
-            worker.job is not None and now - worker.since > SHORT_S for worker in self._workers.values()
-        )
-        return now + self._pace_s * (1 if long else SHORT_PACE)
+        return time.monotonic() >= crew.next_fork
 
     def _pace(self) -> None:
         """See to it that a job that waits only for a worker is looked at when one may be made."""
         if self._waiting and self.busy < self._limit and not self._pacing:
             self._pacing = True
-            self._loop.call_later(max(0.0, self._next_fork - time.monotonic()), self._paced)
+            crews = [crew for crew in map(self._crews.get, {key for key, _ in self._waiting}) if crew is not None]
+            soonest = min((crew.next_fork for crew in crews), default=0.0)
+            self._loop.call_later(max(0.0, soonest - time.monotonic()), self._paced)
 
     def _paced(self) -> None:
         self._pacing = False
         self._start_waiting()
 
     def _start_waiting(self) -> None:
-        while self._waiting and self.busy < self._limit and self._startable(self._waiting[0][0]):
+        """Start what waits and can, each key's jobs in their order."""
+        passed: list[tuple[Hashable, _Job]] = []
+        while self._waiting and self.busy < self._limit:
             key, waiting = self._waiting.popleft()
+            if not self._startable(key):
+                passed.append((key, waiting))
+                continue
             try:
                 self._start(key, waiting)
             except OSError:
                 for fd in waiting.fds:
                     os.close(fd)
                 waiting.done(None)
+        self._waiting.extendleft(reversed(passed))
         self._pace()
 
     def _start(self, key: Hashable, job: _Job) -> int:
         while True:
-            idle = self._idle.get(key)
-            fresh = not idle
-            worker = _choose(idle, job.near) if idle else self._fork(key)
+            crew = self._crews.get(key)
+            fresh = crew is None or not crew.idle
+            worker = self._fork(key) if crew is None or not crew.idle else _choose(crew.idle, job.near)
             try:
                 send_record(worker.sock, JOB.pack(job.number) + job.payload, job.fds)
             except OSError:
@@ -177,8 +195,6 @@ class Pool:
     def _fork(self, key: Hashable) -> _Worker:
         if len(self._workers) >= self._limit + SPARE:
             self._retire_one_idle()
-        if self._pace_s:
-            self._next_fork = self._paced_from(time.monotonic())
         mine, theirs = pair()
         try:
             pid = os.fork()
@@ -191,6 +207,9 @@ class Pool:
         theirs.close()
         worker = _Worker(pid, mine, key)
         self._workers[pid] = worker
+        crew = self._crews.setdefault(key, _Crew())
+        crew.workers.append(worker)
+        crew.pace(self._pace_s, time.monotonic())
         self._loop.add_reader(mine.fileno(), lambda: self._heard(worker))
         return worker
 
@@ -202,7 +221,7 @@ class Pool:
             gc.enable()
             serve, title, jobs_max, wait = self._serve, self._title, self._jobs_max, self._wait
             self._workers = {}
-            self._idle = {}
+            self._crews = {}
             self._waiting = deque()
             serve_jobs(sock, serve, title=title, jobs_max=jobs_max, wait=wait)
         finally:
@@ -226,11 +245,12 @@ class Pool:
             self._finish(worker, None)
             return
         worker.served += 1
-        self._job_s += (time.monotonic() - worker.since - self._job_s) / 8
+        crew = self._crews[worker.key]
+        crew.job_s += (time.monotonic() - worker.since - crew.job_s) / 8
         if worker.served >= self._jobs_max:
             self._retire(worker)
         else:
-            self._idle.setdefault(worker.key, []).append(worker)
+            crew.idle.append(worker)
             worker.since = time.monotonic()
             self._sweep_later()
         self._finish(worker, status)
@@ -245,9 +265,9 @@ class Pool:
         job.done(status)
 
     def _retire_one_idle(self) -> None:
-        for workers in self._idle.values():
-            if workers:
-                self._retire(workers[0])
+        for crew in self._crews.values():
+            if crew.idle:
+                self._retire(crew.idle[0])
                 return
 
     def _sweep_later(self) -> None:
@@ -259,21 +279,20 @@ class Pool:
     def _sweep(self) -> None:
         self._sweeping = False
         limit = time.monotonic() - self._idle_s
-        for workers in list(self._idle.values()):
-            for worker in [worker for worker in workers if worker.since <= limit]:
-                self._retire(worker)
-        if self._idle:
+        for worker in [worker for crew in self._crews.values() for worker in crew.idle if worker.since <= limit]:
+            self._retire(worker)
+        if any(crew.idle for crew in self._crews.values()):
             self._sweep_later()
 
     def _retire(self, worker: _Worker) -> None:
         if self._workers.pop(worker.pid, None) is None:
             return
-        idle = self._idle.get(worker.key)
-        if idle is not None:
-            if worker in idle:
-                idle.remove(worker)
-            if not idle:
-                del self._idle[worker.key]
+        crew = self._crews[worker.key]
+        crew.workers.remove(worker)
+        if worker in crew.idle:
+            crew.idle.remove(worker)
+        if not crew.workers:
+            del self._crews[worker.key]
         self._loop.remove_reader(worker.sock.fileno())
         worker.sock.close()
         self._reap(worker.pid)

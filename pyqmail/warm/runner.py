@@ -19,6 +19,8 @@ from pyqmail.warm.worker import Wait
 
 Identity = tuple[int, int] | None
 PACE_S = 0.005  # about what a worker costs until it has served its first job
+LOCAL_PACED_FROM = 4  # workers of one uid that are made without delay: local deliveries are short
+SENDER_PACED_FROM = 8  # the same of programs that wait for other hosts
 PAYLOAD_MAX = RECORD_MAX // 2
 Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
 
@@ -100,6 +102,8 @@ class Runner:
             self._pool.submit(identity, payload, fds, done, near=near)
             return
         standard = (message, output, output if errors else NULL)
+        if path is not None and launch.is_launcher(path):
+            done = _temporary_without_interpreter(done)
         start_program(self._loop, self._cold(path, argv, identity, standard), done)
         for fd in fds:
             os.close(fd)
@@ -138,15 +142,24 @@ class Runner:
 
     def _make_pool(self, limit: int, program: ProgramModule) -> Pool:
         wait: Wait | None = None
-        pace_s = 0.0
+        paced_from = LOCAL_PACED_FROM
         if hasattr(program, "Sender"):
             sender = program.Sender()
-            self._main, wait, pace_s = sender.main, sender.wait, PACE_S
+            self._main, wait, paced_from = sender.main, sender.wait, SENDER_PACED_FROM
         prepare_titles()
         gc.collect()
         gc.freeze()
         title = program.__name__.rpartition(".")[2].replace("_", "-")
-        return Pool(self._loop, self._serve, prepare=_become_key, limit=limit, title=title, wait=wait, pace_s=pace_s)
+        return Pool(
+            self._loop,
+            self._serve,
+            prepare=_become_key,
+            limit=limit,
+            title=title,
+            wait=wait,
+            pace_s=PACE_S,
+            paced_from=paced_from,
+        )
 
     def _serve(self, payload: bytes, fds: list[int]) -> int:
         """In the worker: one job from a clean state; whatever escapes is temporary."""
@@ -179,6 +192,11 @@ class Runner:
         os.chdir(self._directory)
         Control.kept = Kept()
         delivery_signals()
+
+
+def _temporary_without_interpreter(done: Done) -> Done:
+    """No launcher exits with 1 by itself: then its interpreter could not start, and that must not bounce mail."""
+    return lambda status: done(111 if status == 1 else status)
 
 
 def _complain(error: BaseException) -> None:

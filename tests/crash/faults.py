@@ -427,6 +427,19 @@ def as_user(where: Path, run: Callable[[Bench], list[Result]]) -> list[Result]:
     return found
 
 
+def in_tree(run: Callable[[Bench], list[Result]]) -> list[Result]:
+    """What ``run`` finds in a new tree."""
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(prefix="pyqmail-faults-", dir=base) as where:
+        os.chmod(where, 0o755)
+        return as_user(Path(where), run)
+
+
+def trouble(program: str, every: int, *, bugs: bool) -> Result:
+    """Every ``every``-th fault in ``program``, in a tree of its own."""
+    return in_tree(lambda bench: [inject(bench, program, every, bugs=bugs)])[0]
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -436,12 +449,9 @@ def main() -> int:
     wrong = 0
     for program in options.programs:
         for bugs in (False, True):
-            base = "/dev/shm" if os.path.isdir("/dev/shm") else None
-            with tempfile.TemporaryDirectory(prefix="pyqmail-faults-", dir=base) as where:
-                os.chmod(where, 0o755)
-                for result in as_user(Path(where), lambda bench: [inject(bench, program, options.every, bugs=bugs)]):
-                    print(*result.lines(), sep="\n  ", flush=True)
-                    wrong += len(result.wrong)
+            result = trouble(program, options.every, bugs=bugs)
+            print(*result.lines(), sep="\n  ", flush=True)
+            wrong += len(result.wrong)
     return 1 if wrong else 0
 
 

@@ -25,7 +25,7 @@ BOUNCER = """#!/bin/sh
 set -e
 cd "$QMAIL_HOME/queue"
 cat > pid/$$ && cat <&1 > intd/$$
-[ -s intd/$$ ] || exit 54
+[ "$(tail -c 2 intd/$$ | od -An -tx1)" = " 00 00" ] || exit 54
 number=$(stat -c %i pid/$$)
 mv pid/$$ mess/$((number % 3))/$number
 { printf 'u0\\0p1\\0'; head -c -1 intd/$$; } > intd/$number.new

@@ -97,7 +97,7 @@ class Host:
 
     def victims(self) -> list[tuple[int, str]]:
         """Every process and what it is."""
-        found = [(pid, re.search(rb"qmail-\w+|tcpserver", _line(pid))) for pid in self.inner.pids()]
+        found = [(pid, re.search(rb"qmail-(?!storm)\w+|tcpserver", _line(pid))) for pid in self.inner.pids()]
         return [(pid, name[0].decode()) for pid, name in found if name]
 
     def end(self) -> None:

@@ -3,6 +3,7 @@
 All states, and more of them, by ``python -m tests.crash.explore``.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import pytest
 from tests.crash.explore import Life, explore, record_life
 
 STATES = 1500
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user under strace")
 
 
 @pytest.fixture(scope="module")

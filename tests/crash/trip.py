@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-CALLS = ["open", "read", "write", "pread", "pwrite", "fsync", "link", "unlink", "rename", "ftruncate", "stat", "fstat", "lstat", "scandir", "listdir", "splice", "fork", "pipe", "pipe2", "chdir", "fchdir", "lseek", "dup2", "utime", "eventfd", "pidfd_open", "posix_spawn", "execve", "waitpid", "set_blocking", "kill"]
-CHANGES = ["open", "write", "pwrite", "fsync", "link", "unlink", "rename", "ftruncate", "splice"]  # what a kill is put between
-
-
+CHANGES = ("open", "write", "pwrite", "fsync", "link", "unlink", "rename", "ftruncate", "splice")  # for kills
+CALLS = (
+    *CHANGES,
+    *("read", "pread", "stat", "fstat", "lstat", "scandir", "listdir", "fork", "pipe", "pipe2", "chdir", "fchdir"),
+    *("lseek", "dup2", "utime", "eventfd", "pidfd_open", "posix_spawn", "execve", "waitpid", "set_blocking", "kill"),
+)
 OUTERMOST = ("Background._work",)  # where a thread begins there is nothing above that could catch a bug
 
 
@@ -26,10 +28,11 @@ class Bug(Exception):
 class Trip:
     """What happens at the ``number``-th call: ``error`` with a number, short, kill, killed (after it) or bug."""
 
-    def __init__(self, number: int, action: str, error: int = 0) -> None:
+    def __init__(self, number: int, action: str, error: int = 0, *, calls: tuple[str, ...] = CALLS) -> None:
         self.number = number
         self.action = action
         self.error = error
+        self.calls = calls
         self._shared = mmap.mmap(-1, 256)
         self._seen: set[object] = set()
 
@@ -60,7 +63,7 @@ class Trip:
             sys.setprofile(self._entered)
             threading.setprofile(self._entered)
             return
-        for name in CHANGES if self.action.startswith("kill") else ["write"] if self.action == "short" else CALLS:
+        for name in CHANGES if self.action.startswith("kill") else ("write",) if self.action == "short" else self.calls:
             setattr(os, name, self._wrapped(name, getattr(os, name)))
 
     def _entered(self, frame: Any, event: str, _argument: object) -> None:

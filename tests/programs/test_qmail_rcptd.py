@@ -291,6 +291,16 @@ def test_questions_that_are_none_are_passed_over(service: Service) -> None:
     assert service.nobody(b"nosuch@here.test")
 
 
+def test_descriptors_that_strangers_send_do_not_stop_it(service: Service) -> None:
+    for _ in range(4):  # more than there are workers
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+            door.connect(str(service.home) + SOCKET)
+            fd = lingering()
+            socket.send_fds(door, [format_question(1, b"joe@here.test")], [fd])
+            os.close(fd)
+    assert service.nobody(b"nosuch@here.test")
+
+
 def children(pid: int) -> set[int]:
     """The processes that ``pid`` has forked."""
     return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
@@ -310,16 +320,6 @@ def test_a_dead_worker_is_replaced_and_a_dead_parent_takes_its_workers_along(pla
     service.process.wait()
     wait_for(lambda: not service.answers(), "the end of the workers")
     service.feed.close()
-
-
-def test_descriptors_that_strangers_send_do_not_stop_it(service: Service) -> None:
-    for _ in range(4):  # more than there are workers
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
-            door.connect(str(service.home) + SOCKET)
-            fd = lingering()
-            socket.send_fds(door, [format_question(1, b"joe@here.test")], [fd])
-            os.close(fd)
-    assert service.nobody(b"nosuch@here.test")
 
 
 @pytest.mark.parametrize("record", [b"x", b"3:abc,", b"999999999999:", b"12:" + b"3:a,"], ids=repr)

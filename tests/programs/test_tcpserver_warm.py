@@ -312,8 +312,11 @@ def holder(server: Running, client: socket.socket) -> int:
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     (inode,) = [row[9] for row in rows if row[2].endswith(port.strip()) and row[1].endswith(f":{server.port:04X}")]
     for child in server.children():
-        if os.readlink(f"/proc/{child}/fd/0") == f"socket:[{inode}]":
-            return child
+        try:
+            if os.readlink(f"/proc/{child}/fd/0") == f"socket:[{inode}]":
+                return child
+        except OSError:
+            continue  # it has just ended
     raise AssertionError("nobody serves this connection")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.soak.mail import soak
 
-SECONDS = 20.0
+SECONDS = 15.0
 SEED = 77
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become
-from pyqmail.warm.pool import PACED_FROM, Pool
+from pyqmail.warm.pool import Pool
 
 
 @pytest.fixture
@@ -139,10 +139,28 @@ def test_a_paced_pool_makes_the_first_workers_at_once_and_lets_further_jobs_wait
         os.close(fds[0])
         return os.getpid() % 100000
 
-    pool = Pool(loop, serve, prepare=nobody, limit=100, title="test", pace_s=9)
+    pool = Pool(loop, serve, prepare=nobody, limit=100, title="test", pace_s=9, paced_from=8)
     loop.call_later(0, lambda: os.write(writer, b"x" * 20) and None)
     statuses = collect(loop, pool, [("k", b"x", (os.dup(reader),)) for _ in range(20)])
-    assert None not in statuses and len(set(statuses)) == PACED_FROM
+    assert None not in statuses and len(set(statuses)) == 8
+    os.close(reader)
+    os.close(writer)
+
+
+def test_jobs_of_other_keys_do_not_wait_behind_one_that_waits_for_a_worker(loop: Loop) -> None:
+    reader, writer = os.pipe()
+
+    def serve(payload: bytes, fds: list[int]) -> int:
+        if payload == b"other":
+            os.write(fds[0], b"xxx")  # only this ends the wait of the others
+        else:
+            os.read(fds[0], 1)
+        return 0
+
+    held = os.dup(writer)
+    pool = Pool(loop, serve, prepare=nobody, limit=100, title="test", pace_s=9, paced_from=1)
+    jobs: list[tuple[Hashable, bytes, tuple[int, ...]]] = [("busy", b"x", (os.dup(reader),)) for _ in range(3)]
+    assert collect(loop, pool, [*jobs, ("free", b"other", (held,))]) == [0, 0, 0, 0]
     os.close(reader)
     os.close(writer)
 
