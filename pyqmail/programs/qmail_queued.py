@@ -298,7 +298,9 @@ class Service:
         lane = min(self.lanes, key=lambda lane: len(lane.jobs))
         self.last_job += 1
         lane.jobs[self.last_job] = uid
-        lane.unsent.append((queued.format_job(self.last_job, uid, submission), connection, message, envelope))
+        pipes = foreign.is_pipe(message) and foreign.is_pipe(envelope)
+        record = queued.format_job(self.last_job, uid, submission, pipes=pipes)
+        lane.unsent.append((record, connection, message, envelope))
         if len(lane.unsent) == 1:
             self._send(lane)
 
@@ -320,7 +322,7 @@ class Service:
                 self.loop.call_later(RETRY_SECONDS, lambda: self._send(lane))
                 return
             lane.unsent.popleft()
-            foreign.give_back(None, (message, envelope))
+            foreign.give_back(None, (message, envelope), pipes=queued.parse_job(payload)[3])
             connection.close()  # the worker has it too, and sees to what is sent on it unasked
 
     def _stop(self) -> None:

@@ -2,7 +2,7 @@
 
 client -> service    request: b"pq1" flags(1), with SCM_CREDENTIALS and exactly two descriptors
 service -> client    answer:  b"pa1" exit code(1) submission(8)
-parent -> worker     job:     id(8) uid(8) submission(8), with connection, message, envelope
+parent -> worker     job:     id(8) uid(8) submission(8) both are pipes(8), with connection, message, envelope
 worker -> parent     freed:   id(8)
 """
 
@@ -11,7 +11,7 @@ import sys
 SERIAL = 1  # flag: name the submission by a serial, not by the client's pid
 REQUEST_SIZE = 4
 ANSWER_SIZE = 12
-JOB_SIZE = 24
+JOB_SIZE = 32
 
 
 def format_request(*, serial: bool) -> bytes:
@@ -52,15 +52,16 @@ def parse_credentials(data: bytes) -> tuple[int, int, int]:
     )
 
 
-def format_job(job: int, uid: int, submission: int) -> bytes:
+def format_job(job: int, uid: int, submission: int, *, pipes: bool = False) -> bytes:
     """The job record."""
-    return b"".join([value.to_bytes(8, "little") for value in (job, uid, submission)])
+    return b"".join([value.to_bytes(8, "little") for value in (job, uid, submission, pipes)])
 
 
-def parse_job(data: bytes) -> tuple[int, int, int]:
-    """Job id, uid and submission."""
+def parse_job(data: bytes) -> tuple[int, int, int, bool]:
+    """Job id, uid and submission, and whether message and envelope are known to be pipes."""
     return (
         int.from_bytes(data[0:8], "little"),
         int.from_bytes(data[8:16], "little"),
         int.from_bytes(data[16:24], "little"),
+        data[24] == 1,
     )

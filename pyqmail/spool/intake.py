@@ -35,7 +35,7 @@ class Intake:
     """One submission that is being read."""
 
     __slots__ = (
-        "child", "connection", "draft", "envelope", "heard", "job", "message", "read", "reading", "sockets",
+        "child", "connection", "draft", "envelope", "heard", "job", "message", "pipes", "read", "reading", "sockets",
         "started", "submission",
     )  # fmt: skip
 
@@ -45,6 +45,7 @@ class Intake:
         self.connection = connection
         self.message = message  # -1 once it has been read
         self.envelope = envelope
+        self.pipes = False  # both are, and nothing else
         self.reading = -1  # the descriptor that the loop watches
         self.heard = False  # the loop watches the connection
         self.sockets: set[int] = set()  # which of the two are no pipes
@@ -95,11 +96,12 @@ class Worker:
     def _begin(self, payload: bytes, fds: list[int]) -> None:
         if len(payload) != queued.JOB_SIZE or len(fds) != 3:
             raise ValueError("malformed job")
-        job, uid, submission = queued.parse_job(payload)
+        job, uid, submission, pipes = queued.parse_job(payload)
         intake = Intake(job, submission, *fds)
+        intake.pipes = pipes
         self.intakes[job] = intake
         for fd in (intake.message, intake.envelope):
-            if foreign.is_pipe(fd):
+            if pipes or foreign.is_pipe(fd):
                 continue
             if foreign.is_socket(fd):
                 intake.sockets.add(fd)
@@ -251,7 +253,7 @@ class Worker:
         _answer(intake.connection, exit_code, intake.submission)
         fds = [fd for fd in (intake.message, intake.envelope, *intake.read) if fd >= 0]
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, intake.connection)
-        foreign.give_back(connection, fds, lambda: self._free_slot(intake.job))
+        foreign.give_back(connection, fds, lambda: self._free_slot(intake.job), pipes=intake.pipes)
 
     def _free_slot(self, job: int) -> None:
         while True:

@@ -51,15 +51,21 @@ def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def give_back(connection: socket.socket | None, fds: Sequence[int], then: Callable[[], None] | None = None) -> None:
+def give_back(
+    connection: socket.socket | None,
+    fds: Sequence[int],
+    then: Callable[[], None] | None = None,
+    *,
+    pipes: bool = False,
+) -> None:
     """Close ``fds``, and ``connection`` last with all that may have been sent on it unasked; never waits.
 
-    ``then`` is called when all is closed, perhaps in another thread: what it does must be safe there. ``connection``
-    has SO_PASSCRED set, and nobody else receives from it any more.
+    With ``pipes`` all of ``fds`` are known to be pipes. ``then`` is called when all is closed, perhaps in another
+    thread: what it does must be safe there. ``connection`` has SO_PASSCRED set, and nobody else receives from it.
     """
     odd = []
     for fd in fds:
-        if is_pipe(fd):
+        if pipes or is_pipe(fd):
             os.close(fd)
         else:
             odd.append(fd)

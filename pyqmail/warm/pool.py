@@ -179,9 +179,12 @@ class Pool:
                 send_record(worker.sock, JOB.pack(job.number) + job.payload, job.fds)
             except OSError:
                 self._retire(worker)
-                if fresh:
-                    raise
-                continue
+                if not fresh:
+                    continue
+                for fd in job.fds:  # it has died before it could take its first job, as one may die with it
+                    os.close(fd)
+                self._loop.call_later(0, lambda: job.done(None))
+                return worker.pid
             break
         for fd in job.fds:
             os.close(fd)

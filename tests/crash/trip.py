@@ -4,6 +4,7 @@ The count lies in shared memory, so that it goes on through every fork of the pr
 """
 
 import mmap
+import multiprocessing
 import os
 import signal
 import struct
@@ -35,6 +36,7 @@ class Trip:
         self.calls = calls
         self._shared = mmap.mmap(-1, 256)
         self._seen: set[object] = set()
+        self._lock = multiprocessing.get_context("fork").Lock()
 
     @property
     def count(self) -> int:
@@ -51,8 +53,12 @@ class Trip:
         return f"{self.action} {os.strerror(self.error) if self.error else ''} at {self.number} ({where})"
 
     def _next(self, what: str) -> bool:
-        struct.pack_into("Q", self._shared, 0, self.count + 1)
-        if self.count != self.number:
+        held = self._lock.acquire(timeout=1)  # two processes that counted at once would make it happen twice
+        chance = self.count + 1
+        struct.pack_into("Q", self._shared, 0, chance)
+        if held:
+            self._lock.release()
+        if chance != self.number:
             return False
         self._shared[8:256] = what.encode()[:248].ljust(248, b"\0")
         return True

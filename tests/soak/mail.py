@@ -9,6 +9,7 @@ lost.
 
 import argparse
 import contextlib
+import fcntl
 import grp
 import hashlib
 import os
@@ -361,7 +362,9 @@ def soak(seconds: float, seed: int) -> int:
     deferring = base / "deferring"
     deferring.touch()
     ledger = Ledger()
+    alone = os.open(ensure_user(PLAIN).pw_dir, os.O_RDONLY)
     try:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # two runs would empty each other's mailboxes
         with mail_sink(answer(deferring)) as sink:
             prepare(base / "qmail", sink, deferring)
             assign_crowd(base)
@@ -372,10 +375,12 @@ def soak(seconds: float, seed: int) -> int:
             deferring.unlink()
             emptied = site.drain()
             if not emptied:
-                print(site.host.log.read_text(errors="replace")[-3000:])
+                log = site.host.log.read_text(errors="replace")
+                print(*re.findall("^.*(?:deferral|alert|warning).*$", log, re.MULTILINE)[-20:], log[-3000:], sep="\n")
             site.close()
             return report(ledger, collect(sink, base), site, emptied)
     finally:
+        os.close(alone)
         shutil.rmtree(base, ignore_errors=True)
 
 
