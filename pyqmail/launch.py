@@ -75,42 +75,12 @@ def launcher_text(module: str, crash_exit: int, python: str, package_path: str |
     )
 
 
-_identified: dict[str, tuple[tuple[int, ...], str | None]] = {}  # by the files' stamps: says nothing once they change
-
-
 def identify(path: str) -> str | None:
     """The module that the launcher at ``path`` runs, if it is one of this very copy of the package; else None.
 
     A warm parent serves a program itself only when this says so: a wrapper in its place, another implementation or
-    another version is executed instead. While the file's stamp stays the same it is not read again.
+    another version is executed instead.
     """
-    from pyqmail.system.stamp import stamp
-
-    now = stamp(path)
-    if now is None:
-        return None
-    known = _identified.get(path)
-    if known is None or known[0] != now:
-        known = _identified[path] = (now, _module_of(path))
-    return known[1]
-
-
-def is_launcher(path: str) -> bool:
-    """Whether the file at ``path`` is a launcher, of whatever copy of the package."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        text = os.read(fd, 4096)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return text.split(b"\n", 1)[0].endswith(b" -ISXutf8") and b'run("pyqmail.programs.' in text
-
-
-def _module_of(path: str) -> str | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -138,3 +108,18 @@ def _module_of(path: str) -> str | None:
     if checkout == package and text == launcher_text(module, int(crash), python, None):
         return module
     return None
+
+
+def is_launcher(path: str) -> bool:
+    """Whether the file at ``path`` is a launcher, of whatever copy of the package."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        text = os.read(fd, 4096)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return text.split(b"\n", 1)[0].endswith(b" -ISXutf8") and b'run("pyqmail.programs.' in text

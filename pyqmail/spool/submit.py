@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pyqmail.system.stamp import Stamp
+
 CONNECT_SECONDS = 10  # how long connect is retried
 RETRY_SECONDS = 0.05
 HELD_MAX = 49152  # message bytes that wait for their end before the service hears of them
@@ -127,7 +129,7 @@ class Submission:
         processes."""
         self = cls()
         other = environ.get(b"QMAILQUEUE")
-        if other is None and (warm or direct) and own_program(home):
+        if other is None and (warm or direct) and own_program(home, warm=warm):
             self._held, self._home, self._environ, self._serial = [], home, environ, warm
         else:
             self._execute(home, environ, other or os.fsencode(home) + b"/bin/qmail-queue")
@@ -320,12 +322,29 @@ class Submission:
             setattr(self, name, -1)
 
 
-def own_program(home: str) -> bool:
-    """Whether HOME/bin/qmail-queue is this copy's (or absent, as in a tree without programs): no need to run it."""
+_looked_at: "dict[str, tuple[Stamp, bool]]" = {}  # by the launcher's stamp: says nothing once the file changes
+
+
+def own_program(home: str, *, warm: bool = False) -> bool:
+    """Whether HOME/bin/qmail-queue is this copy's (or absent, as in a tree without programs): no need to run it.
+
+    A ``warm`` caller asks for each of many messages: an unchanged launcher is not read again.
+    """
     from pyqmail.launch import identify
 
     path = home + "/bin/qmail-queue"
-    return not os.path.lexists(path) or identify(path) == "pyqmail.programs.qmail_queue"
+    if not warm:
+        return not os.path.lexists(path) or identify(path) == "pyqmail.programs.qmail_queue"
+    from pyqmail.system.stamp import stamp
+
+    now = stamp(path)
+    known = _looked_at.get(path)
+    if known is not None and known[0] == now:
+        return known[1]
+    ours = own_program(home)
+    if now is not None:
+        _looked_at[path] = (now, ours)
+    return ours
 
 
 def _fill(fd: int, data: bytes) -> bytes:

@@ -82,3 +82,10 @@ def test_killing_it_loses_nothing(host: MailHost, maildir: Path, name: str) -> N
 
     wait_for(complete, "every acknowledged body")
     assert pwd.getpwnam(USER).pw_uid == os.stat(maildir / "new").st_uid
+    host.stop()
+    for message in (host.home / "queue/mess").glob("*/*"):
+        # half accepted, or delivered and not yet removed: nobody's any more, and swept after 36 hours
+        number = int(message.name)
+        assert not (host.home / f"queue/todo/{number}").exists()
+        assert not list((host.home / "queue/info").glob(f"*/{number}"))
+        message.unlink()

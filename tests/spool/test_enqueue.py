@@ -55,7 +55,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, code: int, part: str = "", spared: int = 0) -> None:
-    """Make file operation ``name`` fail with errno ``code`` where an argument names ``part``, after ``spared`` calls."""
+    """Make file operation ``name`` fail with ``code`` where an argument names ``part``, after ``spared`` calls."""
     real = getattr(files, name)
     left = [spared]
 
