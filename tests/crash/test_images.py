@@ -3,18 +3,26 @@
 After every operation by ``python -m tests.crash.images``.
 """
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from tests.crash.images import MAKE, check
+from tests.crash.images import MAKE, Result, check
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are for root")
 
 
+def checked(kind: str, *, syncs: bool = True) -> Result:
+    """``check`` in a process of its own: it holds bare descriptors, and what other tests left behind may close some."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(check, kind, every=12, syncs=syncs).result()
+
+
 @pytest.mark.parametrize("kind", list(MAKE))
 def test_what_the_filesystem_kept_is_enough(kind: str) -> None:
-    result = check(kind, every=12)
+    result = checked(kind)
     print(*result.lines(), sep="\n")
     assert result.images >= 15
     assert not result.wrong, result.lines()
@@ -22,4 +30,4 @@ def test_what_the_filesystem_kept_is_enough(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", list(MAKE))
 def test_without_syncs_messages_are_lost(kind: str) -> None:
-    assert any("never reached" in wrong for wrong in check(kind, every=12, syncs=False).wrong)
+    assert any("never reached" in wrong for wrong in checked(kind, syncs=False).wrong)
