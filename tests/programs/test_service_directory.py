@@ -237,6 +237,8 @@ def test_multilog_keeps_our_log_lines_whole(tmp_path: Path) -> None:
     text = "".join(path.read_text() for path in (*files, tmp_path / "main" / "current"))
     assert text == "\n".join(lines) + "\n", "rotation is at line ends, and the last line gets its LF"
     with subprocess.Popen([theirs("multilog"), target], stdin=subprocess.PIPE) as first:
+        opened = Path(f"/proc/{first.pid}/fd")
+        wait_until(lambda: any(os.readlink(fd).endswith("/lock") for fd in opened.iterdir()), "the first has no lock")
         wait_until(lambda: tool("multilog", target).returncode == 111, "a second writer is admitted")
         assert b"unable to lock directory" in tool("multilog", target).stderr
         assert first.stdin is not None
