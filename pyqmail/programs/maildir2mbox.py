@@ -34,7 +34,7 @@ class Fatal(Exception):
 
 def from_line(first: bytes, seconds: int) -> bytes:
     """The From_ line of a message whose first line is ``first``, newline included if it has one."""
-    who = b"XXX"
+    who = b"XXX"  # the original's word for a sender that the message does not tell
     if first.startswith(RETURN_PATH) and first.endswith(b"\n"):
         who = first[len(RETURN_PATH) : -2].replace(b" ", b"-").replace(b"\t", b"-") or b"MAILER-DAEMON"
     return b"From " + who + b" " + format_mbox_date(seconds)

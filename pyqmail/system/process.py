@@ -2,6 +2,7 @@
 
 import _signal
 import errno
+import gc
 import os
 import signal
 import sys
@@ -24,7 +25,12 @@ def become(uid: int, gid: int, groups: Sequence[int]) -> None:
 
 
 def close_all_but(keep: Iterable[int]) -> None:
-    """Close every descriptor except those in ``keep``."""
+    """Close every descriptor except those in ``keep``, in a process that has just forked.
+
+    What the parent's objects still hold is kept from collection: a socket or file among its garbage, collected here,
+    would close whatever has its number by then.
+    """
+    gc.freeze()
     low = 0
     for fd in sorted(set(keep)):
         if fd > low:  # CPython 3.11 takes an empty range that starts at 0 for everything

@@ -24,7 +24,6 @@ whatever reason, its end of the socket pair closes: idle workers end, busy ones 
 """
 
 import fcntl
-import gc
 import os
 import resource
 import select
@@ -256,7 +255,6 @@ class Workers:
         """What a fresh worker does; it never returns."""
         code = FAILED
         try:
-            gc.freeze()  # what has come since the parent's own: a collection here would copy those pages
             close_all_but((0, 1, 2, reports, self._listener.fileno()))
             resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
             reset_signals()
@@ -394,7 +392,6 @@ class Children:
             return
         code = FAILED
         try:
-            gc.freeze()
             close_all_but((0, 1, 2, connection.fileno()))
             reset_signals()
             os.dup2(connection.fileno(), 0)

@@ -10,6 +10,7 @@ Prints counts; exits 1 when something was wrong.
 
 import argparse
 import errno
+import gc
 import os
 import select
 import shutil
@@ -93,6 +94,7 @@ class Bench:
             for fd in {1, 2} - fds.keys():
                 os.dup2(null, fd)
             os.closerange(3, 400)
+            gc.freeze()  # garbage of the parent's, collected here, would close what has its numbers now
             sys.stderr = open(2, "w", closefd=False)  # pytest has its own, on a descriptor that is somebody else's now
             if trip is not None:
                 trip.install()

@@ -4,6 +4,7 @@ The spawners and qmail-clean are played here, on pipes. qmail-send itself is the
 process that has imported it. Nothing here reads the queue by code of the package.
 """
 
+import gc
 import os
 import re
 import select
@@ -167,6 +168,7 @@ class Restart:
             os.dup2(self._ours[5], 0)
             os.dup2(self._ours[6], 1)
             os.closerange(3, 200)
+            gc.freeze()  # garbage of the parent's, collected here, would close what has its numbers now
             self.cleaner()
             code = qmail_clean.main([b"qmail-clean"], {b"QMAIL_HOME": os.fsencode(self.home)})
         finally:
@@ -181,6 +183,7 @@ class Restart:
             for fd, end in high.items():
                 os.dup2(end, fd)
             os.closerange(7, 200)
+            gc.freeze()  # garbage of the parent's, collected here, would close what has its numbers now
             environ = {b"QMAIL_HOME": os.fsencode(self.home), b"QMAILQUEUE": os.fsencode(self.home / "bouncer")}
             self.setup()
             code = qmail_send.main([b"qmail-send"], {**environ, b"PATH": b"/usr/bin:/bin"})

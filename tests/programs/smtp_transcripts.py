@@ -14,6 +14,7 @@
 Escapes: \\r \\n \\0 \\t \\\\ \\xHH, and {text*N} for repetition.
 """
 
+import gc
 import os
 import re
 import select
@@ -156,6 +157,7 @@ def fork_ours(connection: int, log: int, environ: Mapping[str, str]) -> int:
         for target, fd in ((0, connection), (1, connection), (2, log)):
             os.dup2(fd, target)
         os.closerange(3, 1024)
+        gc.freeze()  # garbage of the parent's, collected here, would close what has its numbers now
         code = qmail_smtpd.main([b"qmail-smtpd"], {os.fsencode(k): os.fsencode(v) for k, v in environ.items()})
     except BaseException as error:
         os.write(2, repr(error).encode())
