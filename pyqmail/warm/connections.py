@@ -58,7 +58,7 @@ class Voice:
         write_log(text)
 
     def outdated(self) -> None:
-        """Say that the program should be executed from now on."""
+        """Say that the program should be executed from now on; it is the last that is said."""
 
 
 class _Worker:
@@ -345,8 +345,10 @@ class _Queue(Voice):
         self._announced = True
 
     def outdated(self) -> None:
-        """Tell the parent."""
+        """Tell the parent, and hear from it no more: it answers, and SIGIO would end a program without a handler."""
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
         self._report(b"O")
+        os.close(self._reports)
 
     def _report(self, record: bytes) -> None:
         try:
