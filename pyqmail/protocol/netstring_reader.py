@@ -1,5 +1,6 @@
 """Reading nested netstrings as they arrive, in pieces of any size: what QMTP and QMQP receivers have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from enum import Enum
 
@@ -22,7 +23,7 @@ Event = tuple[Kind, bytes | None]  # None for an address that is too long, and w
 Machine = Generator[None, None, None]
 
 
-class Reader:
+class Reader(ABC):
     """A protocol as straight code: ``conversation`` yields whenever it needs more bytes.
 
     ``feed`` takes what has come and returns what is in it; once ``fault`` is set nothing more is read.
@@ -37,9 +38,9 @@ class Reader:
         self._events: list[Event] = []
         self._machine = self.conversation()
 
+    @abstractmethod
     def conversation(self) -> Machine:
         """The protocol."""
-        raise NotImplementedError
 
     def feed(self, data: bytes) -> list[Event]:
         """The events in ``data``; those before a fault are not lost."""

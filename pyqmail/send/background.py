@@ -2,10 +2,13 @@
 
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 
 from pyqmail.system.loop import Loop
+
+FAILED = 111  # the exit code of a program that a bug has ended
 
 Job = Callable[[], Callable[[], None]]
 
@@ -27,6 +30,7 @@ class Background:
     def submit(self, job: Job) -> None:
         """Do ``job`` in the thread."""
         if self._thread is None:
+            threading.excepthook = _end_program
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
         self.pending += 1
@@ -49,6 +53,14 @@ class Background:
         while not self._done.empty():
             self.pending -= 1
             self._done.get()()
+
+
+def _end_program(args: threading.ExceptHookArgs) -> None:
+    """A thread that has ended would leave the loop waiting for it; a program that has ended is started again."""
+    try:
+        sys.__excepthook__(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+    finally:
+        os._exit(FAILED)
 
 
 def _raiser(error: BaseException) -> Callable[[], None]:

@@ -19,7 +19,6 @@ CALLS = (
     *("read", "pread", "stat", "fstat", "lstat", "scandir", "listdir", "fork", "pipe", "pipe2", "chdir", "fchdir"),
     *("lseek", "dup2", "utime", "eventfd", "pidfd_open", "posix_spawn", "execve", "waitpid", "set_blocking", "kill"),
 )
-OUTERMOST = ("Background._work",)  # where a thread begins there is nothing above that could catch a bug
 
 
 class Bug(Exception):
@@ -74,12 +73,7 @@ class Trip:
 
     def _entered(self, frame: Any, event: str, _argument: object) -> None:
         code = frame.f_code
-        if (
-            event == "call"
-            and "/pyqmail/" in code.co_filename
-            and code not in self._seen
-            and code.co_qualname not in OUTERMOST
-        ):
+        if event == "call" and "/pyqmail/" in code.co_filename and code not in self._seen:
             self._seen.add(code)
             if self._next(code.co_qualname):
                 raise Bug(code.co_qualname)
