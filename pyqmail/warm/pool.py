@@ -5,6 +5,7 @@ before it took a job is replaced and the job sent again; one that dies with a jo
 """
 
 import gc
+import math
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 
-from pyqmail.system.loop import Loop
+from pyqmail.system.loop import Loop, Timer
 from pyqmail.warm.wire import pair, send_record
 from pyqmail.warm.worker import JOB, RESULT, Serve, Wait, enter, serve_jobs
 
@@ -22,6 +23,7 @@ Prepare = Callable[[Hashable], None]
 SHORT_S = 0.3  # jobs below this end before more workers would do any good, even on a busy machine
 SHORT_PACE = 40  # so many times the pace while jobs are short
 LOOKS_MAX = 40  # at a worker that should end, 50 ms apart
+SWEEP_S = 0.25  # at least between two looks at the idle workers
 SPARE = 16  # workers that may idle beyond the jobs allowed at once
 
 
@@ -73,6 +75,7 @@ class Pool:
     child after all inherited descriptors are closed, and must raise if it cannot become what the key says. A key has
     ``paced_from`` workers as soon as it has jobs for them, further ones ``pace_s`` seconds after the last was made, or
     SHORT_PACE times that while its jobs are short: a job is then done by a busy worker sooner than by a new one.
+    One idle worker of a key is kept for ``idle_s`` seconds, others for ``surplus_s``.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Pool:
         title: str,
         jobs_max: int = 1000,
         idle_s: float = 60.0,
+        surplus_s: float = 60.0,
         wait: Wait | None = None,
         pace_s: float = 0.0,
         paced_from: int = 8,
@@ -100,11 +104,13 @@ class Pool:
         self._title = title
         self._jobs_max = jobs_max
         self._idle_s = idle_s
+        self._surplus_s = surplus_s
         self._crews: dict[Hashable, _Crew] = {}
         self._workers: dict[int, _Worker] = {}
         self._waiting: deque[tuple[Hashable, _Job]] = deque()
         self._count = 0
-        self._sweeping = False
+        self._sweep_at = math.inf  # in monotonic seconds
+        self._sweeper: Timer | None = None
         self.busy = 0
 
     def submit(
@@ -255,7 +261,7 @@ class Pool:
         else:
             crew.idle.append(worker)
             worker.since = time.monotonic()
-            self._sweep_later()
+            self._sweep_by(worker.since + (self._idle_s if len(crew.idle) == 1 else self._surplus_s))
         self._finish(worker, status)
 
     def _finish(self, worker: _Worker, status: int | None) -> None:
@@ -273,19 +279,28 @@ class Pool:
                 self._retire(crew.idle[0])
                 return
 
-    def _sweep_later(self) -> None:
+    def _sweep_by(self, when: float) -> None:
         """One timer for all idle workers: one for each job would pile up by the thousand."""
-        if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(self._idle_s / 2, self._sweep)
+        if self._sweep_at <= when:
+            return
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweep_at = when
+        self._sweeper = self._loop.call_later(when - time.monotonic(), self._sweep)
 
     def _sweep(self) -> None:
-        self._sweeping = False
-        limit = time.monotonic() - self._idle_s
-        for worker in [worker for crew in self._crews.values() for worker in crew.idle if worker.since <= limit]:
-            self._retire(worker)
-        if any(crew.idle for crew in self._crews.values()):
-            self._sweep_later()
+        now = time.monotonic()
+        self._sweep_at, self._sweeper = math.inf, None
+        next_at = math.inf
+        for crew in list(self._crews.values()):
+            for worker in list(crew.idle):
+                end = worker.since + (self._idle_s if worker is crew.idle[-1] else self._surplus_s)
+                if end <= now:
+                    self._retire(worker)
+                else:
+                    next_at = min(next_at, end)
+        if next_at < math.inf:
+            self._sweep_by(max(next_at, now + SWEEP_S))
 
     def _retire(self, worker: _Worker) -> None:
         if self._workers.pop(worker.pid, None) is None:

@@ -18,6 +18,8 @@ from pyqmail.warm.wire import RECORD_MAX
 from pyqmail.warm.worker import Wait
 
 Identity = tuple[int, int] | None
+IDLE_S = 60.0  # that an idle worker is kept
+SURPLUS_S = 1.0  # where another is idle: forking one again costs 3 ms, keeping it 3 MB
 PACE_S = 0.005  # about what a worker costs until it has served its first job
 LOCAL_PACED_FROM = 4  # workers of one uid that are made without delay: local deliveries are short
 SENDER_PACED_FROM = 8  # the same of programs that wait for other hosts
@@ -137,15 +139,16 @@ class Runner:
             return None
         try:
             return cast(ProgramModule, importlib.import_module(module))
-        except Exception:  # noqa: BLE001 - a half-finished upgrade: execute it, and let its crash code speak
+        except Exception:  # a half-finished upgrade: execute it, and let its crash code speak
             return None
 
     def _make_pool(self, limit: int, program: ProgramModule) -> Pool:
         wait: Wait | None = None
-        paced_from = LOCAL_PACED_FROM
+        paced_from, surplus_s = LOCAL_PACED_FROM, SURPLUS_S
         if hasattr(program, "Sender"):
             sender = program.Sender()
             self._main, wait, paced_from = sender.main, sender.wait, SENDER_PACED_FROM
+            surplus_s = IDLE_S  # each may hold a connection of its own
         prepare_titles()
         gc.collect()
         gc.freeze()
@@ -157,6 +160,8 @@ class Runner:
             limit=limit,
             title=title,
             wait=wait,
+            idle_s=IDLE_S,
+            surplus_s=surplus_s,
             pace_s=PACE_S,
             paced_from=paced_from,
         )
@@ -174,7 +179,7 @@ class Runner:
         assert self._main is not None
         try:
             return self._main(argv, dict(self._environ)) & 255
-        except BaseException as error:  # noqa: BLE001 - a bug must never bounce mail
+        except BaseException as error:  # a bug must never bounce mail
             _complain(error)
             return 111
         finally:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, body_hash, messages, wait_for
+from tests.integration.mailhost import MailHost, body_hash, messages
+from tests.waiting import wait_for
 
 ADDRESS = f"{USER}@example.test"
 COUNT = 200
@@ -78,9 +79,11 @@ def test_killing_it_loses_nothing(host: MailHost, maildir: Path, name: str) -> N
         send = victim(host, "qmail-send")
         if send is not None:
             os.kill(send, signal.SIGALRM)  # a delivery that died with its process is deferred: do not wait for its time
-        return len(os.listdir(maildir / "new")) >= COUNT and acknowledged <= arrived()
+        queue = host.home / "queue"
+        return acknowledged <= arrived() and not list(queue.glob("todo/*")) and not list(queue.glob("info/*/*"))
 
-    wait_for(complete, "every acknowledged body")
+    wait_for(complete, "every acknowledged body, and for qmail-send to be through with the queue")
+    assert len(os.listdir(maildir / "new")) >= COUNT
     assert pwd.getpwnam(USER).pw_uid == os.stat(maildir / "new").st_uid
     host.stop()
     for message in (host.home / "queue/mess").glob("*/*"):

@@ -140,7 +140,7 @@ def test_a_paced_pool_makes_the_first_workers_at_once_and_lets_further_jobs_wait
         return os.getpid() % 100000
 
     pool = Pool(loop, serve, prepare=nobody, limit=100, title="test", pace_s=9, paced_from=8)
-    loop.call_later(0, lambda: os.write(writer, b"x" * 20) and None)
+    loop.call_later(0, lambda: None if os.write(writer, b"x" * 20) else None)
     statuses = collect(loop, pool, [("k", b"x", (os.dup(reader),)) for _ in range(20)])
     assert None not in statuses and len(set(statuses)) == 8
     os.close(reader)
@@ -210,6 +210,23 @@ def test_a_job_goes_to_the_worker_that_was_last_near_the_same_place(loop: Loop) 
         both()
     pool.close()
     assert len(seen["a"]) == len(seen["b"]) == 1 and seen["a"] != seen["b"]
+
+
+def test_of_many_idle_workers_one_is_kept(loop: Loop) -> None:
+    pool = Pool(loop, lambda _payload, _fds: 0, prepare=nobody, limit=4, title="test", surplus_s=0.2)
+    done: list[int | None] = []
+    for _ in range(4):
+        pool.submit("k", b"x", (), done.append)
+    assert len(pool.pids()) == 4
+    deadline = loop.call_later(10, loop.stop)
+    while (len(done) < 4 or len(pool.pids()) > 1) and deadline.callback is not None:
+        loop.run_once(0.1)
+    assert len(done) == 4 and len(pool.pids()) == 1
+    (kept,) = pool.pids()
+    pool.submit("k", b"x", (), done.append)
+    assert pool.pids() == [kept]
+    deadline.cancel()
+    pool.close()
 
 
 def test_an_idle_worker_ends_after_its_time(loop: Loop) -> None:
