@@ -5,6 +5,7 @@ single-user: every program then runs as that user, in any directory, and nobody 
 """
 
 import os
+from collections.abc import Sequence
 
 from pyqmail.control import Control
 
@@ -72,11 +73,17 @@ def _gid(name: bytes) -> int:
         raise AccountMissing(f"fatal: unable to find group {os.fsdecode(name)}") from None
 
 
-def read_accounts(home: str) -> Accounts:
-    """The accounts of ``home``. Raises AccountMissing and ControlUnreadable."""
+def read_names(home: str) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """The users and groups of ``home``, as they are named and not looked up. Raises as read_accounts does."""
     control = Control(home)
     users = control.lines("conf-users") or ROLES
     groups = control.lines("conf-groups") or GROUPS
     if len(users) != len(ROLES) or len(groups) != len(GROUPS):
         raise AccountMissing("fatal: control/conf-users needs 8 lines and control/conf-groups 2")
+    return users, groups
+
+
+def read_accounts(home: str) -> Accounts:
+    """The accounts of ``home``. Raises AccountMissing and ControlUnreadable."""
+    users, groups = read_names(home)
     return Accounts([_uid(name) for name in users], [_gid(name) for name in groups], users[0])

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyqmail.control import home_of, read_knobs
 from pyqmail.exits import SpawnExit
-from pyqmail.policy.accounts import AccountMissing, read_accounts
+from pyqmail.policy.accounts import ROLES, AccountMissing, read_accounts, read_names
 from pyqmail.policy.users import catch_all, tree_catch_all
 from pyqmail.system.errors import temporary
 from pyqmail.system.files import write_all
@@ -127,12 +127,13 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return 100
     local, home = argv[1], home_of(environ)
     try:
-        accounts = read_accounts(home)
-        if accounts.single_user:  # passwd would name the real home of the one user
+        names, _ = read_names(home)
+        accounts = None if names is ROLES else read_accounts(home)  # qmail's own names are never all one user's
+        if accounts is not None and accounts.single_user:  # passwd would name the real home of the one user
             record = tree_catch_all(home, accounts, local)
         else:
             found = find_user(local, read_knobs(home).break_char)
-            record = find_alias(accounts.alias_name, local) if found is None else found
+            record = find_alias(names[0], local) if found is None else found
     except AccountMissing:
         return SpawnExit.NO_ALIAS
     except LookupTrouble as trouble:

@@ -6,19 +6,20 @@ supervise, svc, multilog and the rest are Debian's: what is shown is that ours l
 import os
 import pwd
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.programs.tcp_servers import BIN, DEADLINE_S, everything, theirs, wait_until
+from tests.loopback import everything
+from tests.programs.tcp_servers import BIN, DEADLINE_S, theirs
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 SERVER = f"{sys.executable} -ISXutf8 {BIN / 'tcpserver'}"
@@ -72,32 +73,32 @@ class Service:
 
     def talk(self) -> bytes:
         """What a client of the running server gets."""
-        wait_until(lambda: self.port_file.exists() and self.port_file.read_text().endswith("\n"), "no port")
+        wait_for(lambda: self.port_file.exists() and self.port_file.read_text().endswith("\n"), "the port")
         with socket.create_connection(("127.0.0.1", int(self.port_file.read_text())), DEADLINE_S) as client:
             return everything(client)
 
     def end(self) -> None:
-        """End what still runs: the services first, then what watches them."""
+        """End what still runs: svscan first, which would start a supervise again, then the services."""
+        for process in self.processes:
+            if process.args[0].endswith("svscan"):
+                process.terminate()
+                process.wait(DEADLINE_S)
         for directory in (self.directory, self.directory / "log"):
             if (directory / "supervise").exists():
                 tool("svc", "-dx", str(directory))
         for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
             process.wait(DEADLINE_S)
         for directory in (self.directory, self.directory / "log"):
-            wait_until(lambda path=directory: tool("svok", str(path)).returncode != 0, "supervise goes on")
+            wait_for(lambda path=directory: tool("svok", str(path)).returncode != 0, "the end of supervise")
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
     """A service that is ended with the test."""
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-service-"))
-    base.chmod(0o755)
-    made = Service(base)
-    yield made
-    made.end()
-    shutil.rmtree(base)
+    with public_directory() as base:
+        made = Service(base)
+        yield made
+        made.end()
 
 
 @pytest.mark.contract("tcp 6.1", "tcp 6.4", "tcp 6.5", "tcp 6.8", "tcp 6.9", "tcp 6.10")
@@ -105,7 +106,7 @@ def test_our_server_under_supervise(service: Service) -> None:
     directory = str(service.directory)
     assert tool("svok", directory).returncode == 100
     service.start("supervise", directory)
-    wait_until(lambda: service.pid(), "it is not up")
+    wait_for(lambda: service.pid(), "it to be up")
     assert tool("svok", directory).returncode == 0
     assert service.talk() == b"hello\n"
     first = service.pid()
@@ -113,12 +114,12 @@ def test_our_server_under_supervise(service: Service) -> None:
     assert re.fullmatch(r"up \(pid \d+\) \d+ seconds", service.status())
     service.port_file.unlink()
     assert tool("svc", "-t", directory).returncode == 0
-    wait_until(lambda: service.pid() not in (0, first), "it is not started again")
+    wait_for(lambda: service.pid() not in (0, first), "another start")
     assert service.talk() == b"hello\n"
     tool("svc", "-p", directory)
-    wait_until(lambda: "paused" in service.status(), "it is not paused")
+    wait_for(lambda: "paused" in service.status(), "the pause")
     tool("svc", "-d", directory)
-    wait_until(lambda: service.status().startswith("down"), "it is not down")
+    wait_for(lambda: service.status().startswith("down"), "it to be down")
     assert re.fullmatch(r"down \d+ seconds, normally up", service.status())
     lock = service.directory / "supervise"
     assert lock.stat().st_mode & 0o777 == 0o700
@@ -129,7 +130,7 @@ def test_our_server_under_supervise(service: Service) -> None:
 def test_a_service_that_is_normally_down(service: Service) -> None:
     (service.directory / "down").touch()
     service.start("supervise", str(service.directory))
-    wait_until(lambda: service.status().startswith("down"), "no status")
+    wait_for(lambda: service.status().startswith("down"), "the status")
     assert not service.port_file.exists()
     tool("svc", "-u", str(service.directory))
     assert service.talk() == b"hello\n"
@@ -151,7 +152,7 @@ def test_under_svscan_the_log_goes_to_multilog(service: Service) -> None:
     scan = service.start("svscan", str(service.directory.parent))
     assert service.talk() == b"hello\n"
     current = service.log / "current"
-    wait_until(lambda: current.exists() and " status: 0/40\n" in last_lines(current), "the log is empty")
+    wait_for(lambda: current.exists() and " status: 0/40\n" in last_lines(current), "the log")
     lines = current.read_text().splitlines()
     assert all(re.match(r"@4[0-9a-f]{23} tcpserver: ", line) for line in lines)
     assert sum(" ok " in line for line in lines) == 1
@@ -238,8 +239,8 @@ def test_multilog_keeps_our_log_lines_whole(tmp_path: Path) -> None:
     assert text == "\n".join(lines) + "\n", "rotation is at line ends, and the last line gets its LF"
     with subprocess.Popen([theirs("multilog"), target], stdin=subprocess.PIPE) as first:
         opened = Path(f"/proc/{first.pid}/fd")
-        wait_until(lambda: any(os.readlink(fd).endswith("/lock") for fd in opened.iterdir()), "the first has no lock")
-        wait_until(lambda: tool("multilog", target).returncode == 111, "a second writer is admitted")
+        wait_for(lambda: any(os.readlink(fd).endswith("/lock") for fd in opened.iterdir()), "the first one's lock")
+        wait_for(lambda: tool("multilog", target).returncode == 111, "the second writer to be refused")
         assert b"unable to lock directory" in tool("multilog", target).stderr
         assert first.stdin is not None
         first.stdin.close()
