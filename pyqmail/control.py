@@ -53,11 +53,9 @@ def parse_mapping(data: bytes) -> dict[bytes, bytes]:
 class Kept:
     """What control files held when they were read, for a process that reads them again for each of many jobs.
 
-    A file is read again whenever its stamp (device, inode, size, mtime, ctime) is another one. One that changed within
-    SETTLED_NS is never kept, because a second change might leave the same stamp.
+    A file is read again whenever its stamp (device, inode, size, mtime, ctime) is another one. One that has only just
+    changed is never kept, because a second change might leave the same stamp.
     """
-
-    SETTLED_NS = 2_000_000_000
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[tuple[int, ...], bytes]] = {}
@@ -74,10 +72,11 @@ class Kept:
         """Keep ``data``, which was read from ``fd``, the file at ``path``."""
         import time
 
-        from pyqmail.system.stamp import stamp_of
+        from pyqmail.system.stamp import settled, stamp_of
 
         found = os.fstat(fd)
-        if max(found.st_mtime_ns, found.st_ctime_ns) + self.SETTLED_NS < time.time_ns() and len(data) == found.st_size:
+        changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+        if settled(changed_ns, time.time_ns()) and len(data) == found.st_size:
             self._files[path] = (stamp_of(found), data)
 
 

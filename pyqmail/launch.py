@@ -43,12 +43,12 @@ def run(module: str, crash_exit: int = 111) -> None:
     try:
         program = __import__(module, fromlist=["main"])
         code = int(program.main([os.fsencode(arg) for arg in sys.argv], caller_environment()))
-    except BaseException:  # noqa: BLE001 - nothing may escape: exit status 1 would bounce mail
+    except BaseException:  # nothing may escape: exit status 1 would bounce mail
         try:
             import traceback
 
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
-        except BaseException:  # noqa: BLE001 - fd 2 may be closed, and memory short
+        except BaseException:  # fd 2 may be closed, and memory short
             pass
     os._exit(code & 255)
 

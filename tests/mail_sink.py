@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tests.loopback import serving
+
 DEADLINE_S = 30
 
 Answer = Callable[[bytes, "Transaction"], bytes | None]  # command line and transaction so far -> reply, None: hang up
@@ -54,8 +56,7 @@ class MailSink:
         number = self.connections
         self._note(lambda: setattr(self, "connections", number + 1))
         self._note(lambda: setattr(self, "open", self.open + 1))
-        with contextlib.suppress(OSError), line, line.makefile("rb") as lines:
-            line.settimeout(DEADLINE_S)
+        with contextlib.suppress(OSError), line.makefile("rb") as lines:
             line.sendall(b"220 sink\r\n")
             self._converse(line, lines, number)
         self._note(lambda: setattr(self, "open", self.open - 1))
@@ -94,23 +95,6 @@ class MailSink:
 @contextlib.contextmanager
 def mail_sink(answer: Answer = accept_all, address: str = "127.0.0.1", port: int = 0) -> Iterator[MailSink]:
     """A running server, on a port of its own unless told otherwise."""
-    listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
-    sink = MailSink(answer, listener.getsockname()[1])
-    threads: list[threading.Thread] = []
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                line, _ = listener.accept()
-                threads.append(threading.Thread(target=sink.serve, args=(line,), daemon=True))
-                threads[-1].start()
-
-    accepting = threading.Thread(target=accept, daemon=True)
-    accepting.start()
-    try:
+    sink = MailSink(answer)
+    with serving(sink.serve, address, port, together=True) as sink.port:
         yield sink
-    finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        accepting.join(DEADLINE_S)

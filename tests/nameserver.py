@@ -1,4 +1,4 @@
-"""A real name server (nsd) on an address of its own, and a scripted IDENT server; both need root for their ports."""
+"""A real name server (nsd), and a scripted IDENT server; root, unless at a port that anybody may have."""
 
 import contextlib
 import os
@@ -7,13 +7,15 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.waiting import wait_for
+
 DEADLINE_S = 20.0
+ENVIRON = dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 CONF = """server:
-  ip-address: {address}@53
+  ip-address: {address}@{port}
   username: ""
   zonesdir: "{base}"
   pidfile: "{base}/pid"
@@ -26,7 +28,7 @@ remote-control:
   control-enable: no
 """
 ZONE = 'zone:\n  name: "{name}"\n  zonefile: "{file}"\n'
-HEAD = "$ORIGIN {name}.\n$TTL 60\n@ SOA ns.test. hostmaster.test. 1 60 60 60 60\n@ NS ns.test.\n"
+HEAD = "$ORIGIN {name}.\n$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns\n"
 
 
 def own_network() -> str:
@@ -36,40 +38,32 @@ def own_network() -> str:
 
 
 @contextlib.contextmanager
-def nameserver(address: str, zones: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """nsd on ``address``, port 53, with the lines of each zone."""
+def nameserver(
+    address: str, zones: Mapping[str, Sequence[str]], *, port: int = 53, within: Sequence[str] = ()
+) -> Iterator[str]:
+    """nsd on ``address`` with the lines of each zone; ``within`` begins a command that is to be run in its network."""
     base = Path(tempfile.mkdtemp(prefix="pyqmail-nsd-"))
-    text = CONF.format(address=address, base=base)
+    text = CONF.format(address=address, port=port, base=base)
     for number, (name, lines) in enumerate(zones.items()):
         (base / str(number)).write_text(HEAD.format(name=name) + "\n".join(lines) + "\n")
         text += ZONE.format(name=name, file=base / str(number))
     (base / "nsd.conf").write_text(text)
+    question = ["dig", "+short", "+time=1", "+tries=1", f"-p{port}", f"@{address}", next(iter(zones)), "NS"]
+
+    def answers() -> bool:
+        assert server.poll() is None, (base / "log").read_text()
+        return subprocess.run([*within, *question], capture_output=True, check=False).stdout.startswith(b"ns.")
+
     with (base / "log").open("wb") as log:
-        server = subprocess.Popen(["nsd", "-d", "-c", str(base / "nsd.conf")], stdout=log, stderr=log)
+        command = [*within, "nsd", "-d", "-c", str(base / "nsd.conf")]
+        server = subprocess.Popen(command, env=ENVIRON, stdout=log, stderr=log)
     try:
-        _wait_for(address, next(iter(zones)), server, base / "log")
+        wait_for(answers, "the name server", DEADLINE_S)
         yield address
     finally:
         server.terminate()
         server.wait(DEADLINE_S)
         shutil.rmtree(base)
-
-
-def _wait_for(address: str, zone: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in zone.split("."))
-    query = b"\1\2\0\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\6\0\1"
-    until = time.monotonic() + DEADLINE_S
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        line.connect((address, 53))
-        line.settimeout(0.1)
-        while time.monotonic() < until and server.poll() is None:
-            try:
-                line.send(query)
-                if line.recv(512)[7] == 1:
-                    return
-            except OSError:
-                time.sleep(0.02)
-    raise AssertionError(f"nsd does not answer: {log.read_text()}")
 
 
 class Ident:

@@ -17,6 +17,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from tests.loopback import serving
+
 REPO = Path(__file__).resolve().parent.parent
 DEADLINE_S = 20
 ACCEPTING = (b"220 hi\r\n", b"250 hello\r\n", b"250 sender\r\n", b"250 rcpt\r\n", b"354 go\r\n", b"250 taken\r\n")
@@ -47,53 +49,37 @@ class SmtpPeer:
     port: int = 0
     heard: bytes = b""
     connections: int = 0
-    done: threading.Event = field(default_factory=threading.Event)
 
 
 def _converse(line: socket.socket, replies: Sequence[bytes | None], peer: SmtpPeer) -> None:
     """Say each reply after what asks for it; None hangs up. After a 3xx the final dot asks."""
     end = b"\n"
-    with contextlib.suppress(OSError), line:
-        line.settimeout(DEADLINE_S)
-        for number, reply in enumerate(replies):
-            start = len(peer.heard)
-            while number and not (peer.heard[start - (2 if end == b"\r\n.\r\n" else 0) :].endswith(end)):
-                data = line.recv(65536)
-                if not data:
-                    return
-                peer.heard += data
-            if reply is None:
+    for number, reply in enumerate(replies):
+        start = len(peer.heard)
+        while number and not (peer.heard[start - (2 if end == b"\r\n.\r\n" else 0) :].endswith(end)):
+            data = line.recv(65536)
+            if not data:
                 return
-            line.sendall(reply)
-            end = b"\r\n.\r\n" if reply.startswith(b"3") and number >= 4 else b"\n"
-        while data := line.recv(65536):
             peer.heard += data
+        if reply is None:
+            return
+        line.sendall(reply)
+        end = b"\r\n.\r\n" if reply.startswith(b"3") and number >= 4 else b"\n"
+    while data := line.recv(65536):
+        peer.heard += data
 
 
 @contextlib.contextmanager
 def smtp_peer(replies: Sequence[bytes | None], address: str = "127.0.0.1", port: int = 0) -> Iterator[SmtpPeer]:
     """A server that takes connections one after another and says ``replies`` in each."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.create_server((address, port), family=family)
-    peer = SmtpPeer(listener.getsockname()[1])
+    peer = SmtpPeer()
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                line, _ = listener.accept()
-                peer.connections += 1
-                _converse(line, replies, peer)
-        peer.done.set()
+    def serve(line: socket.socket) -> None:
+        peer.connections += 1
+        _converse(line, replies, peer)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
+    with serving(serve, address, port) as peer.port:
         yield peer
-    finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(DEADLINE_S)
 
 
 Handler = Callable[[dns.message.Message, str], bytes | None]
@@ -101,10 +87,14 @@ Handler = Callable[[dns.message.Message, str], bytes | None]
 
 @dataclass
 class DnsPeer:
-    """A scripted DNS server: ``zone`` has (name, type) -> records; ``handlers`` take precedence, by the same key."""
+    """A scripted DNS server: ``zone`` has (name, type) -> records; ``handlers`` take precedence, by the same key.
+
+    ``unknown`` is the answer to questions for names that it does not have.
+    """
 
     zone: dict[tuple[str, str], list[str]]
     handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
+    unknown: int = dns.rcode.NXDOMAIN
     port: int = 0
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # name, type, "udp" or "tcp"
 
@@ -113,19 +103,19 @@ class DnsPeer:
         query = dns.message.from_wire(wire)
         name, kind = query.question[0].name.to_text(), dns.rdatatype.to_text(query.question[0].rdtype)
         self.asked.append((name, kind, via))
+        name = name.lower()
         handler = self.handlers.get((name, kind))
         if handler:
             return handler(query, via)
-        return answer(query, self.zone.get((name, kind)), exists=any(known == name for known, _ in self.zone))
+        code = 0 if any(known == name for known, _ in self.zone) else self.unknown
+        return answer(query, self.zone.get((name, kind)), code=code)
 
 
-def answer(
-    query: dns.message.Message, records: Sequence[str] | None, *, exists: bool = True, code: int = 0, flags: int = 0
-) -> bytes:
+def answer(query: dns.message.Message, records: Sequence[str] | None, *, code: int = 0, flags: int = 0) -> bytes:
     """A reply with ``records``, each "type data" or data of the type asked for."""
     reply = dns.message.make_response(query, recursion_available=True)
     reply.flags |= flags
-    reply.set_rcode(dns.rcode.Rcode(code if records or exists else 3))
+    reply.set_rcode(dns.rcode.Rcode(code))
     name, kind = query.question[0].name, dns.rdatatype.to_text(query.question[0].rdtype)
     for record in records or ():
         word, _, rest = record.partition(" ")
@@ -162,10 +152,12 @@ def _serve_datagrams(line: socket.socket, peer: DnsPeer) -> None:
 
 
 @contextlib.contextmanager
-def dns_peer(zone: dict[tuple[str, str], list[str]], *, tcp: bool = True) -> Iterator[DnsPeer]:
+def dns_peer(
+    zone: dict[tuple[str, str], list[str]], *, tcp: bool = True, unknown: int = dns.rcode.NXDOMAIN
+) -> Iterator[DnsPeer]:
     """A DNS server on a port of its own; without ``tcp`` connections are refused."""
     listener = socket.create_server(("127.0.0.1", 0))
-    peer = DnsPeer(zone, port=listener.getsockname()[1])
+    peer = DnsPeer(zone, unknown=unknown, port=listener.getsockname()[1])
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.bind(("127.0.0.1", peer.port))
     threads = [threading.Thread(target=_serve_datagrams, args=(datagrams, peer), daemon=True)]

@@ -1,11 +1,14 @@
 """Control files: one rule per reader (qmail-control(5))."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from pyqmail import control
+from pyqmail.system import stamp
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -92,17 +95,11 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def settled(path: Path, data: bytes) -> None:
-    """Write ``path`` so that it looks an hour old; its ctime is now, whatever anybody says."""
-    path.write_bytes(data)
-    os.utime(path, (1, 1))
-
-
 def test_what_has_settled_and_not_changed_is_not_read_again(
     home: Path, keeping: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settled(home / "control/me", b"mx\n")
-    monkeypatch.setattr(control.Kept, "SETTLED_NS", -(10**10))
+    (home / "control/me").write_bytes(b"mx\n")
+    monkeypatch.setattr(stamp, "SETTLED_NS", -1)
     files = control.Control(str(home))
     assert [files.line("me"), files.line("me")] == [b"mx", b"mx"]
     assert keeping == ["me"]
@@ -113,8 +110,8 @@ def test_any_change_is_seen_by_the_next_read(
     home: Path, keeping: list[str], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     path = home / "control/me"
-    settled(path, b"mx\n")
-    monkeypatch.setattr(control.Kept, "SETTLED_NS", -(10**10))
+    path.write_bytes(b"mx\n")
+    monkeypatch.setattr(stamp, "SETTLED_NS", -1)
     files = control.Control(str(home))
     assert files.line("me") == b"mx"
     if how == "removed":
@@ -125,15 +122,24 @@ def test_any_change_is_seen_by_the_next_read(
         (home / "control/new").write_bytes(b"my\n")
         (home / "control/new").rename(path)
     elif how == "written in place":
-        settled(path, b"my\n")
+        path.write_bytes(b"my\n")
+        os.utime(path, (1, 1))
     else:
-        path.chmod(0o600)
+        before = path.stat().st_ctime_ns
+
+        def closed() -> bool:
+            path.chmod(0o600)
+            return path.stat().st_ctime_ns != before
+
+        wait_for(closed, "the clock to tick")
     assert files.line("me") == (b"mx" if how == "closed" else b"my")
     assert keeping.count("me") == 2
 
 
-def test_what_has_just_changed_is_never_kept(home: Path, keeping: list[str]) -> None:
+def test_what_has_just_changed_is_never_kept(home: Path, keeping: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "control/me").write_bytes(b"mx\n")
+    now = (home / "control/me").stat().st_ctime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now)
     files = control.Control(str(home))
     assert [files.line("me"), files.line("me")] == [b"mx", b"mx"]
     assert keeping == ["me", "me"]

@@ -31,9 +31,9 @@ TC = 0x0200
 HOST = ("x.test.", "MX")
 
 
-def resolver(peer: DnsPeer, *others: int) -> Resolver:
+def resolver(peer: DnsPeer, *others: int, timeout_s: float = 0.3) -> Resolver:
     ports = (peer.port, *others)
-    return Resolver(Servers(tuple(("127.0.0.1", port) for port in ports), timeout_s=0.3, attempts=2))
+    return Resolver(Servers(tuple(("127.0.0.1", port) for port in ports), timeout_s=timeout_s, attempts=2))
 
 
 def many_mx(count: int) -> list[str]:
@@ -51,7 +51,7 @@ def test_small_answer_is_used() -> None:
 @pytest.mark.parametrize("count", [20, 1500])
 def test_large_datagram_is_used_whole(count: int) -> None:
     with dns_peer({HOST: many_mx(count)}) as peer:
-        assert len(resolver(peer).mx(b"x.test")) == count
+        assert len(resolver(peer, timeout_s=20).mx(b"x.test")) == count
         assert [via for _, _, via in peer.asked] == ["udp"]
 
 
@@ -62,7 +62,7 @@ def test_every_truncated_answer_is_asked_again_over_tcp() -> None:
 
     with dns_peer({}) as peer:
         peer.handlers[HOST] = cut
-        asker = resolver(peer)
+        asker = resolver(peer, timeout_s=20)
         for _ in range(3):
             assert len(asker.mx(b"x.test")) == 100
         assert [via for _, _, via in peer.asked] == ["udp", "tcp"] * 3
@@ -305,7 +305,7 @@ def test_questions_are_asked_together() -> None:
 def test_more_questions_than_may_go_together_are_all_answered() -> None:
     zone = {(f"h{number}.test.", "A"): [f"192.0.2.{number}"] for number in range(100)}
     with dns_peer(zone) as peer:
-        found = resolver(peer).look_up([(b"h%d.test" % number, Kind.A) for number in range(100)])
+        found = resolver(peer, timeout_s=20).look_up([(b"h%d.test" % number, Kind.A) for number in range(100)])
     assert [answer.addresses for answer in found if not isinstance(answer, Exception)] == [
         (bytes((192, 0, 2, number)),) for number in range(100)
     ]

@@ -12,7 +12,6 @@ from pyqmail.admin.catalogue import PROGRAMS
 from pyqmail.launch import launcher_text
 
 TCPTO_BYTES = 1024  # 64 records of 16 bytes
-SPLIT_PARTS = ("mess", "info", "local", "remote")
 
 
 class Kind(Enum):
@@ -43,9 +42,8 @@ def directory(path: str, owner: str = "root", mode: int = 0o755) -> Entry:
     return Entry(path, Kind.DIRECTORY, owner, mode)
 
 
-PRIVATE = directory(
-    "queue/pyqmail", "qmails", 0o700
-)  # what only pyqmail keeps in a queue; also put into an adopted one
+# What only pyqmail keeps in a queue; also put into an adopted one.
+PRIVATE = directory("queue/pyqmail", "qmails", 0o700)
 
 
 def queue_entries(split: int) -> list[Entry]:

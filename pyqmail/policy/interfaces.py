@@ -5,9 +5,10 @@ IPv4 by SIOCGIFCONF and SIOCGIFFLAGS, IPv6 from /proc/net/if_inet6, which lists 
 
 import array
 import fcntl
-import os
 import socket
 import struct
+
+from pyqmail.system.files import read_file
 
 SIOCGIFCONF = 0x8912
 SIOCGIFFLAGS = 0x8913
@@ -80,13 +81,6 @@ def parse_if_inet6(data: bytes) -> list[tuple[bytes, bytes]]:
 def ipv6_entries() -> list[tuple[bytes, bytes]]:
     """(packed address, scope column) of each local IPv6 address; none on a kernel without IPv6. Raises OSError."""
     try:
-        fd = os.open("/proc/net/if_inet6", os.O_RDONLY | os.O_CLOEXEC)
+        return parse_if_inet6(read_file("/proc/net/if_inet6"))
     except FileNotFoundError:
         return []
-    try:
-        data = b""
-        while chunk := os.read(fd, 65536):
-            data += chunk
-    finally:
-        os.close(fd)
-    return parse_if_inet6(data)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pyqmail.control import parse_integer
 from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import Accounts
@@ -29,8 +30,7 @@ class Assignment:
 
 def _number(digits: bytes) -> int:
     """Leading decimal digits; 0 when there are none, which is refused as root."""
-    length = len(digits) - len(digits.lstrip(b"0123456789"))
-    return int(digits[: min(length, 18)] or b"0")
+    return parse_integer(digits) or 0
 
 
 def parse_assignment(record: bytes) -> Assignment | None:

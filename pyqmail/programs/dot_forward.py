@@ -5,28 +5,17 @@ import os
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.formats.aliases import ADDRESS, FILE, INCLUDE, LOCAL, PROGRAM, Completion, Unparsable, lines_of, parse_list
 from pyqmail.options import UsageError, parse_options
-from pyqmail.spool.resend import complain, queue_again
+from pyqmail.spool.resend import Fatal, complain, queue_again
 from pyqmail.system import command
-from pyqmail.system.files import write_all
-from pyqmail.system.replace import read_file
+from pyqmail.system.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 USAGE = b"dot-forward: usage: dot-forward [ -nN ] file ..."
-CHUNK = 65536
 HANDED_ON = 99  # qmail-local skips the lines that follow
 PERMANENT_EXITS = (100, 64, 65, 70, 76, 77, 78, 112)  # of a program; any other trouble is temporary
-
-
-class Fatal(Exception):
-    """Exit ``code``, and ``text`` for the log unless it is empty."""
-
-    def __init__(self, code: int, text: bytes) -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
@@ -135,15 +124,11 @@ class Job:
             raise Fatal(111, b"unable to rewind input: " + (error.strerror or "").encode()) from error
         head = b"".join([self.environ.get(name, b"") for name in (b"UFLINE", b"RPLINE", b"DTLINE")])
         try:
-            source, sink = os.pipe2(os.O_CLOEXEC)
-            process = command.start([b"/bin/sh", b"-c", text], self.environ, source)
+            code = command.feed([b"/bin/sh", b"-c", text], self.environ, head)
+        except command.InputTrouble as error:
+            raise Fatal(111, b"unable to read message") from error
         except OSError as error:
             raise Fatal(111, b"unable to run /bin/sh: " + (error.strerror or "").encode()) from error
-        os.close(source)
-        read = feed(sink, head)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        if not read:
-            raise Fatal(111, b"unable to read message")
         if code < 0:
             raise Fatal(111, b"child crashed")
         if code:
@@ -161,24 +146,3 @@ class Job:
         if letter != b"K":
             raise Fatal(100 if letter == b"D" else 111, b"unable to forward message: " + text)
         complain(b"dot-forward: info: qp %d" % number)
-
-
-def feed(sink: int, head: bytes) -> bool:
-    """Write ``head`` and descriptor 0 to ``sink`` and close it; false if descriptor 0 cannot be read.
-
-    A program that has read enough may close its end: its exit code counts.
-    """
-    try:
-        data = head
-        while True:
-            try:
-                write_all(sink, data)
-            except BrokenPipeError:
-                return True
-            data = os.read(0, CHUNK)
-            if not data:
-                return True
-    except OSError:
-        return False
-    finally:
-        os.close(sink)

@@ -9,9 +9,8 @@ import os
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.forwarding import LIST_TYPES, TYPES, BadFormat, parse_commands
 from pyqmail.options import UsageError, parse_options
-from pyqmail.spool.resend import complain, queue_again
+from pyqmail.spool.resend import Fatal, complain, queue_again
 from pyqmail.system import command, files
-from pyqmail.system.replace import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +21,6 @@ HANDED_ON = 99  # qmail-local skips the lines that follow
 PERMANENT_EXITS = (100, 64, 65, 70, 76, 77, 78, 112)  # of a program; any other trouble is temporary
 NO_OWNER = (b"", b"#@[]")  # bounces keep their sender
 WORLD_READABLE = 0o004
-
-
-class Fatal(Exception):
-    """Nothing is forwarded: exit ``code``, and ``text`` for the log unless it is empty."""
-
-    def __init__(self, code: int, text: bytes) -> None:
-        super().__init__(code, text)
-        self.code = code
-        self.text = text
 
 
 class Options:
@@ -207,7 +197,7 @@ class Expansion:
             try:
                 if not os.fstat(fd).st_mode & WORLD_READABLE:
                     raise Fatal(111, path + b" is not world-readable")
-                return read_all(fd)
+                return files.read_all(fd)
             finally:
                 os.close(fd)
         except OSError as error:

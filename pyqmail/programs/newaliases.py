@@ -5,7 +5,7 @@ from pyqmail.formats.aliases import ListError, parse_aliases
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.programs.newinclude import completion
 from pyqmail.spool.resend import complain
-from pyqmail.system.replace import read_file
+from pyqmail.system.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.formats.aliases import Completion, ListError, parse_include
 from pyqmail.spool.resend import complain
-from pyqmail.system.replace import read_file, replace_file
+from pyqmail.system.files import read_file, replace_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from pyqmail.formats.forwarding import BadFormat, format_list
 from pyqmail.spool.resend import complain
-from pyqmail.system.files import write_all
-from pyqmail.system.replace import read_all
+from pyqmail.system.files import read_all, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import os
 import stat
 
 from pyqmail.formats.header import Header
+from pyqmail.formats.printable import printable
 from pyqmail.system.files import write_all
 
 TYPE_CHECKING = False
@@ -12,11 +13,6 @@ if TYPE_CHECKING:
 
 TEXT_MAX = 78  # bytes of the message that are shown, four blanks in front included
 _BLANKS = b" \t\r\n"
-
-
-def printable(text: bytes, substitute: bytes) -> bytes:
-    """``text`` with ``substitute`` for each byte that a terminal might act upon."""
-    return b"".join(text[i : i + 1] if 32 <= text[i] <= 126 else substitute for i in range(len(text)))
 
 
 def extract(lines: "Iterable[bytes]") -> bytes:

@@ -136,7 +136,7 @@ def read_instructions(arguments: Arguments, forbidden: int) -> Instructions:
                 continue
             if mode & forbidden:
                 raise TemporaryFailure(name + b" is writable by others. (#4.7.0)")
-            data = _read_whole(fd)
+            data = files.read_all(fd)
         except OSError as error:
             raise TemporaryFailure(b"Unable to read " + name + b": " + reason(error) + b". (#4.3.0)") from error
         finally:
@@ -157,13 +157,6 @@ def _open_candidate(name: bytes) -> int | None:
         if isinstance(error, UNREADABLE) or temporary(error):
             raise TemporaryFailure(b"Unable to open " + name + b": " + reason(error) + b". (#4.3.0)") from error
         return None
-
-
-def _read_whole(fd: int) -> bytes:
-    pieces = []
-    while piece := os.read(fd, 65536):
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def new_sender(arguments: Arguments) -> bytes:
@@ -349,6 +342,6 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         if failure.text:
             say(2, failure.text + b"\n")
         return LocalExit.PERMANENT if isinstance(failure, PermanentFailure) else LocalExit.TEMPORARY
-    except Exception as error:  # noqa: BLE001 - a bug or want of memory defers mail, and the log says what it was
+    except Exception as error:  # a bug or want of memory defers mail, and the log says what it was
         say(2, f"Internal trouble: {type(error).__name__}: {error}. (#4.3.0)\n".encode("utf-8", "replace"))
         return LocalExit.TEMPORARY

@@ -303,7 +303,7 @@ def read_directory(path: str, follow: bool) -> Iterator[str]:
 
 def read_file(path: str, follow: bool) -> Iterator[str]:
     """The lines of a file; with ``follow`` what is added to it, and to the one that takes its place."""
-    file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - another may take its place
+    file = open(path, encoding="utf-8", errors="replace")  # another may take its place
     try:
         partial = ""
         while True:
@@ -320,7 +320,7 @@ def read_file(path: str, follow: bool) -> Iterator[str]:
                 yield from (partial + rest).splitlines(keepends=True)
                 partial = ""
                 file.close()
-                file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+                file = open(path, encoding="utf-8", errors="replace")
             else:
                 select.select([], [], [], FOLLOW_S)
     finally:

@@ -10,18 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from pyqmail.control import ControlUnreadable, home_of, read_knobs
 from pyqmail.exits import SpawnExit
 from pyqmail.formats.report import append_local, local_report
-from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
+from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import plug_standard_descriptors
 from pyqmail.system.stamp import stamp
 from pyqmail.warm.cold import NULL
 from pyqmail.warm.runner import Runner
-from pyqmail.warm.spawner import Collector, Done, Spawner, prepare_signals
+from pyqmail.warm.spawner import Collector, Done, Spawner, begin
 
 LOOKUPS_MAX = 8  # qmail-getpw at once; they are short
 RECENT_SECONDS = 1.0  # how long an answer of our own qmail-getpw stands
@@ -180,16 +178,10 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve until descriptor 0 ends; 100 without a default delivery, 111 when it cannot start."""
     if len(argv) < 2:
         return 100
-    plug_standard_descriptors()
-    home = home_of(environ)
-    try:
-        os.chdir(home)
-        os.chdir("queue/mess")
-        accounts = read_accounts(home)
-        limit = read_knobs(home).spawn
-    except (OSError, AccountMissing, ControlUnreadable):
+    begun = begin(environ)
+    if begun is None:
         return 111
-    prepare_signals()
+    home, accounts, limit = begun
     loop = Loop()
     channel = LocalChannel(loop, home, accounts, argv[1], environ, limit)
     Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue).run()

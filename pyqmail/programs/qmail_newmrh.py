@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import home_of
 from pyqmail.formats.cdb import replace_cdb, write_cdb
-from pyqmail.system.files import open_read, write_all
+from pyqmail.programs.qmail_newu import NotMade, make
+from pyqmail.system.files import read_file
 
 SOURCE = "control/morercpthosts"
 TEMPORARY = "control/morercpthosts.tmp"
 DATABASE = "control/morercpthosts.cdb"
-
-
-class _Fatal(Exception):
-    """Why nothing was changed, for people."""
 
 
 def parse_hosts(data: bytes) -> list[bytes]:
@@ -25,25 +22,24 @@ def parse_hosts(data: bytes) -> list[bytes]:
     return [line for line in lines if line and not line.startswith(b"#")]
 
 
-def _make(home: str) -> None:
+def _make_hosts(home: str) -> None:
     try:
         os.chdir(home)
     except OSError as error:
-        raise _Fatal(f"unable to chdir to {home}: {_reason(error)}") from None
+        raise NotMade(f"unable to chdir to {home}: {_reason(error)}") from None
     try:
-        with os.fdopen(open_read(SOURCE), "rb") as source:
-            hosts = parse_hosts(source.read())
+        hosts = parse_hosts(read_file(SOURCE))
     except OSError as error:
-        raise _Fatal(f"unable to read {SOURCE}: {_reason(error)}") from None
+        raise NotMade(f"unable to read {SOURCE}: {_reason(error)}") from None
     try:
         os.close(os.open(TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
         write_cdb(TEMPORARY, [(host, b"") for host in hosts])
     except OSError as error:
-        raise _Fatal(f"unable to write to {TEMPORARY}: {_reason(error)}") from None
+        raise NotMade(f"unable to write to {TEMPORARY}: {_reason(error)}") from None
     try:
         replace_cdb(TEMPORARY, DATABASE)
     except OSError as error:
-        raise _Fatal(f"unable to move {TEMPORARY} to {DATABASE}: {_reason(error)}") from None
+        raise NotMade(f"unable to move {TEMPORARY} to {DATABASE}: {_reason(error)}") from None
 
 
 def _reason(error: OSError) -> str:
@@ -52,17 +48,4 @@ def _reason(error: OSError) -> str:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """0, or 111 with a line on descriptor 2."""
-    os.umask(0o033)
-    try:
-        _make(home_of(environ))
-    except _Fatal as fatal:
-        text = str(fatal)
-    except MemoryError:
-        text = "out of memory"
-    else:
-        return 0
-    try:
-        write_all(2, f"qmail-newmrh: fatal: {text}\n".encode())
-    except OSError:
-        pass
-    return 111
+    return make("qmail-newmrh", lambda: _make_hosts(home_of(environ)))

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pyqmail.control import ControlUnreadable, home_of, parse_lines, read_knobs
+from pyqmail.control import ControlUnreadable, home_of, parse_integer, parse_lines, read_knobs
 from pyqmail.options import UsageError, parse_options
 from pyqmail.policy.accounts import ROLES
-from pyqmail.system.files import open_read, write_all
+from pyqmail.system.files import read_all, read_file, write_all
 
 PREFIX = b"qmail-pw2u: fatal: "
 HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED = b"o", b"h", b"H"
@@ -80,20 +80,9 @@ def _users(data: bytes | None) -> frozenset[bytes] | None:
     return None if data is None else frozenset(name.lower() for name in parse_lines(data))
 
 
-def _read(fd: int) -> bytes:
-    data = b""
-    while chunk := os.read(fd, 65536):
-        data += chunk
-    return data
-
-
 def _read_users_file(name: str) -> bytes | None:
     try:
-        fd = open_read(f"users/{name}")
-        try:
-            return _read(fd)
-        finally:
-            os.close(fd)
+        return read_file(f"users/{name}")
     except FileNotFoundError:
         return None
     except OSError:
@@ -109,11 +98,6 @@ def read_lists() -> Lists:
         subusers=_subusers(_read_users_file("subusers") or b""),
         append=_read_users_file("append") or b"",
     )
-
-
-def _uid(digits: bytes) -> int:
-    length = len(digits) - len(digits.lstrip(b"0123456789"))
-    return int(digits[: min(length, 18)] or b"0")
 
 
 def _home_counts(homedir: bytes, uid: int, homes: bytes) -> bool:
@@ -148,7 +132,7 @@ def format_assign(passwd: bytes, alias: bytes, options: Options, lists: Lists) -
         if len(fields) < 7 or b"\0" in line:
             continue
         user, homedir = fields[0], fields[5]
-        if not _accepts(user, _uid(fields[2]), homedir, options, lists):
+        if not _accepts(user, parse_integer(fields[2]) or 0, homedir, options, lists):
             continue
         account = b":%b:%b:%b:%b:" % (user, fields[2], fields[3], homedir)
         accounts[user.lower()] = account
@@ -179,8 +163,7 @@ def _alias_name() -> bytes:
 
 def _read_conf_users() -> tuple[bytes, ...]:
     try:
-        with open("control/conf-users", "rb") as source:
-            return parse_lines(source.read())
+        return parse_lines(read_file("control/conf-users"))
     except FileNotFoundError:
         return ()
     except OSError:
@@ -191,7 +174,7 @@ def _convert(options: Options) -> None:
     lists = read_lists()
     alias = _alias_name()
     try:
-        passwd = _read(0)
+        passwd = read_all(0)
     except OSError:
         raise _Fatal(b"unable to read input") from None
     text = b"".join(format_assign(passwd, alias, options, lists))  # all or, after trouble, nothing

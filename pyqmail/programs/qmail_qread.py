@@ -11,32 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.exits import LocalExit
 from pyqmail.formats.date822 import format_date
+from pyqmail.formats.printable import printable
 from pyqmail.formats.todo import RecipientParser
 from pyqmail.spool import sweep
 from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.system import files
 
 CHANNELS = ("local", "remote")
-_CHUNK = 65536
-_SHOWN = bytes(byte if 32 <= byte <= 126 else ord("_") for byte in range(256))
-
-
-def _read(path: str) -> tuple[bytes, int]:
-    """The bytes of a small file, and its mtime."""
-    fd = files.open_read(path)
-    try:
-        data = b""
-        while chunk := os.read(fd, _CHUNK):
-            data += chunk
-        return data, int(os.fstat(fd).st_mtime)
-    finally:
-        os.close(fd)
 
 
 def _first_line(layout: Layout, number: int) -> bytes:
     size = os.stat(layout.mess(number)).st_size
     bouncing = b" bouncing" if os.path.exists(layout.bounce(number)) else b""
-    data, birth = _read(layout.info(number))
+    data, birth = files.read_dated(layout.info(number))
     sender = data.partition(b"\0")[0][1:]
     date = format_date(birth).removesuffix(b" -0000")
     return b"%b GMT  #%d  %d  <%b> %b" % (date, number, size, sender, bouncing)
@@ -47,11 +34,11 @@ def _recipients(path: str, channel: str) -> Iterator[bytes]:
     parser = RecipientParser()
     fd = files.open_read(path)
     try:
-        while chunk := os.read(fd, _CHUNK):
+        while chunk := os.read(fd, files.CHUNK):
             for _, mark, address in parser.feed(chunk):
                 if mark in (b"D", b"T"):
                     done = b"  done" if mark == b"D" else b""
-                    yield b"%b\t%b\t%b\n" % (done, channel.encode(), address.translate(_SHOWN))
+                    yield b"%b\t%b\t%b\n" % (done, channel.encode(), printable(address, b"_"))
     finally:
         os.close(fd)
 
@@ -59,7 +46,7 @@ def _recipients(path: str, channel: str) -> Iterator[bytes]:
 def describe(layout: Layout, number: int) -> Iterator[bytes]:
     """The lines of one message; a file that cannot be read is a warning among them."""
     try:
-        yield _first_line(layout, number).translate(_SHOWN) + b"\n"
+        yield printable(_first_line(layout, number), b"_") + b"\n"
     except OSError as error:
         yield _warning(number, error)
         return

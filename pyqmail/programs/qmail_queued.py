@@ -374,21 +374,6 @@ def lock_service(layout: Layout) -> int | None:
     return fd
 
 
-def service_running(home: str) -> bool:
-    """Whether a qmail-queued serves ``home``: for those who would start one."""
-    try:
-        fd = os.open(home + "/run/qmail-queued.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def bind(layout: Layout) -> socket.socket:
     """A fresh socket under the well-known name, whoever's stale one it replaces; only the lock's holder calls this."""
     files.unlink_if_present(layout.run_socket)

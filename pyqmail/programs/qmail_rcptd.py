@@ -44,9 +44,9 @@ class OwnPrograms:
         self._ours = False
 
     def ours(self) -> bool:
-        """Look; two stats while nothing changes."""
+        """Look; two stats while nothing changes. A no is looked at again: it may have been a file that was not read."""
         stamps = [stamp(path) for path in self._paths]
-        if stamps != self._stamps:
+        if stamps != self._stamps or not self._ours:
             self._ours = all(
                 launch.identify(path) == "pyqmail.programs." + name.replace("-", "_")
                 for path, name in self._paths.items()
@@ -158,7 +158,7 @@ def is_nobody(lookup: Lookup, recipient: bytes) -> bool:
     """The answer; whatever goes wrong, only a definite no refuses."""
     try:
         return lookup.nobody(recipient)
-    except Exception:  # noqa: BLE001 - a bug must not refuse mail
+    except Exception:  # a bug must not refuse mail
         return False
 
 
@@ -169,14 +169,16 @@ class Workers:
         self._home = home
         self._accounts = accounts
         self._door = door
+        self._routing: Routing | None = None
         self._lookup: Lookup | None = None
         self._lifeline = os.pipe()
         self._current: dict[int, int] = {}  # a descriptor that tells the end of a process, and the process
         self._retired: dict[int, int] = {}
 
-    def descriptors(self) -> list[int]:
-        """Readable when a worker has ended."""
-        return [*self._current, *self._retired]
+    def wait(self) -> list[int]:
+        """What there is to do: 0 for a record, descriptors for ``collect``, nothing when ``tend`` may help by now."""
+        short = len(self._current) < WORKERS
+        return select.select([0, *self._current, *self._retired], [], [], PAUSE_S if short else None)[0]
 
     def renew(self, routing: Routing) -> None:
         """Start workers that know ``routing``, and let the others end."""
@@ -186,23 +188,27 @@ class Workers:
         for fd in self._lifeline:
             os.close(fd)
         self._lifeline = os.pipe()
+        self._routing, self._lookup = routing, None
+        self.tend()
+
+    def tend(self) -> None:
+        """Start the workers that are missing, as far as it goes: where nobody answers everybody is accepted."""
         try:
-            self._lookup = Lookup(self._home, self._accounts, routing)
-        except ControlUnreadable:
-            self._lookup = None  # nobody answers, so everybody is accepted
+            if self._lookup is None and self._routing is not None:
+                self._lookup = Lookup(self._home, self._accounts, self._routing)
+                gc.freeze()
+            self._fill()
+        except (ControlUnreadable, OSError):
             return
-        gc.freeze()
-        self._fill()
 
     def collect(self, descriptor: int) -> None:
-        """A worker has ended; another takes the place of one that was needed."""
+        """A worker has ended; if it was needed, ``tend`` may put another in its place."""
         needed = descriptor in self._current
         pid = self._current.pop(descriptor) if needed else self._retired.pop(descriptor)
         os.close(descriptor)
         os.waitpid(pid, 0)
         if needed:
             select.select([], [], [], PAUSE_S)
-            self._fill()
 
     def end(self) -> None:
         """Kill them all: they hold nothing."""
@@ -217,7 +223,12 @@ class Workers:
             pid = os.fork()
             if pid == 0:
                 self._child(self._lookup)
-            self._current[os.pidfd_open(pid)] = pid
+            try:
+                self._current[os.pidfd_open(pid)] = pid
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
 
     def _child(self, lookup: Lookup) -> None:
         try:
@@ -286,9 +297,10 @@ def serve(workers: Workers, record: bytes | None) -> int:
     try:
         while record is not None:
             workers.renew(parse_routing(record))
-            while 0 not in (ready := select.select([0, *workers.descriptors()], [], [])[0]):
+            while 0 not in (ready := workers.wait()):
                 for descriptor in ready:
                     workers.collect(descriptor)
+                workers.tend()
             record = read_record()
         return 0
     except (NetstringError, ValueError, OSError):

@@ -11,17 +11,16 @@ as its recipients; its reports are taken apart again, so that qmail-send sees no
 import os
 from collections.abc import Hashable, Mapping, Sequence
 
-from pyqmail.control import ControlUnreadable, home_of, read_knobs
+from pyqmail.control import ControlUnreadable
 from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
-from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.routes import Route, find_route
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, Fresh, read_batch_controls
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import find_program, plug_standard_descriptors
+from pyqmail.system.process import find_program
 from pyqmail.warm.runner import Runner
-from pyqmail.warm.spawner import Done, Spawner, prepare_signals
+from pyqmail.warm.spawner import Done, Spawner, begin
 
 TCPTO_SIZE = 1024  # bytes of lock/tcpto
 
@@ -112,16 +111,10 @@ def wipe_tcpto(path: str) -> None:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve until descriptor 0 ends; 111 when it cannot start."""
-    plug_standard_descriptors()
-    home = home_of(environ)
-    try:
-        os.chdir(home)
-        os.chdir("queue/mess")
-        accounts = read_accounts(home)
-        limit = read_knobs(home).spawn
-    except (OSError, AccountMissing, ControlUnreadable):
+    begun = begin(environ)
+    if begun is None:
         return 111
-    prepare_signals()
+    home, accounts, limit = begun
     wipe_tcpto(home + "/queue/lock/tcpto")
     loop = Loop()
     channel = RemoteChannel(loop, home, environ, limit)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pyqmail.admin.check import find_trouble
 from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, ControlFile, Form
 from pyqmail.control import Control, ControlUnreadable, home_of, parse_integer, parse_line, parse_lines, read_knobs
+from pyqmail.formats.printable import printable
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.spool.layout import split_of
 from pyqmail.system.files import write_all
@@ -29,11 +30,6 @@ class Fatal(Exception):
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
         self.text = text
-
-
-def printable(value: bytes) -> bytes:
-    """``value`` with ``?`` for each byte that a terminal should not get."""
-    return bytes(byte if 32 <= byte <= 126 else 63 for byte in value)
 
 
 def facts(home: str) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import os
 import pwd
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
@@ -22,7 +23,7 @@ from pyqmail.launch import identify
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.routing_wire import FD_VARIABLE
 from pyqmail.spool.layout import Layout, read_layout
-from pyqmail.system.process import HIGHEST, become, find_program, set_title
+from pyqmail.system.process import HIGHEST, become, close_all_but, find_program, set_title
 from pyqmail.system.readiness import without_request
 
 FAILED = 111
@@ -31,6 +32,7 @@ SEND = b"qmail-send"
 PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", SEND)
 QUEUED = b"qmail-queued"
 RCPTD = b"qmail-rcptd"
+RESTART_S = 1.0  # before a qmail-queued that has died is replaced
 
 
 class Start:
@@ -80,10 +82,11 @@ class Start:
             become(uid, gid, groups)
 
 
-def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> None:
-    """Fork a child that prepares itself and runs; whatever escapes is exit 111, never the parent's code."""
-    if os.fork() != 0:
-        return
+def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> int:
+    """The pid of a child that prepares itself and runs; whatever escapes is exit 111, never the parent's code."""
+    pid = os.fork()
+    if pid != 0:
+        return pid
     code = FAILED
     try:
         prepare()
@@ -92,24 +95,91 @@ def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> None:
         os._exit(code & 255)
 
 
-def start_service(start: Start, layout: Layout) -> None:
-    """Start qmail-queued when none answers: as root, since it makes run/ before it becomes qmailq."""
+def service_answers(layout: Layout) -> bool:
+    """Whether some qmail-queued takes connections. Raises OSError without a descriptor."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        try:
-            probe.connect(layout.run_socket)
-            return
-        except OSError:
-            if not start.known(QUEUED):
-                return
+        return probe.connect_ex(layout.run_socket) == 0
+
+
+def start_service(start: Start, layout: Layout) -> None:
+    """Have qmail-queued kept running when none answers, by a process that outlives qmail-send as injection does.
+
+    As root, since qmail-queued makes run/ before it becomes qmailq. Raises OSError unless that process is at work.
+    """
+    if service_answers(layout) or not start.known(QUEUED):
+        return
+    reader, writer = os.pipe()
 
     def prepare() -> None:
-        os.setsid()  # injection outlives qmail-send
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in range(3):
-            os.dup2(null, fd)
-        os.closerange(3, 1024)
+        os.setsid()
+        os.chdir(layout.queue)
+        close_all_but((writer,))
 
-    fork_child(prepare, lambda: start.run([QUEUED]))
+    try:
+        fork_child(prepare, Keeper(start, layout, writer).run)
+        os.close(writer)
+        if not os.read(reader, 1):
+            raise OSError("qmail-queued has no keeper")
+    finally:
+        os.close(reader)
+
+
+class Keeper:
+    """Starts qmail-queued again when it was killed or could not start: nobody else would. TERM ends both."""
+
+    def __init__(self, start: Start, layout: Layout, ready: int) -> None:
+        self._start = start
+        self._layout = layout
+        self._ready = ready
+        self._child = 0
+        self._ending = False
+
+    def run(self) -> int:
+        """Return once qmail-queued has ended in order, another one answers, or the queue is gone."""
+        signal.signal(signal.SIGTERM, self._end)
+        while self._serve() != 0 and not self._ending:
+            time.sleep(RESTART_S)
+            if self._answered() or not os.path.isdir(self._layout.queue):
+                break
+        return 0
+
+    def _end(self, _number: int, _frame: object) -> None:
+        self._ending = True
+        if self._child:
+            os.kill(self._child, signal.SIGTERM)
+
+    def _answered(self) -> bool:
+        try:
+            return service_answers(self._layout)
+        except OSError:
+            return False
+
+    def _serve(self) -> int:
+        """The wait status of qmail-queued; not 0 either when it could not be forked again. Raises OSError at first."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until we know whom to tell
+        try:
+            self._child = fork_child(self._prepare, lambda: self._start.run([QUEUED]))
+        except OSError:
+            if self._ready >= 0:
+                raise
+            return FAILED
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        if self._ready >= 0:
+            os.write(self._ready, b"+")
+            os.close(self._ready)
+            self._ready = -1
+        status = os.waitpid(self._child, 0)[1]
+        self._child = 0
+        return status
+
+    @staticmethod
+    def _prepare() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        os.closerange(0, HIGHEST)
+        for _ in range(3):
+            os.open("/dev/null", os.O_RDWR)
 
 
 def start_logger(start: Start, logger: Sequence[bytes]) -> None:
@@ -221,5 +291,5 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         start.take_identity(accounts.uid_send, accounts.gid_qmail, [accounts.gid_qmail])
         start.environ = {**environ, **feed}  # it alone tells systemd that it is ready, and qmail-rcptd the maps
         return start.run([b"qmail-send"])
-    except Exception:  # noqa: BLE001 - silent by contract: fd 2 may be a pipe to a daemon
+    except Exception:  # silent by contract: fd 2 may be a pipe to a daemon
         return FAILED

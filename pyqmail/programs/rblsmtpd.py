@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pyqmail.formats.printable import printable
 from pyqmail.options import UsageError, parse_options
 from pyqmail.policy.remote_name import HardFailure, Kind, SoftFailure, packed, resolver, reversed_labels
 from pyqmail.protocol.dns import Answer
@@ -72,7 +73,7 @@ def decide(options: Options, environ: Mapping[bytes, bytes]) -> Block | None:
     """Whether the client is blocked; None if the program may have it."""
     given = environ.get(b"RBLSMTPD")
     if given is not None:
-        return Block(readable(given.removeprefix(b"-")[:TEXT_MAX]), given.startswith(b"-")) if given else None
+        return Block(printable(given.removeprefix(b"-")[:TEXT_MAX]), given.startswith(b"-")) if given else None
     permanent = options.permanent
     client = reversed_address(environ.get(b"TCPREMOTEIP", b""))
     for letter, base in options.lists:
@@ -89,7 +90,7 @@ def decide(options: Options, environ: Mapping[bytes, bytes]) -> Block | None:
                 return None
             text = b"".join(found.texts)[:TEXT_MAX]
             if text:
-                return Block(readable(text), permanent)
+                return Block(printable(text), permanent)
     return None
 
 
@@ -110,11 +111,6 @@ def reversed_address(ip: bytes) -> bytes:
         return reversed_labels(packed(ip.decode("ascii")))
     except (OSError, ValueError):
         return b".".join(label for label in reversed(ip.split(b".")) if label)
-
-
-def readable(text: bytes) -> bytes:
-    """``text`` with everything but printable ASCII replaced."""
-    return bytes(byte if 32 <= byte <= 126 else 0x3F for byte in text)
 
 
 def converse(block: Block, timeout_s: int) -> None:
@@ -150,7 +146,7 @@ def admit(options: Options, environ: Mapping[bytes, bytes]) -> int | None:
     block = decide(options, environ)
     if block is None:
         return None
-    ip = readable(environ.get(b"TCPREMOTEIP", b""))
+    ip = printable(environ.get(b"TCPREMOTEIP", b""))
     _say(b"rblsmtpd: %b pid %d: %b\n" % (ip, os.getpid(), block.reply()))
     converse(block, options.timeout_s)
     return 0

@@ -3,7 +3,7 @@
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.formats.forwarding import SourceError, parse_source
 from pyqmail.spool.resend import complain
-from pyqmail.system.replace import read_all
+from pyqmail.system.files import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from pyqmail.formats.forwarding import SourceError, parse_list_lines
 from pyqmail.spool.resend import complain
-from pyqmail.system.replace import read_all, replace_file
+from pyqmail.system.files import read_all, replace_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

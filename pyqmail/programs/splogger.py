@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pyqmail.control import parse_integer
+from pyqmail.formats.printable import printable
 
 CHUNK = 799  # what fits one syslog message
 MAIL_FACILITY = 2
-_PRINTABLE = bytes(byte if 32 <= byte <= 126 else ord("?") for byte in range(256))
 
 
 def priority_of(line: bytes) -> int:
@@ -39,7 +39,7 @@ class Entries:
         self._add(rest)
 
     def _add(self, text: bytes) -> None:
-        self._text += text.translate(_PRINTABLE)
+        self._text += printable(text)
         while len(self._text) > CHUNK:
             self._entry(self._text[:CHUNK])
             self._text = self._text[CHUNK:]

@@ -5,31 +5,26 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.policy.tcprules import BadRule, parse_rules
-
-
-def _say(text: bytes) -> None:
-    try:
-        os.write(2, b"tcprules: " + text + b"\n")
-    except OSError:
-        return
+from pyqmail.spool.resend import complain
+from pyqmail.system.errors import reason
+from pyqmail.system.files import read_all
 
 
 def _failed(doing: bytes, error: OSError) -> int:
-    _say(b"fatal: unable to " + doing + b": " + (error.strerror or "error").lower().encode())
+    complain(b"tcprules: fatal: unable to " + doing + b": " + reason(error))
     return 111
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """0; 100 for a bad call or a bad rule, 111 for what may pass, with a line on descriptor 2."""
     if len(argv) < 3:
-        _say(b"usage: tcprules rules.cdb rules.tmp")
+        complain(b"tcprules: usage: tcprules rules.cdb rules.tmp")
         return 100
     path, temporary = argv[1], argv[2]
     try:
-        with os.fdopen(0, "rb", closefd=False) as source:
-            records = list(parse_rules(source.read()))
+        records = list(parse_rules(read_all(0)))
     except BadRule as bad:
-        _say(b"fatal: unable to parse this line: " + bad.line)
+        complain(b"tcprules: fatal: unable to parse this line: " + bad.line)
         return 100
     except OSError as error:
         return _failed(b"read rules", error)

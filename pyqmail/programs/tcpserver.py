@@ -153,7 +153,7 @@ class Front:
             return self._execute(environ, voice)
         try:
             return chain.run(environ)
-        except BaseException:  # noqa: BLE001 - a bug ends this process, loudly, and nothing else
+        except BaseException:  # a bug ends this process, loudly, and nothing else
             import traceback
 
             write_log(traceback.format_exc().encode("utf-8", "replace"))

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.system.stamp import Stamp, stamp
+from pyqmail.system.stamp import Stamp, settled, stamp
 
 FILES = ("helohost", "me", "smtproutes", "timeoutconnect", "timeoutremote", "preferipv4", "remotereuse", "dnsservers")
 BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes")
 TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
 BATCH_MAX = 100  # recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)
-SETTLED_NS = 100_000_000  # a file changed less than this ago may change again within one tick of its time stamp
-COARSE_NS = 2_100_000_000  # the same where the filesystem counts whole seconds
 
 T = TypeVar("T")
 
@@ -67,11 +65,6 @@ def read_batch_controls(home: str) -> BatchControls:
     reuse_s = control.integer("remotereuse", 0)
     wanted = recipients_max > 1 or reuse_s > 0
     return BatchControls(recipients_max, reuse_s, (control.mapping("smtproutes") or {}) if wanted else {})
-
-
-def settled(changed_ns: int, now_ns: int) -> bool:
-    """Whether the time stamp ``changed_ns`` of a file stands for one state of it only."""
-    return now_ns - changed_ns > (SETTLED_NS if changed_ns % 1_000_000_000 else COARSE_NS)
 
 
 class Fresh(Generic[T]):

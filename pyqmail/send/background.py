@@ -41,7 +41,7 @@ class Background:
             job = self._jobs.get()
             try:
                 self._done.put(job())
-            except BaseException as error:  # noqa: BLE001 - raised again in the loop, where it ends the program
+            except BaseException as error:  # raised again in the loop, where it ends the program
                 self._done.put(_raiser(error))
             os.eventfd_write(self._event, 1)
 

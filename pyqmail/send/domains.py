@@ -12,7 +12,7 @@ Entry = TypeVar("Entry")
 
 
 def domain_of(recipient: bytes) -> bytes:
-    """What limits are looked up by: after the last ``@``, in lower case."""
+    """What limits and holds are looked up by: after the last ``@``, in lower case."""
     return recipient.rpartition(b"@")[2].lower()
 
 

@@ -62,20 +62,11 @@ def parse_orders(data: bytes) -> Orders:
 def read_orders(layout: Layout) -> Orders:
     """The orders on disk that fall on a message still in the queue. Raises OrdersUnreadable."""
     try:
-        fd = files.open_read(f"{layout.private}/{FILE}")
+        orders = parse_orders(files.read_file(f"{layout.private}/{FILE}"))
     except FileNotFoundError:
         return Orders()
     except OSError as error:
         raise OrdersUnreadable((error.strerror or "error").lower()) from error
-    try:
-        data = b""
-        while chunk := os.read(fd, 65536):
-            data += chunk
-    except OSError as error:
-        raise OrdersUnreadable((error.strerror or "error").lower()) from error
-    finally:
-        os.close(fd)
-    orders = parse_orders(data)
     for number, birth in list(orders.held.items()):
         if birth_of(layout, number) != birth:
             del orders.held[number]
@@ -90,16 +81,7 @@ def read_orders(layout: Layout) -> Orders:
 def write_orders(layout: Layout, data: bytes, owner: tuple[int, int] | None = None) -> None:
     """Replace the file by ``data``, durably; ``owner`` is its uid and gid if not ours. Raises OSError."""
     path = f"{layout.private}/{FILE}"
-    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        if owner is not None:
-            os.fchown(fd, *owner)
-        files.write_all(fd, data)
-        files.sync(fd)
-    finally:
-        os.close(fd)
-    files.rename(path + ".new", path)
-    files.sync_directory(layout.private)
+    files.replace_file(path + ".new", path, data, mode=0o600, owner=owner)
 
 
 def birth_of(layout: Layout, number: int) -> int | None:
@@ -108,8 +90,3 @@ def birth_of(layout: Layout, number: int) -> int | None:
         return int(os.stat(layout.info(number)).st_mtime)
     except OSError:
         return None
-
-
-def domain_of(recipient: bytes) -> bytes:
-    """What a held domain is compared with: after the last ``@``, in lower case."""
-    return recipient.rpartition(b"@")[2].lower()

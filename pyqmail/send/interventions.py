@@ -13,7 +13,8 @@ from functools import partial
 from typing import Protocol
 
 from pyqmail.send.background import Background
-from pyqmail.send.holds import BOUNCE, DELETE, Orders, birth_of, domain_of, format_orders, write_orders
+from pyqmail.send.domains import domain_of
+from pyqmail.send.holds import BOUNCE, DELETE, Orders, birth_of, format_orders, write_orders
 from pyqmail.send.log import Line
 from pyqmail.spool import ending
 from pyqmail.spool.history import History

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
+from pyqmail.formats.printable import printable
 from pyqmail.protocol.control import Request
 from pyqmail.send import interventions
 from pyqmail.send.controls import read_controls
@@ -165,4 +166,4 @@ def take_actions(layout: Layout) -> list[bytes]:
         files.unlink(path)
     except OSError:
         return []
-    return [bytes(byte if 32 <= byte < 127 else 95 for byte in line) for line in data.split(b"\n") if line]
+    return [printable(line, b"_") for line in data.split(b"\n") if line]

@@ -75,19 +75,8 @@ def read_message(layout: Layout, history: History, number: int) -> MessageView |
     return None
 
 
-def _read(path: str) -> tuple[bytes, int]:
-    fd = files.open_read(path)
-    try:
-        data = bytearray()
-        while chunk := os.read(fd, 65536):
-            data += chunk
-        return bytes(data), int(os.fstat(fd).st_mtime)
-    finally:
-        os.close(fd)
-
-
 def _read_new(layout: Layout, number: int) -> MessageView:
-    data, queued = _read(layout.todo(number))
+    data, queued = files.read_dated(layout.todo(number))
     size = os.stat(layout.mess(number)).st_size
     try:
         todo = parse_todo(data)
@@ -99,7 +88,7 @@ def _read_new(layout: Layout, number: int) -> MessageView:
 
 
 def _read_known(layout: Layout, history: History, number: int) -> MessageView:
-    data, birth = _read(layout.info(number))
+    data, birth = files.read_dated(layout.info(number))
     size = os.stat(layout.mess(number)).st_size
     channels = []
     for name in CHANNELS:
@@ -112,7 +101,7 @@ def _read_known(layout: Layout, history: History, number: int) -> MessageView:
 
 
 def _read_channel(layout: Layout, history: History, name: str, number: int, birth: int) -> ChannelView:
-    data, due = _read(layout.part(name, number))
+    data, due = files.read_dated(layout.part(name, number))
     note = history.read(name, number, birth)
     replies = note.replies if note is not None else {}
     recipients = [

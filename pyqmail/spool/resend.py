@@ -9,6 +9,15 @@ if TYPE_CHECKING:
 CHUNK = 65536
 
 
+class Fatal(Exception):
+    """A .qmail program gives up: exit ``code``, and ``text`` for the log unless it is empty."""
+
+    def __init__(self, code: int, text: bytes) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+
 def resend(
     program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, recipients: "Sequence[bytes]", done: int
 ) -> int:

@@ -30,7 +30,10 @@ RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 def connect(path: str, seconds: float) -> "_socket.socket | None":
     """A connection to qmail-queued, tried for at most ``seconds``; None when there is none."""
     deadline = time.monotonic() + seconds
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    except OSError:
+        return None
     patience = max(1, int(seconds)).to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, patience)
     while True:
@@ -342,7 +345,7 @@ def own_program(home: str, *, warm: bool = False) -> bool:
     if known is not None and known[0] == now:
         return known[1]
     ours = own_program(home)
-    if now is not None:
+    if now is not None and ours:  # a no may come of a file that could not be read
         _looked_at[path] = (now, ours)
     return ours
 
@@ -350,9 +353,7 @@ def own_program(home: str, *, warm: bool = False) -> bool:
 def _fill(fd: int, data: bytes) -> bytes:
     """Write to an empty pipe that nobody reads yet; what it does not take."""
     if len(data) <= PAGE:
-        if data:
-            os.write(fd, data)
-        return b""
+        return data[os.write(fd, data) :] if data else b""
     os.set_blocking(fd, False)
     try:
         done = os.write(fd, data)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
+from pyqmail.system.stamp import settled
+
 RECORD = 16
 SIZE = 64 * RECORD
 COUNT_MAX = 10
 BLOCK_COUNT = 2  # a single timeout never blocks
 REST_S = 120  # timeouts closer together count as one
-SETTLED_S = 2.1  # a time stamp this old stands for one state of the file only
 AGE_PER_COUNT_S = 1024  # what a count is worth when the oldest record must go
 
 
@@ -166,7 +167,7 @@ class Reader:
                 self._stamp = None
                 with LockedTable(path) as table:
                     self._table = table.read()
-                if found.st_mtime_ns < (time.time() - SETTLED_S) * 1e9:  # else it may change again within its stamp
+                if settled(found.st_mtime_ns, time.time_ns()):  # else it may change again within its stamp
                     self._stamp = stamp
         except OSError:
             return Verdict.UNKNOWN

@@ -1,13 +1,14 @@
 """The one layer through which every file operation of the queue and of the mailboxes goes.
 
-Thin on purpose: each function is one system call or one durable step, so that tests can stop, fail or record each of
-them. Paths are ``str`` or ``bytes``; every descriptor is close-on-exec. All raise OSError.
+Thin on purpose: each function is one system call, one durable step or one whole file, so that tests can stop, fail or
+record each of them. Paths are ``str`` or ``bytes``; every descriptor is close-on-exec. All raise OSError.
 """
 
 import errno
 import os
 
 Path = str | bytes
+CHUNK = 1 << 16
 
 # No unnamed files here (no /proc, an old filesystem, a policy): use the classic names. Never for a full or broken disk.
 UNNAMED_UNSUPPORTED = frozenset(
@@ -45,6 +46,28 @@ def open_append(path: Path, mode: int = 0o600) -> int:
 def open_write(path: Path) -> int:
     """An existing file opened to write in place."""
     return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def read_all(fd: int) -> bytes:
+    """Everything up to the end of ``fd``."""
+    chunks = []
+    while chunk := os.read(fd, CHUNK):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def read_file(path: Path) -> bytes:
+    """What the file ``path`` holds."""
+    return read_dated(path)[0]
+
+
+def read_dated(path: Path) -> tuple[bytes, int]:
+    """What the file ``path`` holds, and its mtime in seconds."""
+    fd = open_read(path)
+    try:
+        return read_all(fd), int(os.fstat(fd).st_mtime)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -104,6 +127,26 @@ def unlink_if_present(path: Path) -> bool:
 def rename(source: Path, target: Path) -> None:
     """Move ``source`` over ``target``, atomically."""
     os.rename(source, target)
+
+
+def replace_file(
+    temporary: Path, path: Path, data: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Put a file with ``data`` in the place of ``path``, durably; on OSError that is as it was.
+
+    ``temporary`` names the new file until it is whole; both lie on one filesystem. ``owner`` is its uid and gid.
+    """
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        if owner is not None:
+            os.fchown(fd, *owner)
+        write_all(fd, data)
+        os.fchmod(fd, mode)
+        sync(fd)
+    finally:
+        os.close(fd)
+    rename(temporary, path)
+    sync_directory(os.path.dirname(path) or ("." if isinstance(path, str) else b"."))
 
 
 def overwrite_byte(path: Path, offset: int, byte: bytes) -> None:

@@ -11,9 +11,11 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol
 
+from pyqmail.control import ControlUnreadable, home_of, read_knobs
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.protocol.spawn import (
     DEFERRAL,
     FAILURE,
@@ -26,6 +28,7 @@ from pyqmail.protocol.spawn import (
 )
 from pyqmail.system.files import open_read
 from pyqmail.system.loop import Loop
+from pyqmail.system.process import plug_standard_descriptors
 from pyqmail.warm.batch import Batches
 
 Done = Callable[[int | None], None]
@@ -350,7 +353,19 @@ class Spawner:
         self._loop.remove_writer(1)
 
 
-def prepare_signals() -> None:
-    """A broken pipe is an error and no death; children can be waited for whatever the caller ignored."""
+def begin(environ: Mapping[bytes, bytes]) -> tuple[str, Accounts, int] | None:
+    """Make this process a spawner in queue/mess: its home, accounts and deliveries at once; None when it cannot be.
+
+    A broken pipe is an error and no death; children can be waited for whatever the caller ignored.
+    """
+    plug_standard_descriptors()
+    home = home_of(environ)
+    try:
+        os.chdir(home)
+        os.chdir("queue/mess")
+        begun = home, read_accounts(home), read_knobs(home).spawn
+    except (OSError, AccountMissing, ControlUnreadable):
+        return None
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return begun

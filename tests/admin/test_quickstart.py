@@ -2,14 +2,15 @@
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.loopback import free_port
+from tests.public_directory import public_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,21 +21,11 @@ def quickstart(*options: object, **environ: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, cwd="/", timeout=240)
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-    return number
-
-
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that every account can reach."""
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
-    base.chmod(0o755)
-    yield base
-    shutil.rmtree(base)
+    with public_directory() as base:
+        yield base
 
 
 def test_a_port_in_use_is_one_line(place: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin import tree
+from tests.public_directory import public_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the tree has seven users")
@@ -39,12 +40,10 @@ def snapshot(home: Path) -> dict[str, tuple[int, int, int, int, int]]:
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Path]:
     """One installed tree, which the tests of this module look at and leave as it was."""
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
-    base.chmod(0o755)
-    result = setup(base / "qmail")
-    assert result.returncode == 0, result.stderr
-    yield base / "qmail"
-    shutil.rmtree(base)
+    with public_directory() as base:
+        result = setup(base / "qmail")
+        assert result.returncode == 0, result.stderr
+        yield base / "qmail"
 
 
 QUEUE_MODES = [
@@ -181,7 +180,7 @@ def test_an_existing_queue_and_the_admins_files_are_left_as_they_are(installed: 
 
 @needs_root
 @pytest.mark.contract("queue 1.1")
-def test_the_split_of_an_existing_queue_is_recognised(installed: Path, tmp_path: Path) -> None:
+def test_the_split_of_an_existing_queue_is_recognised(tmp_path: Path) -> None:
     home = tmp_path / "other"
     (home / "control").mkdir(parents=True)
     (home / "control" / "conf-split").write_text("5\n")

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -75,7 +74,7 @@ def test_a_diversion_of_somebody_else_is_one_line_and_nothing_lost(machine: Mach
     assert machine.run("cat /usr/sbin/sendmail.elsewhere").stdout == "theirs\n"
 
 
-def test_it_is_for_roots_own_tree_only(machine: Machine, tmp_path: Path) -> None:
+def test_it_is_for_roots_own_tree_only(machine: Machine) -> None:
     done = machine.run(f"{SETUP} --sendmail --home /nowhere", check=False)
     assert (done.returncode, done.stderr) == (
         1, "qmail-setup: /nowhere/bin/sendmail is not there: install the tree first\n",

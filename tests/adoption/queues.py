@@ -194,7 +194,7 @@ def remaining(queue: Path) -> list[Path]:
     return left
 
 
-def check(expected: Expected, outcome: Outcome, senders: dict[int, bytes] | None = None) -> None:
+def check(expected: Expected, outcome: Outcome) -> None:
     """Each pending recipient got one delivery, nobody else any; each failed one is in one bounce to its sender."""
     assert outcome.deliveries == expected.pending, outcome.log
     by_number: dict[int, tuple[bytes, Counter[bytes]]] = {}

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.adoption.queues import Expected, Queue, copy_tree, format_queue, read_directory, records, write_directory
 from tests.programs.sending import BIN, Sending
+from tests.waiting import wait_for
 
 DATA = Path(__file__).resolve().parents[1] / "data/adoption"
 SPLIT = 23
@@ -183,8 +184,8 @@ def being_written(run: Run) -> None:
             os.close(message)
             os.write(envelope, sent)
         count = 1 if sent else 0
-        run.sending.until_files(
-            lambda count=count: len(run.numbers("intd")) == count and len(run.numbers("mess")) > count
+        wait_for(
+            lambda count=count: len(run.numbers("intd")) == count and len(run.numbers("mess")) > count, "both files"
         )
         process.send_signal(signal.SIGKILL)
         process.wait(20)

@@ -1,32 +1,42 @@
 #!/usr/bin/python3
-"""Mail servers side by side on loopback, as they come, with logs on and nothing unsynced. Run as root; needs Postfix's
-smtp-source and smtp-sink.
+"""Mail servers side by side on loopback, as they come, with logs on and nothing unsynced. Run as root; needs Postfix
+(its smtp-source and smtp-sink make the load), ucspi-tcp, daemontools, and an account benchu ($BENCH_USER), whose
+Maildir is wiped.
 
-    tests/bench/compare.py raw                                                what this machine can do
-    tests/bench/compare.py run [-s pyqmail,notqmail,postfix] [-w w1,w2] [-r 3] [-o FILE.json]
-    tests/bench/compare.py count [-s pyqmail,postfix]          system calls and syncs a message
-    tests/bench/compare.py show FILE.json
-    tests/bench/compare.py plot FILE.json > FILE.svg
+    bin/qmail-setup                                            the tree that is measured: $QMAIL, default /var/qmail
+    tests/bench/compare.py unpack                              Exim and OpenSMTPD from Debian, beside Postfix
+    tests/bench/compare.py run -o FILE.json                    all rows of the table, in about half an hour
+    tests/bench/compare.py table FILE.json                     the table once more, in Markdown
+    tests/bench/compare.py plot FILE.json > FILE.svg           a picture of it
+    tests/bench/compare.py run -s pyqmail,notqmail -w w1,w4 -r 5
+    tests/bench/compare.py run -s pyqmail -w leak -r 1         200,000 messages
+    tests/bench/compare.py count [-s pyqmail,postfix]          system calls and syncs a message (perf)
+    tests/bench/compare.py show FILE.json                      every figure
+    tests/bench/compare.py raw                                 what this machine can do
 
-Runs are interleaved (A B C A B C) and the figures are medians. A lost or doubled message fails a run.
+Runs are interleaved (A B C A B C) and the figures are medians; each is in FILE.json as soon as it is there, and runs
+are added to what FILE.json holds. A lost or doubled message fails a run; what a server has not is a dash. NAME:1 in -s
+or -w takes part in the first round only. The server "floor" (w1 only) is tests/bench/floor.py, a program that makes
+our system calls and does nothing else.
 
 | | workload |
 |---|---|
 | w1 | SMTP in and local delivery: 4 KiB messages over 1, 10, 40 sessions, one message or many a connection |
-| w2 | remote out, concurrency 20 and 100 |
-| w2slow | the same to a sink that takes 1 s a message |
-| w3 | the sendmail command |
-| w4 | one message to 1,000 local, then 1,000 remote recipients |
-| w4uids | one message to 1,000 users of 1,000 uids (users/assign; qmail-like servers only) |
+| w2 | 2,000 messages to a remote sink, concurrency 20 and 100 |
+| w2slow, w2hosts | 1,000 messages to one, or to a hundred, remote servers that take 1 s a message |
+| w3 | the sendmail command, beside a bare interpreter |
+| w4 | one message to 1,000 local, then 1,000 remote recipients (pyqmail also with remotebatch and remotereuse) |
+| w4uids | one message to 1,000 users of 1,000 uids |
 | w5 | memory, idle and with 40 idle sessions |
 | w6 | behind 20,000 undeliverable messages |
 | w7 | connect to banner |
 | latency | from acceptance to the Maildir under 100 messages/s |
 | leak | memory after 10,000 and after 200,000 messages |
 
-$QMAIL is the tree of ours (made by bin/qmail-setup), $NOTQMAIL_HOME that of an installed notqmail, $BENCH_USER an
-account (benchu) whose Maildir is wiped, $BENCH_STATE a directory on the queues' filesystem. OpenSMTPD
-($OPENSMTPD_ROOT) and Exim ($EXIM) may be unpacked from Debian's packages with dpkg -x.
+A server that is slow gets fewer messages, so that no phase of w1 takes much longer than --seconds. $NOTQMAIL_HOME is
+an installed notqmail (default /var/notqmail; its control files are overwritten and its queue is emptied, as those of
+$QMAIL are), $BENCH_STATE a directory on the queues' filesystem, $PYQMAIL_TEST_PEERS where servers are unpacked. Two
+runs on one machine wait for each other.
 """
 
 import argparse
@@ -36,17 +46,23 @@ import platform
 import signal
 import statistics
 import sys
+import time
 import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tests.bench.peers.adapters import SERVERS, make
-from tests.bench.peers.common import STATE, log, save  # noqa: E402
+from tests.bench.peers.adapters import SERVERS, make, unpack  # noqa: E402
+from tests.bench.peers.claims import better, table  # noqa: E402
+from tests.bench.peers.common import STATE, Unsupported, claim, log, save, user_home  # noqa: E402
 from tests.bench.peers.counts import count  # noqa: E402
 from tests.bench.peers.plot import plot  # noqa: E402
 from tests.bench.peers.workloads import WORKLOADS, raw  # noqa: E402
 
 BASE = "notqmail"
+ALL = "w1,w2,w2slow:2,w2hosts:2,w3,w4,w4uids,w5:2,w6:2,w7,latency"
+FIELD = "pyqmail,notqmail,postfix,floor,opensmtpd:1,exim:1"
+LONGEST_S, LONGEST_LEAK_S = 600, 7200  # of one run: one that hangs fails, and the others go on
+OPTIONS = ("n", "calls", "rcpts", "idle", "backlog", "sessions", "remote", "seconds", "messages")
 
 
 def machine():
@@ -58,17 +74,6 @@ def machine():
 def medians(runs):
     keys = {k for run in runs for k in run}
     return {k: statistics.median([run[k] for run in runs if k in run]) for k in sorted(keys)}
-
-
-def better(metric, value, base):
-    """Ratio to the base, above 1 when better than it; None where there is no better."""
-    if not value or not base:
-        return None
-    if metric.endswith("_per_s"):
-        return value / base
-    if metric.endswith(("_ms", "_s", "_kib")):
-        return base / value
-    return None
 
 
 def show(data):
@@ -112,38 +117,96 @@ def load(path):
     return {}
 
 
-def run(opt):
-    names = opt.servers.split(",")
-    data = load(opt.output)
-    data.setdefault("machine", machine())
-    data.setdefault("options", {})
-    for workload in opt.workloads.split(","):
-        data["options"][workload] = {
-            k: v for k, v in vars(opt).items() if k in ("n", "calls", "rcpts", "idle", "backlog", "sessions", "remote")
-        }
-        for turn in range(opt.repeat):
-            for name in names:  # A B C A B C: slow spells of the machine hit all alike
-                log(f"{workload} {name} run {turn + 1}/{opt.repeat}")
-                try:
-                    server = make(name)
-                    server.purge()
-                    result = WORKLOADS[workload](server, opt)
-                except Exception as error:
-                    if opt.debug:
-                        traceback.print_exc()
-                    log("FAILED", name, workload, error)
-                    data.setdefault("errors", []).append(f"{workload} {name} run {turn + 1}: {error}")
-                    continue
-                if workload in ("w1", "w2", "w2slow"):
-                    result["n"] = opt.n
-                data.setdefault("workloads", {}).setdefault(workload, {}).setdefault(name, []).append(result)
-                if opt.output:
-                    save(opt.output, data)
+def measure(name, workload, opt, data):
+    """One run of one workload for one server, into ``data``; a failure is noted there and ends nothing else."""
+    server = None
+    try:
+        server = make(name)
+        signal.alarm(LONGEST_LEAK_S if workload == "leak" else LONGEST_S)
+        server.purge()
+        result = WORKLOADS[workload](server, opt)
+    except Unsupported as reason:
+        log(name, workload, "unsupported:", reason)
+        note = f"{workload} {name}: {reason}"
+        if note not in data.setdefault("notes", []):
+            data["notes"].append(note)
+    except Exception as error:
+        if opt.debug:
+            traceback.print_exc()
+        log("FAILED", name, workload, repr(error))
+        data.setdefault("errors", []).append(f"{workload} {name}: {error!r}")
+    else:
+        data.setdefault("workloads", {}).setdefault(workload, {}).setdefault(name, []).append(result)
+    finally:
+        signal.alarm(0)
+        if server:
+            server.close()
     if opt.output:
         save(opt.output, data)
+
+
+def rounds(text, repeat, known):
+    """{name: rounds} of a list of NAME and NAME:ROUNDS. Exits when a name is not ``known``."""
+    found = {}
+    for word in text.split(","):
+        name, _, limit = word.partition(":")
+        if name not in known:
+            sys.exit(f"compare.py: {name}: not one of {', '.join(known)}")
+        found[name] = min(repeat, int(limit or repeat))
+    return found
+
+
+def run(opt):
+    """Each round has all servers in all workloads, so that what is there at any moment is complete."""
+    servers, workloads = rounds(opt.servers, opt.repeat, SERVERS), rounds(opt.workloads, opt.repeat, WORKLOADS)
+    claim(user_home())
+    data = load(opt.output)
+    data.setdefault("machine", machine())
+    data.setdefault("options", {}).update({w: {k: v for k, v in vars(opt).items() if k in OPTIONS} for w in workloads})
+    begin = time.monotonic()
+    try:
+        for turn in range(opt.repeat):
+            for workload in [name for name, limit in workloads.items() if turn < limit]:
+                for name in [name for name, limit in servers.items() if turn < limit]:
+                    if workload not in (SERVERS[name].workloads or WORKLOADS):
+                        continue
+                    log(f"round {turn + 1}/{opt.repeat}, {(time.monotonic() - begin) / 60:.1f} min: {workload} {name}")
+                    measure(name, workload, opt, data)
+    except KeyboardInterrupt:
+        log("interrupted; what is there:")
     if opt.json:
         print(json.dumps(data, indent=1, sort_keys=True))
     show(data)
+    print_table(data)
+
+
+def print_table(data):
+    print("\n" + "\n".join(table(data.get("workloads", {}), medians)))
+
+
+def hold(server):
+    """Run one server until the end is asked for."""
+    server.configure()
+    try:
+        server.start()
+        command = " ".join(server.sendmail("ADDRESS")) if server.workloads is None else "none"
+        print(f"{server.name} on port {server.port}, sendmail: {command}", flush=True)
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop()
+        server.close()
+
+
+def interrupted(_number, _frame):
+    """A polite end is as good as control-C: the server that runs is stopped."""
+    raise KeyboardInterrupt
+
+
+def overdue(_number, _frame):
+    """The alarm of a run that takes too long."""
+    raise TimeoutError("it hangs")
 
 
 def numbers(text):
@@ -154,11 +217,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("run")
-    p.add_argument("-s", "--servers", default="pyqmail,notqmail,postfix", help=",".join(SERVERS))
-    p.add_argument("-w", "--workloads", default="w1,w2,w2slow,w3,w4,w4uids,w5,w6,w7,latency")
+    p.add_argument("-s", "--servers", default=FIELD, help=",".join(SERVERS))
+    p.add_argument("-w", "--workloads", default=ALL, help=",".join(WORKLOADS))
     p.add_argument("-r", "--repeat", type=int, default=3)
     p.add_argument("-o", "--output", help="JSON file; runs are added to what it holds")
-    p.add_argument("-n", type=int, default=2000, help="messages in w1, w2 (w6: a quarter)")
+    p.add_argument(
+        "-n", type=int, help="messages in w1, w2 (w6: a quarter); default w1 1000, w2 2000; one session: half"
+    )
     p.add_argument("--sessions", type=numbers, default=[1, 10, 40])
     p.add_argument("--remote", type=numbers, default=[20, 100])
     p.add_argument("--calls", type=int, default=300)
@@ -166,6 +231,8 @@ def main():
     p.add_argument("--idle", type=int, default=40)
     p.add_argument("--backlog", type=int, default=20000)
     p.add_argument("--limit", type=float, default=180, help="seconds to wait for one delivery phase")
+    p.add_argument("--seconds", type=float, default=20, help="about the longest that a phase of w1 may take")
+    p.add_argument("--messages", type=int, default=200000, help="in the workload leak")
     p.add_argument("--json", action="store_true")
     p.add_argument("--debug", action="store_true")
     p = sub.add_parser("raw")
@@ -174,35 +241,40 @@ def main():
     p = sub.add_parser("count", help="forks, execs, fsyncs per message (perf)")
     p.add_argument("-s", "--servers", default="pyqmail,notqmail,postfix")
     p.add_argument("-o", "--output")
+    sub.add_parser("unpack", help="unpack Exim and OpenSMTPD, unless they are")
     p = sub.add_parser("up", help="start one server and hold it until interrupted")
     p.add_argument("server")
     p = sub.add_parser("show")
     p.add_argument("file")
+    p = sub.add_parser("table", help="one line for each kind of work, in Markdown")
+    p.add_argument("file")
     p = sub.add_parser("plot", help="an SVG of the ratios to notqmail")
     p.add_argument("file")
     opt = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    signal.signal(signal.SIGALRM, overdue)
     if opt.command == "run":
         run(opt)
     elif opt.command == "up":
-        server = make(opt.server)
-        server.configure()
-        server.start()
-        print(f"{server.name} on port {server.port}, sendmail: {' '.join(server.sendmail('ADDRESS'))}", flush=True)
-        stop = {signal.SIGINT, signal.SIGTERM}
-        signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-        signal.sigwait(stop)
-        server.stop()
+        hold(make(opt.server))
     elif opt.command == "count":
         data = load(opt.output)
         for name in opt.servers.split(","):
-            data.setdefault("counts", {})[name] = count(make(name))
+            server = make(name)
+            data.setdefault("counts", {})[name] = count(server)
+            server.close()
             if opt.output:
                 save(opt.output, data)
         show({"counts": data["counts"]})
     elif opt.command == "show":
         show(load(opt.file))
     elif opt.command == "plot":
-        print(plot(load(opt.file), medians, better))
+        print(plot(load(opt.file), medians))
+    elif opt.command == "table":
+        print_table(load(opt.file))
+    elif opt.command == "unpack":
+        unpack()
     else:
         data = load(opt.output)
         os.makedirs(STATE, exist_ok=True)

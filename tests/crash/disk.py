@@ -58,6 +58,16 @@ class Disk:
         elif operation.kind == "sync":
             self._sync_folder(operation.folder, operation.began)
 
+    def rest(self) -> None:
+        """Let so much time pass that the kernel has written everything by itself."""
+        for names in self._pending:
+            _change(self._names, names)
+        self._pending = []
+        for state in self._bytes.values():
+            if state.later:
+                state.durable = state.later[-1][1]
+                state.later = []
+
     def _of(self, file: File) -> _Bytes:
         return self._bytes.setdefault(file.serial, _Bytes())
 

@@ -1,9 +1,12 @@
 """The explorer: record a life of the queue, cut the power everywhere, restart on all that the disk may then hold.
 
-    python -m tests.crash.explore [--effort N] [--only scripted|mailbox] [--limit STATES] [--jobs N]
+    python -m tests.crash.explore [--effort N] [--only LIFE] [--limit STATES] [--jobs N] [--peer]
 
-Prints counts; exits 1 when a message was lost, cut short, delivered to a stranger or delivered again after its removal
-was durable. The model is in tests/crash/disk.py.
+Each life is lived with unnamed files, where there are none (``named``), and where they can be opened but not be given a
+name (``copied``). Prints counts; exits 1 when a message was lost, cut short, delivered to a stranger or delivered again
+after its removal was durable. The model is in tests/crash/disk.py.
+
+``--peer`` does the same to the notqmail in $NOTQMAIL_HOME and says what it loses (tests/crash/peer.py).
 """
 
 import argparse
@@ -15,17 +18,28 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash import scenario
 from tests.crash.disk import Disk, Tree, digest, write
 from tests.crash.mail import Ledger, text, token_of, whole
+from tests.crash.refusal import refuse
 from tests.crash.restart import DEADLINE_S, Restart, Stuck, warm
 from tests.crash.trace import Operation, Reader, record
 
 SEED = 20261123
+LIVES = {  # the scenario, and what the kernel refuses
+    "scripted": ("scripted", ""),
+    "mailbox": ("mailbox", ""),
+    "scripted-named": ("scripted", "open"),
+    "mailbox-named": ("mailbox", "open"),
+    "scripted-copied": ("scripted", "link"),
+    "mailbox-copied": ("mailbox", "link"),
+}
+UNREAD = re.compile("/queue/(lock|pid)/|/Maildir/tmp/")
 Life = tuple[str, list[Operation]]  # where it was lived, and what happened
 
 
@@ -62,58 +76,71 @@ class Result:
 
 
 def record_life(name: str, where: Path) -> Life:
-    """Record scenario ``name`` in a new tree below ``where``; the tree's path and the operations.
-
-    The record must explain what lies in the tree at the end, or it has missed something.
-    """
+    """Record life ``name`` in a new tree below ``where``; the tree's path and the operations."""
+    scene, refused = LIVES[name]
     home = where / name
     home.mkdir()
     scenario.make_home(home)
     output = where / f"{name}.strace"
-    record([sys.executable, str(scenario.__file__), str(home), name], output)
+    command = [sys.executable, str(scenario.__file__), str(home), scene]
+    record(command, output, before=refuse(refused) if refused else None)
+    return str(home), read_life(output, str(home), home)
+
+
+def read_life(output: Path, home: str, tree: Path) -> list[Operation]:
+    """The operations that strace saw below ``home``, which lies at ``tree`` now.
+
+    The record must explain what lies in the tree at the end, or it has missed something.
+    """
     reader = Reader([f"{home}/queue", f"{home}/home"], f"{home}/marks")
     operations = reader.read(output)
     files = {
-        os.path.join(folder, file)
+        os.path.join(home, os.path.relpath(folder, tree), file)
         for part in ("queue", "home")
-        for folder, _, names in os.walk(home / part)
+        for folder, _, names in os.walk(tree / part)
         for file in names
     }
     files = {path for path in files if "/lock/" not in path and "/.qmail" not in path}
-    assert files == {path for path in reader.names if "/lock/" not in path}, "the record is not what happened"
-    for path, file in reader.names.items():
-        assert "/lock/" in path or Path(path).read_bytes() == bytes(file.content), path
-    return str(home), operations
+    names = {path: file for path, file in reader.names.items() if "/lock/" not in path}
+    assert files == set(names), "the record is not what happened"
+    for path, file in names.items():
+        assert Path(str(tree) + path.removeprefix(home)).read_bytes() == bytes(file.content), path
+    return operations
 
 
-def states(home: str, operations: list[Operation], result: Result, effort: int) -> Iterator[State]:
-    """Every different state after every cut."""
+def states(operations: list[Operation], result: Result, effort: int) -> Iterator[State]:
+    """Every different state after every cut. What nobody reads again, in pid/ and tmp/, makes no difference."""
     disk, ledger, chooser = Disk(), Ledger(), random.Random(SEED)
-    seen: set[tuple[bytes, int, int]] = set()
-    numbers: dict[int, None] = {}
+    seen: set[tuple[bytes, tuple[int, ...], int, int]] = set()
+    numbers: dict[int, tuple[str, set[int]]] = {}  # where a message was, and which files
     operations = sorted(operations, key=lambda operation: operation.ended)
     result.operations += len(operations)
     for cut, operation in enumerate(operations):
-        if operation.kind == "mark":
+        if operation.kind == "mark" and operation.content == b"rest\n":
+            disk.rest()
+        elif operation.kind == "mark":
             ledger.note(operation.content.decode().split())
         else:
             disk.apply(operation)
-            for path, _ in operation.names:
+            for path, file in operation.names:
                 found = re.fullmatch(r".*/mess/\d+/(\d+)", path)
-                if found:
-                    numbers[int(found[1])] = None
+                if found and file is not None:
+                    numbers.setdefault(int(found[1]), (path, set()))[1].add(file.serial)
         result.cuts += 1
         for kind, tree in disk.states(chooser, effort):
             result.made += 1
-            key = (digest(tree), len(ledger.acknowledged), len(ledger.reached))
+            there = {serial for serial, _ in tree.values()}  # an inode that still has some name is not free
+            tree = {path: content for path, content in tree.items() if not UNREAD.search(path)}
+            left = {os.path.basename(path) for path in tree}  # only such numbers may meet what is not theirs
+            free = tuple(
+                number
+                for number, (mess, serials) in numbers.items()
+                if str(number) in left and mess not in tree and not serials & there
+            )
+            key = (digest(tree), free, len(ledger.acknowledged), len(ledger.reached))
             if key in seen:
                 continue
             seen.add(key)
-            tree = {path: content for path, content in tree.items() if "/queue/lock/" not in path}
-            left = {os.path.basename(path) for path in tree}  # only such numbers may meet what is not theirs
-            free = tuple(
-                n for n in numbers if str(n) in left and f"{home}/queue/mess/{n % scenario.SPLIT}/{n}" not in tree
-            )
             yield State(cut, kind, tree, ledger.copy(), free)
 
 
@@ -170,10 +197,42 @@ def mailboxes(state: State) -> list[str]:
     return wrong
 
 
+def sample(found: Iterable[State], limit: int) -> Iterable[State]:
+    """``limit`` of these states, as many of each kind as can be; all without a limit."""
+    if not limit:
+        return found
+    chooser = random.Random(SEED)
+    met: Counter[str] = Counter()
+    kept: dict[str, list[State]] = {}  # of each kind ``limit`` at most, all with the same chance
+    for state in found:
+        met[state.kind] += 1
+        some = kept.setdefault(state.kind, [])
+        if len(some) < limit:
+            some.append(state)
+        elif (place := chooser.randrange(met[state.kind])) < limit:
+            some[place] = state
+    taken: list[State] = []
+    for index, some in enumerate(sorted(kept.values(), key=len)):
+        share = (limit - len(taken)) // (len(kept) - index)
+        taken += chooser.sample(some, min(len(some), share))
+    return sorted(taken, key=lambda state: state.cut)
+
+
+@contextmanager
+def in_memory() -> Iterator[str]:
+    """A directory for restarts, in memory where there is some."""
+    shared = tempfile.mkdtemp(prefix="pyqmail-restart-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    os.chmod(shared, 0o755)
+    try:
+        yield shared
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
 def explore(
     life: Life, *, effort: int = 4, limit: int = 0, jobs: int = 2, without: str = "", most_wrong: int = 0
 ) -> Result:
-    """Audit the states of ``life``: all, or an even sample of ``limit``, until ``most_wrong`` are wrong.
+    """Audit the states of ``life``: all, or ``limit`` of them, until ``most_wrong`` are wrong.
 
     ``without`` is a pattern of what is taken for not synced, to see that its sync is needed and that this would show.
     """
@@ -181,22 +240,16 @@ def explore(
     home, operations = life
     kept = [x for x in operations if not (without and x.kind == "sync" and re.search(without, x.folder or "a file"))]
     assert not without or len(kept) < len(operations), without
-    found = list(states(home, kept, result, effort))
-    if limit and len(found) > limit:
-        found = random.Random(SEED).sample(found, limit)
-    shared = tempfile.mkdtemp(prefix="pyqmail-restart-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    try:
-        with multiprocessing.get_context("fork").Pool(
-            jobs, prepare, (home, shared, 3.0 if without else DEADLINE_S)
-        ) as pool:
-            for kind, wrong in pool.imap_unordered(audit, found, chunksize=8):
-                result.states[kind] += 1
-                if wrong:
-                    result.wrong.append(wrong)
-                if most_wrong and len(result.wrong) >= most_wrong:
-                    break
-    finally:
-        shutil.rmtree(shared, ignore_errors=True)
+    found = sample(states(kept, result, effort), limit)
+    patience_s = 3.0 if without else DEADLINE_S
+    fork = multiprocessing.get_context("fork")
+    with in_memory() as shared, fork.Pool(jobs, prepare, (home, shared, patience_s)) as pool:
+        for kind, wrong in pool.imap_unordered(audit, found, chunksize=1 if most_wrong else 8):
+            result.states[kind] += 1
+            if wrong:
+                result.wrong.append(wrong)
+            if most_wrong and len(result.wrong) >= most_wrong:
+                break
     return result
 
 
@@ -206,10 +259,19 @@ def main() -> int:
     parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
     parser.add_argument("--limit", type=int, default=0, help="restart on no more states than this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", choices=("scripted", "mailbox"))
+    parser.add_argument("--only", choices=LIVES)
+    parser.add_argument("--peer", action="store_true", help="what the notqmail in $NOTQMAIL_HOME loses")
     options = parser.parse_args()
+    if options.peer and ("NOTQMAIL_HOME" not in os.environ or os.geteuid() != 0):
+        parser.error("--peer needs NOTQMAIL_HOME, the home of an installed notqmail, and root")
+    if options.peer and options.only not in (None, "scripted", "mailbox"):
+        parser.error("notqmail knows no unnamed files")
+    if options.peer:
+        from tests.crash.peer import report
+
+        return report(options.only, options.effort, options.limit, options.jobs)
     wrong = 0
-    for name in [options.only] if options.only else ["scripted", "mailbox"]:
+    for name in [options.only] if options.only else LIVES:
         with tempfile.TemporaryDirectory(prefix="pyqmail-crash-") as where:
             os.chmod(where, 0o755)
             result = explore(

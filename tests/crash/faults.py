@@ -9,6 +9,7 @@ Prints counts; exits 1 when something was wrong.
 """
 
 import argparse
+import ctypes
 import errno
 import gc
 import os
@@ -19,24 +20,37 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyqmail import launch
-from pyqmail.programs import qmail_clean, qmail_local, qmail_lspawn, qmail_queue, qmail_queued, qmail_rspawn, qmail_send
+from pyqmail.programs import (
+    qmail_clean,
+    qmail_local,
+    qmail_lspawn,
+    qmail_queue,
+    qmail_queued,
+    qmail_rcptd,
+    qmail_rspawn,
+    qmail_send,
+    qmail_start,
+)
 from pyqmail.spool import submit
 from pyqmail.system.loop import Loop
 from tests.crash import scenario
+from tests.crash.doors import DOORS, Sink
 from tests.crash.mail import Ledger, text, whole
 from tests.crash.restart import Ended, Restart, Stuck
 from tests.crash.trip import Trip
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES)
 ACTIONS = [*(("error", error) for error in ERRORS), ("short", 0), ("kill", 0), ("killed", 0)]
+BUGS = [("bug", 0)]
 HASTE = 400  # how much faster time passes in qmail-send
 PATIENCE_S = 15.0  # longer than qmail-queue tries to connect
 MOST = 5000
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PERMANENT_QUEUE = range(11, 41)  # exit codes of qmail-queue that make its callers give up
 
 
@@ -75,8 +89,9 @@ class Bench:
         self.home = home
         self.restart = Restart(home)
         self.restart.patience_s = PATIENCE_S
-        self.environ = {b"QMAIL_HOME": os.fsencode(home), b"PATH": b"/usr/bin:/bin"}
+        self.environ = {b"QMAIL_HOME": os.fsencode(home), b"PATH": os.fsencode(home / "bin") + b":/usr/bin:/bin"}
         self.restarts = 0
+        self.sink: Sink | None = None
 
     # what is forked
 
@@ -118,7 +133,7 @@ class Bench:
 
     # qmail-send and qmail-clean
 
-    def _deliver(self, ledger: Ledger) -> list[str]:
+    def deliver(self, ledger: Ledger) -> list[str]:
         """Run qmail-send until nothing is left, once more if it ended, the second time without a fault."""
         said, deadline = "", time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -136,7 +151,7 @@ class Bench:
                 return [f"stuck: {stuck}"]
         return ["without a fault: " + said]
 
-    def _messages(self) -> Ledger:
+    def messages(self) -> Ledger:
         ledger = Ledger()
         self.restart.empty()
         self.restart.submit(ledger, 301, "one", "ann@here.example")
@@ -147,45 +162,56 @@ class Bench:
 
     def send(self, trip: Trip) -> list[str]:
         """qmail-send with three messages, one of which gets a bounce."""
+        return self.send_all(trip, self.messages())
+
+    def send_all(self, trip: Trip, ledger: Ledger) -> list[str]:
+        """qmail-send, until ``ledger`` is fulfilled."""
 
         def setup() -> None:
             hurry()
             trip.install()
 
         self.restart.setup, self.restart.cleaner = setup, None
-        return self._deliver(self._messages())
+        return self.deliver(ledger)
+
+    def deliver_rest(self, ledger: Ledger) -> list[str]:
+        """What is in the queue, without a fault."""
+        self.restart.setup, self.restart.cleaner = hurry, None
+        return self.deliver(ledger)
 
     def clean(self, trip: Trip) -> list[str]:
         """qmail-clean, removing what qmail-send asks it to."""
         self.restart.setup, self.restart.cleaner = hurry, trip.install
-        return self._deliver(self._messages())
+        return self.deliver(self.messages())
 
     # qmail-queued and qmail-queue
 
-    def _serve(self, trip: Trip | None) -> int:
+    def serve(self, trip: Trip | None) -> int:
         shutil.rmtree(self.home / "run", ignore_errors=True)
         (self.home / "run/send").mkdir(parents=True)
-        return self.child(trip, lambda: self._program(qmail_queued.main, "qmail-queued"), {})
+        return self.child(trip, lambda: self.program(qmail_queued.main, "qmail-queued"), {})
 
-    def _program(self, main: Callable[..., int], name: str, *args: bytes, **environ: bytes) -> int:
+    def program(self, main: Callable[..., int], name: str, *args: bytes, **environ: bytes) -> int:
         more = {key.encode(): value for key, value in environ.items()}
         return main([name.encode(), *args], {**self.environ, **more})
 
-    def _connect(self, pid: int) -> "socket.socket | None":
-        """A connection to the service, None once ``pid`` has ended."""
-        while True:
+    def connect(self, pid: int) -> "socket.socket | None":
+        """A connection to the service, None once ``pid`` has ended, and when there is none for long."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             found = submit.connect(f"{self.home}/run/qmail-queued.sock", 0)
             if found is not None:
                 return socket.socket(fileno=found.detach())
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return None
             select.select([], [], [], 0.002)
+        return None
 
     def _submit(self, ledger: Ledger, service: int, token: str) -> int:
         """qmail-queue's answer, -1 for none."""
         recipient = f"{token}@here.example"
         ledger.note(["try", token, recipient])
-        sock = self._connect(service)
+        sock = self.connect(service)
         if sock is None:
             return -1
         with sock:
@@ -213,22 +239,21 @@ class Bench:
         """qmail-queued, taking two messages."""
         self.restart.empty()
         ledger, wrong = Ledger(), []
-        service = self._serve(trip)
+        service = self.serve(trip)
         if self._submit(ledger, service, "one") in PERMANENT_QUEUE:
             wrong.append("the sender was told to give up")
         again = self._submit(ledger, service, "two")
         if again != 0 and trip.fired:
             self.ended(service, 0)  # it is gone, or its supervisor is asked to start it again
             self.restarts += 1
-            service = self._serve(None)
+            service = self.serve(None)
             again = next((0 for token in ("three", "four", "five") if self._submit(ledger, service, token) == 0), -1)
         if again != 0:
             wrong.append(f"after the fault a submission ends with {again}")
         os.kill(service, signal.SIGTERM)
         if self.ended(service) is None:
             wrong.append("it does not end")
-        self.restart.setup, self.restart.cleaner = hurry, None
-        wrong += self._deliver(ledger)
+        wrong += self.deliver_rest(ledger)
         envelopes = [path.read_bytes() for path in (self.home / "queue/todo").iterdir()]
         return wrong + [f"todo/ holds {envelopes}"] if wrong else []
 
@@ -243,7 +268,7 @@ class Bench:
             envelope.write(f"Fsender-{token}@far.example\0Tann@here.example\0\0".encode())
             for file in (message, envelope):
                 file.seek(0)
-            run = self._launched("pyqmail.programs.qmail_queue", 81, [b"qmail-queue"])
+            run = self.launched("pyqmail.programs.qmail_queue", 81, [b"qmail-queue"])
             code = self.ended(self.child(fault, run, {0: message.fileno(), 1: envelope.fileno()}))
             message.close()
             envelope.close()
@@ -251,13 +276,14 @@ class Bench:
                 ledger.note(["ack", token])
             elif code is None or code in PERMANENT_QUEUE or number:
                 wrong.append(f"exit {code}")
-        self.restart.setup, self.restart.cleaner = hurry, None
-        return wrong + self._deliver(ledger)
+        return wrong + self.deliver_rest(ledger)
 
-    def _launched(self, module: str, crash: int, argv: list[bytes]) -> Callable[[], int]:
+    def launched(self, module: str, crash: int, argv: list[bytes], **environ: bytes) -> Callable[[], int]:
+        """What a launcher does."""
+
         def run() -> int:
             sys.argv = [os.fsdecode(word) for word in argv]
-            for key, value in self.environ.items():
+            for key, value in {**self.environ, **{name.encode(): value for name, value in environ.items()}}.items():
                 os.environb[key] = value
             launch.run(module, crash)
             return 1
@@ -266,7 +292,7 @@ class Bench:
 
     # deliveries
 
-    def _account(self) -> Path:
+    def account(self) -> Path:
         base = self.home / "home"
         shutil.rmtree(base, ignore_errors=True)
         for name in ("new", "tmp", "cur"):
@@ -274,7 +300,7 @@ class Bench:
         (base / ".qmail-default").write_text("./Maildir/\n./Mailbox\n")
         return base
 
-    def _mailbox(self, base: Path, *, killed: bool, delivered: bool) -> list[str]:
+    def mailbox(self, base: Path, *, killed: bool, delivered: bool) -> list[str]:
         """What is wrong in the mailboxes."""
         wrong = []
         found = [path.read_bytes() for path in (base / "Maildir/new").iterdir()]
@@ -290,24 +316,24 @@ class Bench:
 
     def local(self, trip: Trip) -> list[str]:
         """qmail-local, into a Maildir and an mbox."""
-        base, wrong = self._account(), []
+        base, wrong = self.account(), []
         for fault in (trip, None):
             with tempfile.TemporaryFile() as message:
                 message.write(text("mail"))
                 message.seek(0)
                 words = (b"--", b"user", os.fsencode(base), b"ann", b"-", b"ann", b"here.example", b"a@b", b"./Mailbox")
-                run = self._launched("pyqmail.programs.qmail_local", 111, [b"qmail-local", *words])
+                run = self.launched("pyqmail.programs.qmail_local", 111, [b"qmail-local", *words])
                 code = self.ended(self.child(fault, run, {0: message.fileno()}))
             allowed = (0, 111, -signal.SIGKILL) if fault is trip else (0,)
             if code not in allowed:
                 wrong.append(f"exit {code}")
-            wrong += self._mailbox(base, killed=trip.action.startswith("kill"), delivered=code == 0)
+            wrong += self.mailbox(base, killed=trip.action.startswith("kill"), delivered=code == 0)
         return wrong
 
     def _spawner(self, trip: Trip | None, main: Callable[..., int], *args: bytes) -> tuple[int, int, int]:
         commands, commands_pipe = os.pipe()
         reports, reports_pipe = os.pipe()
-        pid = self.child(trip, lambda: self._program(main, "spawner", *args), {0: commands, 1: reports_pipe})
+        pid = self.child(trip, lambda: self.program(main, "spawner", *args), {0: commands, 1: reports_pipe})
         os.close(commands)
         os.close(reports_pipe)
         return pid, commands_pipe, reports
@@ -319,19 +345,22 @@ class Bench:
         except BrokenPipeError:
             return b""
         data, deadline = b"", time.monotonic() + PATIENCE_S
-        while not data[1:].endswith(b"\0"):
+        while not data.endswith(b"\0"):
             if not select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return b"?"
             piece = os.read(reports, 4096)
             if not piece:
                 return b""
-            data += piece
-        return data[2:3]
+            data = (data + piece).removeprefix(b"\x78")  # the limit, which comes first of all
+        return data[1:2]
 
-    def _spawned(self, trip: Trip, main: Callable[..., int], recipient: bytes, good: bytes, *args: bytes) -> list[str]:
-        self._messages()
+    def reports(
+        self, trip: Trip, main: Callable[..., int], recipient: bytes, good: bytes, *args: bytes
+    ) -> tuple[list[str], list[bytes]]:
+        """What a spawner says of two deliveries, one more if need be: what is wrong, and the letters."""
+        self.messages()
         (self.home / f"queue/mess/{301 % scenario.SPLIT}/301").write_bytes(text("mail"))
-        base, wrong, letters = self._account(), [], []
+        wrong, letters = [], []
         pid, commands, reports = self._spawner(trip, main, *args)
         for _ in range(2):
             letter = self._ask(commands, reports, recipient)
@@ -350,15 +379,32 @@ class Bench:
         os.close(reports)
         if b"D" in letters or b"?" in letters or letters[-1] != good:
             wrong.append(f"reports {letters}")
-        return wrong + self._mailbox(base, killed=True, delivered=b"K" in letters)
+        return wrong, letters
 
     def lspawn(self, trip: Trip) -> list[str]:
         """qmail-lspawn with its workers."""
-        return self._spawned(trip, qmail_lspawn.main, b"ann@here.example", b"K", b"./Mailbox")
+        base = self.account()
+        wrong, letters = self.reports(trip, qmail_lspawn.main, b"ann@here.example", b"K", b"./Mailbox")
+        return wrong + self.mailbox(base, killed=True, delivered=b"K" in letters)
 
     def rspawn(self, trip: Trip) -> list[str]:
         """qmail-rspawn with its workers; the route leads to a closed port."""
-        return self._spawned(trip, qmail_rspawn.main, b"ann@far.example", b"Z")
+        (self.home / "control/smtproutes").write_text(":127.0.0.1:1\n")
+        return self.reports(trip, qmail_rspawn.main, b"ann@far.example", b"Z")[0]
+
+    # processes that nobody collects
+
+    @staticmethod
+    def offspring() -> set[int]:
+        """The children of this process, adopted ones too."""
+        return {int(pid) for pid in Path("/proc/thread-self/children").read_text().split()}
+
+    def end_offspring(self, kept: set[int]) -> None:
+        """Kill and collect all children but ``kept``, and theirs, which are adopted then."""
+        while left := self.offspring() - kept:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 PROGRAMS = {
@@ -369,20 +415,16 @@ PROGRAMS = {
     "qmail-local": Bench.local,
     "qmail-lspawn": Bench.lspawn,
     "qmail-rspawn": Bench.rspawn,
+    **DOORS,
 }
 assert qmail_clean and qmail_local and qmail_queue and qmail_send  # imported before the forks
 
 
-def trips(every: int, *, bugs: bool) -> Iterator[tuple[str, int, int]]:
-    """Each fault: action, error and the number of the first; the caller goes up from there by ``every``."""
-    for index, (action, error) in enumerate([("bug", 0)] if bugs else ACTIONS):
-        yield action, error, 1 + index * 7 % every
-
-
-def inject(bench: Bench, program: str, every: int, *, bugs: bool = False) -> Result:
-    """Every ``every``-th fault of each kind in ``program``."""
-    result = Result(program + (" (bugs)" if bugs else ""))
-    for action, error, first in trips(every, bugs=bugs):
+def inject(bench: Bench, program: str, every: int, actions: Sequence[tuple[str, int]]) -> Result:
+    """Every ``every``-th fault of each of ``actions`` in ``program``, not all beginning with the same."""
+    result = Result(program + (" (bugs)" if actions == BUGS else ""))
+    for index, (action, error) in enumerate(actions):
+        first = 1 + index * 7 % every
         for number in range(first, MOST, every):
             trip = Trip(number, action, error)
             before = bench.restarts
@@ -401,7 +443,13 @@ def as_user(where: Path, run: Callable[[Bench], list[Result]]) -> list[Result]:
     home = where / "home"
     home.mkdir()
     scenario.make_home(home)
+    with open(home / "users/assign", "r+") as assign:
+        lines = assign.read()
+        assign.seek(0)
+        assign.write(f"+void-:user:{scenario.UID}:{scenario.UID}:{home}/void:-::\n" + lines)
+    (home / "void").mkdir()
     (home / "control/smtproutes").write_text(":127.0.0.1:1\n")
+    os.chown(home / "control/smtproutes", scenario.UID, scenario.UID)
     os.chown(where, scenario.UID, scenario.UID)
     reader, writer = os.pipe()
     pid = os.fork()
@@ -414,6 +462,9 @@ def as_user(where: Path, run: Callable[[Bench], list[Result]]) -> list[Result]:
                 os.setresuid(scenario.UID, scenario.UID, scenario.UID)
             os.chdir("/")
             os.system(f"QMAIL_HOME={home} {home}/bin/qmail-newu")
+            submit.CONNECT_SECONDS, qmail_rcptd.PAUSE_S, qmail_start.RESTART_S = 2, 0.05, 0.05
+            launch.__file__ = f"{home}/pyqmail/launch.py"  # so that what is in memory is known for that of home/bin
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             found = run(Bench(home))
             with os.fdopen(writer, "w") as out:
                 for result in found:
@@ -440,9 +491,9 @@ def in_tree(run: Callable[[Bench], list[Result]]) -> list[Result]:
         return as_user(Path(where), run)
 
 
-def trouble(program: str, every: int, *, bugs: bool) -> Result:
+def trouble(program: str, every: int, actions: Sequence[tuple[str, int]]) -> Result:
     """Every ``every``-th fault in ``program``, in a tree of its own."""
-    return in_tree(lambda bench: [inject(bench, program, every, bugs=bugs)])[0]
+    return in_tree(lambda bench: [inject(bench, program, every, actions)])[0]
 
 
 def main() -> int:
@@ -453,8 +504,8 @@ def main() -> int:
     options = parser.parse_args()
     wrong = 0
     for program in options.programs:
-        for bugs in (False, True):
-            result = trouble(program, options.every, bugs=bugs)
+        for actions in (ACTIONS, BUGS):
+            result = trouble(program, options.every, actions)
             print(*result.lines(), sep="\n  ", flush=True)
             wrong += len(result.wrong)
     return 1 if wrong else 0

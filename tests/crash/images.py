@@ -1,12 +1,14 @@
 """Real filesystems: stop after a file operation, copy the image as the disk has it, mount the copy, restart on it.
 
-    python -m tests.crash.images [--every N] [ext4|xfs|btrfs ...]
+    python -m tests.crash.images [--every N] [--refuse open|link] [--peer] [ext4|xfs|btrfs ...]
 
 As root, with loop devices. Mounted as they come. Prints counts; exits 1 when something was wrong. A filesystem that
-cannot be made or mounted here is an error.
+cannot be made or mounted here is an error. ``--refuse`` is for the life without unnamed files (tests/crash/refusal.py).
+``--peer`` says what the notqmail in $NOTQMAIL_HOME loses: the image is copied after each acknowledgement and delivery.
 """
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import socket
@@ -15,13 +17,16 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.crash import scenario
+from tests.crash import peer, scenario
 from tests.crash.explore import State, audit, prepare
 from tests.crash.gate import LAUNCHER
 from tests.crash.mail import Ledger
+from tests.crash.refusal import refuse
 
 MAKE = {
     "ext4": (["mkfs.ext4", "-q", "-F"], 64, ""),
@@ -76,7 +81,11 @@ def copy(image: Path, target: Path, where: Path) -> None:
 
 
 class Stops:
-    """Lets the programs go on, one operation after another, and copies the image after every ``every``-th."""
+    """Lets the programs go on, one operation after another, and copies the image after every ``every``-th.
+
+    With 0 it is copied whenever something was promised: after each acknowledgement and each delivery, and
+    when the queue is empty.
+    """
 
     def __init__(self, image: Path, where: Path, copies: Path, every: int) -> None:
         self.gate = f"pyqmail-{uuid.uuid4()}"
@@ -109,14 +118,16 @@ class Stops:
                 client.send(b"x")
 
     def _take(self, words: list[str]) -> None:
-        if words[0] != "operation":
+        if words[0] not in ("operation", "rest"):
             self.ledger.note(words)
-            return
-        self.operations += 1
-        if self.operations % self._every == 0:
-            target = self._copies / f"{self.operations}.img"
-            copy(self._image, target, self._where)
-            self.taken.append((target, self.ledger.copy()))
+        if words[0] in (("operation",) if self._every else ("ack", "done", "rest")):
+            self.operations += 1
+            if self.operations % (self._every or 1) == 0:
+                target = self._copies / f"{self.operations}.img"
+                copy(self._image, target, self._where)
+                self.taken.append((target, self.ledger.copy()))
+        if words[0] == "rest":
+            subprocess.run(["sync", "-f", str(self._where)], check=True)
 
     def end(self) -> None:
         """Nobody waits any more."""
@@ -130,8 +141,8 @@ class Stops:
             raise self.trouble
 
 
-def live(home: Path, gate: str, *, syncs: bool) -> None:
-    """The scripted scenario in ``home``, whose programs wait at ``gate``."""
+def live(home: Path, gate: str, *, syncs: bool, refused: str) -> None:
+    """The scripted scenario in ``home``, whose programs wait at ``gate``; ``refused`` by the kernel is open or link."""
     scenario.make_home(home)
     for program in ("qmail-queued", "qmail-send", "qmail-clean"):
         module = program.replace("-", "_")
@@ -139,71 +150,119 @@ def live(home: Path, gate: str, *, syncs: bool) -> None:
         (home / "bin" / program).write_text(text)
     os.sync()
     environ = {**os.environ, "SENDING_DEADLINE": "300"}
-    subprocess.run([sys.executable, str(scenario.__file__), str(home), "scripted", gate], check=True, env=environ)
+    command = [sys.executable, str(scenario.__file__), str(home), "scripted", gate]
+    subprocess.run(command, check=True, env=environ, preexec_fn=refuse(refused) if refused else None)
 
 
-def tree_of(home: Path) -> dict[str, tuple[int, bytes]]:
-    """The queue's files."""
+def live_peer(home: Path, gate: str, name: str, reference: str) -> None:
+    """Scenario ``name`` of the notqmail at ``reference``, in ``home``."""
+    home.mkdir()
+    peer.make_tree(home, reference)
+    os.sync()
+    environ = {**os.environ, "SENDING_DEADLINE": "300"}
+    command = [sys.executable, str(peer.__file__), reference, name, gate]
+    subprocess.run(command, check=True, env=environ, preexec_fn=peer.mounted(home, reference))
+
+
+def tree_of(home: Path, seen: str) -> dict[str, tuple[int, bytes]]:
+    """The files of the queue and of the mailboxes, as if ``home`` were ``seen``."""
     found = {}
-    for folder, _, names in os.walk(home / "queue"):
-        for name in names:
-            path = os.path.join(folder, name)
-            if "/lock/" not in path:
-                found[path] = (os.stat(path).st_ino, Path(path).read_bytes())
+    for part in ("queue", "home"):
+        for folder, _, names in os.walk(home / part):
+            for name in names:
+                path = os.path.join(folder, name)
+                if "/lock/" not in path:
+                    content = Path(path).read_bytes()
+                    found[path.replace(str(home), seen, 1)] = (os.stat(path).st_ino, content)
     return found
 
 
-def check(kind: str, every: int, *, syncs: bool = True) -> Result:
-    """Go through one scenario on a new filesystem of ``kind``."""
-    command, megabytes, options = MAKE[kind]
+@contextmanager
+def filesystem(kind: str) -> Iterator[tuple[Path, Path, Path]]:
+    """A new filesystem of ``kind``: a directory for what is needed, its image in there, and where to mount it."""
+    command, megabytes, _ = MAKE[kind]
     base = Path(tempfile.mkdtemp(prefix=f"pyqmail-{kind}-"))
     base.chmod(0o755)
-    image, where = base / "image", base / "mounted"
-    result = Result(kind)
     try:
-        with image.open("wb") as file:
+        with (base / "image").open("wb") as file:
             file.truncate(megabytes << 20)
-        subprocess.run([*command, str(image)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, str(base / "image")], check=True, stdout=subprocess.DEVNULL)
+        yield base, base / "image", base / "mounted"
+    finally:
+        shutil.rmtree(base)
+
+
+def check(kind: str, every: int, *, syncs: bool = True, refused: str = "") -> Result:
+    """Go through one scenario on a new filesystem of ``kind``."""
+    result = Result(kind)
+    with filesystem(kind) as (base, image, where):
         mount(image, where)
         stops = Stops(image, where, base, every)
         try:
-            live(where / TREE, stops.gate, syncs=syncs)
+            live(where / TREE, stops.gate, syncs=syncs, refused=refused)
         finally:
             stops.end()
             unmount(where)
         result.operations = stops.operations
         prepare(str(where / TREE), str(base), 20.0 if syncs else 2.0)
-        for cut, (taken, ledger) in enumerate(stops.taken):
-            _audit_image(kind, cut, taken, ledger, where, options, result)
-    finally:
-        shutil.rmtree(base)
+        for state in _states(kind, stops, where, str(where / TREE)):
+            result.images += 1
+            wrong = audit(state)[1]
+            if wrong:
+                result.wrong.append(wrong)
     return result
 
 
-def _audit_image(kind: str, cut: int, image: Path, ledger: Ledger, where: Path, options: str, result: Result) -> None:
-    mount(image, where, options)
-    try:
-        tree = tree_of(where / TREE)
-    finally:
-        unmount(where)
-    if kind == "btrfs":
-        subprocess.run(["btrfs", "device", "scan", "--forget"], check=False, stderr=subprocess.DEVNULL)
-    image.unlink()
-    result.images += 1
-    wrong = audit(State(cut, kind, tree, ledger, ()))[1]
-    if wrong:
-        result.wrong.append(wrong)
+def check_peer(kind: str, name: str, reference: str) -> list[str]:
+    """What the notqmail at ``reference`` loses in scenario ``name`` on a new filesystem of ``kind``: for people."""
+    with filesystem(kind) as (base, image, where):
+        mount(image, where)
+        stops = Stops(image, where, base, 0)
+        try:
+            live_peer(where / TREE, stops.gate, name, reference)
+        finally:
+            stops.end()
+            unmount(where)
+        losses = peer.Losses(len(stops.ledger.acknowledged))
+        with multiprocessing.get_context("fork").Pool(1, peer.prepare, (reference, str(base))) as pool:
+            for state in _states(kind, stops, where, reference):
+                losses.add(pool.apply(peer.audit, (state,)))
+    head = f"notqmail, {name}: the image copied after each acknowledgement and delivery, and when the queue was empty"
+    return [head, *losses.kinds()]
+
+
+def _states(kind: str, stops: Stops, where: Path, seen: str) -> Iterator[State]:
+    """What the copies of the image hold once they are mounted."""
+    for cut, (image, ledger) in enumerate(stops.taken):
+        mount(image, where, MAKE[kind][2])
+        try:
+            tree = tree_of(where / TREE, seen)
+        finally:
+            unmount(where)
+        if kind == "btrfs":
+            subprocess.run(["btrfs", "device", "scan", "--forget"], check=False, stderr=subprocess.DEVNULL)
+        image.unlink()
+        yield State(cut, kind, tree, ledger, ())
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--every", type=int, default=1, help="operations from one image to the next")
+    parser.add_argument("--refuse", choices=("open", "link"), default="", help="what the kernel refuses")
+    parser.add_argument("--peer", action="store_true", help="what the notqmail in $NOTQMAIL_HOME loses")
     parser.add_argument("kinds", nargs="*", default=list(MAKE))
     options = parser.parse_args()
+    if options.peer and ("NOTQMAIL_HOME" not in os.environ or os.geteuid() != 0):
+        parser.error("--peer needs NOTQMAIL_HOME, the home of an installed notqmail, and root")
+    if options.peer:
+        for kind in options.kinds:
+            for name in ("scripted", "mailbox"):
+                print(*check_peer(kind, name, os.environ["NOTQMAIL_HOME"]), sep="\n  ", flush=True)
+        return 0
     wrong = 0
     for kind in options.kinds:
-        result = check(kind, options.every)
+        result = check(kind, options.every, refused=options.refuse)
         print(*result.lines(), sep="\n  ", flush=True)
         wrong += len(result.wrong)
     return 1 if wrong else 0

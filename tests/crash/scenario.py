@@ -84,6 +84,8 @@ class Handed:
 class Scenario:
     """The tree with its daemons, and the hand that submits and delivers."""
 
+    split = SPLIT
+
     def __init__(self, home: Path, *, mailbox: bool, gate: str = "") -> None:
         self.gate = gate
         self.home = home
@@ -91,23 +93,31 @@ class Scenario:
         self.marks = os.open(home / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.ledger = Ledger()
         self.environ = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(home)}
-        self.service = subprocess.Popen([str(home / "bin/qmail-queued")], env=self.environ)
-        self.sending = Sending(home, split=SPLIT)
+        self.service = self.serve()
+        self.sending = Sending(home, split=self.split)
         self.defer: set[str] = set()
+
+    def serve(self) -> subprocess.Popen[bytes] | None:
+        """The queue service; None where there is none, and all is submitted by qmail-queue."""
+        return subprocess.Popen([str(self.home / "bin/qmail-queued")], env=self.environ)
+
+    def rest(self) -> None:
+        """The queue is empty, and the next message a while away."""
 
     def mark(self, *words: str) -> None:
         """Tell the record."""
         self.ledger.note(list(words))
-        self._tell(" ".join(words))
+        self.tell(" ".join(words))
 
-    def _tell(self, line: str) -> None:
+    def tell(self, line: str) -> None:
+        """Write a line of the record that is not for our own books."""
         os.write(self.marks, line.encode() + b"\n")
         if self.gate:
             tell(self.gate, line)
 
     def start(self) -> None:
         """A qmail-send with a real qmail-clean, and in a mailbox scenario a real qmail-lspawn."""
-        self.sending = Sending(self.home, split=SPLIT)
+        self.sending = Sending(self.home, split=self.split)
         self.sending.program = [str(self.home / "bin/qmail-send")]
         self.sending.start(limits=(b"", b"\x78") if self.mailbox else (b"\x78", b"\x78"))
         self.sending.attach_cleaner([str(self.home / "bin/qmail-clean")])
@@ -122,7 +132,7 @@ class Scenario:
         message, message_pipe = os.pipe()
         reader, envelope_pipe = os.pipe()
         client: Submission
-        if service:
+        if service and self.service is not None:
             client = Handed(self.home, message, reader)
         else:
             program = [str(self.home / "bin/qmail-queue")]
@@ -166,7 +176,7 @@ class Scenario:
                 wrong = self.ledger.deliver(recipient, command.sender, data)
                 assert wrong is None, wrong
                 for token, name in self.ledger.reached[before:]:
-                    self._tell(f"done {token} {name}")
+                    self.tell(f"done {token} {name}")
                 self.sending.report(channel, command.slot, b"K", b"ok")
 
     def settle(self) -> None:
@@ -181,12 +191,14 @@ class Scenario:
         self.sending.until(empty)
         wrong = self.ledger.missing()
         assert self.mailbox or not wrong, wrong
+        self.rest()
 
     def end(self) -> None:
         """Stop everything; the queue service too."""
         assert self.sending.finish() == 0
-        self.service.terminate()
-        self.service.wait(30)
+        if self.service is not None:
+            self.service.terminate()
+            self.service.wait(30)
 
 
 def scripted(life: Scenario) -> None:
@@ -262,11 +274,16 @@ def main(argv: list[str]) -> None:
         os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
-    life = Scenario(Path(argv[1]), mailbox=argv[2] == "mailbox", gate="".join(argv[3:]))
+    live(Scenario(Path(argv[1]), mailbox=argv[2] == "mailbox", gate="".join(argv[3:])))
+
+
+def live(life: Scenario) -> None:
+    """The life that ``life`` is made for, to its end."""
     try:
-        {"scripted": scripted, "mailbox": mailbox}[argv[2]](life)
+        (mailbox if life.mailbox else scripted)(life)
     except BaseException:
-        life.service.kill()
+        if life.service is not None:
+            life.service.kill()
         life.sending.kill()
         raise
 

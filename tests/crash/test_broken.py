@@ -6,6 +6,7 @@ Whatever is missing, no mail bounces, and once it is back the next delivery succ
 import os
 import select
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,3 +205,72 @@ def test_an_interrupted_call_is_made_again(home: Path, call: str) -> None:
     queued = os.listdir(home / "queue/todo")
     assert (ended.returncode == 0) == bool(queued)
     assert ended.returncode not in range(11, 41)
+
+
+SESSION = (
+    b"EHLO client.example\r\nMAIL FROM:<a@far.example>\r\nRCPT TO:<ann@here.example>\r\nDATA\r\n",
+    text("mail").replace(b"\n", b"\r\n") + b".\r\nQUIT\r\n",
+)
+
+
+def test_an_smtp_session_whose_calls_are_interrupted_goes_on(home: Path) -> None:
+    trace = home / "queue/lock/trace"  # where that user may write
+    for taken, call in enumerate(("read", "write", "pselect6", "connect", "wait4", "fsync"), start=1):
+        with open(home.parent / "session", "w+b") as session:
+            session.write(b"".join(SESSION))
+            session.seek(0)
+            inject = f"trace={call}", "-e", f"inject={call}:error=EINTR:when=1+3"
+            only = ["-P", str(home.parent / "session")] if call == "read" else []  # not what the loader reads
+            ended = subprocess.run(
+                ["strace", "-f", "-qq", "-o", trace, *only, "-e", *inject, home / "bin/qmail-smtpd"],
+                stdin=session,
+                capture_output=True,
+                env={"QMAIL_HOME": str(home), "PATH": "/usr/bin:/bin", "TCPREMOTEIP": "192.0.2.1"},
+                user=scenario.UID,
+                group=scenario.UID,
+                extra_groups=[],
+                timeout=DEADLINE_S,
+            )
+        assert "EINTR" in trace.read_text(), call
+        assert b"\n250 ok " in ended.stdout and ended.returncode == 0, (call, ended)
+        assert len(os.listdir(home / "queue/todo")) == taken
+
+
+WITHOUT_ANSWER = {
+    ("qmail-queue",): 74,  # its own word for a connection that broke; callers take it for temporary
+    ("qmail-inject", "ann@here.example"): 111,
+    ("sendmail", "ann@here.example"): 111,
+    ("sendmail", "-t"): 111,
+    ("forward", "ann@here.example"): 111,
+}
+
+
+def test_a_queue_service_that_hangs_up_is_temporary(home: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as service:
+        service.bind(f"{home}/run/qmail-queued.sock")
+        os.chmod(home / "run/qmail-queued.sock", 0o666)
+        service.listen(1)
+        service.settimeout(DEADLINE_S)
+        for program, code in WITHOUT_ANSWER.items():
+            process = _submit_as_stranger(home, program)
+            service.accept()[0].close()
+            assert process.wait(DEADLINE_S) == code, program
+    assert not os.listdir(home / "queue/todo")
+
+
+def _submit_as_stranger(home: Path, program: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    """A program with a message, and for qmail-queue an envelope, run by somebody who may not write the queue."""
+    with open(home.parent / "message", "w+b") as message, open(home.parent / "envelope", "w+b") as envelope:
+        message.write(text("mail"))
+        envelope.write(b"Fa@far.example\0Tann@here.example\0\0")
+        message.seek(0)
+        envelope.seek(0)
+        return subprocess.Popen(
+            [home / "bin" / program[0], *program[1:]],
+            stdin=message,
+            stdout=envelope,
+            env={"QMAIL_HOME": str(home), "PATH": "/usr/bin:/bin", "NEWSENDER": "a@far.example", "DTLINE": "D: x\n"},
+            user=scenario.UID + 1,
+            group=scenario.UID + 1,
+            extra_groups=[],
+        )

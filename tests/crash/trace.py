@@ -7,14 +7,15 @@ calls. Bytes that reach a file by splice(2) are not in its record, so pipes are 
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 CALLS = (
     "open,openat,creat,link,linkat,unlink,unlinkat,rename,renameat,renameat2,write,pwrite64,writev,ftruncate,truncate,"
-    "fsync,fdatasync,splice,chdir,fchdir,fork,vfork,clone,clone3"
+    "fsync,fdatasync,splice,lseek,chdir,fchdir,fork,vfork,clone,clone3"
 )
+_FORKS = ("fork", "vfork", "clone", "clone3")
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)( resumed>|\()(.*)$", re.DOTALL)
 _RESULT = re.compile(r"\)\s+= (-?\d+)(?:<(.*?)>(\(deleted\))?)?(?: .*)?$", re.DOTALL)
 _ARGUMENT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"|(-?\d+|AT_FDCWD)<([^>]*)>(\(deleted\))?|([^,\s\[\]{}]+)')
@@ -50,6 +51,7 @@ class _Call:
     name: str
     strings: list[str]
     files: list[str]  # of the descriptors among the arguments
+    descriptors: list[str]
     words: list[str]
     result: int
     opened: str
@@ -61,10 +63,15 @@ def _text(hexed: str) -> str:
     return bytes(int(part, 16) for part in hexed.split("\\x")[1:]).decode("latin-1")
 
 
-def record(command: list[str], output: Path, environ: dict[str, str] | None = None) -> None:
-    """Run ``command`` and all that it starts under strace. Raises CalledProcessError."""
+def record(
+    command: list[str],
+    output: Path,
+    environ: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> None:
+    """Run ``command`` and all that it starts under strace, which calls ``before`` first. Raises CalledProcessError."""
     strace = ["strace", "-f", "-qq", "-y", "-xx", "-s", "1000000", "-e", "signal=none", "-e", f"trace={CALLS}"]
-    subprocess.run([*strace, "-o", str(output), *command], check=True, env=environ)
+    subprocess.run([*strace, "-o", str(output), *command], check=True, env=environ, preexec_fn=before)
 
 
 def _calls(lines: Iterator[str]) -> Iterator[_Call]:
@@ -88,16 +95,18 @@ def _calls(lines: Iterator[str]) -> Iterator[_Call]:
 
 
 def _parse(pid: int, name: str, rest: str, result: "re.Match[str] | None", began: int, ended: int) -> _Call:
-    strings, files, words = [], [], []
+    strings, files, descriptors, words = [], [], [], []
     for string, number, path, deleted, word in _ARGUMENT.findall(rest):
         if number:
             files.append(_text(path) + (" (deleted)" if deleted else ""))
+            descriptors.append(number)
         elif word:
             words.append(word)
         else:
             strings.append(_text(string))
     opened = _text(result[2] or "") + (" (deleted)" if result[3] else "") if result else ""
-    return _Call(pid, name, strings, files, words, int(result[1]) if result else 0, opened, began, ended)
+    answer = int(result[1]) if result else 0
+    return _Call(pid, name, strings, files, descriptors, words, answer, opened, began, ended)
 
 
 class Reader:
@@ -111,12 +120,17 @@ class Reader:
         self._pipes: dict[str, bytearray] = {}
         self._ahead: dict[int, int] = {}  # bytes already put into a pipe by a write that has not returned
         self._directories: dict[int, str] = {}
+        self._children: dict[tuple[int, int], int] = {}  # by parent, and when it began to fork
+        self._positions: dict[tuple[int, str], int] = {}  # of a process's descriptor, where it said so by lseek
+        self._appending: set[tuple[int, str]] = set()
         self._serial = 0
 
     def read(self, path: Path) -> list[Operation]:
         """The operations in strace's ``path``."""
         with path.open(encoding="latin-1") as lines:
-            return [operation for call in _calls(iter(lines)) for operation in self._operations(call)]
+            calls = list(_calls(iter(lines)))
+        self._children = {(call.pid, call.began): call.result for call in calls if call.name in _FORKS}
+        return [operation for call in calls for operation in self._operations(call)]
 
     def _path(self, call: _Call, name: str, folder: str | None = None) -> str:
         base = folder if folder is not None else self._directories.get(call.pid, "/")
@@ -132,16 +146,20 @@ class Reader:
     def _operations(self, call: _Call) -> Iterator[Operation]:
         if call.name in ("write", "write?", "writev", "writev?", "pwrite64", "splice"):
             yield from self._written(call)
+        elif call.name.removesuffix("?") in _FORKS:
+            if call.began == call.ended:  # a child may act before its parent hears of it
+                child = self._children.get((call.pid, call.began), -1)
+                self._directories[child] = self._directories.get(call.pid, "/")
         elif call.name.endswith("?") or call.result < 0:
             return
-        elif call.name in ("fork", "vfork", "clone", "clone3"):
-            self._directories[call.result] = self._directories.get(call.pid, "/")
         elif call.name == "chdir":
             self._directories[call.pid] = self._path(call, call.strings[0])
         elif call.name == "fchdir":
             self._directories[call.pid] = call.files[0]
         elif call.name in ("open", "openat", "creat"):
             yield from self._opened(call)
+        elif call.name == "lseek":
+            self._positions[call.pid, call.descriptors[0]] = call.result
         elif call.name in ("fsync", "fdatasync"):
             yield from self._synced(call)
         elif call.name in ("ftruncate", "truncate"):
@@ -156,6 +174,11 @@ class Reader:
         path = call.opened
         if not self._ours(path):
             return
+        descriptor = (call.pid, str(call.result))
+        self._positions.pop(descriptor, None)
+        self._appending.discard(descriptor)
+        if "O_APPEND" in flags:
+            self._appending.add(descriptor)
         if "O_TMPFILE" in flags:
             self._deleted[path] = self._new()
             return
@@ -195,8 +218,16 @@ class Reader:
             yield Operation("mark", call.began, call.ended, content=data)
         file = self._file(target) if self._ours(target.removesuffix(" (deleted)")) else None
         if file is not None:
-            offset = int(call.words[-1]) if call.name == "pwrite64" else -1
+            offset = int(call.words[-1]) if call.name == "pwrite64" else self._advanced(call, len(data))
             yield from self._changed(call, file, data, offset=offset)
+
+    def _advanced(self, call: _Call, size: int) -> int:
+        """Where the ``size`` bytes of a write go; -1 for the end of the file."""
+        descriptor = (call.pid, call.descriptors[-1 if call.name == "splice" else 0])
+        if descriptor in self._appending or descriptor not in self._positions:
+            return -1
+        self._positions[descriptor] += size
+        return self._positions[descriptor] - size
 
     def _into_pipe(self, call: _Call, pipe: str) -> None:
         """A write that blocks is read from before it returns: its bytes are there from its beginning."""

@@ -3,10 +3,14 @@
 The count lies in shared memory, so that it goes on through every fork of the program and the test can read it.
 """
 
+import _socket
+import fcntl
 import mmap
 import multiprocessing
 import os
+import select
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -19,6 +23,11 @@ CALLS = (
     *("read", "pread", "stat", "fstat", "lstat", "scandir", "listdir", "fork", "pipe", "pipe2", "chdir", "fchdir"),
     *("lseek", "dup2", "utime", "eventfd", "pidfd_open", "posix_spawn", "execve", "waitpid", "set_blocking", "kill"),
 )
+OTHERS = ((fcntl, "fcntl"), (fcntl, "flock"), (fcntl, "lockf"), (select, "select"), (select, "epoll"))
+OF_SOCKETS = (
+    *("connect", "bind", "_accept", "send", "sendall", "sendto", "sendmsg", "recv", "recvfrom", "recvmsg"),
+    *("getsockopt", "setsockopt", "shutdown"),
+)
 
 
 class Bug(Exception):
@@ -26,13 +35,20 @@ class Bug(Exception):
 
 
 class Trip:
-    """What happens at the ``number``-th call: ``error`` with a number, short, kill, killed (after it) or bug."""
+    """What happens at the ``number``-th call: ``error`` with a number, short, kill, killed (after it) or bug.
 
-    def __init__(self, number: int, action: str, error: int = 0, *, calls: tuple[str, ...] = CALLS) -> None:
+    With ``where`` only calls count in whose description (name and first two arguments) that occurs.
+    """
+
+    def __init__(
+        self, number: int, action: str, error: int = 0, *, calls: tuple[str, ...] = CALLS, where: str = ""
+    ) -> None:
         self.number = number
         self.action = action
         self.error = error
         self.calls = calls
+        self.where = where
+        self.over = False  # in this process nothing happens any more
         self._shared = mmap.mmap(-1, 256)
         self._seen: set[object] = set()
         self._lock = multiprocessing.get_context("fork").Lock()
@@ -52,6 +68,8 @@ class Trip:
         return f"{self.action} {os.strerror(self.error) if self.error else ''} at {self.number} ({where})"
 
     def _next(self, what: str) -> bool:
+        if self.over or self.fired or self.where not in what:
+            return False
         held = self._lock.acquire(timeout=1)  # two processes that counted at once would make it happen twice
         chance = self.count + 1
         struct.pack_into("Q", self._shared, 0, chance)
@@ -70,6 +88,25 @@ class Trip:
             return
         for name in CHANGES if self.action.startswith("kill") else ("write",) if self.action == "short" else self.calls:
             setattr(os, name, self._wrapped(name, getattr(os, name)))
+        if self.action == "error" and self.calls is CALLS:
+            for module, name in OTHERS:
+                setattr(module, name, self._wrapped(name, getattr(module, name)))
+            self._wrap_sockets()
+
+    def _wrap_sockets(self) -> None:
+        """Both kinds of sockets: those of the module and those beneath it, which some programs use directly."""
+        plain = _socket.socket
+        methods = {name: self._wrapped(name, getattr(plain, name)) for name in OF_SOCKETS}
+        create = self._wrapped("socket", plain.__init__)
+
+        def begin(self: Any, *args: Any, **named: Any) -> None:
+            given = named.get("fileno") if len(args) < 4 else args[3]
+            (create if given is None else plain.__init__)(self, *args, **named)
+
+        _socket.socket = type("socket", (plain,), {**methods, "__init__": begin})  # type: ignore[misc]
+        for name, method in methods.items():
+            setattr(socket.socket, name, method)
+        socket.socketpair = self._wrapped("socketpair", socket.socketpair)
 
     def _entered(self, frame: Any, event: str, _argument: object) -> None:
         code = frame.f_code

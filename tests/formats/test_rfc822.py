@@ -24,6 +24,32 @@ TOKENS = st.lists(
 )
 
 
+ROWS = [
+    (b"fred", b"fred@mx.example.org", [b"fred@mx.example.org"]),
+    (b"joe@host", b"joe@host.example.org", [b"joe@host.example.org"]),
+    (b"sue@h+", b"sue@h.plus.org", [b"sue@h.plus.org"]),
+    (b"p+", b"p+@mx.example.org", [b"p+@mx.example.org"]),
+    (b"A B <q@r.x>", b"A B <q@r.x>", [b"q@r.x"]),
+    (b"<@r1,@r2:u@v>", b"<u@v.example.org>", [b"u@v.example.org"]),
+    (b"<>", b"<>", [b""]),
+    (b"grp: a@b, c@d;", b"grp: a@b.example.org, c@d.example.org;", [b"c@d.example.org", b"a@b.example.org"]),
+    (b"a b", b"a@mx.example.org, b@mx.example.org", [b"b@mx.example.org", b"a@mx.example.org"]),
+    (b"foo@", b"foo@mx.example.org", [b"foo@mx.example.org"]),
+    (b"x@y.", b"x@y.example.org", [b"x@y.example.org"]),
+    (b"<.>", b"<>", [b""]),
+    (b"@foo", b"", [b""]),
+    (b"foo@[]", b"foo@[]", [b"foo@[]"]),
+    (b"u@[1.2.3.4]", b"u@[1.2.3.4]", [b"u@[1.2.3.4]"]),
+    (b"x.@y", b"x.@y.example.org", [b"x.@y.example.org"]),
+    (b"a@@b", b"a@@b.example.org", [b"a@@b.example.org"]),
+    (b"<d> E F", b"<d@mx.example.org>, E@mx.example.org, F@mx.example.org", None),
+    (b"c)d@x.y", b'"c\\)d"@x.y', [b"c)d@x.y"]),
+    (b"joe@host (a (b) \\))", b"joe@host.example.org (a b \\))", [b"joe@host.example.org"]),
+    (b'"a b"@c.d', b'"a b"@c.d', [b"a b@c.d"]),
+    (b"a\\ b@c.d", b"a b@c.d", [b"a b@c.d"]),
+]
+
+
 def rewritten(text: bytes) -> tuple[bytes, list[bytes]]:
     """The list ``text`` formatted anew, and its addresses."""
     found: list[bytes] = []
@@ -34,6 +60,33 @@ def rewritten(text: bytes) -> tuple[bytes, list[bytes]]:
         return address
 
     return rfc822.format_tokens(rfc822.rewrite_list(rfc822.tokenize(text), rewrite)), found
+
+
+@pytest.mark.contract(*(f"inject 2.{row}" for row in range(1, 17)))
+@pytest.mark.parametrize(("text", "output", "addresses"), ROWS)
+def test_address_rows(text: bytes, output: bytes, addresses: list[bytes] | None) -> None:
+    assert rewritten(text)[0] == output
+    if addresses is not None:
+        assert rewritten(text)[1] == addresses
+
+
+@pytest.mark.parametrize("text", [b"(a", b'"a', b"[a", b")a", b"]a", b"a (b"])
+def test_lexical_failures(text: bytes) -> None:
+    with pytest.raises(rfc822.LexicalError):
+        rfc822.tokenize(text)
+
+
+@pytest.mark.parametrize("text", [b"a: b", b"a; b;", b"a>"])
+def test_structural_failures(text: bytes) -> None:
+    with pytest.raises(rfc822.StructureError):
+        rewritten(text)
+
+
+def test_long_lists_break_after_commas() -> None:
+    text, found = rewritten(b", ".join(b"user%d@some.example.org" % number for number in range(20)))
+    assert all(len(line) <= 80 for line in text.split(b"\n"))
+    assert all(line.startswith(b"  user") for line in text.split(b"\n")[1:])
+    assert len(found) == 20
 
 
 @given(TEXTS)

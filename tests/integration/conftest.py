@@ -1,14 +1,13 @@
 """The installed trees that the integration tests share."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, install
+from tests.public_directory import public_directory
 
 USER = "pqtest"
 
@@ -18,13 +17,11 @@ def installed_home() -> Iterator[Path]:
     """A tree with the real users, installed once."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the tree has seven users")
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
-    base.chmod(0o755)
-    ensure_user(USER)
-    install(base / "qmail", me="mx.example.test\n", locals="example.test\n", rcpthosts="example.test\n",
-            defaulthost="example.test\n", defaultdomain="example.test\n", plusdomain="example.test\n")  # fmt: skip
-    yield base / "qmail"
-    shutil.rmtree(base, ignore_errors=True)
+    with public_directory() as base:
+        ensure_user(USER)
+        install(base / "qmail", me="mx.example.test\n", locals="example.test\n", rcpthosts="example.test\n",
+                defaulthost="example.test\n", defaultdomain="example.test\n", plusdomain="example.test\n")  # fmt: skip
+        yield base / "qmail"
 
 
 @pytest.fixture

@@ -7,22 +7,27 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from tests.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 60.0
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
-    """Return when ``condition`` holds; fail the test, naming ``what``, when it does not within ``seconds``."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"timed out waiting for {what}"
-        with tempfile.TemporaryFile() as pause:  # a bounded, short wait that is no guess: the condition is asked again
-            os.fsync(pause.fileno())
+def hold_deliveries(user: str) -> tuple[Path, Path]:
+    """Let mail to ``user``-hold wait: the FIFO that lets it go, and the one in which its qmail-local's pid comes."""
+    entry = ensure_user(user)
+    home = Path(entry.pw_dir)
+    gate, started = home / "gate", home / "started"
+    for path in (gate, started):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    (home / ".qmail-hold").write_text(f"|echo $PPID > {started}; cat {gate}\n./Maildir/\n")
+    os.chown(home / ".qmail-hold", entry.pw_uid, entry.pw_gid)
+    return gate, started
 
 
 def ensure_user(name: str) -> pwd.struct_passwd:
@@ -102,7 +107,7 @@ class MailHost:
     def pids(self) -> list[int]:
         """Every process of this host: those started, all their descendants, and a queue service that outlived them."""
         parents = {}
-        found = {process.pid for process in self.started}
+        found = {process.pid for process in self.started if process.poll() is None}  # else another's by now
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 try:

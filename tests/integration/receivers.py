@@ -14,16 +14,25 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.mailhost import wait_for
+from tests.loopback import free_port
+from tests.waiting import wait_for
 
 DOMAIN = "peer.test"
 PEERS = Path(os.environ.get("PYQMAIL_TEST_PEERS", "/var/cache/pyqmail-tests/peers"))
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+POSTFIX_SERVICES = """\
+127.0.0.1:PORT inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+error unix - - n - - error
+retry unix - - n - - error
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+"""
 
 
 def listening(port: int) -> bool:
@@ -118,21 +127,7 @@ maillog_file =
 syslog_name = pyqmail-peer
 """,
         )
-        services = """\
-127.0.0.1:PORT inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-error unix - - n - - error
-retry unix - - n - - error
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-"""
-        self.write("etc/master.cf", services)
+        self.write("etc/master.cf", POSTFIX_SERVICES)
         self._postfix("start")
         wait_for(lambda: listening(self.port), "postfix", 20)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, fresh_maildir, wait_for
+from tests.integration.mailhost import MailHost, fresh_maildir
+from tests.waiting import wait_for
 
 ADDRESS = f"{USER}@example.test"
 TEXT = "First line\n.\n..two dots\nFrom here on\n\tGrüße, 世界 \n\nlast\n"

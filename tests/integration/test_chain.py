@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, fresh_maildir, messages, wait_for
+from tests.integration.mailhost import MailHost, fresh_maildir, messages
+from tests.waiting import wait_for
 
 ADDRESS = f"{USER}@example.test"
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,31 +18,16 @@ import pytest
 from pyqmail.policy.exchangers import Exchangers, NoExchanger
 from pyqmail.protocol.dns import Kind
 from pyqmail.resolver import HardFailure, Resolver, Servers, SoftFailure
-from tests.integration.mailhost import wait_for
+from tests.loopback import free_port
 from tests.mail_sink import accept_all, mail_sink
+from tests.nameserver import ENVIRON, nameserver
 from tests.scripted_peers import dns_peer, remote_home, run_program
+from tests.waiting import wait_for
 
 # records in an MX set, and how many bytes the answer has at least
 SIZES = {5: 210, 13: 500, 16: 600, 31: 1140, 41: 1500, 110: 3990, 132: 4780, 471: 16_980, 1000: 36_000}
 LARGEST = 1804  # 64,974 bytes; more than an unbound takes into its cache
 
-NSD = """\
-server:
-  ip-address: 127.0.0.1@{port}
-  username: ""
-  zonesdir: "{base}"
-  database: ""
-  pidfile: ""
-  xfrdfile: "{base}/xfrd"
-  zonelistfile: "{base}/zones.list"
-  xfrdir: "{base}"
-  server-count: 1
-remote-control:
-  control-enable: no
-zone:
-  name: "dns.test"
-  zonefile: "zone"
-"""
 UNBOUND = """\
 server:
   interface: 127.0.0.1@{port}
@@ -64,13 +50,9 @@ stub-zone:
 """
 
 
-def zone() -> str:
+def zone() -> list[str]:
     """Everything the tests ask for, below dns.test."""
-    lines = [
-        "$ORIGIN dns.test.",
-        "$TTL 60",
-        "@ IN SOA ns root 1 60 60 60 60",
-        "@ IN NS ns",
+    return [
         "ns IN A 127.0.0.1",
         "a IN A 192.0.2.1",
         "a IN AAAA 2001:db8::1",
@@ -101,13 +83,6 @@ def zone() -> str:
         "deliver IN MX 20 here",
         "here IN A 127.86.4.1",
     ]
-    return "\n".join(lines) + "\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answering(port: int) -> bool:
@@ -120,27 +95,20 @@ def answering(port: int) -> bool:
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
     """Both servers, by name."""
-    environ = dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     for program in ("nsd", "unbound"):
-        if shutil.which(program, path=environ["PATH"]) is None:
+        if shutil.which(program, path=ENVIRON["PATH"]) is None:
             pytest.skip(f"needs {program}")
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-dns-"))
     found = {"nsd": free_port(), "unbound": free_port()}
-    (base / "zone").write_text(zone())
-    (base / "nsd.conf").write_text(NSD.format(base=base, port=found["nsd"]))
-    (base / "unbound.conf").write_text(UNBOUND.format(base=base, port=found["unbound"], authority=found["nsd"]))
-    commands = (["nsd", "-d", "-c", str(base / "nsd.conf")], ["unbound", "-d", "-c", str(base / "unbound.conf")])
-    with (base / "log").open("wb") as log:
-        servers = [subprocess.Popen(command, env=environ, stdout=log, stderr=log) for command in commands]
-    try:
-        for name, port in found.items():
-            wait_for(lambda port=port: answering(port), f"an answer from {name}; log: {(base / 'log').read_text()}", 20)  # type: ignore[misc]
+    with tempfile.TemporaryDirectory(prefix="pyqmail-dns-") as name, ExitStack() as stack:
+        stack.enter_context(nameserver("127.0.0.1", {"dns.test": zone()}, port=found["nsd"]))
+        base = Path(name)
+        (base / "unbound.conf").write_text(UNBOUND.format(base=base, port=found["unbound"], authority=found["nsd"]))
+        with (base / "log").open("wb") as log:
+            command = ["unbound", "-d", "-c", str(base / "unbound.conf")]
+            unbound = stack.enter_context(subprocess.Popen(command, env=ENVIRON, stdout=log, stderr=log))
+        stack.callback(unbound.terminate)
+        wait_for(lambda: answering(found["unbound"]), "an answer from unbound")
         yield found
-    finally:
-        for server in servers:
-            server.terminate()
-            server.wait()
-        shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(params=["nsd", "unbound"])

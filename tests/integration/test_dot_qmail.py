@@ -7,18 +7,18 @@ Debian's dot-forward looks for qmail-queue there and nowhere else.
 import imaplib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, install, messages, wait_for
+from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, install, messages
 from tests.integration.test_chain import read_with_mutt
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: delivers as several users")
 USER = "pqdot"  # of these tests alone: its home is emptied before each
@@ -84,24 +84,24 @@ class Tree:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Tree]:
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-"))
-    base.chmod(0o755)
-    home = base / "qmail"
-    install(home, me="mx.example.test\n", locals="example.test\n", rcpthosts="example.test\n", virtualdomains=DOMAINS)
-    (home / "users").mkdir(exist_ok=True)
-    virtual = base / "virtual"
-    (home / "users" / "assign").write_text(f"+vhost-:vhost:{VIRTUAL_UID}:{VIRTUAL_UID}:{virtual}:-::\n.\n")
-    subprocess.run([home / "bin" / "qmail-newu"], check=True)
-    make_virtual_host(virtual)
-    mount = 'mount --bind "$0" /var/lib/qmail && exec "$@"'
-    host = MailHost(home, ("unshare", "-m", "sh", "-c", mount, str(home)))
-    host.log.touch()
-    host.start_delivery()
-    made = Tree(host, base)
-    yield made
-    made.clear()
-    host.stop()
-    shutil.rmtree(base, ignore_errors=True)
+    with public_directory() as base:
+        home = base / "qmail"
+        install(
+            home, me="mx.example.test\n", locals="example.test\n", rcpthosts="example.test\n", virtualdomains=DOMAINS
+        )
+        (home / "users").mkdir(exist_ok=True)
+        virtual = base / "virtual"
+        (home / "users" / "assign").write_text(f"+vhost-:vhost:{VIRTUAL_UID}:{VIRTUAL_UID}:{virtual}:-::\n.\n")
+        subprocess.run([home / "bin" / "qmail-newu"], check=True)
+        make_virtual_host(virtual)
+        mount = 'mount --bind "$0" /var/lib/qmail && exec "$@"'
+        host = MailHost(home, ("unshare", "-m", "sh", "-c", mount, str(home)))
+        host.log.touch()
+        host.start_delivery()
+        made = Tree(host, base)
+        yield made
+        made.clear()
+        host.stop()
 
 
 def make_virtual_host(home: Path) -> None:

@@ -7,18 +7,18 @@ import email
 import email.message
 import os
 import pwd
-import shutil
 import signal
 import smtplib
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.mailhost import MailHost, ensure_user, install, wait_for
+from tests.integration.mailhost import MailHost, ensure_user, install
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 USER = "pqhowto"
 PATIENCE_S = 20.0
@@ -99,32 +99,30 @@ class Place:
 def place() -> Iterator[Place]:
     if os.geteuid() != 0:
         pytest.skip("needs root: the tree has seven users")
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-howto-"))
-    base.chmod(0o755)
-    home = base / "qmail"
-    user, alias = ensure_user(USER), pwd.getpwnam("alias")
-    install(home, me="mx.example.test\n", locals="example.test\nmx.example.test\n", defaulthost="example.test\n",
-            defaultdomain="example.test\n", plusdomain="example.test\n",
-            rcpthosts="example.test\nvirt.test\nlisted.test\n",
-            virtualdomains=f"virt.test:{USER}-virt\nlisted.test:alias\n")  # fmt: skip
-    person = base / "person"
-    for folder in (person, *(person / "Maildir" / name for name in ("", "new", "cur", "tmp"))):
-        folder.mkdir(mode=0o700)
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    ids = f"{user.pw_uid}:{user.pw_gid}:{person}"
-    lines = [f"={USER}:{USER}:{ids}:::", f"+{USER}-:{USER}:{ids}:-::"]
-    for prefix in ("", "alias-"):  # ~alias of this tree, and of no other
-        lines.append(f"+{prefix}:alias:{alias.pw_uid}:{alias.pw_gid}:{home}/alias:-::")
-    (home / "users" / "assign").write_text("\n".join([*lines, ".", ""]))
-    subprocess.run([home / "bin" / "qmail-newu"], check=True)
-    (base / "etc").mkdir()
-    host = MailHost(home)
-    host.log.touch()
-    host.start_delivery(DEFAULT)
-    host.start_smtp()
-    yield Place(host, base / "etc")
-    host.stop()
-    shutil.rmtree(base, ignore_errors=True)
+    with public_directory() as base:
+        home = base / "qmail"
+        user, alias = ensure_user(USER), pwd.getpwnam("alias")
+        install(home, me="mx.example.test\n", locals="example.test\nmx.example.test\n", defaulthost="example.test\n",
+                defaultdomain="example.test\n", plusdomain="example.test\n",
+                rcpthosts="example.test\nvirt.test\nlisted.test\n",
+                virtualdomains=f"virt.test:{USER}-virt\nlisted.test:alias\n")  # fmt: skip
+        person = base / "person"
+        for folder in (person, *(person / "Maildir" / name for name in ("", "new", "cur", "tmp"))):
+            folder.mkdir(mode=0o700)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        ids = f"{user.pw_uid}:{user.pw_gid}:{person}"
+        lines = [f"={USER}:{USER}:{ids}:::", f"+{USER}-:{USER}:{ids}:-::"]
+        for prefix in ("", "alias-"):  # ~alias of this tree, and of no other
+            lines.append(f"+{prefix}:alias:{alias.pw_uid}:{alias.pw_gid}:{home}/alias:-::")
+        (home / "users" / "assign").write_text("\n".join([*lines, ".", ""]))
+        subprocess.run([home / "bin" / "qmail-newu"], check=True)
+        (base / "etc").mkdir()
+        host = MailHost(home)
+        host.log.touch()
+        host.start_delivery(DEFAULT)
+        host.start_smtp()
+        yield Place(host, base / "etc")
+        host.stop()
 
 
 def test_mail_for_root_postmaster_and_mailer_daemon_reaches_a_person(place: Place) -> None:

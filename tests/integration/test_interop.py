@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.mailhost import wait_for
 from tests.integration.receivers import DOMAIN, Exim, Opensmtpd, Postfix, Receiver, running, unpacked
 from tests.programs.spawn_bench import Home, Spawn, install
+from tests.waiting import wait_for
 
 HEADER = b"From: <s@sender.test>\nTo: <r@peer.test>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nMessage-ID: <1@x>\n"
 PIECE = 65536  # what qmail-remote reads at a time: shapes that lie across this border

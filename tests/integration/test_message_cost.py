@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, wait_for
+from tests.integration.mailhost import MailHost
+from tests.waiting import wait_for
 
 MESSAGES = 300
 SESSIONS = 10

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mailhost import MailHost, ensure_user, install, wait_for
+from tests.integration.mailhost import MailHost, ensure_user, install
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 DOMAIN = "v.example.test"
 OWNER = "pqvmail"
@@ -58,21 +60,19 @@ class PopHost:
 def pop_host() -> Iterator[PopHost]:
     if os.geteuid() != 0:
         pytest.skip("needs root: the tree has seven users")
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-pop-"))
-    base.chmod(0o755)
-    ensure_user(OWNER)
-    install(base / "qmail", me="mx.example.test\n", locals="example.test\n")
-    made = PopHost(base)
-    assert made.vuser("add-domain", DOMAIN, OWNER).returncode == 0
-    for name in ("joe", "ann.b"):
-        result = made.vuser("add", "--apop", f"{name}@{DOMAIN}", password=f"pass of {name}")
-        assert result.returncode == 0, result.stderr
-    made.host.log.touch()
-    made.host.start_delivery()
-    made.host.start_smtp()
-    yield made
-    made.host.stop()
-    shutil.rmtree(base, ignore_errors=True)
+    with public_directory() as base:
+        ensure_user(OWNER)
+        install(base / "qmail", me="mx.example.test\n", locals="example.test\n")
+        made = PopHost(base)
+        assert made.vuser("add-domain", DOMAIN, OWNER).returncode == 0
+        for name in ("joe", "ann.b"):
+            result = made.vuser("add", "--apop", f"{name}@{DOMAIN}", password=f"pass of {name}")
+            assert result.returncode == 0, result.stderr
+        made.host.log.touch()
+        made.host.start_delivery()
+        made.host.start_smtp()
+        yield made
+        made.host.stop()
 
 
 @pytest.fixture(params=SERVERS)

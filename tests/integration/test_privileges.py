@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, wait_for
+from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries
+from tests.waiting import wait_for
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "pyqmail" / "ARCHITECTURE.md"
 WHO = ("qmaild", "qmailq", "qmails", "qmailr", "qmailp", "qmaill", "alias", "a user")
@@ -172,17 +173,9 @@ def table() -> dict[str, dict[str, bool]]:
 @pytest.fixture(scope="module")
 def place(installed_home: Path) -> Iterator[Place]:
     """A host with mail in flight: one message held open by a program of OTHER, and one for a host that is not there."""
-    entry = ensure_user(OTHER)
+    gate, started = hold_deliveries(OTHER)
     fresh_maildir(OTHER)
-    home = Path(entry.pw_dir)
-    gate, started = home / "gate", home / "started"
-    for path in (gate, started):
-        path.unlink(missing_ok=True)
-        os.mkfifo(path, 0o600)
-        os.chown(path, entry.pw_uid, entry.pw_gid)
-    (home / ".qmail-hold").write_text(f"|echo > {started}; cat {gate}\n")
-    os.chown(home / ".qmail-hold", entry.pw_uid, entry.pw_gid)
-    home.chmod(0o755)
+    gate.parent.chmod(0o755)
     route = installed_home / "control/smtproutes"
     route.write_text(":127.0.0.1:1\n")
     host = MailHost(installed_home)
@@ -193,7 +186,7 @@ def place(installed_home: Path) -> Iterator[Place]:
         for recipient, words in ((f"{OTHER}-hold@example.test", "x"), ("x@far.example", "for far away")):
             with smtplib.SMTP("127.0.0.1", host.port, timeout=30) as client:
                 client.sendmail("a@client.test", [recipient], f"Subject: {words}\r\n\r\n{words}\r\n")
-        assert started.read_text() == "\n"
+        assert int(started.read_text())
         wait_for(lambda: b"deferral" in host.log.read_bytes(), "the deferral")
         yield Place(host)
         gate.write_text("go\n")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mailhost import MailHost, wait_for
+from tests.integration.mailhost import MailHost
+from tests.waiting import wait_for
 
 
 def queue(host: MailHost, *words: str, user: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, messages, wait_for
+from tests.integration.mailhost import MailHost, messages
 from tests.mail_sink import MailSink, Transaction, accept_all, mail_sink
+from tests.waiting import wait_for
 
 
 def picky(line: bytes, transaction: Transaction) -> bytes | None:

@@ -1,46 +1,16 @@
 """Two hosts in network namespaces, each an installed tree: mail goes by MX, and a bounce comes back."""
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, fresh_maildir, install, messages, wait_for
-
-ZONE = """\
-$ORIGIN {name}.
-$TTL 60
-@ IN SOA ns.{name}. root.{name}. 1 60 60 60 60
-@ IN NS ns.{name}.
-@ IN MX 10 mx.{name}.
-ns IN A 10.213.77.2
-mx IN A {address}
-"""
-NSD = """\
-server:
-  ip-address: 10.213.77.2@5300
-  username: ""
-  zonesdir: "{base}"
-  database: ""
-  pidfile: ""
-  xfrdfile: "{base}/xfrd"
-  zonelistfile: "{base}/zones.list"
-  xfrdir: "{base}"
-  server-count: 1
-remote-control:
-  control-enable: no
-zone:
-  name: "one.test"
-  zonefile: "one.test.zone"
-zone:
-  name: "two.test"
-  zonefile: "two.test.zone"
-"""
+from tests.integration.mailhost import MailHost, fresh_maildir, install, messages
+from tests.nameserver import nameserver
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 
 def ip(*words: str) -> None:
@@ -64,49 +34,33 @@ def network() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def nameserver(network: tuple[str, str]) -> Iterator[None]:
-    """A real nsd in the second namespace with the zones of both hosts."""
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-nsd-"))
-    for name, address in (("one.test", "10.213.77.1"), ("two.test", "10.213.77.2")):
-        (base / f"{name}.zone").write_text(ZONE.format(name=name, address=address))
-    (base / "nsd.conf").write_text(NSD.format(base=base))
-    server = subprocess.Popen(["ip", "netns", "exec", network[1], "nsd", "-d", "-c", str(base / "nsd.conf")])
-    try:
-        wait_for(lambda: answers(network[0]), "the name server")
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-        shutil.rmtree(base, ignore_errors=True)
-
-
-def answers(namespace: str) -> bool:
-    done = subprocess.run(
-        ["ip", "netns", "exec", namespace, "dig", "+short", "+time=1", "+tries=1", "-p", "5300", "@10.213.77.2", "MX",
-         "two.test"], capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return "mx.two.test." in done.stdout
+def names(network: tuple[str, str]) -> Iterator[str]:
+    """A real name server in the second namespace with the zones of both hosts."""
+    zones = {
+        name: ["ns IN A 10.213.77.2", "@ IN MX 10 mx", f"mx IN A {address}"]
+        for name, address in (("one.test", "10.213.77.1"), ("two.test", "10.213.77.2"))
+    }
+    with nameserver("10.213.77.2", zones, port=5300, within=("ip", "netns", "exec", network[1])) as address:
+        yield address
 
 
 @pytest.fixture
-def hosts(network: tuple[str, str], nameserver: None) -> Iterator[tuple[MailHost, MailHost]]:
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-hosts-"))
-    base.chmod(0o755)
-    made = []
-    for namespace, name in zip(network, ("one.test", "two.test"), strict=True):
-        home = base / name
-        install(home, me=f"mx.{name}\n", locals=f"{name}\n", rcpthosts=f"{name}\n", defaulthost=f"{name}\n",
-                defaultdomain=f"{name}\n", plusdomain=f"{name}\n", dnsservers="10.213.77.2:5300\n")  # fmt: skip
-        host = MailHost(home, ("ip", "netns", "exec", namespace), "0", 25)
-        host.log.touch()
-        made.append(host)
-    for host in made:
-        host.start_delivery()
-        host.start_smtp()
-    yield made[0], made[1]
-    for host in made:
-        host.stop()
-    shutil.rmtree(base, ignore_errors=True)
+def hosts(network: tuple[str, str], names: str) -> Iterator[tuple[MailHost, MailHost]]:
+    with public_directory() as base:
+        made = []
+        for namespace, name in zip(network, ("one.test", "two.test"), strict=True):
+            home = base / name
+            install(home, me=f"mx.{name}\n", locals=f"{name}\n", rcpthosts=f"{name}\n", defaulthost=f"{name}\n",
+                    defaultdomain=f"{name}\n", plusdomain=f"{name}\n", dnsservers=f"{names}:5300\n")  # fmt: skip
+            host = MailHost(home, ("ip", "netns", "exec", namespace), "0", 25)
+            host.log.touch()
+            made.append(host)
+        for host in made:
+            host.start_delivery()
+            host.start_smtp()
+        yield made[0], made[1]
+        for host in made:
+            host.stop()
 
 
 def send(host: MailHost, sender: str, recipient: str, text: str) -> None:

@@ -5,7 +5,8 @@ import pwd
 import smtplib
 from pathlib import Path
 
-from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, wait_for
+from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries
+from tests.waiting import wait_for
 
 USERS = ("pqtesta", "pqtestb")
 
@@ -28,17 +29,8 @@ def descriptors(pid: int) -> dict[int, str]:
 def test_a_worker_has_one_identity_and_no_descriptor_of_another_delivery(host: MailHost) -> None:
     gates = {}
     for user in USERS:
-        entry = ensure_user(user)
+        gates[user] = hold_deliveries(user)
         fresh_maildir(user)
-        home = Path(entry.pw_dir)
-        gate, started = home / "gate", home / "started"
-        for path in (gate, started):
-            path.unlink(missing_ok=True)
-            os.mkfifo(path, 0o600)
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-        (home / ".qmail-hold").write_text(f"|echo $PPID > {started}; cat {gate}\n./Maildir/\n")
-        os.chown(home / ".qmail-hold", entry.pw_uid, entry.pw_gid)
-        gates[user] = (gate, started)
     with smtplib.SMTP("127.0.0.1", host.port, timeout=30) as client:
         client.sendmail("a@client.test", [f"{user}-hold@example.test" for user in USERS], "Subject: x\r\n\r\nx\r\n")
     workers = {}

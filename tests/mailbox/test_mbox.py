@@ -147,7 +147,7 @@ def test_two_deliveries_at_once_do_not_mix(tmp_path: Path) -> None:
     assert sorted(lines) == sorted([b""] + [b"%c" % letter * 10000 for letter in b"abcd"] * 25)
 
 
-def test_dev_full_is_full(tmp_path: Path) -> None:
+def test_dev_full_is_full() -> None:
     with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
         mbox.deliver(b"/dev/full", [b"a"])
 

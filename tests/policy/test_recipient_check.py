@@ -201,6 +201,6 @@ def test_a_checker_that_does_not_end_is_killed_with_its_children(home: Path, mon
     os.close(reader)
 
 
-def test_a_checker_that_cannot_be_run_accepts(home: Path) -> None:
+def test_a_checker_that_cannot_be_run_accepts() -> None:
     assert run_checker(b"/nonexistent", b"a@b", {}) == -1
     assert run_checker(b"/bin/true", b"a\0@b", {}) == -1

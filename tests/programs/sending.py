@@ -78,6 +78,14 @@ class Sending:
         os.write(self.ours[4], limits[1])
         return self
 
+    def spy(self, code: int = 0) -> Path:
+        """Have a queue program add each bounce to a file, the message, a bar and the envelope, and exit ``code``."""
+        script, spied = self.home / "queue-spy", self.home / "spy"
+        script.write_text(f"#!/bin/sh\nexec 3<&1 >>{spied}\ncat\nprintf '|'\ncat <&3\nexit {code}\n")
+        script.chmod(0o755)
+        self.environ["QMAILQUEUE"] = str(script)
+        return spied
+
     def attach_cleaner(self, program: list[str]) -> None:
         """Let a real qmail-clean answer on descriptors 5 and 6 in our place."""
         requests, answers = self.ours.pop(5), self.ours.pop(6)
@@ -106,6 +114,12 @@ class Sending:
         os.link(self.queue / "intd" / str(number), self.queue / "todo" / str(number))
         return number
 
+    def files(self, number: int) -> set[str]:
+        """The parts of the queue in which ``number`` has a file."""
+        split = {part: f"{part}/{number % self.split}/{number}" for part in ("mess", "info", "local", "remote")}
+        flat = {part: f"{part}/{number}" for part in ("todo", "intd", "bounce")}
+        return {part for part, path in (split | flat).items() if (self.queue / path).exists()}
+
     def pull(self) -> None:
         """Pull the trigger."""
         try:
@@ -127,13 +141,6 @@ class Sending:
         while not seen():
             assert time.monotonic() < deadline, self.log
             self._serve(0.05)
-
-    def until_files(self, seen: Callable[[], object]) -> None:
-        """Wait until ``seen``, before qmail-send has been started or after."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not seen():
-            assert time.monotonic() < deadline
-            select.select([], [], [], 0.01)
 
     def until_log(self, text: str) -> None:
         """Serve until the log holds ``text``."""

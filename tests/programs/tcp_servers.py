@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tests import loopback
 
 BIN = Path(__file__).parents[2] / "bin"
 ENVIRON = {"PATH": "/usr/bin:/bin"}
@@ -74,9 +75,7 @@ class Running:
     def talk(self, data: bytes = b"", source: str | None = None) -> bytes:
         """What the client gets that sends ``data`` and then no more."""
         with self.connect(source) as client:
-            client.sendall(data)
-            client.shutdown(socket.SHUT_WR)
-            return everything(client)
+            return loopback.talk(client, data)
 
     def children(self) -> list[int]:
         """The processes of the server's children."""
@@ -94,25 +93,6 @@ class Running:
             assert stream is not None
             stream.close()
         return code
-
-
-def everything(client: socket.socket) -> bytes:
-    """What comes until the other side has closed."""
-    data = b""
-    try:
-        while chunk := client.recv(65536):
-            data += chunk
-    except ConnectionResetError:
-        pass
-    return data
-
-
-def wait_until(true: Callable[[], object], what: str) -> None:
-    """Wait for a condition that has no descriptor to wait for."""
-    until = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < until, what
-        time.sleep(0.01)
 
 
 def gone(pid: int) -> bool:

@@ -3,10 +3,8 @@
 import hashlib
 import os
 import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from pyqmail.policy.virtual_users import (
 )
 from pyqmail.programs import checkpassword
 from tests.integration.mailhost import ensure_user
+from tests.public_directory import public_directory
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 UID = os.getuid() or 65534
@@ -38,24 +37,22 @@ SHOW = ["/bin/sh", "-c", 'id -u; id -g; id -G; pwd; echo "$USER $HOME $SHELL $KE
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A qmail home with one virtual user."""
-    made = Path(tempfile.mkdtemp(prefix="check-"))
-    made.chmod(0o755)
-    (made / "users").mkdir()
-    (made / "joe").mkdir()
-    os.chown(made / "joe", UID, GID)
-    hashed = passwords.hash_password(b"right")
-    joe = os.fsencode(made / "joe")
-    write_users(
-        str(made),
-        {
-            b"joe@v.example": VirtualUser(b"joe@v.example", hashed, b"", UID, GID, joe),
-            b"apop@v.example": VirtualUser(b"apop@v.example", hashed, b"secret", UID, GID, joe),
-            b"root@v.example": VirtualUser(b"root@v.example", hashed, b"", 0, 0, joe),
-            b"gone@v.example": VirtualUser(b"gone@v.example", hashed, b"", UID, GID, joe + b"/gone"),
-        },
-    )
-    yield made
-    shutil.rmtree(made)
+    with public_directory() as made:
+        (made / "users").mkdir()
+        (made / "joe").mkdir()
+        os.chown(made / "joe", UID, GID)
+        hashed = passwords.hash_password(b"right")
+        joe = os.fsencode(made / "joe")
+        write_users(
+            str(made),
+            {
+                b"joe@v.example": VirtualUser(b"joe@v.example", hashed, b"", UID, GID, joe),
+                b"apop@v.example": VirtualUser(b"apop@v.example", hashed, b"secret", UID, GID, joe),
+                b"root@v.example": VirtualUser(b"root@v.example", hashed, b"", 0, 0, joe),
+                b"gone@v.example": VirtualUser(b"gone@v.example", hashed, b"", UID, GID, joe + b"/gone"),
+            },
+        )
+        yield made
 
 
 def check(home: Path, request: bytes | None, *program: str) -> subprocess.CompletedProcess[bytes]:

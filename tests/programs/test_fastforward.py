@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.formats.forwarding import BadFormat, SourceError, format_instruction, parse_source
-from tests.programs.debian_box import CONTROLS, DebianBox
+from tests.programs.debian_box import CONTROLS, QUEUE, DebianBox
 
 ROOT = Path(__file__).parents[2]
 OURS = (
@@ -35,7 +35,7 @@ class Ours:
             (root / "bin" / name).chmod(0o755)
         for name, text in CONTROLS.items():
             (root / "control" / name).write_text(text + "\n")
-        self.queue("#!/bin/sh\ncat > /out/queued\nexec 3<&1\ncat <&3 > /out/envelope\nexit 0\n")
+        self.queue(QUEUE)
 
     def queue(self, text: str) -> None:
         """Let ``text``, which writes to /out, be the queue program."""

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.loopback import ask, talk
 from tests.programs.test_qmail_qmqpd import request
 from tests.programs.test_qmail_qmtpd import message
-from tests.spool.queue_tree import REPO, Tree, act_as, wait_for
+from tests.spool.queue_tree import REPO, Tree, act_as
+from tests.waiting import wait_for
 
 DEADLINE_S = 30
 SMTP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@here.test>\r\nDATA\r\nSubject: x\r\n\r\nbody\r\n.\r\nQUIT\r\n"
@@ -63,32 +65,20 @@ def server(tree: Tree, program: str) -> Iterator[int]:
         process.stdout.close()
 
 
-def talk(port: int, wire: bytes) -> bytes:
-    """What is answered to ``wire``."""
-    with socket.create_connection(("127.0.0.1", port)) as line:
-        line.settimeout(DEADLINE_S)
-        line.sendall(wire)
-        line.shutdown(socket.SHUT_WR)
-        heard = b""
-        while chunk := line.recv(65536):
-            heard += chunk
-    return heard
-
-
 @pytest.mark.parametrize(("program", "wire", "success"), PROGRAMS)
 def test_one_worker_takes_message_after_message(tree: Tree, program: str, wire: bytes, success: bytes) -> None:
     numbers = []
     with server(tree, program) as port:
         for _ in range(4):
-            numbers += re.findall(success, talk(port, wire))
-            talk(port, wire[: len(wire) // 2])  # and a client that goes away
+            numbers += re.findall(success, ask(port, wire))
+            ask(port, wire[: len(wire) // 2])  # and a client that goes away
         log = tree.home / "log"
-        wait_for(lambda: log.read_bytes().count(b"tcpserver: end ") == 8)
+        wait_for(lambda: log.read_bytes().count(b"tcpserver: end ") == 8, "the end of each session")
     assert len(set(numbers)) == 4 and all(int(number) > 4194304 for number in numbers)
     pids = set(re.findall(rb"tcpserver: end (\d+) ", log.read_bytes()))
     assert len(pids) == 1, "not the same worker"
     assert b"Traceback" not in log.read_bytes()
-    wait_for(lambda: len(tree.todo()) == 4 and not tree.leftovers())
+    wait_for(lambda: len(tree.todo()) == 4 and not tree.leftovers(), "four messages")
     text, envelope = tree.read(tree.todo()[0])
     assert text.endswith(b"\nSubject: x\n\nbody\n") and envelope.endswith(b"Fa@b\0Tc@here.test\0")
 
@@ -102,11 +92,6 @@ def test_a_queue_program_that_cannot_be_run_defers_mail(tree: Tree, program: str
             [REPO / "bin" / program], stdin=theirs, stdout=theirs, env=environ, stderr=subprocess.PIPE
         )
     with ours:
-        ours.settimeout(DEADLINE_S)
-        ours.sendall(wire)
-        ours.shutdown(socket.SHUT_WR)
-        heard = b""
-        while chunk := ours.recv(65536):
-            heard += chunk
+        heard = talk(ours, wire)
     process.communicate(timeout=DEADLINE_S)
     assert re.search(rb"(451 |:Z)unable to exec qq \(#4\.3\.0\)", heard)

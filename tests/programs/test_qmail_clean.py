@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.spool.queue_tree import DEADLINE_SECONDS, PYTHON, REPO, Tree, wait_for
+from tests.spool.queue_tree import DEADLINE_SECONDS, PYTHON, REPO, Tree
+from tests.waiting import wait_for
 
 STALE = 129600
 
@@ -121,7 +122,7 @@ def test_nobody_to_answer_is_exit_100(tree: Tree) -> None:
     assert child.stdin is not None and child.stdout is not None
     child.stdout.close()
     child.stdin.write(b"todo/1\0")
-    wait_for(lambda: child.poll() is not None)
+    wait_for(lambda: child.poll() is not None, "its end")
     child.stdin.close()
     assert child.returncode == 100
 

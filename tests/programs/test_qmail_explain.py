@@ -5,11 +5,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import dns.rcode
 import pytest
+from dns.rcode import NXDOMAIN, SERVFAIL
 
 from tests.admin.machine import Machine
-from tests.admin.test_config import NameServer
+from tests.scripted_peers import dns_peer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(ROOT / "bin" / "qmail-explain")
@@ -91,24 +91,21 @@ def test_a_remote_address_by_its_route(home: Path) -> None:
     assert field(lines, "server") == "192.0.2.7, preference 0"
 
 
-MX = {("remote2.test.", "MX"): "10 mx.remote2.test.", ("mx.remote2.test.", "A"): "192.0.2.9"}
+MX = {("remote2.test.", "MX"): ["10 mx.remote2.test."], ("mx.remote2.test.", "A"): ["192.0.2.9"]}
 DNS = [
-    ("an MX", (MX,), 0, "deliverable: to the first of the servers"),
-    ("no such name", ({},), 100, "refused: Sorry, I couldn't find any host named remote2.test. (#5.1.2)"),
-    ("no answer", ({}, dns.rcode.SERVFAIL), 111, "deferred: Sorry, I couldn't find any host by that name. (#4.1.2)"),
+    ("an MX", MX, 0, "deliverable: to the first of the servers"),
+    ("no such name", {}, 100, "refused: Sorry, I couldn't find any host named remote2.test. (#5.1.2)"),
+    ("no answer", None, 111, "deferred: Sorry, I couldn't find any host by that name. (#4.1.2)"),
 ]
 
 
-@pytest.mark.parametrize(("records", "code", "verdict"), [row[1:] for row in DNS], ids=[row[0] for row in DNS])
+@pytest.mark.parametrize(("zone", "code", "verdict"), [row[1:] for row in DNS], ids=[row[0] for row in DNS])
 def test_a_remote_address_by_dns(
-    home: Path, records: tuple[dict[tuple[str, str], str]], code: int, verdict: str
+    home: Path, zone: dict[tuple[str, str], list[str]] | None, code: int, verdict: str
 ) -> None:
-    server = NameServer(*records)
-    (home / "control" / "dnsservers").write_text(f"127.0.0.1:{server.port}\n")
-    try:
+    with dns_peer(zone or {}, unknown=SERVFAIL if zone is None else NXDOMAIN) as peer:
+        (home / "control" / "dnsservers").write_text(f"127.0.0.1:{peer.port}\n")
         found, lines = explain(home, "joe@Remote2.test")
-    finally:
-        server.socket.close()
     assert (found, field(lines, "verdict")[: len(verdict)].lower()) == (code, verdict.lower())
     assert field(lines, "smtproutes") == "has no line for it: MX"
     if code == 0:

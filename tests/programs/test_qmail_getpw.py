@@ -110,7 +110,7 @@ def test_the_name_and_ids_are_those_of_the_password_file(tmp_path: Path, monkeyp
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes qmailp")
 @pytest.mark.contract("users 8.9")
-def test_a_home_that_qmailp_cannot_reach_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_qmailp_cannot_reach_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:
     base = Path(tempfile.mkdtemp(prefix="getpw-"))
     home = base / "closed" / "joe"
     home.mkdir(parents=True)

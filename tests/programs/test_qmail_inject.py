@@ -7,92 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.formats import rfc822
 from pyqmail.launch import launcher_text
-from pyqmail.options import UsageError, parse_options
+from tests.programs.queue_program import write_queue_program
 
 BIN = Path(__file__).parents[2] / "bin"
-QUEUE = """#!/bin/sh
-cat > "$OUT/queued"
-exec 3<&1
-cat <&3 | tr '\\0' '|' > "$OUT/envelope"
-exit ${QUEUE_EXIT:-0}
-"""
-RULES = rfc822.Rules(b"mx.example.org", b"example.org", b"plus.org")
-ROWS = [
-    (b"fred", b"fred@mx.example.org", [b"fred@mx.example.org"]),
-    (b"joe@host", b"joe@host.example.org", [b"joe@host.example.org"]),
-    (b"sue@h+", b"sue@h.plus.org", [b"sue@h.plus.org"]),
-    (b"p+", b"p+@mx.example.org", [b"p+@mx.example.org"]),
-    (b"A B <q@r.x>", b"A B <q@r.x>", [b"q@r.x"]),
-    (b"<@r1,@r2:u@v>", b"<u@v.example.org>", [b"u@v.example.org"]),
-    (b"<>", b"<>", [b""]),
-    (b"grp: a@b, c@d;", b"grp: a@b.example.org, c@d.example.org;", [b"c@d.example.org", b"a@b.example.org"]),
-    (b"a b", b"a@mx.example.org, b@mx.example.org", [b"b@mx.example.org", b"a@mx.example.org"]),
-    (b"foo@", b"foo@mx.example.org", [b"foo@mx.example.org"]),
-    (b"x@y.", b"x@y.example.org", [b"x@y.example.org"]),
-    (b"<.>", b"<>", [b""]),
-    (b"@foo", b"", [b""]),
-    (b"foo@[]", b"foo@[]", [b"foo@[]"]),
-    (b"u@[1.2.3.4]", b"u@[1.2.3.4]", [b"u@[1.2.3.4]"]),
-    (b"x.@y", b"x.@y.example.org", [b"x.@y.example.org"]),
-    (b"a@@b", b"a@@b.example.org", [b"a@@b.example.org"]),
-    (b"<d> E F", b"<d@mx.example.org>, E@mx.example.org, F@mx.example.org", None),
-    (b"c)d@x.y", b'"c\\)d"@x.y', [b"c)d@x.y"]),
-    (b"joe@host (a (b) \\))", b"joe@host.example.org (a b \\))", [b"joe@host.example.org"]),
-    (b'"a b"@c.d', b'"a b"@c.d', [b"a b@c.d"]),
-    (b"a\\ b@c.d", b"a b@c.d", [b"a b@c.d"]),
-]
-
-
-def rewritten(text: bytes) -> tuple[bytes, list[bytes]]:
-    found: list[bytes] = []
-
-    def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
-        address = rfc822.complete(address, RULES)
-        found.append(rfc822.plain_address(address))
-        return address
-
-    return rfc822.format_tokens(rfc822.rewrite_list(rfc822.tokenize(text), rewrite)), found
-
-
-@pytest.mark.contract(*(f"inject 2.{row}" for row in range(1, 17)))
-@pytest.mark.parametrize(("text", "output", "addresses"), ROWS)
-def test_address_rows(text: bytes, output: bytes, addresses: list[bytes] | None) -> None:
-    assert rewritten(text)[0] == output
-    if addresses is not None:
-        assert rewritten(text)[1] == addresses
-
-
-@pytest.mark.parametrize("text", [b"(a", b'"a', b"[a", b")a", b"]a", b"a (b"])
-def test_lexical_failures(text: bytes) -> None:
-    with pytest.raises(rfc822.LexicalError):
-        rfc822.tokenize(text)
-
-
-@pytest.mark.parametrize("text", [b"a: b", b"a; b;", b"a>"])
-def test_structural_failures(text: bytes) -> None:
-    with pytest.raises(rfc822.StructureError):
-        rewritten(text)
-
-
-def test_long_lists_break_after_commas() -> None:
-    text, found = rewritten(b", ".join(b"user%d@some.example.org" % number for number in range(20)))
-    assert all(len(line) <= 80 for line in text.split(b"\n"))
-    assert all(line.startswith(b"  user") for line in text.split(b"\n")[1:])
-    assert len(found) == 20
-
-
-def test_options() -> None:
-    assert parse_options([b"-nfx", b"-f", b"y", b"a", b"-n"], b"nf:") == (
-        [(b"n", b""), (b"f", b"x"), (b"f", b"y")],
-        [b"a", b"-n"],
-    )
-    assert parse_options([b"-Efoo", b"-", b"x"], b"E*") == ([(b"E", b"foo")], [b"-", b"x"])
-    assert parse_options([b"--", b"-n"], b"n") == ([], [b"-n"])
-    for words in ([b"-z"], [b"-f"]):
-        with pytest.raises(UsageError):
-            parse_options(words, b"nf:")
 
 
 class Sandbox:
@@ -108,8 +26,7 @@ class Sandbox:
         for name in ("qmail-inject", "sendmail"):
             module = "pyqmail.programs." + name.replace("-", "_")
             self.program(name, launcher_text(module, 111, sys.executable, str(BIN.parent)))
-        (home / "queue").write_text(QUEUE)
-        (home / "queue").chmod(0o755)
+        write_queue_program(home / "queue")
         self.environ = {
             "PATH": "/usr/bin:/bin",
             "QMAIL_HOME": str(home),

@@ -18,14 +18,9 @@ from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.mailbox.message import Message
 from pyqmail.programs import qmail_local
 from pyqmail.system import files
+from tests.programs.queue_program import write_queue_program
 
 LOCAL = Path(__file__).parents[2] / "bin" / "qmail-local"
-QUEUE = """#!/bin/sh
-cat > "$OUT/queued"
-exec 3<&1
-cat <&3 | tr '\\0' '|' > "$OUT/envelope"
-exit ${QUEUE_EXIT:-0}
-"""
 
 
 class Owner:
@@ -37,8 +32,7 @@ class Owner:
         self.home.mkdir(mode=0o755)
         (base / "control").mkdir()
         self.queue = base / "queue-program"
-        self.queue.write_text(QUEUE)
-        self.queue.chmod(0o755)
+        write_queue_program(self.queue)
         self.message = b"Subject: hello\n\nbody\n"
         self.environ: dict[str, str] = {}
 

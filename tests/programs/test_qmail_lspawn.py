@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyqmail.programs import qmail_lspawn
 from tests.programs.spawn_bench import Home, Spawn, install, install_script
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="changes uid")
@@ -322,9 +323,7 @@ def test_the_end_of_commands_waits_for_running_deliveries(home: Home) -> None:
 
 
 @pytest.mark.contract("spawn 1.1")
-def test_no_default_delivery_is_exit_100(home: Home) -> None:
-    from pyqmail.programs import qmail_lspawn
-
+def test_no_default_delivery_is_exit_100() -> None:
     assert qmail_lspawn.main([b"qmail-lspawn"], {}) == 100
 
 

@@ -1,16 +1,16 @@
 """qmail-pop3d as a process on a real Maildir; as root the process runs as another user."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.public_directory import public_directory
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 DEADLINE_S = 20
@@ -21,14 +21,12 @@ PAST = int(time.time()) - 1000
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A directory that the user may enter and write."""
-    made = Path(tempfile.mkdtemp(prefix="pop3d-"))
-    made.chmod(0o755)
-    for folder in ("Maildir", "Maildir/tmp", "Maildir/new", "Maildir/cur"):
-        (made / folder).mkdir()
-        os.chown(made / folder, UID, -1)
-    os.chown(made, UID, -1)
-    yield made
-    shutil.rmtree(made)
+    with public_directory() as made:
+        for folder in ("Maildir", "Maildir/tmp", "Maildir/new", "Maildir/cur"):
+            (made / folder).mkdir()
+            os.chown(made / folder, UID, -1)
+        os.chown(made, UID, -1)
+        yield made
 
 
 def put(home: Path, name: str, data: bytes = b"a: b\n\nx\n", age_s: float = 0) -> Path:

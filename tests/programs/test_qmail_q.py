@@ -7,32 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyqmail.send.control_socket import connect
-from tests.programs.sending import BIN, DEADLINE_S, Sending, make_queue
-
-
-@pytest.fixture
-def home(single_user_home: Path) -> Path:
-    make_queue(single_user_home)
-    (single_user_home / "queue/pyqmail").mkdir(mode=0o700)
-    (single_user_home / "run/send").mkdir(parents=True, mode=0o700)
-    control = single_user_home / "control"
-    (control / "conf-split").write_text("3\n")
-    (control / "locals").write_text("here.example\n")
-    (control / "virtualdomains").write_text("v.example:alias-v\n")
-    return single_user_home
-
-
-@pytest.fixture
-def sending(home: Path) -> Iterator[Sending]:
-    daemon = Sending(home)
-    yield daemon
-    daemon.kill()
+from tests.programs.sending import BIN, DEADLINE_S, Sending
 
 
 class Asking:
@@ -183,8 +163,8 @@ def test_delete_leaves_nothing_and_tells_nobody(sending: Sending, q: Asking) -> 
     assert q("show", str(number), code=1) == f"qmail-q: no message {number}\n"
 
 
-def test_delete_waits_for_a_running_delivery_and_starts_no_other(home: Path, sending: Sending, q: Asking) -> None:
-    (home / "control/concurrencyremote").write_text("1\n")
+def test_delete_waits_for_a_running_delivery_and_starts_no_other(send_home: Path, sending: Sending, q: Asking) -> None:
+    (send_home / "control/concurrencyremote").write_text("1\n")
     number = sending.put(b"joe@a.example", b"ann@far.example", b"bob@far.example")
     sending.start().until(lambda: sending.commands["remote"])
     assert q("delete", str(number)) == f"delete {number}: as soon as its running deliveries have reported\n"
@@ -221,43 +201,32 @@ def test_an_order_during_the_first_delivery_waits_for_its_end(sending: Sending, 
     assert len(sending.commands["remote"]) == 2
 
 
-def test_an_interrupted_delete_is_finished_by_the_next_run(home: Path, sending: Sending) -> None:
+def test_an_interrupted_delete_is_finished_by_the_next_run(send_home: Path, sending: Sending) -> None:
     number = deferred(sending, b"ann@far.example", b"bob@far.example")
     sending.kill()
     birth = int((sending.queue / f"info/{number % 3}/{number}").stat().st_mtime)
-    (home / "queue/pyqmail/orders").write_text(f"delete {number} {birth}\n")
+    (send_home / "queue/pyqmail/orders").write_text(f"delete {number} {birth}\n")
     sending.log = ""
     sending.start().until(lambda: b"foop/%d" % number in sending.requests)
-    sending.until(lambda: (home / "queue/pyqmail/orders").read_text() == "")
+    sending.until(lambda: (send_home / "queue/pyqmail/orders").read_text() == "")
     assert left(sending, number) == []
     assert len(sending.commands["remote"]) == 2
 
 
-def test_an_order_for_an_older_message_of_the_same_number_falls_on_nobody(home: Path, sending: Sending) -> None:
+def test_an_order_for_an_older_message_of_the_same_number_falls_on_nobody(send_home: Path, sending: Sending) -> None:
     number = deferred(sending, b"ann@far.example")
     sending.kill()
-    (home / "queue/pyqmail/orders").write_text(f"delete {number} 12345\nhold {number} 12345\n")
+    (send_home / "queue/pyqmail/orders").write_text(f"delete {number} 12345\nhold {number} 12345\n")
     sending.start().until(lambda: len(sending.commands["remote"]) == 2)
     assert left(sending, number) == ["mess", "info", "remote", "pyqmail/remote"]
 
 
-def spy(home: Path) -> dict[str, str]:
-    script = home / "queue-spy"
-    script.write_text(
-        f"#!{sys.executable} -IS\nimport os, sys\n"
-        f"open({str(home / 'spy')!r}, 'ab').write(sys.stdin.buffer.read() + b'|' + os.fdopen(1, 'rb').read())\n"
-        "os._exit(0)\n"
-    )
-    script.chmod(0o755)
-    return {"QMAILQUEUE": str(script)}
-
-
-def test_bounce_returns_the_rest_with_the_last_reply(home: Path, sending: Sending, q: Asking) -> None:
-    sending.environ.update(spy(home))
+def test_bounce_returns_the_rest_with_the_last_reply(send_home: Path, sending: Sending, q: Asking) -> None:
+    sending.spy()
     number = deferred(sending, b"ann@far.example")
     q("bounce", str(number))
     sending.until_log(f"end msg {number}\n")
-    bounce = (home / "spy").read_bytes()
+    bounce = (send_home / "spy").read_bytes()
     assert b"<ann@far.example>:\n" in bounce
     assert b"Connected_but_got_451_later" in bounce
     assert bounce.endswith(b"|F\0Tjoe@a.example\0\0")
@@ -265,8 +234,8 @@ def test_bounce_returns_the_rest_with_the_last_reply(home: Path, sending: Sendin
     sending.until(lambda: not left(sending, number))
 
 
-def test_bounce_spares_who_got_it_and_keeps_earlier_failures(home: Path, sending: Sending, q: Asking) -> None:
-    sending.environ.update(spy(home))
+def test_bounce_spares_who_got_it_and_keeps_earlier_failures(send_home: Path, sending: Sending, q: Asking) -> None:
+    sending.spy()
     number = sending.put(b"joe@a.example", b"ann@here.example", b"x@v.example", b"bob@far.example", b"zoe@far.example")
     sending.start().until(lambda: len(sending.commands["local"]) == len(sending.commands["remote"]) == 2)
     sending.report("remote", 0, b"D", b"bob is unknown")
@@ -278,7 +247,7 @@ def test_bounce_spares_who_got_it_and_keeps_earlier_failures(home: Path, sending
     sending.report("local", slots[b"ann@here.example"], b"K")
     sending.report("local", slots[b"alias-v-x@v.example"], b"Z", b"full")
     sending.until_log(f"end msg {number}\n")
-    bounce = (home / "spy").read_bytes().partition(b"--- Below")[0]
+    bounce = (send_home / "spy").read_bytes().partition(b"--- Below")[0]
     for line in (b"<bob@far.example>:\nbob is unknown\n", b"<zoe@far.example>:\n", b"<x@v.example>:\n", b": busy\n"):
         assert bounce.count(line) == 1, line
     assert b": full\n" in bounce
@@ -289,11 +258,11 @@ def test_bounce_spares_who_got_it_and_keeps_earlier_failures(home: Path, sending
 @pytest.mark.parametrize("kind", ["delete", "bounce"])
 @pytest.mark.parametrize("moment", ["at once", "when it is on disk", "when it is confirmed"])
 def test_killed_at_any_moment_an_order_is_done_whole_or_not_at_all(
-    home: Path, sending: Sending, kind: str, moment: str
+    send_home: Path, sending: Sending, kind: str, moment: str
 ) -> None:
-    sending.environ.update(spy(home))
+    sending.spy()
     number = deferred(sending, b"ann@far.example", b"bob@far.example")
-    orders, channel = home / "queue/pyqmail/orders", sending.queue / f"remote/{number % 3}/{number}"
+    orders, channel = send_home / "queue/pyqmail/orders", sending.queue / f"remote/{number % 3}/{number}"
     words = [sys.executable, "-ISXutf8", str(BIN / "qmail-q"), kind, str(number)]
     process = subprocess.Popen(words, env=sending.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if moment == "when it is on disk":
@@ -308,12 +277,12 @@ def test_killed_at_any_moment_an_order_is_done_whole_or_not_at_all(
     sending.start()
     if undone:
         sending.until(lambda: len(sending.commands["remote"]) == 2)
-        assert (home / "spy").exists() is False
+        assert (send_home / "spy").exists() is False
         return
     sending.until(lambda: not left(sending, number) or left(sending, number) == ["mess"])
     sending.until(lambda: orders.read_bytes() == b"")
     assert sending.commands["remote"] == []
-    assert (home / "spy").exists() == (kind == "bounce")
+    assert (send_home / "spy").exists() == (kind == "bounce")
 
 
 @pytest.mark.parametrize("verb", ["show", "retry", "hold", "release", "delete", "bounce"])
@@ -332,8 +301,8 @@ def test_a_wrong_command_line_is_misuse(q: Asking, words: list[str]) -> None:
     assert q(*words, code=100).startswith("usage: ")
 
 
-def test_a_stopped_queue_is_served_from_its_files(home: Path, sending: Sending, q: Asking) -> None:
-    sending.environ.update(spy(home))
+def test_a_stopped_queue_is_served_from_its_files(sending: Sending, q: Asking) -> None:
+    sending.spy()
     numbers = [deferred(sending, b"x@far.example") for _ in range(4)]
     held, deleted, bounced, retried = numbers
     assert sending.finish() == 0
@@ -358,9 +327,9 @@ def test_a_stopped_queue_is_served_from_its_files(home: Path, sending: Sending, 
     assert not (sending.queue / "pyqmail/actions").exists()
 
 
-def test_without_its_directory_nothing_is_held_and_mail_flows(home: Path, sending: Sending, q: Asking) -> None:
-    (home / "queue/pyqmail").rmdir()
-    (home / "queue/pyqmail").write_text("")  # in the way, so that not even root can make it
+def test_without_its_directory_nothing_is_held_and_mail_flows(send_home: Path, sending: Sending, q: Asking) -> None:
+    (send_home / "queue/pyqmail").rmdir()
+    (send_home / "queue/pyqmail").write_text("")  # in the way, so that not even root can make it
     number = sending.put(b"joe@a.example", b"ann@far.example")
     sending.start().until(lambda: sending.commands["remote"])
     sending.report("remote", 0, b"Z")
@@ -371,17 +340,17 @@ def test_without_its_directory_nothing_is_held_and_mail_flows(home: Path, sendin
     sending.until(lambda: len(sending.commands["remote"]) == 2)
 
 
-def test_a_foreign_qmail_send_is_not_worked_around(home: Path, sending: Sending, q: Asking) -> None:
-    (home / "run/send").rmdir()
+def test_a_foreign_qmail_send_is_not_worked_around(send_home: Path, sending: Sending, q: Asking) -> None:
+    (send_home / "run/send").rmdir()
     sending.start()
     sending.until_log("warning: unable to listen on run/send/control")
     assert "does not listen" in q("retry", "all", code=111)
 
 
-def test_nobody_on_the_socket_can_make_mail_wait(home: Path, sending: Sending, q: Asking) -> None:
+def test_nobody_on_the_socket_can_make_mail_wait(send_home: Path, sending: Sending, q: Asking) -> None:
     sending.start()
     sending.until_log("status:")
-    path = str(home / "run/send/control")
+    path = str(send_home / "run/send/control")
     callers = [connect(path) for _ in range(7)]
     for caller in callers[:5]:  # these ask much, again and again, and never read an answer
         caller.setblocking(False)
@@ -410,15 +379,15 @@ def test_nobody_on_the_socket_can_make_mail_wait(home: Path, sending: Sending, q
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_another_user_is_not_served(home: Path, sending: Sending) -> None:
+def test_another_user_is_not_served(send_home: Path, sending: Sending) -> None:
     sending.start()
     sending.until_log("status:")
-    (home / "run/send").chmod(0o777)
-    (home / "run/send/control").chmod(0o777)
+    (send_home / "run/send").chmod(0o777)
+    (send_home / "run/send/control").chmod(0o777)
     pid = os.fork()
     if pid == 0:
         try:
-            os.chdir(home / "run/send")
+            os.chdir(send_home / "run/send")
             os.setgroups([])
             os.setresuid(12345, 12345, 12345)
             sock = socket.socket(socket.AF_UNIX)
@@ -439,9 +408,9 @@ def samples(path: Path) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
-def test_the_metrics_file_counts_what_happened(home: Path, sending: Sending, q: Asking) -> None:
-    path = home / "metrics.prom"
-    (home / "control/metricsfile").write_text("metrics.prom\n")
+def test_the_metrics_file_counts_what_happened(send_home: Path, sending: Sending, q: Asking) -> None:
+    path = send_home / "metrics.prom"
+    (send_home / "control/metricsfile").write_text("metrics.prom\n")
     deferred(sending, b"ann@far.example", b"bob@far.example")
     sending.put(b"joe@a.example", b"ann@here.example")
     sending.pull()
@@ -462,19 +431,21 @@ def test_the_metrics_file_counts_what_happened(home: Path, sending: Sending, q: 
     assert last['pyqmail_queue_waiting{channel="remote"}'] == 1
     assert last['pyqmail_delivery_limit{channel="local"}'] == 10
     assert path.stat().st_mode & 0o777 == 0o644
-    assert list(home.glob("metrics.prom.*")) == []
+    assert list(send_home.glob("metrics.prom.*")) == []
 
 
-def test_the_metrics_file_can_be_asked_for_by_hup_and_its_trouble_is_logged_once(home: Path, sending: Sending) -> None:
+def test_the_metrics_file_can_be_asked_for_by_hup_and_its_trouble_is_logged_once(
+    send_home: Path, sending: Sending
+) -> None:
     sending.start()
     sending.until_log("status:")
-    (home / "control/metricsfile").write_text("queue\n")
+    (send_home / "control/metricsfile").write_text("queue\n")
     os.kill(sending.pid, signal.SIGHUP)
     sending.until_log("warning: unable to write the file of control/metricsfile: is a directory\n")
-    assert list(home.glob("queue.*")) == []
-    (home / "control/metricsfile").write_text("m.prom\n")
+    assert list(send_home.glob("queue.*")) == []
+    (send_home / "control/metricsfile").write_text("m.prom\n")
     os.kill(sending.pid, signal.SIGHUP)
-    sending.until((home / "m.prom").exists)
+    sending.until((send_home / "m.prom").exists)
 
 
 def run(home: Path, name: str) -> subprocess.CompletedProcess[bytes]:
@@ -482,7 +453,7 @@ def run(home: Path, name: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(words, env={"QMAIL_HOME": str(home)}, capture_output=True, check=False)
 
 
-def test_qmail_qread_prints_as_the_original(home: Path, sending: Sending) -> None:
+def test_qmail_qread_prints_as_the_original(send_home: Path, sending: Sending) -> None:
     number = deferred(sending, b"ann@far.example", b"b\xe9b@far.example")
     sending.kill()
     queue = sending.queue
@@ -490,7 +461,7 @@ def test_qmail_qread_prints_as_the_original(home: Path, sending: Sending) -> Non
     (queue / f"remote/{number % 3}/{number}").write_bytes(b"Dann@far.example\0Tb\xe9b@far.example\0Xodd\0Tcut")
     (queue / f"bounce/{number}").write_bytes(b"<x>:\n\n")
     (queue / "info/0/999999").write_bytes(b"Fgone@a.example\0")
-    result = run(home, "qmail-qread")
+    result = run(send_home, "qmail-qread")
     expected = (
         f"24 Sep 1995 20:46:53 GMT  #{number}  18  <joe@a.example>  bouncing\n"
         "  done\tremote\tann@far.example\n\tremote\tb_b@far.example\n"
@@ -501,10 +472,10 @@ def test_qmail_qread_prints_as_the_original(home: Path, sending: Sending) -> Non
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_qmail_qstat_counts(home: Path, sending: Sending) -> None:
+def test_qmail_qstat_counts(send_home: Path, sending: Sending) -> None:
     for _ in range(3):
         sending.put(b"joe@a.example", b"ann@here.example")
-    result = run(home, "qmail-qstat")
+    result = run(send_home, "qmail-qstat")
     assert result.stdout == b"messages in queue: 3\nmessages in queue but not yet preprocessed: 3\n"
     assert result.returncode == 0
 

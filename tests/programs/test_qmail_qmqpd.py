@@ -2,9 +2,7 @@
 
 import re
 import signal
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,15 +11,17 @@ from hypothesis import strategies as st
 from pyqmail.formats.netstring import format_netstring
 from pyqmail.protocol.netstring_reader import Kind
 from pyqmail.protocol.qmqp import QmqpReader
-from tests.programs.test_qmail_qmtpd import DEADLINE_S, OK, Door, joined
+from tests.programs.door import DEADLINE_S, Door, door_of
+from tests.programs.test_qmail_qmtpd import OK, joined
+from tests.waiting import wait_for
 
 BAD_ADDRESS = b"51:Dsorry, I can't accept addresses like that (#5.1.3),"
 
 
 @pytest.fixture
 def door() -> Iterator[Door]:
-    with tempfile.TemporaryDirectory(prefix="pyqmail-qmqpd-") as base:
-        yield Door(Path(base), "qmail-qmqpd")
+    with door_of("qmail-qmqpd") as made:
+        yield made
 
 
 def request(text: bytes, sender: bytes, *recipients: bytes) -> bytes:
@@ -35,7 +35,7 @@ def test_a_message_is_queued_as_it_is(door: Door) -> None:
     heard, code = door.talk(request(text, b"a@b", b"c@anywhere.test", b"d"))
     found = re.fullmatch(rb"(\d+):(Kok \d+ qp (\d+)),", heard)
     assert found and int(found[1]) == len(found[2]) and code == 0
-    assert found[3] == (door.base / "pids").read_bytes().strip()
+    assert [int(found[3])] == door.pids()
     assert door.envelope() == b"Fa@b\0Tc@anywhere.test\0Td\0\0" and door.text() == text
     head = (door.base / "message").read_bytes()
     assert re.match(rb"Received: from unknown \(192\.0\.2\.7\)\n  by mx\.test with QMQP; \d+ ", head)
@@ -100,15 +100,14 @@ def test_a_session_that_takes_too_long_is_111(door: Door) -> None:
     ours, process = door.start()
     with ours:
         ours.sendall(request(b"x", b"")[:-1])
-        while not (door.base / "message").exists():
-            assert process.poll() is None
+        wait_for((door.base / "message").exists, "the queue program")
         process.send_signal(signal.SIGALRM)  # what the timer sends
         assert process.wait(DEADLINE_S) == 111
 
 
 @pytest.mark.parametrize(("code", "answer"), [(31, b"Dmail server permanently"), (53, b"Zqq write error")])
 def test_the_queues_exit_code_is_the_answer(door: Door, code: int, answer: bytes) -> None:
-    door.queue(code)
+    door.queue(f"exit {code}")
     assert answer in door.talk(request(b"x", b"a", b"b"))[0]
 
 

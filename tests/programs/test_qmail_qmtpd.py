@@ -3,11 +3,7 @@
 import os
 import re
 import signal
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,86 +13,18 @@ from pyqmail.formats.netstring import NetstringError, NetstringTooLong, format_n
 from pyqmail.programs import qmail_qmtpd
 from pyqmail.protocol.netstring_reader import Event, Kind
 from pyqmail.protocol.qmtp import QmtpReader
+from tests.programs.door import DEADLINE_S, Door, door_of
 
-ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 30
-QUEUE = """#!/bin/sh
-cat > {base}/message
-cat <&1 > {base}/envelope
-echo $$ >> {base}/pids
-[ -s {base}/envelope ] || exit 91
-exit {code}
-"""
 NOT_ALLOWED = b"66:Dsorry, that domain isn't in my list of allowed rcpthosts (#5.7.1),"
 BAD_RECIPIENT = b"46:Dsorry, I can't handle that recipient (#5.1.3),"
 BAD_SENDER = b"29:Dunacceptable sender (#5.1.7),"
 TOO_BIG = b"61:Dsorry, that message size exceeds my databytes limit (#5.3.4),"
 
 
-class Door:
-    """A home and sessions of one program in it."""
-
-    def __init__(self, base: Path, program: str) -> None:
-        self.base = base
-        self.program = program
-        (base / "control").mkdir()
-        self.control(me="mx.test", rcpthosts="here.test")
-        self.environ = {"QMAIL_HOME": str(base), "TCPREMOTEIP": "192.0.2.7", "TCPLOCALHOST": "mx.test"}
-        self.queue()
-
-    def control(self, **files: str) -> None:
-        for name, text in files.items():
-            (self.base / "control" / name).write_text(text + "\n")
-
-    def queue(self, code: int = 0) -> None:
-        """A queue program that keeps what it gets."""
-        path = self.base / "queue-program"
-        path.write_text(QUEUE.format(base=self.base, code=code))
-        path.chmod(0o755)
-        self.environ["QMAILQUEUE"] = str(path)
-
-    def start(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
-        """A session, and our end of its line."""
-        ours, theirs = socket.socketpair()
-        ours.settimeout(DEADLINE_S)
-        with theirs:
-            process = subprocess.Popen(
-                [ROOT / "bin" / self.program, "ignored"], stdin=theirs, stdout=theirs, env=self.environ
-            )
-        return ours, process
-
-    def talk(self, wire: bytes) -> tuple[bytes, int]:
-        """Send ``wire``, close our side; all that is answered, and the exit code."""
-        ours, process = self.start()
-        with ours:
-            try:
-                ours.sendall(wire)
-                ours.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # it has ended already
-            heard = b""
-            while True:
-                try:
-                    chunk = ours.recv(65536)
-                except ConnectionResetError:
-                    continue  # it left something unread
-                if not chunk:
-                    break
-                heard += chunk
-        return heard, process.wait(DEADLINE_S)
-
-    def envelope(self) -> bytes:
-        return (self.base / "envelope").read_bytes()
-
-    def text(self) -> bytes:
-        """The message less its Received line."""
-        return (self.base / "message").read_bytes().partition(b" -0000\n")[2]
-
-
 @pytest.fixture
 def door() -> Iterator[Door]:
-    with tempfile.TemporaryDirectory(prefix="pyqmail-qmtpd-") as base:
-        yield Door(Path(base), "qmail-qmtpd")
+    with door_of("qmail-qmtpd") as made:
+        yield made
 
 
 def message(text: bytes, sender: bytes = b"a@b", *recipients: bytes) -> bytes:
@@ -116,7 +44,7 @@ def test_a_message_is_queued(door: Door) -> None:
     heard, code = door.talk(message(b"\nSubject: x\n\nbody\n"))
     found = re.fullmatch(rb"(\d+):(Kok \d+ qp (\d+)),", heard)
     assert found and int(found[1]) == len(found[2]) and code == 0
-    assert found[3] == (door.base / "pids").read_bytes().strip()
+    assert [int(found[3])] == door.pids()
     assert door.envelope() == b"Fa@b\0Tc@here.test\0\0" and door.text() == b"Subject: x\n\nbody\n"
     head = (door.base / "message").read_bytes()
     assert re.match(rb"Received: from unknown \(192\.0\.2\.7\)\n  by mx\.test with QMTP; \d+ ", head)
@@ -145,7 +73,7 @@ def test_a_message_for_nobody_is_dropped(door: Door) -> None:
 @pytest.mark.contract("smtpd 6.9")
 def test_a_message_without_recipients_has_no_answer(door: Door) -> None:
     assert door.talk(format_netstring(b"\nx") + b"0:,0:," + message(b"\ny", b"", b"b@x")) == (NOT_ALLOWED, 0)
-    assert (door.base / "pids").read_bytes().count(b"\n") == 2 and door.envelope() == b""
+    assert len(door.pids()) == 2 and door.envelope() == b""
 
 
 @pytest.mark.contract("smtpd 6.6")
@@ -258,7 +186,7 @@ def test_a_control_file_that_cannot_be_read_is_111(door: Door, name: str) -> Non
     ("code", "answer"), [(31, b"Dmail server permanently"), (53, b"Zqq write error"), (1, b"Zqq te")]
 )
 def test_the_queues_exit_code_is_the_answer(door: Door, code: int, answer: bytes) -> None:
-    door.queue(code)
+    door.queue(f"exit {code}")
     assert answer in door.talk(message(b"\nx"))[0]
 
 

@@ -1,10 +1,13 @@
 """qmail-queue as a process: as a client of qmail-queued, as the queue's owner, and as root."""
 
+import fcntl
 import os
 import pwd
 import re
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -19,8 +22,8 @@ from tests.spool.queue_tree import (
     qmail_queue,
     run_with,
     start_qmail_queue,
-    wait_for,
 )
+from tests.waiting import wait_for
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a real tree")
 
@@ -110,12 +113,17 @@ def test_a_message_and_an_envelope_larger_than_a_pipe(way: Way) -> None:
     assert stored.split(b"\0", 2)[2] == b"Fann\0" + recipients
 
 
+def unread(pipe: int) -> int:
+    """How many bytes wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_the_envelope_is_not_read_before_the_message_has_ended(way: Way) -> None:
     child, message, envelope = start_qmail_queue(way.tree, uid=way.uid)
     os.write(envelope, b"Xbroken\0")
     os.write(message, b"x")
-    wait_for(lambda: child.poll() is not None or len(os.listdir("/proc/self/fd")) > 0)
-    assert child.poll() is None
+    wait_for(lambda: unread(message) == 0, "the message to be read")
+    assert unread(envelope) == len(b"Xbroken\0") and child.poll() is None
     os.close(message)
     assert child.wait(DEADLINE_SECONDS) == 91
     os.close(envelope)
@@ -220,8 +228,8 @@ def test_signals_that_are_ignored_and_those_that_end_it(way: Way) -> None:
         with open(status) as file:
             return int(next(line for line in file if line.startswith(name)).split()[1], 16)
 
-    wait_for(lambda: bool(field("SigCgt") & 1 << signal.SIGALRM - 1))
-    wait_for(lambda: field("SigBlk") == 0)
+    wait_for(lambda: field("SigCgt") & 1 << signal.SIGALRM - 1, "its alarm")
+    wait_for(lambda: field("SigBlk") == 0, "its signals")
     for number in ("PIPE", "VTALRM", "PROF", "QUIT", "INT", "HUP", "XCPU", "XFSZ"):
         assert field("SigIgn") & 1 << getattr(signal, "SIG" + number) - 1
     child.send_signal(signal.SIGALRM)
@@ -267,7 +275,7 @@ def test_an_effective_qmailq_writes_itself_and_records_the_real_uid() -> None:
 
 @needs_root
 @pytest.mark.contract("queue 7.7")
-def test_without_a_service_an_ordinary_user_gets_73_within_the_retry_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_service_an_ordinary_user_gets_73_within_the_retry_time() -> None:
     tree = Tree(single_user=False)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pyqmail.spool import submit; submit.CONNECT_SECONDS = 0.2\n"

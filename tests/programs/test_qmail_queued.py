@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyqmail.programs.qmail_queued import FIRST_SERIAL, SERIAL_BLOCK, Serials, service_running, worker_count
+from pyqmail.programs.qmail_queued import FIRST_SERIAL, SERIAL_BLOCK, Serials, worker_count
 from pyqmail.protocol import queued
-from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as, wait_for
+from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as
+from tests.waiting import wait_for
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a real tree")
 
@@ -21,7 +22,7 @@ class Client:
     """A hand-made client: the connection and the write ends of its pipes."""
 
     def __init__(self, tree: Tree, *, serial: bool = True) -> None:
-        self.connection = connect(tree)
+        self.connection = tree.connect()
         message, self.message = os.pipe()
         envelope, self.envelope = os.pipe()
         send(self.connection, queued.format_request(serial=serial), [message, envelope])
@@ -56,13 +57,6 @@ class Client:
         for fd in self.open:
             os.close(fd)
         self.open = []
-
-
-def connect(tree: Tree) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(DEADLINE_SECONDS)
-    sock.connect(str(tree.home / "run/qmail-queued.sock"))
-    return sock
 
 
 def send(sock: socket.socket, record: bytes, fds: list[int], *, credentials: bool = True) -> None:
@@ -123,7 +117,7 @@ def test_slow_senders_do_not_delay_others(tree: Tree) -> None:
     assert answer is not None and answer[0] == 0
     for client in (*slow, quick):
         client.close()
-    wait_for(lambda: len(tree.messages()) == 1)
+    wait_for(lambda: len(tree.messages()) == 1, "the message")
 
 
 @pytest.mark.usefixtures("service")
@@ -169,7 +163,7 @@ def test_slots_are_per_uid_and_the_rest_waits(tree: Tree) -> None:
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
 def test_other_than_two_descriptors_are_refused_and_closed(tree: Tree, count: int) -> None:
-    sock = connect(tree)
+    sock = tree.connect()
     pipes = [os.pipe() for _ in range(max(count, 1))]
     if count:
         send(sock, queued.format_request(serial=True), [read for read, _ in pipes])
@@ -190,7 +184,7 @@ def test_other_than_two_descriptors_are_refused_and_closed(tree: Tree, count: in
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("record", [b"x", b"pq1", b"pq1\xff", b"pq2\0", b"x" * 100])
 def test_a_malformed_request_is_refused(tree: Tree, record: bytes) -> None:
-    sock = connect(tree)
+    sock = tree.connect()
     read, write = os.pipe()
     send(sock, record, [read, read])
     answer = queued.parse_answer(sock.recv(64))
@@ -208,7 +202,7 @@ def test_nobody_can_claim_the_ids_of_another(tree: Tree) -> None:
         code = 2
         try:
             act_as(ORDINARY_UID)()
-            sock = connect(tree)
+            sock = tree.connect()
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 0]).tobytes())
             ids = (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, queued.format_credentials(os.getpid(), 0, 0))
             try:
@@ -233,16 +227,16 @@ def descriptor_count(pids: list[int]) -> int:
 def test_a_worker_that_dies_is_replaced_and_its_client_sees_the_end(
     tree: Tree, service: "subprocess.Popen[bytes]"
 ) -> None:
-    wait_for(lambda: len(children(service.pid)) == worker_count())
+    wait_for(lambda: len(children(service.pid)) == worker_count(), "the workers")
     workers = children(service.pid)
     held = descriptor_count(workers)
     client = Client(tree)
     client.put(client.message, b"half", end=False)
-    wait_for(lambda: descriptor_count(workers) > held)  # a worker has the submission now
+    wait_for(lambda: descriptor_count(workers) > held, "a worker with the submission")
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     assert client.answer() is None
-    wait_for(lambda: len(set(children(service.pid)) - set(workers)) == worker_count())
+    wait_for(lambda: len(set(children(service.pid)) - set(workers)) == worker_count(), "new workers")
     after = Client(tree)
     answer = after.submit()
     assert answer is not None and answer[0] == 0
@@ -254,9 +248,9 @@ def test_a_worker_that_dies_is_replaced_and_its_client_sees_the_end(
 def test_sigterm_finishes_what_is_open(tree: Tree, service: "subprocess.Popen[bytes]") -> None:
     client = Client(tree)
     client.put(client.message, b"half", end=False)
-    wait_for(lambda: passed_on(service.pid))
+    wait_for(lambda: passed_on(service.pid), "a worker with the message")
     service.terminate()
-    wait_for(lambda: not tree.accepts())
+    wait_for(lambda: not tree.accepts(), "the end of the door")
     answer = client.submit()
     assert answer is not None and answer[0] == 0
     assert service.wait(DEADLINE_SECONDS) == 0
@@ -278,9 +272,7 @@ def passed_on(pid: int) -> bool:
 
 
 def test_only_one_serves_a_home_and_a_stale_socket_is_replaced(tree: Tree) -> None:
-    assert not service_running(str(tree.home))
     first = tree.start_service()
-    assert service_running(str(tree.home))
     second = subprocess.run(
         [*PYTHON, str(REPO / "bin/qmail-queued")], env=tree.environ(), capture_output=True, check=False
     )

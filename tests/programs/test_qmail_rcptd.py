@@ -3,11 +3,9 @@
 import grp
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +15,11 @@ import pytest
 from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing, parse_routing
 from pyqmail.protocol.recipients import SOCKET, format_question, is_nobody, parse_question
-from tests.integration.mailhost import MailHost, install, wait_for
+from tests.integration.mailhost import MailHost, install
+from tests.loopback import ask
 from tests.programs.lingering import lingering
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 DEADLINE_S = 30
 JOE, STRANGER = 40001, 40002
@@ -108,28 +109,26 @@ def place() -> Iterator[Path]:
     """A tree with homes beside it."""
     if os.geteuid() != 0:
         pytest.skip("needs root: homes of several users")
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-rcpt-"))
-    base.chmod(0o755)
-    install(base / "qmail", me="mx.test\n", locals="here.test\n", rcpthosts="here.test\nnew.test\n")
-    for name, uid, mode in (
-        ("joe", JOE, 0o755),
-        ("closed", STRANGER, 0o700),
-        ("alias", pwd.getpwnam("alias").pw_uid, 0o755),
-    ):
-        homedir(base / name, uid, mode)
-    joe = base / "joe"
-    write(joe / ".qmail-list", "./Maildir/\n")
-    write(joe / ".qmail-sub-default", "./Maildir/\n")
-    write(joe / ".qmail-secret", "./Maildir/\n", mode=0o600)
-    write(joe / ".qmail-open", "./Maildir/\n", mode=0o666)
-    write(joe / ".qmail-empty", "")
-    write(joe / ".qmail-w-one", "./Maildir/\n")
-    (joe / ".qmail-dir").mkdir()
-    (joe / ".qmail-loop").symlink_to(".qmail-loop")
-    write(base / "alias" / ".qmail-root", "&joe\n")
-    assign(base / "qmail", base)
-    yield base
-    shutil.rmtree(base)
+    with public_directory() as base:
+        install(base / "qmail", me="mx.test\n", locals="here.test\n", rcpthosts="here.test\nnew.test\n")
+        for name, uid, mode in (
+            ("joe", JOE, 0o755),
+            ("closed", STRANGER, 0o700),
+            ("alias", pwd.getpwnam("alias").pw_uid, 0o755),
+        ):
+            homedir(base / name, uid, mode)
+        joe = base / "joe"
+        write(joe / ".qmail-list", "./Maildir/\n")
+        write(joe / ".qmail-sub-default", "./Maildir/\n")
+        write(joe / ".qmail-secret", "./Maildir/\n", mode=0o600)
+        write(joe / ".qmail-open", "./Maildir/\n", mode=0o666)
+        write(joe / ".qmail-empty", "")
+        write(joe / ".qmail-w-one", "./Maildir/\n")
+        (joe / ".qmail-dir").mkdir()
+        (joe / ".qmail-loop").symlink_to(".qmail-loop")
+        write(base / "alias" / ".qmail-root", "&joe\n")
+        assign(base / "qmail", base)
+        yield base
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +179,7 @@ def service(place: Path) -> Iterator[Service]:
         pytest.param(b"two@w.test", False, id="not virtual, so remote"),
     ],
 )
-def test_answers(service: Service, place: Path, recipient: bytes, nobody: bool) -> None:
+def test_answers(service: Service, recipient: bytes, nobody: bool) -> None:
     assert service.nobody(recipient) is nobody
 
 
@@ -347,14 +346,10 @@ def test_the_wires() -> None:
 # The whole chain
 
 
-def ask(port: int, *recipients: bytes) -> list[bytes]:
-    """The codes that qmail-smtpd gives to ``recipients``."""
-    with socket.create_connection(("127.0.0.1", port)) as line:
-        line.settimeout(DEADLINE_S)
-        line.sendall(b"MAIL FROM:<>\r\n" + b"".join(b"RCPT TO:<%b>\r\n" % each for each in recipients) + b"QUIT\r\n")
-        heard = b""
-        while chunk := line.recv(65536):
-            heard += chunk
+def codes(port: int, *recipients: bytes) -> list[bytes]:
+    """What qmail-smtpd answers to ``recipients``."""
+    commands = b"".join(b"RCPT TO:<%b>\r\n" % recipient for recipient in recipients)
+    heard = ask(port, b"MAIL FROM:<>\r\n" + commands + b"QUIT\r\n")
     return [reply[:3] for reply in heard.split(b"\r\n")[2 : 2 + len(recipients)]]
 
 
@@ -374,35 +369,35 @@ CHECKED = (b"joe@here.test", b"nosuch@here.test", b"joe-none@here.test", b"root@
 
 
 def test_rcpt_refuses_nobody_by_the_maps_that_qmail_send_has(host: MailHost, place: Path) -> None:
-    wait_for(lambda: ask(host.port, *CHECKED) == [b"250", b"550", b"550", b"250"], "the answers")
+    wait_for(lambda: codes(host.port, *CHECKED) == [b"250", b"550", b"550", b"250"], "the answers")
     log = host.log.read_bytes()
     assert b"refused ip=127.0.0.1 helo= from=<> to=<nosuch@here.test> reason=550_sorry,_no_mailbox_here" in log
     locals_file = place / "qmail" / "control" / "locals"
     locals_file.write_text("here.test\nnew.test\n")
-    assert ask(host.port, b"nosuch@new.test") == [b"250"]  # qmail-send does not know yet
+    assert codes(host.port, b"nosuch@new.test") == [b"250"]  # qmail-send does not know yet
     os.kill(host.started[0].pid, 1)
-    wait_for(lambda: ask(host.port, b"nosuch@new.test") == [b"550"], "the maps after HUP")
+    wait_for(lambda: codes(host.port, b"nosuch@new.test") == [b"550"], "the maps after HUP")
     locals_file.write_text("here.test\n")
 
 
 def test_control_rcptcheck(host: MailHost, place: Path) -> None:
-    wait_for(lambda: ask(host.port, b"nosuch@here.test") == [b"550"], "the answers")
+    wait_for(lambda: codes(host.port, b"nosuch@here.test") == [b"550"], "the answers")
     control = place / "qmail" / "control" / "rcptcheck"
     control.write_text("off\n")
-    assert ask(host.port, *CHECKED) == [b"250"] * 4
+    assert codes(host.port, *CHECKED) == [b"250"] * 4
     checker = write(
         place / "checker", '#!/bin/sh\ncase "$1" in joe@*) exit 100;; nosuch@*) exit 111;; esac\n', mode=0o755
     )
     control.write_text(f"{checker}\n")
-    assert ask(host.port, *CHECKED) == [b"550", b"250", b"250", b"250"]
+    assert codes(host.port, *CHECKED) == [b"550", b"250", b"250", b"250"]
     control.write_text("/nonexistent\n")
-    assert ask(host.port, *CHECKED) == [b"250"] * 4
+    assert codes(host.port, *CHECKED) == [b"250"] * 4
 
 
 def test_without_qmail_send_everybody_is_accepted_until_it_is_back(host: MailHost) -> None:
-    wait_for(lambda: ask(host.port, b"nosuch@here.test") == [b"550"], "the answers")
+    wait_for(lambda: codes(host.port, b"nosuch@here.test") == [b"550"], "the answers")
     host.started[0].terminate()
     host.started[0].wait(DEADLINE_S)
-    wait_for(lambda: ask(host.port, *CHECKED) == [b"250"] * 4, "the end of the service")
+    wait_for(lambda: codes(host.port, *CHECKED) == [b"250"] * 4, "the end of the service")
     host.start_delivery()
-    wait_for(lambda: ask(host.port, *CHECKED) == [b"250", b"550", b"550", b"250"], "the next service")
+    wait_for(lambda: codes(host.port, *CHECKED) == [b"250", b"550", b"550", b"250"], "the next service")

@@ -9,6 +9,7 @@ import pytest
 
 from pyqmail.programs import qmail_remote
 from pyqmail.resolver import Resolver
+from tests.loopback import free_port
 from tests.scripted_peers import ACCEPTING, SmtpPeer, dns_peer, remote_home, run_program, smtp_peer
 
 MODULE = "pyqmail.programs.qmail_remote"
@@ -170,14 +171,9 @@ def test_closed_report_descriptor_still_exits_0(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.contract("remote 3.5")
 def test_refused_connection_is_temporary(tmp_path: Path) -> None:
-    home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{closed_port()}")
+    home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{free_port()}")
     report = b"ZSorry, I wasn't able to establish an SMTP connection. (#4.4.1)\n\0"
     assert remote(home, b"x.test", b"", b"r@x.test") == report
 

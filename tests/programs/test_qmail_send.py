@@ -3,39 +3,12 @@
 import fcntl
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.programs.sending import Sending, make_queue
-
-
-@pytest.fixture
-def home(single_user_home: Path) -> Path:
-    make_queue(single_user_home)
-    control = single_user_home / "control"
-    (control / "conf-split").write_text("3\n")
-    (control / "locals").write_text("here.example\n")
-    (control / "virtualdomains").write_text("v.example:alias-v\n")
-    return single_user_home
-
-
-@pytest.fixture
-def sending(home: Path) -> Iterator[Sending]:
-    daemon = Sending(home)
-    yield daemon
-    daemon.kill()
-
-
-def files_of(sending: Sending, number: int) -> set[str]:
-    return {
-        part
-        for part in ("mess", "info", "local", "remote")
-        if (sending.queue / f"{part}/{number % 3}/{number}").exists()
-    } | {part for part in ("todo", "intd", "bounce") if (sending.queue / part / str(number)).exists()}
+from tests.programs.sending import Sending
 
 
 @pytest.mark.contract("send 2.10", "send 9.1", "send 9.2", "send 7.3")
@@ -57,7 +30,7 @@ def test_a_message_goes_from_todo_to_its_end(sending: Sending) -> None:
     first, second = sending.commands["local"]
     assert (first.slot, first.message, first.sender) == (0, b"%d/%d" % (number % 3, number), b"joe@a.example")
     assert [first.recipient, second.recipient] == [b"ann@here.example", b"alias-v-x@V.example"]
-    assert files_of(sending, number) == {"mess", "info", "local", "remote"}
+    assert sending.files(number) == {"mess", "info", "local", "remote"}
     assert (sending.queue / f"info/{number % 3}/{number}").read_bytes() == b"Fjoe@a.example\0"
     for slot in (1, 0):
         sending.report("local", slot, b"K", b"did 1+0+0\n")
@@ -65,7 +38,7 @@ def test_a_message_goes_from_todo_to_its_end(sending: Sending) -> None:
     sending.until(lambda: b"foop/%d" % number in sending.requests)
     assert "success: did_1+0+0/\n" in sending.log
     assert f"end msg {number}\n" in sending.log
-    assert files_of(sending, number) == set()
+    assert sending.files(number) == set()
     assert sending.finish() == 0
 
 
@@ -92,20 +65,9 @@ def test_alrm_tries_everything_at_once(sending: Sending) -> None:
     sending.until(lambda: len(sending.commands["local"]) == 2)
 
 
-def bouncing(home: Path, code: int = 0) -> dict[str, str]:
-    script = home / "queue-spy"
-    script.write_text(
-        f"#!{sys.executable} -IS\nimport os, sys\n"
-        f"open({str(home / 'spy')!r}, 'ab').write(sys.stdin.buffer.read() + b'|' + os.fdopen(1, 'rb').read())\n"
-        f"os._exit({code})\n"
-    )
-    script.chmod(0o755)
-    return {"QMAILQUEUE": str(script)}
-
-
 @pytest.mark.contract("send 5.3", "send 8.1", "send 8.4", "send 8.5", "send 8.6", "send 8.7", "send 8.8")
-def test_a_failure_bounces_with_the_whole_message(home: Path, sending: Sending) -> None:
-    sending.environ.update(bouncing(home))
+def test_a_failure_bounces_with_the_whole_message(send_home: Path, sending: Sending) -> None:
+    sending.spy()
     sending.start().until_log("status:")
     number = sending.put(b"joe@a.example", b"x@v.example", body=b"Subject: s\n\nbody\n")
     sending.pull()
@@ -113,7 +75,7 @@ def test_a_failure_bounces_with_the_whole_message(home: Path, sending: Sending) 
     sending.report("local", 0, b"D", b"no such user\n\nsorry")
     sending.until_log(f"end msg {number}\n")
     assert f"bounce msg {number} qp " in sending.log
-    message, _, envelope = (home / "spy").read_bytes().rpartition(b"|")
+    message, _, envelope = (send_home / "spy").read_bytes().rpartition(b"|")
     assert envelope == b"F\0Tjoe@a.example\0\0"
     head, _, rest = message.partition(b"\n\n")
     assert b"\nFrom: MAILER-DAEMON@mx.example.test\nTo: joe@a.example\nSubject: failure notice" in head
@@ -121,7 +83,7 @@ def test_a_failure_bounces_with_the_whole_message(home: Path, sending: Sending) 
     assert b"\n\n<x@v.example>:\nno such user\n/sorry\n\n--- Below this line is a copy of the message.\n\n" in rest
     assert rest.endswith(b"Return-Path: <joe@a.example>\nSubject: s\n\nbody\n")
     sending.until(lambda: b"foop/%d" % number in sending.requests)
-    assert files_of(sending, number) == set()
+    assert sending.files(number) == set()
 
 
 @pytest.mark.contract("send 8.2", "send 8.3")
@@ -130,8 +92,8 @@ def test_a_failure_bounces_with_the_whole_message(home: Path, sending: Sending) 
     [(b"", b"F#@[]\0Tpostmaster@mx.example.test\0\0"), (b"o-@h-@[]", b"F\0To-@h\0\0"), (b"#@[]", None)],
     ids=["a bounce bounces to the postmaster", "a VERP sender loses its tail", "a double bounce is dropped"],
 )
-def test_who_gets_the_bounce(home: Path, sending: Sending, sender: bytes, envelope: bytes | None) -> None:
-    sending.environ.update(bouncing(home))
+def test_who_gets_the_bounce(send_home: Path, sending: Sending, sender: bytes, envelope: bytes | None) -> None:
+    sending.spy()
     number = sending.put(sender, b"ann@here.example")
     sending.start().until(lambda: sending.commands["local"])
     sending.report("local", 0, b"D", b"no")
@@ -139,50 +101,50 @@ def test_who_gets_the_bounce(home: Path, sending: Sending, sender: bytes, envelo
     if envelope is None:
         assert f"triple bounce: discarding bounce/{number}\n" in sending.log
     else:
-        assert (home / "spy").read_bytes().endswith(b"|" + envelope)
+        assert (send_home / "spy").read_bytes().endswith(b"|" + envelope)
 
 
-def test_a_bounce_that_cannot_be_queued_stays(home: Path, sending: Sending) -> None:
-    sending.environ.update(bouncing(home, 53))
+def test_a_bounce_that_cannot_be_queued_stays(sending: Sending) -> None:
+    sending.spy(53)
     number = sending.put(b"joe@a.example", b"ann@here.example")
     sending.start().until(lambda: sending.commands["local"])
     sending.report("local", 0, b"D", b"no")
     sending.until_log("warning: trouble injecting bounce message, will try later\n")
-    assert files_of(sending, number) == {"mess", "info", "bounce"}
+    assert sending.files(number) == {"mess", "info", "bounce"}
 
 
 @pytest.mark.contract("queue 3.5", "queue 3.4", "queue 4.5", "queue 4.12")
-def test_marks_and_bounce_text_until_the_channel_is_done(home: Path, sending: Sending) -> None:
-    sending.environ.update(bouncing(home, 53))
+def test_marks_and_bounce_text_until_the_channel_is_done(sending: Sending) -> None:
+    sending.spy(53)
     number = sending.put(b"joe@a.example", b"a@here.example", b"b@here.example", b"c@far.example")
     sending.start().until(lambda: len(sending.commands["local"]) == 2 and sending.commands["remote"])
     local = sending.queue / f"local/{number % 3}/{number}"
     sending.report("local", 0, b"D", b"no a")
     sending.until(lambda: local.read_bytes() == b"Da@here.example\0Tb@here.example\0")
-    assert files_of(sending, number) == {"mess", "info", "local", "remote", "bounce"}
+    assert sending.files(number) == {"mess", "info", "local", "remote", "bounce"}
     sending.report("local", 1, b"D", b"no b")
     sending.until(lambda: not local.exists())
-    assert files_of(sending, number) == {"mess", "info", "remote", "bounce"}
+    assert sending.files(number) == {"mess", "info", "remote", "bounce"}
     bounce = (sending.queue / f"bounce/{number}").read_bytes()
     assert bounce == b"<a@here.example>:\nno a\n\n<b@here.example>:\nno b\n\n"
 
 
 @pytest.mark.contract("queue 4.2", "queue 4.12")
-def test_the_bounce_file_goes_when_it_is_injected(home: Path, sending: Sending) -> None:
-    sending.environ.update(bouncing(home))
+def test_the_bounce_file_goes_when_it_is_injected(sending: Sending) -> None:
+    sending.spy()
     number = sending.put(b"joe@a.example", b"a@here.example", b"b@far.example")
     sending.start().until(lambda: sending.commands["local"] and sending.commands["remote"])
     sending.report("local", 0, b"D", b"no")
-    sending.until(lambda: files_of(sending, number) == {"mess", "info", "remote", "bounce"})
+    sending.until(lambda: sending.files(number) == {"mess", "info", "remote", "bounce"})
     sending.clean_answer = b"!"
     sending.report("remote", 0, b"K")
     sending.until_log(f"qmail-clean unable to clean up foop/{number}\n")
-    assert files_of(sending, number) == {"mess"}
+    assert sending.files(number) == {"mess"}
 
 
 @pytest.mark.contract("send 6.4")
-def test_an_old_message_gets_one_last_try(home: Path, sending: Sending) -> None:
-    sending.environ.update(bouncing(home))
+def test_an_old_message_gets_one_last_try(sending: Sending) -> None:
+    sending.spy()
     number = sending.put(b"joe@a.example", b"ann@here.example")
     sending.start().until(lambda: sending.commands["local"])
     sending.report("local", 0, b"Z", b"later")
@@ -239,24 +201,24 @@ def test_a_refusal_of_qmail_clean_leaves_the_message_in_todo(sending: Sending) -
         ("mutex", "unable to open mutex"),
     ],
 )
-def test_it_says_why_it_cannot_start(home: Path, sending: Sending, broken: str, why: str) -> None:
+def test_it_says_why_it_cannot_start(send_home: Path, sending: Sending, broken: str, why: str) -> None:
     if broken == "home":
-        sending.environ["QMAIL_HOME"] = str(home / "none")
+        sending.environ["QMAIL_HOME"] = str(send_home / "none")
     elif broken == "controls":
-        (home / "control/locals").unlink()
-        (home / "control/me").unlink()
+        (send_home / "control/locals").unlink()
+        (send_home / "control/me").unlink()
     elif broken == "queue":
-        (home / "queue").rename(home / "gone")
+        (send_home / "queue").rename(send_home / "gone")
     else:
-        (home / "queue/lock/sendmutex").unlink()
+        (send_home / "queue/lock/sendmutex").unlink()
     assert sending.start().wait() == 111
     assert sending.log == f"alert: cannot start: {why}\n"
 
 
 @pytest.mark.contract("send 2.6")
-def test_only_one_runs(home: Path, sending: Sending) -> None:
+def test_only_one_runs(send_home: Path, sending: Sending) -> None:
     sending.start().until_log("status:")
-    second = Sending(home).start()
+    second = Sending(send_home).start()
     assert second.wait() == 111
     assert second.log == "alert: cannot start: qmail-send is already running\n"
 
@@ -272,17 +234,17 @@ def test_the_mutex_is_held_by_flock(sending: Sending) -> None:
 
 
 @pytest.mark.contract("send 7.2")
-def test_hup_rereads_every_control_file_and_keeps_the_old_on_error(home: Path, sending: Sending) -> None:
+def test_hup_rereads_every_control_file_and_keeps_the_old_on_error(send_home: Path, sending: Sending) -> None:
     sending.start().until_log("status:")
-    (home / "control/locals").write_text("new.example\n")
-    (home / "control/concurrencylocal").write_text("3\n")
+    (send_home / "control/locals").write_text("new.example\n")
+    (send_home / "control/concurrencylocal").write_text("3\n")
     os.kill(sending.pid, signal.SIGHUP)
     sending.put(b"joe@a.example", b"ann@new.example")
     sending.pull()
     sending.until(lambda: sending.commands["local"])
     sending.until_log("status: local 1/3 ")
-    (home / "control/locals").unlink()
-    (home / "control/locals").mkdir()
+    (send_home / "control/locals").unlink()
+    (send_home / "control/locals").mkdir()
     os.kill(sending.pid, signal.SIGHUP)
     sending.until_log("alert: unable to reread control/locals\n")
 
@@ -308,8 +270,8 @@ def test_stale_messages_are_cleaned(sending: Sending) -> None:
     sending.start().until(lambda: b"foop/5" in sending.requests)
 
 
-def test_many_messages_and_few_slots(home: Path, sending: Sending) -> None:
-    (home / "control/concurrencylocal").write_text("4\n")
+def test_many_messages_and_few_slots(send_home: Path, sending: Sending) -> None:
+    (send_home / "control/concurrencylocal").write_text("4\n")
     numbers = {sending.put(b"joe@a.example", b"ann@here.example", b"bob@here.example") for _ in range(100)}
     sending.start()
     answered = 0
@@ -328,8 +290,8 @@ def test_many_messages_and_few_slots(home: Path, sending: Sending) -> None:
     assert sending.finish() == 0
 
 
-def test_two_of_our_own_go_wide(home: Path, sending: Sending) -> None:
-    (home / "control/concurrencyremote").write_text("300\n")
+def test_two_of_our_own_go_wide(send_home: Path, sending: Sending) -> None:
+    (send_home / "control/concurrencyremote").write_text("300\n")
     sending.start((b"\x78", b"\xff")).until(lambda: sending.commands["remote"])
     assert sending.commands["remote"][0].probe
     os.write(sending.ours[4], b"\xffW400\0")

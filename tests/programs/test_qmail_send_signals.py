@@ -27,11 +27,7 @@ def test_alrm_makes_everything_that_waits_due(sending: Sending) -> None:
 @pytest.mark.contract("send 7.2", "send 11.2")
 def test_hup_rereads_every_control_file(send_home: Path, sending: Sending) -> None:
     control = send_home / "control"
-    spy = send_home / "spy"
-    queue = send_home / "queue-spy"
-    queue.write_text(f"#!/bin/sh\ncat >{spy}\ncat <&1 >/dev/null\n")
-    queue.chmod(0o755)
-    sending.environ["QMAILQUEUE"] = str(queue)
+    spy = sending.spy()
     sending.start().until_log("status:")
     for name, text in (
         ("me", "new.example"),

@@ -1,5 +1,6 @@
 """qmail-smtpd as a process on a real socket: its edges to the system. The conversations are tests/transcripts/smtpd."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -7,7 +8,6 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,82 +17,17 @@ import pytest
 
 from pyqmail.policy import interfaces
 from pyqmail.programs import qmail_smtpd
+from tests.loopback import everything, talk
+from tests.programs.door import BIN, DEADLINE_S, Door, door_of
 from tests.programs.smtp_transcripts import fork_ours
 
-ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 30
-QUEUE = """#!/bin/sh
-echo $$ > {base}/pid
-cat > {base}/message
-cat <&1 > {base}/envelope
-{more}
-[ -s {base}/envelope ] || exit 91
-"""
 NO_CONTROLS = b"421 unable to read controls (#4.3.0)\r\n"
-
-
-class Door:
-    """A home and sessions in it."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        (base / "control").mkdir()
-        self.control(me="mx.test", rcpthosts="here.test")
-        self.environ = {"QMAIL_HOME": str(base), "TCPREMOTEIP": "192.0.2.7", "TCPLOCALHOST": "mx.test"}
-        self.log = base / "log"
-        self.queue()
-
-    def control(self, **files: str) -> None:
-        for name, text in files.items():
-            (self.base / "control" / name).write_text(text + "\n")
-
-    def queue(self, more: str = "") -> None:
-        """A queue program that keeps what it gets, and then does ``more``."""
-        path = self.base / "queue-program"
-        path.write_text(QUEUE.format(base=self.base, more=more))
-        path.chmod(0o755)
-        self.environ["QMAILQUEUE"] = str(path)
-
-    def start(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
-        """A session with the launcher, and our end of its line."""
-        ours, theirs = socket.socketpair()
-        with self.log.open("wb") as log, theirs:
-            process = subprocess.Popen(
-                [ROOT / "bin" / "qmail-smtpd", "ignored", "-x"], stdin=theirs, stdout=theirs, stderr=log,
-                env=self.environ,
-            )  # fmt: skip
-        ours.settimeout(DEADLINE_S)
-        return ours, process
-
-    def talk(self, wire: bytes) -> tuple[bytes, int]:
-        """Send ``wire``, close our side, and return all replies and the exit code."""
-        ours, process = self.start()
-        with ours:
-            try:
-                ours.sendall(wire)
-                ours.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # it has ended already
-            return everything(ours), process.wait(DEADLINE_S)
-
-
-def everything(sock: socket.socket) -> bytes:
-    """What comes until the other side ends."""
-    heard = b""
-    while True:
-        try:
-            chunk = sock.recv(65536)
-        except ConnectionResetError:
-            continue  # it left something of ours unread; what it said comes after this
-        if not chunk:
-            return heard
-        heard += chunk
 
 
 @pytest.fixture
 def door() -> Iterator[Door]:
-    with tempfile.TemporaryDirectory(prefix="pyqmail-smtpd-") as base:
-        yield Door(Path(base))
+    with door_of("qmail-smtpd", "-x") as made:
+        yield made
 
 
 BEFORE = b"HELO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@here.test>\r\n"
@@ -104,14 +39,12 @@ def test_a_message_reaches_the_queue_with_its_received_line(door: Door) -> None:
     replies, code = door.talk(MESSAGE)
     assert code == 0
     assert replies.startswith(b"220 mx.test ESMTP\r\n250 mx.test\r\n250 ok\r\n250 ok\r\n354 go ahead\r\n250 ok ")
-    assert (door.base / "envelope").read_bytes() == b"Fa@b\0Tc@here.test\0\0"
-    head, text = (door.base / "message").read_bytes().split(b" -0000\n", 1)
-    assert re.fullmatch(
+    assert door.envelope() == b"Fa@b\0Tc@here.test\0\0" and door.text() == b"Subject: x\n\n.y\n"
+    assert re.match(
         rb"Received: from unknown \(HELO c\) \(192\.0\.2\.7\)\n"
-        rb"  by mx\.test with SMTP; [1-9]\d? [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d",
-        head,
+        rb"  by mx\.test with SMTP; [1-9]\d? [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d -0000\n",
+        (door.base / "message").read_bytes(),
     )
-    assert text == b"Subject: x\n\n.y\n"
 
 
 @pytest.mark.contract("smtpd 9.2", "smtpd 2.16")
@@ -120,7 +53,7 @@ def test_qp_is_the_pid_of_the_queue_program_and_the_time_is_now(door: Door) -> N
     replies, _ = door.talk(MESSAGE)
     found = re.search(rb"250 ok (\d+) qp (\d+)\r\n", replies)
     assert found and before <= int(found[1]) <= time.time()
-    assert int(found[2]) == int((door.base / "pid").read_text())
+    assert [int(found[2])] == door.pids()
 
 
 @pytest.mark.contract("smtpd 1.10", "smtpd 1.11", "smtpd 1.12", "smtpd 1.13", "smtpd 5.11")
@@ -242,7 +175,7 @@ def test_a_client_silent_in_its_message_is_told_and_dropped(door: Door) -> None:
         ours.sendall(BEFORE + b"DATA\r\nSubject: x\r\n")
         assert everything(ours).endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
         assert process.wait(DEADLINE_S) == 1
-    assert (door.base / "envelope").read_bytes() == b""
+    assert door.envelope() == b""
 
 
 @pytest.mark.contract("smtpd 2", "smtpd 1.20")
@@ -266,7 +199,7 @@ def test_other_descriptors_have_the_time_limit_too(door: Door, kind: str) -> Non
         second.setblocking(False)
         ours = answers = first.detach()
         reader = writer = second.detach()
-    process = subprocess.Popen([ROOT / "bin" / "qmail-smtpd"], stdin=reader, stdout=writer, env=door.environ)
+    process = subprocess.Popen([BIN / "qmail-smtpd"], stdin=reader, stdout=writer, env=door.environ)
     for fd in {reader, writer}:
         os.close(fd)
     os.write(ours, b"NOOP\r\n")
@@ -306,10 +239,7 @@ def in_process(door: Door, wire: bytes) -> bytes:
     with theirs, door.log.open("wb") as log:
         pid = fork_ours(theirs.fileno(), log.fileno(), door.environ)
     with ours:
-        ours.settimeout(DEADLINE_S)
-        ours.sendall(wire)
-        ours.shutdown(socket.SHUT_WR)
-        heard = everything(ours)
+        heard = talk(ours, wire)
     os.waitpid(pid, 0)
     return heard
 
@@ -416,62 +346,51 @@ def test_a_damaged_morercpthosts_is_noticed_when_it_is_needed(door: Door) -> Non
 # The log
 
 
+@contextlib.contextmanager
+def session_with_a_full_log(door: Door) -> Iterator[tuple[socket.socket, int]]:
+    """A session that must end well in a fork of this process: our end of its line, and the reader of its full log."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"x" * 4096)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        pid = fork_ours(theirs.fileno(), writer, door.environ)
+    os.close(writer)
+    with ours:
+        ours.settimeout(DEADLINE_S)
+        yield ours, reader
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(reader)
+
+
 def test_a_full_log_holds_nobody_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qmail_smtpd, "LOG_WAIT_S", 0.1)
     (door.base / "control" / "rcpthosts").unlink()
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(writer, b"x" * 4096)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        pid = fork_ours(theirs.fileno(), writer, door.environ)
-    with ours:
-        ours.settimeout(DEADLINE_S)
+    with session_with_a_full_log(door) as (ours, _):
         ours.sendall(b"MAIL\r\nRCPT TO:<a@elsewhere.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n")
         heard = everything(ours)
     assert heard.endswith(b"221 mx.test\r\n") and b"\r\n250 ok 1" in heard
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    os.close(reader)
-    os.close(writer)
 
 
-def test_the_decision_comes_after_the_answer(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(writer, b"x" * 4096)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        pid = fork_ours(theirs.fileno(), writer, door.environ)
-    os.close(writer)
-    with ours:
-        ours.settimeout(DEADLINE_S)
+def test_the_decision_comes_after_the_answer(door: Door) -> None:
+    with session_with_a_full_log(door) as (ours, reader):
         ours.sendall(MESSAGE.removesuffix(b"QUIT\r\n"))
         heard = b""
         while b"\r\n250 ok 1" not in heard:  # while its log is full
             heard += ours.recv(4096)
         os.read(reader, 4096)
-        assert re.match(rb"qmail-smtpd: accepted ip=", os.read(reader, 4096))
-    os.waitpid(pid, 0)
-    os.close(reader)
+        assert os.read(reader, 4096).startswith(b"qmail-smtpd: accepted ip=")
+        ours.sendall(b"QUIT\r\n")
+        everything(ours)
 
 
 def test_a_log_that_stays_full_is_waited_for_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qmail_smtpd, "LOG_WAIT_S", 0.3)
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(writer, b"x" * 4096)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        pid = fork_ours(theirs.fileno(), writer, door.environ)
     start = time.monotonic()
-    with ours:
-        ours.settimeout(DEADLINE_S)
+    with session_with_a_full_log(door) as (ours, _):
         ours.sendall(b"MAIL\r\n" + b"RCPT TO:<a@elsewhere.test>\r\n" * 200 + b"QUIT\r\n")
         assert everything(ours).count(b"\r\n553 ") == 200
     assert 0.3 <= time.monotonic() - start < 20
-    os.waitpid(pid, 0)
-    os.close(reader)
-    os.close(writer)
 
 
 @pytest.mark.parametrize("kind", ["a socket", "the line itself", "closed", "sendmail -bs"])
@@ -486,7 +405,7 @@ def test_what_is_no_log_gets_no_line(door: Door, kind: str) -> None:
         options = {"stderr": door.log.open("wb")}
         environ |= {"TCPREMOTEINFO": "sendmail-bs", "TCPREMOTEIP": "127.0.0.1"}
     process = subprocess.Popen(  # type: ignore[call-overload]
-        [ROOT / "bin" / "qmail-smtpd"], stdin=theirs, stdout=theirs, env=environ, **options
+        [BIN / "qmail-smtpd"], stdin=theirs, stdout=theirs, env=environ, **options
     )
     theirs.close()
     log.close()
@@ -505,7 +424,7 @@ def test_the_journal_of_systemd_is_a_log(door: Door) -> None:
     stamp = os.fstat(log.fileno())
     environ = door.environ | {"JOURNAL_STREAM": f"{stamp.st_dev}:{stamp.st_ino}"}
     with theirs, log:
-        process = subprocess.Popen([ROOT / "bin" / "qmail-smtpd"], stdin=theirs, stdout=theirs, stderr=log, env=environ)
+        process = subprocess.Popen([BIN / "qmail-smtpd"], stdin=theirs, stdout=theirs, stderr=log, env=environ)
     with ours, other:
         ours.sendall(MESSAGE)
         everything(ours)

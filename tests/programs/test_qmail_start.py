@@ -5,11 +5,9 @@ import json
 import os
 import pwd
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.programs.sending import BIN, make_queue
+from tests.public_directory import public_directory
 
 RECORDER = """#!{python} -IS
 import json, os, sys
@@ -51,15 +50,13 @@ def tree() -> Iterator[Path]:
     """A home that every user may enter."""
     if os.geteuid() != 0:
         pytest.skip("changing uids needs root")
-    folder = Path(tempfile.mkdtemp(prefix="start"))
-    folder.chmod(0o755)
-    for name in ("control", "bin", "out"):
-        (folder / name).mkdir()
-    (folder / "out").chmod(0o777)
-    (folder / "control/me").write_text("mx.example.test\n")
-    make_queue(folder, 3)
-    yield folder
-    shutil.rmtree(folder)
+    with public_directory() as folder:
+        for name in ("control", "bin", "out"):
+            (folder / name).mkdir()
+        (folder / "out").chmod(0o777)
+        (folder / "control/me").write_text("mx.example.test\n")
+        make_queue(folder, 3)
+        yield folder
 
 
 def record(tree: Path, *arguments: str, logger: bool = False) -> dict[str, Any]:

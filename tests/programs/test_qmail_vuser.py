@@ -2,11 +2,9 @@
 
 import fcntl
 import os
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from pyqmail.admin.virtual_domains import Instructions, VuserTrouble, split_address, with_line
 from pyqmail.policy import passwords
 from pyqmail.policy.virtual_users import find_user, read_users
+from tests.public_directory import public_directory
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 UID = os.getuid() or 65534
@@ -32,19 +31,17 @@ def home() -> Iterator[Path]:
 
 @contextmanager
 def fresh_home() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="vuser-"))
-    made.chmod(0o755)
-    for folder in ("control", "users"):
-        (made / folder).mkdir(mode=0o755)
-    if os.getuid() != 0:
-        (made / "control/conf-users").write_text(f"{os.getuid()}\n" * 8)
-        (made / "control/conf-groups").write_text(f"{os.getgid()}\n" * 2)
-    (made / "control/me").write_text("mx.example\n")
-    (made / "control/locals").write_text("mx.example\nlocal.example\n")
-    (made / "control/virtualdomains").write_text("old.example:alias-old")  # no final newline
-    (made / "users/assign").write_text("=joe:joe:507:100:/home/joe:::\n.\nrest\n")
-    yield made
-    shutil.rmtree(made)
+    with public_directory() as made:
+        for folder in ("control", "users"):
+            (made / folder).mkdir(mode=0o755)
+        if os.getuid() != 0:
+            (made / "control/conf-users").write_text(f"{os.getuid()}\n" * 8)
+            (made / "control/conf-groups").write_text(f"{os.getgid()}\n" * 2)
+        (made / "control/me").write_text("mx.example\n")
+        (made / "control/locals").write_text("mx.example\nlocal.example\n")
+        (made / "control/virtualdomains").write_text("old.example:alias-old")  # no final newline
+        (made / "users/assign").write_text("=joe:joe:507:100:/home/joe:::\n.\nrest\n")
+        yield made
 
 
 def vuser(home: Path, *words: str, password: str = "secret") -> subprocess.CompletedProcess[str]:

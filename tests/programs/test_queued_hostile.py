@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ import pytest
 from pyqmail.programs.qmail_queued import WORKERS_MAX
 from pyqmail.protocol import queued
 from tests.programs.lingering import lingering
-from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as, wait_for
+from tests.spool.queue_tree import ORDINARY_UID, PYTHON, REPO, Tree, act_as
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a real tree")
 OTHER_UID = ORDINARY_UID + 1
@@ -29,16 +31,9 @@ Descriptors = list[int]
 def tree() -> Iterator[Tree]:
     made = Tree(single_user=False)
     made.start_service()
-    wait_for(lambda: len(workers(made)) == WORKERS)
+    wait_for(lambda: len(workers(made)) == WORKERS, "the workers")
     yield made
     made.close()
-
-
-def connection_to(tree: Tree) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(DEADLINE_SECONDS)
-    sock.connect(str(tree.home / "run/qmail-queued.sock"))
-    return sock
 
 
 def hand(sock: socket.socket, fds: Descriptors, record: bytes = queued.format_request(serial=True)) -> None:
@@ -98,8 +93,9 @@ ODD = {
 }
 
 
-def stranger(tree: Tree, deed: Callable[[], None]) -> int:
-    """A process of ORDINARY_UID that does ``deed`` and then waits to be killed; its pid."""
+@contextmanager
+def stranger(deed: Callable[[], None]) -> Iterator[int]:
+    """The pid of a process of ORDINARY_UID that has done ``deed``; it lives until the block ends."""
     done, told = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -111,14 +107,13 @@ def stranger(tree: Tree, deed: Callable[[], None]) -> int:
         finally:
             os._exit(1)
     os.close(told)
-    assert os.read(done, 1) == b"1", "the stranger failed"
-    os.close(done)
-    return pid
-
-
-def end(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        assert os.read(done, 1) == b"1", "the stranger failed"
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(done)
 
 
 def workers(tree: Tree) -> list[int]:
@@ -133,7 +128,7 @@ def submits(tree: Tree, uid: int) -> bool:
         code = 1
         try:
             act_as(uid)()
-            sock = connection_to(tree)
+            sock = tree.connect()
             message, envelope = full_pipe(), os.pipe()
             os.write(envelope[1], b"Fa@b\0Tc@d\0\0")
             hand(sock, [message, envelope[0]])
@@ -158,7 +153,7 @@ def test_an_odd_descriptor_harms_nobody_else(tree: Tree, kind: str, place: str) 
 
     def deed() -> None:
         for _ in range(len(before)):  # one for each worker
-            sock = connection_to(tree)
+            sock = tree.connect()
             odd, plain = ODD[kind](), full_pipe()
             hand(sock, [odd, plain] if place == "message" else [plain, odd])
             os.close(odd)
@@ -166,11 +161,8 @@ def test_an_odd_descriptor_harms_nobody_else(tree: Tree, kind: str, place: str) 
                 os.close(plain)
             sock.detach()
 
-    pid = stranger(tree, deed)
-    try:
+    with stranger(deed):
         others_are_served(tree, before)
-    finally:
-        end(pid)
     others_are_served(tree, before)
 
 
@@ -179,18 +171,15 @@ def test_a_wrong_number_of_lingering_sockets_does_not_stop_the_service(tree: Tre
     before = workers(tree)
 
     def deed() -> None:
-        sock = connection_to(tree)
+        sock = tree.connect()
         fds = [lingering() for _ in range(min(count, 8))]
         hand(sock, (fds * count)[:count])
         for fd in fds:
             os.close(fd)
         sock.detach()
 
-    pid = stranger(tree, deed)
-    try:
+    with stranger(deed):
         others_are_served(tree, before)
-    finally:
-        end(pid)
 
 
 @pytest.mark.parametrize("first", [None, b"", b"more"], ids=["at once", "after an empty record", "after another"])
@@ -199,7 +188,7 @@ def test_lingering_sockets_sent_after_the_request_do_not_stop_a_worker(tree: Tre
 
     def deed() -> None:
         for _ in range(len(before)):
-            sock = connection_to(tree)
+            sock = tree.connect()
             hand(sock, [os.pipe()[0], full_pipe()])
             fd = lingering()
             try:
@@ -212,11 +201,8 @@ def test_lingering_sockets_sent_after_the_request_do_not_stop_a_worker(tree: Tre
             sock.shutdown(socket.SHUT_WR)
             sock.detach()
 
-    pid = stranger(tree, deed)
-    try:
+    with stranger(deed):
         others_are_served(tree, before)
-    finally:
-        end(pid)
 
 
 def test_thousands_of_descriptors_and_silent_connections_of_one_uid_leave_room_for_others(tree: Tree) -> None:
@@ -226,19 +212,16 @@ def test_thousands_of_descriptors_and_silent_connections_of_one_uid_leave_room_f
         null = os.open("/dev/null", os.O_RDONLY)
         for number in range(700):
             try:
-                sock = connection_to(tree)
+                sock = tree.connect()
                 if number % 2:
                     hand(sock, [null] * MANY)
             except OSError:
                 continue  # refused already
             sock.detach()
 
-    pid = stranger(tree, deed)
-    try:
+    with stranger(deed):
         others_are_served(tree, before)
-    finally:
-        end(pid)
-    wait_for(lambda: len(os.listdir(f"/proc/{tree.services[0].pid}/fd")) < 40)
+    wait_for(lambda: len(os.listdir(f"/proc/{tree.services[0].pid}/fd")) < 40, "the descriptors to go")
 
 
 def test_one_uid_cannot_have_all_descriptors_of_a_small_limit() -> None:
@@ -251,24 +234,21 @@ def test_one_uid_cannot_have_all_descriptors_of_a_small_limit() -> None:
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW)),
         )
         made.services.append(service)
-        wait_for(lambda: made.accepts() and len(workers(made)) == WORKERS)
+        wait_for(lambda: made.accepts() and len(workers(made)) == WORKERS, "the workers")
         before = workers(made)
 
         def deed() -> None:
             slow = endless_pipe()
             for _ in range(FEW):
                 try:
-                    sock = connection_to(made)
+                    sock = made.connect()
                     hand(sock, [slow, slow])
                 except OSError:
                     continue  # refused already
                 sock.detach()
 
-        pid = stranger(made, deed)
-        try:
+        with stranger(deed):
             others_are_served(made, before)
-        finally:
-            end(pid)
     finally:
         made.close()
 
@@ -278,15 +258,11 @@ def test_stopped_clients_hold_their_own_users_slots_only(tree: Tree) -> None:
 
     def deed() -> None:
         for _ in range(120):  # more than there are slots
-            sock = connection_to(tree)
+            sock = tree.connect()
             hand(sock, [os.pipe()[0], os.pipe()[0]])
             sock.detach()
 
-    pid = stranger(tree, deed)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with stranger(deed) as pid:
+        os.kill(pid, signal.SIGSTOP)
         others_are_served(tree, before)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-        end(pid)
     assert submits(tree, ORDINARY_UID)

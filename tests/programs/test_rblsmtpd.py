@@ -11,8 +11,9 @@ import pytest
 
 from pyqmail.policy.remote_name import packed, reversed_labels
 from pyqmail.programs.rblsmtpd import parse
+from tests.loopback import everything
 from tests.nameserver import nameserver, own_network
-from tests.programs.tcp_servers import BIN, everything, theirs
+from tests.programs.tcp_servers import BIN, theirs
 
 OURS = (sys.executable, "-ISXutf8", str(BIN / "rblsmtpd"))
 DEBIAN = ("debian",)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import serving
 from tests.mail_sink import Transaction, accept_all, mail_sink
 from tests.scripted_peers import _RUN, ACCEPTING, REPO, dns_peer, remote_home, run_program, smtp_peer
 
@@ -26,31 +27,6 @@ _MEASURED = (
     "import os, sys; end = os._exit\n"
     "os._exit = lambda code: (os.write(2, open('/proc/self/status', 'rb').read()), end(code))\n"
 )
-Talk = Callable[[socket.socket], None]
-
-
-@contextlib.contextmanager
-def rude_peer(talk: Talk) -> Iterator[int]:
-    """The port of a server that does what ``talk`` does with each connection, until the client is gone."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                line, _ = listener.accept()
-                with line, contextlib.suppress(OSError):
-                    line.settimeout(DEADLINE_S)
-                    talk(line)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(DEADLINE_S)
 
 
 def send(directory: Path, port: int, message: bytes = MESSAGE, **controls: str) -> tuple[bytes, int]:
@@ -79,7 +55,7 @@ def usual_memory(directory: Path) -> int:
     return memory
 
 
-def endless(data: bytes) -> Talk:
+def endless(data: bytes) -> Callable[[socket.socket], None]:
     def talk(line: socket.socket) -> None:
         while True:
             line.sendall(data)
@@ -97,7 +73,7 @@ def endless(data: bytes) -> Talk:
 )
 def test_an_endless_reply_ends_in_a_deferral(tmp_path: Path, data: bytes) -> None:
     usual = usual_memory(tmp_path / "usual")
-    with rude_peer(endless(data)) as port:
+    with serving(endless(data)) as port:
         (tmp_path / "rude").mkdir()
         reports, memory = send(tmp_path / "rude", port)
     assert reports == b"ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"
@@ -134,7 +110,7 @@ def test_a_server_that_drips_is_waited_for(tmp_path: Path) -> None:
             pass
         line.sendall(ACCEPTING[5])
 
-    with rude_peer(drip) as port:
+    with serving(drip) as port:
         assert send(tmp_path, port, timeoutremote="2")[0].startswith(b"r\0K")
 
 
@@ -167,7 +143,7 @@ def test_a_server_that_stops_reading_ends_at_timeoutremote(tmp_path: Path) -> No
                 line.recv(65536)
         gone.wait(DEADLINE_S)  # nothing more is read until the client has given up
 
-    with rude_peer(stuck) as port:
+    with serving(stuck) as port:
         reports = send(tmp_path, port, message=b"y\n" * 4_000_000, timeoutremote="1")[0]
         gone.set()
     assert reports == b"r\0ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"
@@ -202,7 +178,7 @@ def test_a_connection_cut_anywhere_is_a_deferral(tmp_path: Path, cut: int) -> No
             if left < 0:
                 return
 
-    with rude_peer(talk) as port:
+    with serving(talk) as port:
         reports = send(tmp_path, port)[0]
     message = reports.split(b"\0")[-2]
     if cut >= len(script):

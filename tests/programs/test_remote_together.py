@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from pyqmail.protocol.spawn import Report, format_command
-from pyqmail.remote.controls import settled
+from pyqmail.system.stamp import settled
 from tests.mail_sink import Transaction, accept_all, mail_sink
 from tests.programs.spawn_bench import Home, Spawn, install
 from tests.scripted_peers import dns_peer
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs files of another owner")
 
@@ -33,8 +34,7 @@ def settle(home: Home, **controls: str) -> None:
     for name, text in controls.items():
         (home.path / "control" / name).write_text(text + "\n")
     changed = max(path.stat().st_ctime_ns for path in (home.path / "control").iterdir())
-    while not settled(changed, time.time_ns()):
-        time.sleep(0.01)
+    wait_for(lambda: settled(changed, time.time_ns()), "the files to settle")
 
 
 def ask(spawn: Spawn, recipients: Sequence[str], **fields: str) -> list[Report]:

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs.queue_program import write_queue_program
+
 BIN = Path(__file__).parents[2] / "bin"
-QUEUE = """#!/bin/sh
-cat > "$OUT/queued"
-exec 3<&1
-cat <&3 | tr '\\0' '|' > "$OUT/envelope"
-exit ${QUEUE_EXIT:-0}
-"""
 MESSAGE = b"Subject: x\n\nbody\n"
 
 
@@ -22,8 +18,7 @@ class Sandbox:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        (base / "queue").write_text(QUEUE)
-        (base / "queue").chmod(0o755)
+        write_queue_program(base / "queue")
         (base / "message").write_bytes(MESSAGE)
         self.environ = {
             "PATH": "/usr/bin:/bin",
@@ -37,16 +32,12 @@ class Sandbox:
             "DTLINE": "Delivered-To: joe@x\n",
         }
 
-    def run(self, name: str, *argv: str, piped: bool = False) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-ISXutf8", str(BIN / name), *argv]
-        if piped:
-            return subprocess.run(
-                command, input=MESSAGE, capture_output=True, env=self.environ, cwd=self.base, timeout=60, check=False
-            )
+    def run(self, name: str, *argv: str, stdin: int | None = None) -> subprocess.CompletedProcess[bytes]:
+        """What the program does with the message, or ``stdin``, on its descriptor 0."""
         with (self.base / "message").open("rb") as message:
             return subprocess.run(
-                command,
-                stdin=message,
+                [sys.executable, "-ISXutf8", str(BIN / name), *argv],
+                stdin=message if stdin is None else stdin,
                 capture_output=True,
                 env=self.environ,
                 cwd=self.base,
@@ -122,7 +113,9 @@ def test_a_missing_program_is_a_condition_that_is_false(sandbox: Sandbox) -> Non
 
 @pytest.mark.contract("inject 4.2")
 def test_condredirect_needs_a_message_that_can_be_rewound(sandbox: Sandbox) -> None:
-    assert sandbox.run("condredirect", "bob@x", "true", piped=True).returncode == 111
+    with subprocess.Popen(["cat", sandbox.base / "message"], stdout=subprocess.PIPE) as pipe:
+        assert pipe.stdout is not None
+        assert sandbox.run("condredirect", "bob@x", "true", stdin=pipe.stdout.fileno()).returncode == 111
     assert sandbox.envelope() is None
 
 
@@ -200,22 +193,24 @@ def test_condredirect_needs_its_variables_once_it_redirects(sandbox: Sandbox) ->
     assert sandbox.envelope() is None
 
 
-@pytest.mark.parametrize("name", ["preline", "predate"])
-def test_a_program_never_takes_half_a_message_for_a_whole_one(sandbox: Sandbox, name: str) -> None:
-    shell = "trap '' TERM; cat >/dev/null; touch whole"
-    command = [sys.executable, "-ISXutf8", str(BIN / name), "sh", "-c", shell]
+PROGRAM = "trap '' TERM; cat >/dev/null; touch whole"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["preline", "sh", "-c", PROGRAM], b"preline: fatal: unable to copy input\n"),
+        (["predate", "sh", "-c", PROGRAM], b"predate: fatal: unable to copy input\n"),
+        (["dot-forward", "forward"], b"dot-forward: fatal: unable to read message\n"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, list) else "",
+)
+def test_a_program_never_takes_half_a_message_for_a_whole_one(sandbox: Sandbox, words: list[str], why: bytes) -> None:
+    (sandbox.base / "forward").write_text(f'"|{PROGRAM}"\n')
     unreadable = os.open(sandbox.base / "message", os.O_WRONLY)
     try:
-        done = subprocess.run(
-            command,
-            stdin=unreadable,
-            capture_output=True,
-            env=sandbox.environ,
-            cwd=sandbox.base,
-            timeout=60,
-            check=False,
-        )
+        done = sandbox.run(*words, stdin=unreadable)
     finally:
         os.close(unreadable)
-    assert (done.returncode, done.stderr) == (111, name.encode() + b": fatal: unable to copy input\n")
+    assert (done.returncode, done.stderr) == (111, why)
     assert not (sandbox.base / "whole").exists()

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pyqmail.programs.fixcrio import Fixer
 from pyqmail.programs.recordio import record
+from tests.loopback import everything
 from tests.nameserver import ident, nameserver, own_network
-from tests.programs.tcp_servers import BIN, ENVIRON, Servers, everything, theirs
+from tests.programs.tcp_servers import BIN, ENVIRON, Servers, theirs
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 WHOSE = pytest.mark.parametrize("whose", ["ours", "debian"])

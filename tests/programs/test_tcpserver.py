@@ -16,8 +16,10 @@ import pytest
 
 from pyqmail.formats.cdb import write_cdb
 from pyqmail.policy.tcprules import parse_rules
+from tests.loopback import everything
 from tests.nameserver import ident, nameserver, own_network
-from tests.programs.tcp_servers import ENVIRON, OURS, Servers, everything, theirs, wait_until
+from tests.programs.tcp_servers import ENVIRON, OURS, Servers, theirs
+from tests.waiting import wait_for
 
 DEBIAN = ("debian",)
 BOTH = pytest.mark.parametrize("command", [OURS, DEBIAN], ids=["ours", "debian"])
@@ -473,4 +475,4 @@ def test_children_are_collected_at_once(servers: Servers) -> None:
         server.talk()
         assert server.line_with(" end ")
         assert server.line() == "tcpserver: status: 0/40"
-    wait_until(lambda: not server.children(), "a child was not collected")
+    wait_for(lambda: not server.children(), "the child to be collected")

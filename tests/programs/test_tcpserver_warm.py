@@ -2,13 +2,12 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,19 +17,11 @@ import pytest
 from pyqmail.formats.cdb import write_cdb
 from pyqmail.launch import launcher_text
 from pyqmail.policy.tcprules import parse_rules
+from tests.loopback import everything
 from tests.programs.sending import make_queue
-from tests.programs.tcp_servers import (
-    BIN,
-    DEADLINE_S,
-    ENVIRON,
-    OURS,
-    Running,
-    Servers,
-    everything,
-    gone,
-    theirs,
-    wait_until,
-)
+from tests.programs.tcp_servers import BIN, DEADLINE_S, ENVIRON, OURS, Running, Servers, gone, theirs
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 SMTPD = str(BIN / "qmail-smtpd")
@@ -39,13 +30,11 @@ SMTPD = str(BIN / "qmail-smtpd")
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A home that every user may look at."""
-    base = Path(tempfile.mkdtemp(prefix="pyqmail-door-"))
-    base.chmod(0o755)
-    (base / "control").mkdir()
-    (base / "control" / "me").write_text("mx.test\n")
-    (base / "control" / "rcpthosts").write_text("here.test\n")
-    yield base
-    shutil.rmtree(base)
+    with public_directory() as base:
+        (base / "control").mkdir()
+        (base / "control" / "me").write_text("mx.test\n")
+        (base / "control" / "rcpthosts").write_text("here.test\n")
+        yield base
 
 
 def rules(home: Path, text: str) -> str:
@@ -65,7 +54,7 @@ def session(server: Running, *commands: bytes) -> bytes:
 
 
 def workers_end(server: Running) -> None:
-    wait_until(lambda: not server.children(), "a worker did not end")
+    wait_for(lambda: not server.children(), "the workers' end")
 
 
 def test_one_worker_serves_one_connection_after_another(servers: Servers, home: Path) -> None:
@@ -91,13 +80,13 @@ def test_a_connection_costs_the_server_nothing(servers: Servers, home: Path, opt
     server = servers(option, "--", SMTPD, command=("strace", "-o", str(trace), *OURS), QMAIL_HOME=str(home))
     counts = []
     for _ in range(4):
-        wait_until(lambda: idle(trace), "it is not at rest")
+        wait_for(lambda: idle(trace), "it to rest")
         counts.append(-len(trace.read_text().splitlines()))
         for _ in range(20):
             session(server, b"QUIT")
             if option == "-vRHl0":
                 server.line_with(" end ")
-        wait_until(lambda: idle(trace), "it is not at rest")
+        wait_for(lambda: idle(trace), "it to rest")
         counts[-1] += len(trace.read_text().splitlines())
     # On a busy machine no worker may be back in time, and the server looks up; handing over would take ten calls.
     assert min(counts) <= 20 * (calls + 2), counts
@@ -122,8 +111,8 @@ def test_what_a_worker_has_and_who_it_is(servers: Servers, home: Path) -> None:
     assert "Gid:\t65532\t65532\t65532\t65532\n" in status
     assert re.search(r"^Groups:\t65532 ?$", status, re.MULTILINE)
     assert Path(f"/proc/{worker}/fd").stat().st_uid == 0, "it can be traced by others of its user"
-    wait_until(lambda: os.readlink(f"/proc/{worker}/fd/0") == "/dev/null", "it does not rest")
-    wait_until(lambda: os.readlink(f"/proc/{worker}/fd/1") == "/dev/null", "it does not rest")
+    wait_for(lambda: os.readlink(f"/proc/{worker}/fd/0") == "/dev/null", "it to rest")
+    wait_for(lambda: os.readlink(f"/proc/{worker}/fd/1") == "/dev/null", "it to rest")
     names = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{worker}/fd").iterdir()}
     kinds = sorted(re.sub(r":.*", "", name) for fd, name in names.items() if fd > 2)
     # the listener, the way to the server, /dev/null for later, the working directory, what it waits with
@@ -352,11 +341,11 @@ def test_the_port_is_free_at_once_though_sessions_go_on(servers: Servers, home: 
         server.process.send_signal(signum)
         assert server.ended() == (0 if signum == signal.SIGTERM else -9)
         if signum == signal.SIGKILL:
-            wait_until(lambda: not listening(server.port), "the port is still taken")
+            wait_for(lambda: not listening(server.port), "the port to be free")
         command = [*OURS, "-RHl0", "127.0.0.1", str(server.port), "echo", "next"]
         successor = subprocess.Popen(command, env=ENVIRON, stderr=subprocess.PIPE)
         try:
-            wait_until(lambda: successor.poll() is not None or listening(server.port), "no successor")
+            wait_for(lambda: successor.poll() is not None or listening(server.port), "a successor")
             assert successor.poll() is None, successor.stderr and successor.stderr.read()
             assert server.talk() == b"next\n"
             client.sendall(b"QUIT\r\n")
@@ -367,7 +356,7 @@ def test_the_port_is_free_at_once_though_sessions_go_on(servers: Servers, home: 
             assert successor.stderr is not None
             successor.stderr.close()
         for pid in (worker, *others):
-            wait_until(lambda pid=pid: gone(pid), "a worker lives on")
+            wait_for(lambda pid=pid: gone(pid), "the worker's end")
 
 
 def listening(port: int) -> bool:
@@ -499,8 +488,8 @@ def ask(port: int, data: bytes = b"x") -> bytes:
 
 
 def test_a_worker_retires_after_its_share_and_another_takes_over(pool: tuple[int, int]) -> None:
-    answers = [ask(pool[0]) for _ in range(7)]
-    assert len(set(answers[:3])) == 1 and len(set(answers)) == 3
+    connections = Counter(ask(pool[0]) for _ in range(13))  # more than the four workers may take
+    assert max(connections.values()) == 3 and len(connections) >= 5
 
 
 def test_workers_that_are_too_many_retire_and_one_stays(pool: tuple[int, int]) -> None:
@@ -508,11 +497,11 @@ def test_workers_that_are_too_many_retire_and_one_stays(pool: tuple[int, int]) -
     children = Path(f"/proc/{pid}/task/{pid}/children")
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), DEADLINE_S)) for _ in range(4)]
-        wait_until(lambda: len(children.read_text().split()) == 4, "no four workers")
+        wait_for(lambda: len(children.read_text().split()) == 4, "four workers")
         for client in clients:
             client.sendall(b"x")
             everything(client)
-    wait_until(lambda: len(children.read_text().split()) == 1, "idle workers stay")
+    wait_for(lambda: len(children.read_text().split()) == 1, "the end of the idle workers")
     assert ask(port) == children.read_text().split()[0].encode()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.programs.sending import Sending, make_queue
-from tests.programs.test_qmail_send import files_of
 
 
 @pytest.fixture
@@ -50,11 +49,11 @@ def begin(sending: Sending, *recipients: bytes) -> int:
 
 def test_delivered_at_once_it_never_has_other_files(sending: Sending) -> None:
     number = begin(sending, b"ann@here.example")
-    assert files_of(sending, number) == {"mess", "todo", "intd"}
+    assert sending.files(number) == {"mess", "todo", "intd"}
     sending.report("local", 0, b"K", b"did 1+0+0\n")
     sending.until(lambda: b"foop/%d" % number in sending.requests)
     assert sending.requests[-2:] == [b"todo/%d" % number, b"foop/%d" % number]
-    assert files_of(sending, number) == set()
+    assert sending.files(number) == set()
     serial = int(sending.log.rpartition("starting delivery ")[2].partition(":")[0])
     at = sending.log.rindex(f"new msg {number}\n")
     assert sending.log[at:] == (
@@ -70,14 +69,14 @@ def test_delivered_at_once_it_never_has_other_files(sending: Sending) -> None:
 
 def test_two_recipients_have_marks_and_so_files(sending: Sending) -> None:
     number = begin(sending, b"ann@here.example", b"bob@here.example")
-    assert files_of(sending, number) == {"mess", "info", "local"}
+    assert sending.files(number) == {"mess", "info", "local"}
 
 
 def test_deferred_it_gets_its_files_with_the_time_it_was_first_seen(sending: Sending) -> None:
     number = begin(sending, b"ann@here.example")
     before = os.stat(sending.queue / f"todo/{number}").st_mtime
     sending.report("local", 0, b"Z", b"later")
-    sending.until(lambda: files_of(sending, number) == {"mess", "info", "local"})
+    sending.until(lambda: sending.files(number) == {"mess", "info", "local"})
     assert (sending.queue / f"local/{number % 3}/{number}").read_bytes() == b"Tann@here.example\0"
     assert (sending.queue / f"info/{number % 3}/{number}").read_bytes() == b"Fjoe@a.example\0"
     sending.until_log("deferral: later\n")
@@ -91,7 +90,7 @@ def test_deferred_it_gets_its_files_with_the_time_it_was_first_seen(sending: Sen
 def test_failed_it_bounces_from_a_durable_state(sending: Sending) -> None:
     number = begin(sending, b"ann@here.example")
     sending.report("local", 0, b"D", b"no such user")
-    sending.until(lambda: files_of(sending, number) == {"mess", "info", "bounce"})
+    sending.until(lambda: sending.files(number) == {"mess", "info", "bounce"})
     assert b"no such user" in (sending.queue / f"bounce/{number}").read_bytes()
     assert sending.requests.count(b"todo/%d" % number) == 1
 
@@ -99,7 +98,7 @@ def test_failed_it_bounces_from_a_durable_state(sending: Sending) -> None:
 def test_killed_before_its_report_it_is_delivered_anew(sending: Sending, home: Path) -> None:
     number = begin(sending, b"ann@here.example")
     sending.kill()
-    assert files_of(sending, number) == {"mess", "todo", "intd"}
+    assert sending.files(number) == {"mess", "todo", "intd"}
     again = Sending(home).start()
     try:
         again.until(lambda: again.commands["local"])
@@ -126,7 +125,7 @@ def test_a_delivery_that_ends_after_term_still_leaves_the_queue_right(sending: S
     os.kill(sending.pid, signal.SIGTERM)
     sending.report("local", 0, b"Z", b"later")
     assert sending.wait() == 0
-    assert files_of(sending, number) == {"mess", "info", "local"}
+    assert sending.files(number) == {"mess", "info", "local"}
 
 
 def test_without_room_for_its_files_it_stays_in_todo(sending: Sending) -> None:
@@ -137,7 +136,7 @@ def test_without_room_for_its_files_it_stays_in_todo(sending: Sending) -> None:
     sending.until_log(f"warning: unable to create info/{number % 3}/{number}\n")
     os.kill(sending.pid, signal.SIGTERM)
     assert sending.wait() == 0
-    assert files_of(sending, number) == {"mess", "todo", "intd"}
+    assert sending.files(number) == {"mess", "todo", "intd"}
 
 
 def test_more_than_a_thousand_wait_with_files(sending: Sending) -> None:
@@ -146,5 +145,5 @@ def test_more_than_a_thousand_wait_with_files(sending: Sending) -> None:
     numbers += [sending.put(b"a@b", b"n%d@here.example" % n) for n in range(1040)]
     sending.pull()
     sending.until(lambda: sending.log.count("info msg ") == len(numbers) + 1)
-    sending.until(lambda: sum(files_of(sending, number) == {"mess", "info", "local"} for number in numbers) >= 30)
-    assert sum("todo" in files_of(sending, number) for number in numbers) >= 1000
+    sending.until(lambda: sum(sending.files(number) == {"mess", "info", "local"} for number in numbers) >= 30)
+    assert sum("todo" in sending.files(number) for number in numbers) >= 1000

@@ -2,15 +2,15 @@
 
 import os
 import pwd
-import select
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.waiting import wait_for
 
 REPO = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-ISXutf8"]
@@ -54,17 +54,27 @@ class Tree:
             [*PYTHON, str(REPO / "bin/qmail-queued")], env=self.environ(), stderr=subprocess.PIPE
         )
         self.services.append(service)
-        wait_for(self.accepts)
+        wait_for(self.accepts, "the service")
         return service
 
     def accepts(self) -> bool:
         """Whether the service socket takes connections."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            try:
-                sock.connect(str(self.home / "run/qmail-queued.sock"))
-            except OSError:
-                return False
+        try:
+            self.connect().close()
+        except OSError:
+            return False
         return True
+
+    def connect(self) -> socket.socket:
+        """A connection to the service. Raises OSError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.settimeout(DEADLINE_SECONDS)
+        try:
+            sock.connect(str(self.home / "run/qmail-queued.sock"))
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     def todo(self) -> list[int]:
         """The numbers in todo/."""
@@ -89,14 +99,6 @@ class Tree:
             service.terminate()
             service.communicate(timeout=DEADLINE_SECONDS)
         shutil.rmtree(self.home)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Return once ``condition`` holds; AssertionError after the deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "deadline passed"
-        select.select([], [], [], 0.01)
 
 
 def act_as(uid: int) -> Callable[[], None]:

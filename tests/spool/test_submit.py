@@ -157,7 +157,7 @@ def test_success_after_our_own_write_failure_counts_as_a_read_error(plain: Tree)
 
 
 @pytest.mark.contract("queue 7.5")
-def test_no_home_is_61(plain: Tree, tmp_path: Path) -> None:
+def test_no_home_is_61(tmp_path: Path) -> None:
     submission = Submission.open(str(tmp_path / "gone"), {b"QMAILQUEUE": b"/bin/true"})
     assert submission.close(b"s", [b"r"]).status == 61
 

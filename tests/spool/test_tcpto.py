@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from pyqmail.spool import tcpto
 from pyqmail.spool.tcpto import Entry, Verdict, after_timeout, block_seconds, find, judge, parse_table, record_key
+from tests.loopback import free_port
 from tests.programs.spawn_bench import Home, Spawn
 from tests.scripted_peers import remote_home, run_program
 
@@ -181,9 +181,7 @@ def test_a_reader_sees_every_change_of_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.contract("remote 6.7")
 def test_a_refusal_is_an_answer(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{port}")
+    home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{free_port()}")
     table = home / "queue" / "lock" / "tcpto"
     table.write_bytes(table_of(Entry(bytes((127, 0, 0, 1)), 1, NOW)))
     assert b"(#4.4.1)" in run_program("pyqmail.programs.qmail_remote", [b"x", b"", b"r@x"], home)[1]

@@ -1,7 +1,6 @@
 """Programs by fork and exec, and the collector of their output."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -60,7 +59,7 @@ def test_the_exit_code_says_which_step_failed(path: str, directory: str, code: i
 
 @pytest.mark.contract("spawn 4.6")
 @pytest.mark.skipif(os.getuid() != 0, reason="changes uid")
-def test_an_identity_is_uid_gid_and_that_one_group(tmp_path: Path) -> None:
+def test_an_identity_is_uid_gid_and_that_one_group() -> None:
     loop, done = Loop(), list[tuple[int | None, bytes]]()
     collector = collect(loop, done)
     argv, standard = (b"sh", b"-c", b"id -u; id -G"), (NULL, collector.output, NULL)

@@ -1,10 +1,13 @@
-"""One adapter per mail server. Each assumes an installed server; none builds one.
+"""One adapter per mail server. Each assumes an installed or unpacked server; none builds one.
 
 An adapter says how to configure, start, stop and empty its server, and knows its
 SMTP port and its sendmail command. All listen on loopback only.
 """
 
+import ctypes
+import fcntl
 import grp
+import json
 import os
 import pwd
 import shlex
@@ -12,21 +15,66 @@ import shutil
 import subprocess
 import textwrap
 
-from tests.bench.peers.common import DEAD, DEAD_PORT, DOMAIN, HOST, SINK_PORT, STATE, BenchError, Group, find, wait_port
+from tests.bench.peers.common import (
+    DEAD,
+    DOMAIN,
+    HOST,
+    STATE,
+    BenchError,
+    Group,
+    claim,
+    dead_port,
+    find,
+    free_port,
+    maildir,
+    sink_port,
+    slow_hosts,
+    wait_port,
+)
+
+PEERS = os.environ.get("PYQMAIL_TEST_PEERS", "/var/cache/pyqmail-tests/peers")  # also where bin/run-tests puts them
+PACKAGES = ("exim4-daemon-light", "opensmtpd")
+PYTHON = "/usr/bin/python3"  # the interpreter of the launchers
+FOREIGN_UID = 20990  # of the unpacked servers' own users, who exist in their mount namespaces only
+CLONE_NEWNS = 0x00020000
+BATCH = {"remotebatch": "50", "remotereuse": "2"}  # as INSTALL has them
+
+
+class Many:
+    """Mailboxes of as many uids, for one run: ``users`` has (name, uid, home) of each."""
+
+    def __init__(self, base, users):
+        self.base, self.users = base, users
+
+    def file(self, name, line):
+        """A file below the base with one line for each user."""
+        path = os.path.join(self.base, name)
+        with open(path, "w") as f:
+            f.writelines(line.format(name=n, uid=u, home=h) + "\n" for n, u, h in self.users)
+        os.chmod(path, 0o644)
+        return path
 
 
 class Server:
     name = ""
-    port = 0
+    batching = False
+    workloads = None  # all
 
     def __init__(self):
-        self.group = Group(self.name)
         self.state = os.path.join(STATE, self.name)
         os.makedirs(self.state, exist_ok=True)
         os.chmod(STATE, 0o755)
+        self.port = int(os.environ.get(f"BENCH_PORT_{self.name.upper()}") or free_port())
+        claim(self.state)
+        self.group = Group(self.name)
 
-    def configure(self, remote=20):
-        """Write configuration for the given remote concurrency."""
+    def configure(self, remote=20, slow=False, batch=False, many=None):
+        """Write configuration for the given remote concurrency; many: a Many to deliver to at many_domain."""
+
+    many_domain = "many.test"
+
+    def forget_many(self):
+        """Undo what configure(many=) wrote outside of the state directory."""
 
     def launch(self):
         """Start the processes in self.group."""
@@ -43,6 +91,10 @@ class Server:
     def env(self):
         return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
+    def inside(self, work):
+        """work() where the server's sendmail command works."""
+        return work()
+
     def start(self):
         self.launch()
         wait_port(self.port)
@@ -51,19 +103,48 @@ class Server:
         self.quit()
         self.group.end()
 
+    def close(self):
+        """Nothing more is wanted of this server."""
+        self.group.remove()
+
     def write(self, path, text):
         with open(path, "w") as f:
             f.write(textwrap.dedent(text).lstrip("\n"))
 
 
 class QmailLike(Server):
-    """A tree with the qmail layout: control/, queue/, bin/sendmail, started by an rc command."""
+    """A tree with the qmail layout: control/, queue/, bin/sendmail. Both have the same logger and the same listener."""
 
     home = rc = smtpd = ""
+    many_domain = DOMAIN
 
-    def configure(self, remote=20):
+    def __init__(self, home):
+        super().__init__()
+        self.home = home
+        if not os.access(f"{home}/bin/qmail-send", os.X_OK):
+            raise BenchError(f"no {home}/bin/qmail-send")
+        claim(home)
+        with open(f"{home}/queue/lock/sendmutex", "r+b") as mutex:
+            try:
+                fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BenchError(f"{home} is in use: its qmail-send runs") from None
+        logs = os.path.join(self.state, "log")
+        os.makedirs(logs, exist_ok=True)
+        shutil.chown(logs, "qmaill")
+        self.rc = f"{home}/bin/qmail-start ./Maildir/ {find('multilog')} t s16777215 n5 {logs}"
+        user, group = pwd.getpwnam("qmaild").pw_uid, grp.getgrnam("nofiles").gr_gid
+        self.smtpd = (
+            f"tcpserver -H -R -l {DOMAIN} -c 200 -b 128 -u {user} -g {group} {HOST} {self.port} {home}/bin/qmail-smtpd"
+        )
+
+    def configure(self, remote=20, slow=False, batch=False, many=None):
         control = os.path.join(self.home, "control")
-        for name, text in {
+        routes = [f"{DEAD}:{HOST}:{dead_port()}"]
+        if slow:
+            routes += [f"{domain}:{address}:{sink_port()}" for domain, address in slow_hosts()]
+        routes.append(f":{HOST}:{sink_port()}")
+        controls = {
             "me": "mx." + DOMAIN,
             "locals": DOMAIN,
             "rcpthosts": f"{DOMAIN}\n{DEAD}",
@@ -71,20 +152,30 @@ class QmailLike(Server):
             "defaulthost": DOMAIN,
             "plusdomain": DOMAIN,
             "concurrencyremote": str(remote),
-            "smtproutes": f"{DEAD}:{HOST}:{DEAD_PORT}\n:{HOST}:{SINK_PORT}",
-        }.items():
+            "smtproutes": "\n".join(routes),
+        }
+        for name in BATCH:
+            if os.path.exists(os.path.join(control, name)):
+                os.unlink(os.path.join(control, name))
+        for name, text in (controls | (BATCH if batch else {})).items():
             path = os.path.join(control, name)
             self.write(path, text + "\n")
             os.chmod(path, 0o644)
+        if many:
+            assign = many.file("assign", "={name}:{name}:{uid}:{uid}:{home}:::")
+            with open(assign, "a") as f:
+                f.write(".\n")
+            shutil.copy(assign, f"{self.home}/users/assign")
+            subprocess.run([f"{self.home}/bin/qmail-newu"], check=True, env={"PATH": os.defpath})
+
+    def forget_many(self):
+        for name in ("assign", "cdb"):
+            if os.path.exists(f"{self.home}/users/{name}"):
+                os.unlink(f"{self.home}/users/{name}")
 
     def launch(self):
-        env = {
-            "PATH": f"{self.home}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "QMAIL": self.home,
-            "BENCH_PORT": str(self.port),
-            "BENCH_LOG": self.state,
-        }
-        with open(os.path.join(self.state, "stderr"), "ab") as err:
+        env = {"PATH": f"{self.home}/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        with open(os.path.join(self.state, "stderr"), "wb") as err:
             self.group.spawn(shlex.split(self.rc), env=env, cwd="/", stdout=err, stderr=err)
             self.group.spawn(shlex.split(self.smtpd), env=env | {"RELAYCLIENT": ""}, cwd="/", stdout=err, stderr=err)
 
@@ -92,53 +183,33 @@ class QmailLike(Server):
         return [f"{self.home}/bin/sendmail", rcpt]
 
     def purge(self):
-        for sub in ("mess", "info", "local", "remote", "todo", "intd", "bounce", "pid"):
+        for sub in ("mess", "info", "local", "remote", "todo", "intd", "bounce", "pid", "pyqmail"):
             for folder, _, names in os.walk(os.path.join(self.home, "queue", sub)):
                 for name in names:
                     os.unlink(os.path.join(folder, name))
 
 
-def tcpserver(port, program):
-    user, group = pwd.getpwnam("qmaild").pw_uid, grp.getgrnam("nofiles").gr_gid
-    return f"tcpserver -H -R -l {DOMAIN} -c 200 -b 128 -u {user} -g {group} {HOST} {port} {program}"
-
-
 class Notqmail(QmailLike):
     name = "notqmail"
-    port = int(os.environ.get("BENCH_PORT_NOTQMAIL", "2525"))
 
     def __init__(self):
-        super().__init__()
-        self.home = os.environ.get("NOTQMAIL_HOME", "/var/notqmail")
-        logs = os.path.join(self.state, "log")
-        os.makedirs(logs, exist_ok=True)
-        shutil.chown(logs, "qmaill")
-        self.rc = f"{self.home}/bin/qmail-start ./Maildir/ {find('multilog')} t s16777215 n5 {logs}"
-        self.smtpd = tcpserver(self.port, f"{self.home}/bin/qmail-smtpd")
+        super().__init__(os.environ.get("NOTQMAIL_HOME", "/var/notqmail"))
 
 
 class Pyqmail(QmailLike):
-    """Placeholder: the commands come from the environment.
-
-    QMAIL         the tree (default /var/qmail)
-    PYQMAIL_RC    stays in the foreground and runs the delivery side (default $QMAIL/rc)
-    PYQMAIL_SMTPD stays in the foreground and listens on loopback port $BENCH_PORT
-                  (default: tcpserver with $QMAIL/bin/qmail-smtpd)
-    """
+    """The tree $QMAIL, made by bin/qmail-setup."""
 
     name = "pyqmail"
-    port = int(os.environ.get("BENCH_PORT_PYQMAIL", "2529"))
+    batching = True
 
     def __init__(self):
-        super().__init__()
-        self.home = os.environ.get("QMAIL", "/var/qmail")
-        self.rc = os.environ.get("PYQMAIL_RC", f"{self.home}/rc")
-        self.smtpd = os.environ.get("PYQMAIL_SMTPD") or tcpserver(self.port, f"{self.home}/bin/qmail-smtpd")
+        super().__init__(os.environ.get("QMAIL", "/var/qmail"))
 
 
 class Postfix(Server):
+    """The Debian package, with an instance of its own below the state directory."""
+
     name = "postfix"
-    port = int(os.environ.get("BENCH_PORT_POSTFIX", "2526"))
     services = """
         {host}:{port} inet n - n - - smtpd
         pickup unix n - n 60 1 pickup
@@ -175,7 +246,10 @@ class Postfix(Server):
             os.makedirs(path, exist_ok=True)
         shutil.chown(self.data, "postfix", "postfix")
 
-    def configure(self, remote=20):
+    def configure(self, remote=20, slow=False, batch=False, many=None):
+        routes = os.path.join(self.conf, "routes")
+        hops = [(DEAD, HOST, dead_port())] + [(d, a, sink_port()) for d, a in slow_hosts() if slow]
+        self.write(routes, "".join(f"{domain} smtp:[{address}]:{port}\n" for domain, address, port in hops))
         self.write(
             os.path.join(self.conf, "main.cf"),
             f"""
@@ -198,12 +272,19 @@ class Postfix(Server):
             alias_database =
             home_mailbox = Maildir/
             recipient_delimiter = -
-            relayhost = [{HOST}]:{SINK_PORT}
-            transport_maps = inline:{{ {{ {DEAD} = smtp:[{HOST}]:{DEAD_PORT} }} }}
+            relayhost = [{HOST}]:{sink_port()}
+            transport_maps = texthash:{routes}
             smtp_destination_concurrency_limit = {remote}
             default_process_limit = {max(100, remote)}
             """,
         )
+        if many:
+            boxes = many.file("boxes", "{name}@many.test {home}/Maildir/")
+            uids = many.file("uids", "{name}@many.test {uid}")
+            with open(os.path.join(self.conf, "main.cf"), "a") as f:
+                f.write("virtual_mailbox_domains = many.test\nvirtual_mailbox_base = /\n")
+                f.write(f"virtual_mailbox_maps = texthash:{boxes}\n")
+                f.write(f"virtual_uid_maps = texthash:{uids}\nvirtual_gid_maps = texthash:{uids}\n")
         self.write(os.path.join(self.conf, "master.cf"), self.services.format(host=HOST, port=self.port))
         # postdrop and postqueue accept another configuration only when the main one names it
         known = subprocess.run(["postconf", "-h", "alternate_config_directories"], capture_output=True, text=True)
@@ -218,28 +299,96 @@ class Postfix(Server):
         subprocess.run(["postfix", "-c", self.conf, "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def purge(self):
-        subprocess.run(
-            ["postsuper", "-c", self.conf, "-d", "ALL"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        if os.path.exists(os.path.join(self.conf, "main.cf")):
+            subprocess.run(
+                ["postsuper", "-c", self.conf, "-d", "ALL"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
 
     def sendmail(self, rcpt):
         return ["/usr/sbin/sendmail", "-C", self.conf, rcpt]
 
 
-class Opensmtpd(Server):
-    """Paths are compiled in (spool, control socket), so OPENSMTPD_ROOT only finds the binaries."""
+class Unpacked(Server):
+    """A server whose Debian package conflicts with Postfix's: unpacked below PEERS, run in a mount namespace.
 
-    name = "opensmtpd"
-    port = int(os.environ.get("BENCH_PORT_OPENSMTPD", "2527"))
+    Its compiled-in paths are bound there to the state directory, and its users exist there only.
+    """
+
+    program = ""
+    users = ()
 
     def __init__(self):
         super().__init__()
-        self.root = os.environ.get("OPENSMTPD_ROOT", "")
-        self.conf = os.path.join(self.state, "smtpd.conf")
+        self.binary = f"{PEERS}/usr/sbin/{self.program}"
+        if not os.access(self.binary, os.X_OK):
+            raise BenchError(f"no {self.binary}: run compare.py unpack")
+        for name, line in (("passwd", "{}:x:{}:{}::/var/empty:/bin/false\n"), ("group", "{}:x:{}:\n")):
+            with open(f"/etc/{name}") as f:
+                kept = [line for line in f if line.split(":")[0] not in self.users]
+            uids = enumerate(self.users, FOREIGN_UID)
+            text = "".join(kept) + "".join(line.format(user, uid, uid) for uid, user in uids)
+            with open(os.path.join(self.state, name), "w") as f:
+                f.write(text)
 
-    def configure(self, remote=20):
+    def folder(self, name, user=None):
+        """A directory of the state."""
+        path = os.path.join(self.state, name)
+        os.makedirs(path, exist_ok=True)
+        if user is not None:
+            os.chown(path, user, user)
+        return path
+
+    def run(self, binds, argv):
+        """Start ``argv`` with ``binds``, pairs of a state file or directory and the place it stands in for."""
+        lines = ["set -e", "mount --make-rprivate /"]
+        for source, target in [(f"{self.state}/passwd", "/etc/passwd"), (f"{self.state}/group", "/etc/group"), *binds]:
+            if os.path.isdir(source):
+                os.makedirs(target, exist_ok=True)  # an empty directory as a mount point, if there is none
+            lines.append(f"mount --bind {source} {os.path.realpath(target)}")
+        script = "\n".join([*lines, "exec " + " ".join(argv)])
+        with open(os.path.join(self.state, "output"), "wb") as out:
+            self.group.spawn(["unshare", "-m", "sh", "-c", script], stdout=out, stderr=out, env=self.env(), cwd="/")
+
+    def inside(self, work):
+        """The result of work(), which json can express, in a child that has joined the namespace."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                fd = os.open(f"/proc/{self.group.roots[0].pid}/ns/mnt", os.O_RDONLY)
+                if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNS):
+                    raise OSError(ctypes.get_errno(), "setns")
+                text, code = json.dumps(work()), 0
+            except BaseException as error:
+                text = repr(error)
+            with open(writer, "w") as f:
+                f.write(text)
+            os._exit(code)
+        os.close(writer)
+        with open(reader) as f:
+            text = f.read()
+        if os.waitpid(child, 0)[1]:
+            raise BenchError(text)
+        return json.loads(text)
+
+
+class Opensmtpd(Unpacked):
+    name = "opensmtpd"
+    program = "smtpd"
+    users = ("opensmtpd", "opensmtpq")
+
+    def configure(self, remote=20, slow=False, batch=False, many=None):
+        routes = [("dead", DEAD, HOST, dead_port())]
+        routes += [(f"slow{i}", d, a, sink_port()) for i, (d, a) in enumerate(slow_hosts()) if slow]
+        actions = [f'action "{name}" relay host smtp+notls://{address}:{port}' for name, _, address, port in routes]
+        matches = [f'match from any for domain "{domain}" action "{name}"' for name, domain, _, _ in routes]
+        if many:
+            table = many.file("users", "{name} {uid}:{uid}:{home}")
+            actions += [f"table many file:{table}", 'action "many" maildir userbase <many>']
+            matches.append('match from any for domain "many.test" action "many"')
         self.write(
-            self.conf,
+            f"{self.state}/smtpd.conf",
             f"""
             smtp sub-addr-delim '-'
             smtp limit max-mails 100000
@@ -253,59 +402,85 @@ class Opensmtpd(Server):
             mta limit max-conn-per-relay {max(remote, 100)}
             mta limit max-conn-per-domain {max(remote, 100)}
             listen on {HOST} port {self.port} hostname mx.{DOMAIN}
-            action "local" maildir
-            action "dead" relay host smtp+notls://{HOST}:{DEAD_PORT}
-            action "relay" relay host smtp+notls://{HOST}:{SINK_PORT}
-            match from any for domain "{DOMAIN}" action "local"
-            match from any for domain "{DEAD}" action "dead"
-            match from any for any action "relay"
             """,
         )
+        with open(f"{self.state}/smtpd.conf", "a") as f:
+            f.write("\n".join(actions) + '\naction "local" maildir\n')
+            f.write(f'action "relay" relay host smtp+notls://{HOST}:{sink_port()}\n')
+            f.write("\n".join(matches) + f'\nmatch from any for domain "{DOMAIN}" action "local"\n')
+            f.write('match from any for any action "relay"\n')
 
     def launch(self):
-        # its own resolver ignores /etc/hosts and waits for DNS, so it gets a private resolv.conf
-        resolv = os.path.join(self.state, "resolv.conf")
-        self.write(resolv, "lookup file\n")
-        script = (
-            f'mount --bind {resolv} "$(realpath /etc/resolv.conf)" && exec {self.root}/usr/sbin/smtpd -d -f {self.conf}'
-        )
-        with open(os.path.join(self.state, "log"), "wb") as out:
-            self.group.spawn(["unshare", "-m", "sh", "-c", script], stdout=out, stderr=out, env=self.env(), cwd="/")
+        self.write(f"{self.state}/resolv.conf", "lookup file\n")  # else it waits for DNS
+        os.makedirs(self.folder("spool") + "/smtpd", 0o711, exist_ok=True)
+        os.makedirs("/var/lib/opensmtpd/empty", exist_ok=True)
+        binds = [
+            (f"{self.state}/resolv.conf", "/etc/resolv.conf"),
+            (self.folder("spool"), "/var/spool"),
+            (f"{PEERS}/usr/libexec/opensmtpd", "/usr/libexec/opensmtpd"),
+            (self.folder("run"), "/run"),
+        ]
+        self.run(binds, [self.binary, "-d", "-f", f"{self.state}/smtpd.conf"])
 
     def sendmail(self, rcpt):
-        return [f"{self.root}/usr/sbin/sendmail", rcpt]
+        path = f"{self.state}/sendmail"
+        shutil.copy(f"{PEERS}/usr/sbin/smtpctl", path)
+        os.chown(path, 0, FOREIGN_UID + self.users.index("opensmtpq"))
+        os.chmod(path, 0o2755)
+        return [path, rcpt]
 
     def purge(self):
-        for sub in ("queue", "corrupt", "incoming", "purge", "temporary"):
-            folder = os.path.join("/var/spool/smtpd", sub)
-            if os.path.isdir(folder):
-                for name in os.listdir(folder):
-                    shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        shutil.rmtree(os.path.join(self.state, "spool"), ignore_errors=True)
 
 
-class Exim(Server):
+class Exim(Unpacked):
     name = "exim"
-    port = int(os.environ.get("BENCH_PORT_EXIM", "2528"))
+    program = "exim4"
+    users = ("Debian-exim",)
 
-    def __init__(self):
-        super().__init__()
-        self.binary = os.environ.get("EXIM", "/usr/sbin/exim4")
-        self.conf = os.environ.get("EXIM_CONF", "/etc/exim4/exim4.conf")  # compiled in
-        self.spool = os.path.join(self.state, "spool")
-        self.logs = os.path.join(self.state, "log")
-        for path in (self.spool, self.logs):
-            os.makedirs(path, exist_ok=True)
-            shutil.chown(path, "Debian-exim", "Debian-exim")
-
-    def configure(self, remote=20):
+    def configure(self, remote=20, slow=False, batch=False, many=None):
+        spool, logs, etc = self.folder("spool", FOREIGN_UID), self.folder("log", FOREIGN_UID), self.folder("etc")
+        routers = transports = ""
+        if slow:
+            hops = "".join(f"{d}: {a}\n" for d, a in slow_hosts())
+            self.write(f"{etc}/slow", hops)
+            routers = """
+            slow:
+              driver = manualroute
+              domains = lsearch;/etc/exim4/slow
+              transport = smtp_sink
+              route_data = ${lookup{$domain}lsearch{/etc/exim4/slow}}
+              self = send
+            """
+        if many:
+            homes, uids = many.file("homes", "{name}: {home}"), many.file("uids", "{name}: {uid}")
+            routers += f"""
+            many:
+              driver = accept
+              domains = many.test
+              local_parts = lsearch;{homes}
+              transport = many_maildir
+            """
+            transports = f"""
+            many_maildir:
+              driver = appendfile
+              maildir_format
+              directory = ${{lookup{{$local_part}}lsearch{{{homes}}}}}/Maildir
+              user = ${{lookup{{$local_part}}lsearch{{{uids}}}}}
+              group = ${{lookup{{$local_part}}lsearch{{{uids}}}}}
+              delivery_date_add
+              envelope_to_add
+              return_path_add
+            """
         self.write(
-            self.conf,
+            f"{etc}/exim4.conf",
             f"""
             primary_hostname = mx.{DOMAIN}
             exim_path = {self.binary}
             qualify_domain = {DOMAIN}
-            spool_directory = {self.spool}
-            log_file_path = {self.logs}/%slog
+            spool_directory = {spool}
+            pid_file_path = {spool}/pid
+            log_file_path = {logs}/%slog
             local_interfaces = {HOST}
             daemon_smtp_ports = {self.port}
             tls_advertise_hosts =
@@ -333,6 +508,7 @@ class Exim(Server):
               transport = smtp_dead
               route_list = * {HOST}
               self = send
+            {routers}
             remote:
               driver = manualroute
               domains = ! +ours
@@ -346,14 +522,15 @@ class Exim(Server):
               local_part_suffix_optional
               transport = maildir
             begin transports
+            {transports}
             smtp_dead:
               driver = smtp
-              port = {DEAD_PORT}
+              port = {dead_port()}
               hosts_try_fastopen =
               allow_localhost
             smtp_sink:
               driver = smtp
-              port = {SINK_PORT}
+              port = {sink_port()}
               hosts_try_fastopen =
               allow_localhost
             maildir:
@@ -369,23 +546,65 @@ class Exim(Server):
         )
 
     def launch(self):
-        self.group.spawn(
-            [self.binary, "-bdf", "-q5m"], env=self.env(), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.run([(self.folder("etc"), "/etc/exim4")], [self.binary, "-bdf", "-q5m"])
 
     def sendmail(self, rcpt):
         return [self.binary, rcpt]
 
     def purge(self):
         for sub in ("input", "msglog", "db"):
-            shutil.rmtree(os.path.join(self.spool, sub), ignore_errors=True)
+            shutil.rmtree(os.path.join(self.state, "spool", sub), ignore_errors=True)
 
 
-SERVERS = {cls.name: cls for cls in (Notqmail, Postfix, Opensmtpd, Exim, Pyqmail)}
+class Floor(Server):
+    """tests/bench/floor.py: not a mail server, but what one cannot be faster than with our system calls."""
+
+    name = "floor"
+    workloads = ("w1",)
+
+    def launch(self):
+        queue = os.path.join(self.state, "queue")
+        os.makedirs(queue, exist_ok=True)
+        words = [
+            PYTHON,
+            "-ISXutf8",
+            os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "floor.py"),
+        ]
+        with open(os.path.join(self.state, "stderr"), "wb") as err:
+            self.group.spawn([*words, queue, maildir(), str(self.port)], env=self.env(), cwd="/", stderr=err)
+
+    def purge(self):
+        shutil.rmtree(os.path.join(self.state, "queue"), ignore_errors=True)
+
+
+SERVERS = {cls.name: cls for cls in (Pyqmail, Notqmail, Postfix, Opensmtpd, Exim, Floor)}
+
+
+def unpack():
+    """Exim and OpenSMTPD from Debian below PEERS, and the libraries that they need installed. As bin/run-tests does."""
+    if os.path.exists(f"{PEERS}/ready"):
+        return
+    packages = os.path.join(PEERS, "packages")
+    os.makedirs(packages, exist_ok=True)
+    words = subprocess.run(
+        ["apt-cache", "depends", *PACKAGES], check=True, capture_output=True, text=True
+    ).stdout.split()
+    libraries = {
+        b for a, b in zip(words, words[1:], strict=False) if a.strip("|") == "Depends:" and b.startswith("lib")
+    }
+    subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *sorted(libraries)], check=True)
+    subprocess.run(["apt-get", "download", "-q", *PACKAGES], check=True, cwd=packages)
+    for name in os.listdir(packages):
+        subprocess.run(["dpkg", "-x", os.path.join(packages, name), PEERS], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", PEERS], check=True)
+    with open(f"{PEERS}/ready", "w"):
+        pass
 
 
 def make(name):
+    if name not in SERVERS:
+        raise BenchError(f"{name}: not one of {', '.join(SERVERS)}")
     try:
         return SERVERS[name]()
-    except (KeyError, OSError, LookupError) as error:
+    except (OSError, LookupError) as error:
         raise BenchError(f"{name}: {error!r}") from error

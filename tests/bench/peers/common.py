@@ -1,24 +1,28 @@
 """Small shared pieces of the mail server bench: processes, Maildirs, the sink, numbers."""
 
+import fcntl
+import functools
 import json
 import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HOST = "127.0.0.1"  # the bench never talks to anything but loopback
 DOMAIN = "bench.test"  # local domain
 REMOTE = "remote.test"  # routed to the sink
 DEAD = "dead.test"  # routed to a closed port
+SLOW = "slow.test"  # s00 to s99 of it: each routed to an address of its own
+SLOW_HOSTS = 100
 USER = os.environ.get("BENCH_USER", "benchu")
 STATE = os.environ.get("BENCH_STATE", os.path.join(os.environ.get("XDG_STATE_HOME", "/var/lib"), "mta-bench"))
-SINK_PORT = int(os.environ.get("BENCH_SINK_PORT", "2600"))
-DEAD_PORT = int(os.environ.get("BENCH_DEAD_PORT", "2601"))
 SMTP_SOURCE = os.environ.get("SMTP_SOURCE", "smtp-source")
 SMTP_SINK = os.environ.get("SMTP_SINK", "smtp-sink")
 SHM = os.environ.get("BENCH_SHM", "/dev/shm")
@@ -26,6 +30,10 @@ SHM = os.environ.get("BENCH_SHM", "/dev/shm")
 
 class BenchError(Exception):
     pass
+
+
+class Unsupported(Exception):
+    """This server has nothing like that: a dash in the table."""
 
 
 def log(*words):
@@ -38,6 +46,46 @@ def find(program):
         if os.access(path, os.X_OK):
             return path
     raise BenchError(f"{program}: not found")
+
+
+def free_port():
+    """A port of loopback that nobody uses now."""
+    with socket.create_server((HOST, 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@functools.cache
+def sink_port():
+    return free_port()
+
+
+@functools.cache
+def dead_socket():
+    """Bound and never listening: its port refuses connections, and nobody else gets it."""
+    sock = socket.socket()
+    sock.bind((HOST, 0))
+    return sock
+
+
+def dead_port():
+    return dead_socket().getsockname()[1]
+
+
+def slow_hosts():
+    """(domain, address) of each slow server."""
+    return [(f"s{i:02d}.{SLOW}", f"127.0.1.{i + 1}") for i in range(SLOW_HOSTS)]
+
+
+@functools.cache
+def claim(path):
+    """Keep the directory ``path`` from other runs of this bench until this process ends; waits for them."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log("another run uses", path, "- waiting for its end")
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 # --- the local user's Maildir -------------------------------------------------
@@ -116,12 +164,29 @@ class Group:
         try:
             with open("/proc/mounts") as f:
                 mount = next(line.split()[1] for line in f if line.split()[2] == "cgroup2")
-            path = os.path.join(mount, f"mta-bench-{name}")
+            self._sweep(mount, name)
+            path = os.path.join(mount, f"mta-bench-{name}-{os.getpid()}")  # ours alone: all in it are killed at the end
             os.makedirs(path, exist_ok=True)
             if os.access(os.path.join(path, "cgroup.procs"), os.W_OK):
                 self.dir = path
         except (StopIteration, OSError):
             pass
+
+    @staticmethod
+    def _sweep(mount, name):
+        """End what a run that was killed has left running."""
+        for entry in os.listdir(mount):
+            if entry.startswith(f"mta-bench-{name}-") and not os.path.exists(f"/proc/{entry.rsplit('-', 1)[1]}"):
+                with open(os.path.join(mount, entry, "cgroup.procs")) as f:
+                    left = [int(x) for x in f]
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+                for _ in range(100):
+                    try:
+                        os.rmdir(os.path.join(mount, entry))
+                        break
+                    except OSError:
+                        time.sleep(0.02)
 
     def _join(self):
         if self.dir:
@@ -184,16 +249,19 @@ class Group:
         return total, count
 
     def end(self, grace=10):
+        """End the processes that were started, then all that they left behind."""
         for proc in self.roots:
             if proc.poll() is None:
                 proc.terminate()
-        for sig in (None, 15, 9):
-            if sig:
-                for pid in self.pids():
-                    try:
-                        os.kill(pid, sig)
-                    except ProcessLookupError:
-                        pass
+        limit = time.monotonic() + grace
+        while time.monotonic() < limit and any(proc.poll() is None for proc in self.roots):
+            time.sleep(0.02)
+        for sig in (15, 9):
+            for pid in self.pids():
+                try:
+                    os.kill(pid, sig)
+                except ProcessLookupError:
+                    pass
             limit = time.monotonic() + grace
             while time.monotonic() < limit:
                 for proc in self.roots:
@@ -204,15 +272,40 @@ class Group:
                 time.sleep(0.02)
         raise BenchError("processes left running")
 
+    def remove(self):
+        """Take the empty cgroup away; the kernel may need a moment after the last process."""
+        for _ in range(50 if self.dir else 0):
+            try:
+                os.rmdir(self.dir)
+                return
+            except FileNotFoundError:
+                return
+            except OSError:
+                time.sleep(0.02)
+
+    def memory(self):
+        """(program, PSS in KiB, RSS in KiB) of each process."""
+        found = []
+        for pid in self.pids():
+            try:
+                with open(f"/proc/{pid}/comm") as f:
+                    name = f.read().strip()
+                with open(f"/proc/{pid}/smaps_rollup") as f:
+                    sizes = dict(line.split()[:2] for line in f if line.startswith(("Pss:", "Rss:")))
+                found.append((name, int(sizes["Pss:"]), int(sizes["Rss:"])))
+            except (OSError, KeyError):  # it ended meanwhile
+                pass
+        return found
+
 
 # --- SMTP pieces --------------------------------------------------------------
 
 
-def wait_port(port, timeout=20):
+def wait_port(port, timeout=20, host=HOST):
     limit = time.monotonic() + timeout
     while True:
         try:
-            with socket.create_connection((HOST, port), timeout=5) as s:
+            with socket.create_connection((host, port), timeout=5) as s:
                 if s.recv(512).startswith(b"220"):
                     return
         except OSError:
@@ -297,56 +390,53 @@ def source(port, rcpt, count, sessions, reuse=False, size=4096, timeout=300):
 class Sink:
     """smtp-sink on loopback, dumping what it got to tmpfs so that recipients can be counted."""
 
-    def __init__(self, wait=0):
+    def __init__(self, wait=0, hosts=(HOST,)):
         """wait: seconds to sit on each DATA command, as a distant server would."""
-        self.dump = os.path.join(SHM, f"mta-bench-sink.{os.getpid()}")
-        self.stat = os.path.join(SHM, f"mta-bench-sink-stat.{os.getpid()}")
-        for path in (self.dump, self.stat):
-            if os.path.exists(path):
-                os.unlink(path)
-        self.out = open(self.stat, "wb")
-        self.proc = subprocess.Popen(
-            [
-                find(SMTP_SINK),
-                "-u",
-                USER,
-                "-c",
-                "-m",
-                "512",
-                "-D",
-                self.dump,
-                *(["-w", str(wait)] if wait else []),
-                f"{HOST}:{SINK_PORT}",
-                "512",
-            ],
-            stdout=self.out,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-        )
-        wait_port(SINK_PORT)
+        self.base = tempfile.mkdtemp(prefix="mta-bench-sink.", dir=SHM)
+        shutil.chown(self.base, USER)
+        self.dumps = [os.path.join(self.base, f"dump.{host}") for host in hosts]
+        self.stats = [os.path.join(self.base, f"stat.{host}") for host in hosts]
+        self.procs = []
+        for host, dump, stat in zip(hosts, self.dumps, self.stats, strict=True):
+            words = [find(SMTP_SINK), "-u", USER, "-c", "-m", "512", "-D", dump, *(["-w", str(wait)] if wait else [])]
+            with open(stat, "wb") as out:
+                self.procs.append(
+                    subprocess.Popen(
+                        [*words, f"{host}:{sink_port()}", "512"],
+                        stdout=out,
+                        stderr=subprocess.DEVNULL,
+                        stdin=subprocess.DEVNULL,
+                        cwd="/",
+                    )
+                )
+        for host in hosts:
+            wait_port(sink_port(), host=host)
 
     def messages(self):
-        size = os.path.getsize(self.stat)
-        with open(self.stat, "rb") as f:
-            f.seek(max(0, size - 200))
-            hits = re.findall(rb"mesg=(\d+)", f.read())
-        return int(hits[-1]) if hits else 0
+        total = 0
+        for path in self.stats:
+            size = os.path.getsize(path)
+            with open(path, "rb") as f:
+                f.seek(max(0, size - 200))
+                hits = re.findall(rb"mesg=(\d+)", f.read())
+            total += int(hits[-1]) if hits else 0
+        return total
 
     def recipients(self):
         """All envelope recipients so far, in order."""
-        if not os.path.exists(self.dump):
-            return []
-        with open(self.dump, "rb") as f:
-            return re.findall(rb"(?m)^X-Rcpt-Args: <([^>]*)>", f.read())
+        found = []
+        for path in self.dumps:
+            if os.path.exists(path):
+                with open(path, "rb") as f:
+                    found += re.findall(rb"(?m)^X-Rcpt-Args: <([^>]*)>", f.read())
+        return found
 
     def close(self):
-        self.proc.terminate()
-        self.proc.wait()
-        self.out.close()
-        for path in (self.dump, self.stat):
-            if os.path.exists(path):
-                os.unlink(path)
+        for proc in self.procs:
+            proc.terminate()
+        for proc in self.procs:
+            proc.wait()
+        shutil.rmtree(self.base, ignore_errors=True)
 
 
 # --- numbers ------------------------------------------------------------------

@@ -103,10 +103,13 @@ def count(server, n=500):
     def sendmail():
         reset_maildir()
         body = b"Subject: bench\n\n" + (b"x" * 70 + b"\n") * 56
-        for _ in range(n // 5):
-            subprocess.run(
-                server.sendmail(local), input=body, env=server.env(), check=True, preexec_fn=server.group._join
-            )
+        argv, env = server.sendmail(local), server.env()
+
+        def call():
+            for _ in range(n // 5):
+                subprocess.run(argv, input=body, env=env, check=True, preexec_fn=server.group._join)
+
+        server.inside(call)
         wait_delivered(n // 5, time.monotonic() + 120)
 
     server.configure()
