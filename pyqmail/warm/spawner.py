@@ -220,7 +220,9 @@ class Spawner:
         try:
             flags = fcntl.fcntl(1, fcntl.F_GETFL)
             fcntl.fcntl(1, fcntl.F_SETFL, flags | os.O_NONBLOCK)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise  # alive and without a voice it would hold every slot for ever
             self._writing = False
 
     def _readable(self) -> None:

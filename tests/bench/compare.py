@@ -261,12 +261,15 @@ def main():
     elif opt.command == "count":
         data = load(opt.output)
         for name in opt.servers.split(","):
-            server = make(name)
-            data.setdefault("counts", {})[name] = count(server)
-            server.close()
+            try:
+                server = make(name)
+                data.setdefault("counts", {})[name] = count(server)
+                server.close()
+            except Exception as error:
+                log("FAILED", name, repr(error))
             if opt.output:
                 save(opt.output, data)
-        show({"counts": data["counts"]})
+        show({"counts": data.get("counts", {})})
     elif opt.command == "show":
         show(load(opt.file))
     elif opt.command == "plot":

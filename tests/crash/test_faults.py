@@ -92,6 +92,10 @@ def test_a_report_that_finds_no_memory_is_made_later() -> None:
     at_each_chance("qmail-rspawn", partial(Trip, action="error", error=errno.ENOMEM, calls=("write",)), 2)
 
 
+def test_a_spawner_that_cannot_report_does_not_stay() -> None:
+    at_each_chance("qmail-lspawn", partial(Trip, action="error", error=errno.EIO, where="fcntl (1"), 2)
+
+
 @pytest.mark.parametrize("program", ["qmail-inject", "forward", "qmail-smtpd", "qmail-inject, large"])
 def test_a_short_write_loses_no_part_of_the_message(program: str) -> None:
     at_each_chance(program, partial(Trip, action="short"), 2)

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -49,9 +50,14 @@ def find(program):
 
 
 def free_port():
-    """A port of loopback that nobody uses now."""
-    with socket.create_server((HOST, 0)) as probe:
-        return probe.getsockname()[1]
+    """A port of loopback that nobody uses now, below those that the kernel gives to clients."""
+    while True:
+        port = random.randrange(20000, 32000)
+        try:
+            socket.create_server((HOST, port)).close()
+            return port
+        except OSError:
+            pass
 
 
 @functools.cache
