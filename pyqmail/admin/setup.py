@@ -17,6 +17,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,13 @@ class Target:
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
-    """Install or check; 0 when all is well, 1 with one line for each trouble."""
-    options = parse_options([os.fsdecode(arg) for arg in argv[1:]])
+    """Install or check; 0 when all is well, 1 with one line for each trouble, 2 for misuse."""
+    try:
+        options = parse_options([os.fsdecode(arg) for arg in argv[1:]])
+    except SystemExit as end:  # argparse has said what there is to say
+        sys.stderr.flush()
+        sys.stdout.flush()
+        return 2 if end.code else 0
     os.umask(0o022)
     try:
         return act(options, make_target(options, environ))

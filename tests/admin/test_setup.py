@@ -46,6 +46,17 @@ def installed() -> Iterator[Path]:
         yield base / "qmail"
 
 
+def test_misuse_is_one_message_and_changes_nothing(tmp_path: Path) -> None:
+    helped = setup(tmp_path / "qmail", "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert helped.stdout.startswith("usage: qmail-setup ") and "--single-user" in helped.stdout
+    for wrong in (["--bogus"], ["--check", "--accounts"]):
+        refused = setup(tmp_path / "qmail", *wrong)
+        assert refused.returncode == 2 and refused.stderr.splitlines()[-1].startswith("qmail-setup: error: ")
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "qmail").exists()
+
+
 QUEUE_MODES = [
     ("queue", "qmailq", 0o750, stat.S_ISDIR),
     ("queue/pid", "qmailq", 0o700, stat.S_ISDIR),
