@@ -44,7 +44,8 @@ class Runner:
     """One program, such as bin/qmail-local. ``locate`` finds its file anew for each job, None when there is none.
 
     Which launcher was found when this was made, and the package's build file, are looked at again before each job:
-    after any change the program is executed, as another implementation would be.
+    after any change the program is executed, as another implementation would be. Modules are loaded for the first job:
+    a host that sends nothing needs no resolver in memory.
     """
 
     def __init__(
@@ -69,16 +70,16 @@ class Runner:
         self._exec_exit = exec_exit
         self._null = -1  # a worker's /dev/null
         self._umask = 0
-        path = locate()
-        self._known = self._known_file(path)
-        program = None if path is None else self._load(path, module)
-        self._main: Main | None = None if program is None else program.main
-        self._pool = None if program is None else self._make_pool(limit, program)
+        self._module = module
+        self._limit = limit
+        self._known = self._known_file(locate())
+        self._main: Main | None = None
+        self._pool: Pool | None = None
 
     @property
     def warm(self) -> bool:
         """Whether the next job will be served by a worker, not executed."""
-        return self._pool is not None and self._known_file(self._locate()) == self._known
+        return self._workers(self._locate()) is not None
 
     def run(
         self,
@@ -100,8 +101,9 @@ class Runner:
         path = self._locate()
         payload = bytes((errors,)) + b"\0".join(argv)
         fds = (output,) if message == NULL else (output, message)
-        if self._pool is not None and len(payload) <= PAYLOAD_MAX and self._known_file(path) == self._known:
-            self._pool.submit(identity, payload, fds, done, near=near)
+        workers = self._workers(path) if len(payload) <= PAYLOAD_MAX else None
+        if workers is not None:
+            workers.submit(identity, payload, fds, done, near=near)
             return
         standard = (message, output, output if errors else NULL)
         if path is not None and launch.is_launcher(path):
@@ -134,15 +136,21 @@ class Runner:
     def _known_file(self, path: str | None) -> tuple[str | None, Stamp | None, Stamp | None]:
         return path, None if path is None else stamp(path), stamp(build.__file__)
 
-    def _load(self, path: str, module: str) -> ProgramModule | None:
-        if launch.identify(path) != module:
+    def _workers(self, path: str | None) -> Pool | None:
+        """What serves the program at ``path``, in memory from its first job on; None if it has to be executed."""
+        if path is None or self._known_file(path) != self._known:
             return None
-        try:
-            return cast(ProgramModule, importlib.import_module(module))
-        except Exception:  # a half-finished upgrade: execute it, and let its crash code speak
-            return None
+        if self._pool is None and launch.identify(path) == self._module:
+            try:
+                program = cast(ProgramModule, importlib.import_module(self._module))
+            except Exception:  # a half-finished upgrade: execute it, and let its crash code speak
+                return None
+            if self._known_file(path) == self._known:
+                self._main = program.main
+                self._pool = self._make_pool(program)
+        return self._pool
 
-    def _make_pool(self, limit: int, program: ProgramModule) -> Pool:
+    def _make_pool(self, program: ProgramModule) -> Pool:
         wait: Wait | None = None
         paced_from, surplus_s = LOCAL_PACED_FROM, SURPLUS_S
         if hasattr(program, "Sender"):
@@ -157,7 +165,7 @@ class Runner:
             self._loop,
             self._serve,
             prepare=_become_key,
-            limit=limit,
+            limit=self._limit,
             title=title,
             wait=wait,
             idle_s=IDLE_S,
