@@ -178,10 +178,10 @@ def test_a_perl_pipe(desk: Desk) -> None:
         assert message["Cc"] == f'"a, b" <{ADDRESS}>' and message["Bcc"] is None
 
 
-def desk_files(desk: Desk, part: bytes) -> list[bytes]:
-    """The texts of all messages that contain ``part``."""
+def desk_files(desk: Desk, line: bytes) -> list[bytes]:
+    """The texts of all messages that have ``line`` in their headers; a bounce has it further down."""
     texts = [(desk.maildir / "new" / name).read_bytes() for name in os.listdir(desk.maildir / "new")]
-    return [text for text in texts if part in text]
+    return [text for text in texts if line in text.partition(b"\n\n")[0] + b"\n"]
 
 
 def test_python_subprocess(desk: Desk) -> None:
