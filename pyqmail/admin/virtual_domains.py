@@ -122,7 +122,7 @@ def as_owner(domain: Domain, act: Callable[[], None]) -> None:
 
 def write_instructions(file: bytes, instructions: Instructions) -> None:
     """Replace a .qmail file in the current directory, durably. Raises OSError."""
-    put_in_place(b"./" + file, b"./" + file + b".new", instructions.format(), 0o600)
+    files.replace_file(file + b".new", file, instructions.format(), mode=0o600)
 
 
 def read_instructions(domain: Domain, file: bytes) -> Instructions | None:
@@ -164,24 +164,7 @@ def replace_file(path: str, data: bytes) -> None:
         mode = os.stat(path).st_mode & 0o777
     except FileNotFoundError:
         mode = 0o644
-    put_in_place(path, path + ".new", data, mode)
-
-
-def put_in_place(path: files.Path, fresh: files.Path, data: bytes, mode: int) -> None:
-    """Make ``path`` a new file, which is called ``fresh`` until it is whole and on disk. Raises OSError.
-
-    Nobody's link is followed: whatever bears the name ``fresh`` is removed.
-    """
-    files.unlink_if_present(fresh)
-    fd = files.create_exclusive(fresh, 0o600)
-    try:
-        files.write_all(fd, data)
-        os.fchmod(fd, mode)
-        files.sync(fd)
-    finally:
-        os.close(fd)
-    files.rename(fresh, path)
-    files.sync_directory(os.path.dirname(path))
+    files.replace_file(path + ".new", path, data, mode=mode)
 
 
 def read_file(path: str) -> bytes | None:

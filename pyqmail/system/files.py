@@ -135,8 +135,10 @@ def replace_file(
     """Put a file with ``data`` in the place of ``path``, durably; on OSError that is as it was.
 
     ``temporary`` names the new file until it is whole; both lie on one filesystem. ``owner`` is its uid and gid.
+    Nobody's link is followed: whatever bears the name ``temporary`` is removed.
     """
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    unlink_if_present(temporary)
+    fd = create_exclusive(temporary, 0o600)
     try:
         if owner is not None:
             os.fchown(fd, *owner)

@@ -164,17 +164,22 @@ def audit(state: State) -> tuple[str, str]:
     wrong = mailboxes(state)
     write({path: content for path, content in state.tree.items() if "/queue/" in path}, _home, str(_restart.home))
     _restart.age()
-    again = [(number, f"again-{number}") for number in state.free]
-    early = state.cut % 2 == 0
-    if early:
-        for number, token in again:
-            _restart.submit(state.ledger, number, token)
     try:
-        wrong += _restart.run(state.ledger, [] if early else again)
+        wrong += restarted(_restart, state)
     except Stuck as stuck:
         wrong.append(f"stuck: {stuck}")
     names = [path.removeprefix(_home) for path in state.tree]
     return state.kind, f"cut {state.cut} ({state.kind}): {'; '.join(wrong)}; files {names}" if wrong else ""
+
+
+def restarted(restart: Restart, state: State) -> list[str]:
+    """What was wrong when numbers that are free were used again, before the restart or after it. Raises Stuck."""
+    again = [(number, f"again-{number}") for number in state.free]
+    if state.cut % 2:
+        return restart.run(state.ledger, again)
+    for number, token in again:
+        restart.submit(state.ledger, number, token)
+    return restart.run(state.ledger, [])
 
 
 def mailboxes(state: State) -> list[str]:

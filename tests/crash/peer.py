@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from tests.crash import scenario
 from tests.crash.disk import write
-from tests.crash.explore import Life, Result, State, in_memory, mailboxes, read_life, sample, states
+from tests.crash.explore import Life, Result, State, in_memory, mailboxes, read_life, restarted, sample, states
 from tests.crash.mail import Ledger
 from tests.crash.restart import Ended, Restart, Stuck
 from tests.crash.trace import record
@@ -209,13 +209,8 @@ def audit(state: State) -> tuple[str, int, list[str]]:
     queue = {path: content for path, content in state.tree.items() if "/queue/" in path}
     write(queue, str(_restart.home), str(_restart.home))
     _restart.age()
-    again = [(number, f"again-{number}") for number in state.free]
-    early = state.cut % 2 == 0
-    if early:
-        for number, token in again:
-            _restart.submit(state.ledger, number, token)
     try:
-        wrong += _restart.run(state.ledger, [] if early else again)
+        wrong += restarted(_restart, state)
     except Ended:
         wrong += ["qmail-send does not start", *_restart.wrong, *state.ledger.missing()]
     except Stuck:
