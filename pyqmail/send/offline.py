@@ -145,7 +145,7 @@ class Offline:
             lines = [f"{who} msg {number}" for number in done]
         if request.domain:
             lines.append(f"{who} domain " + request.domain.decode("ascii", "replace"))
-        fd = files.open_append(f"{self._layout.private}/{ACTIONS}")
+        fd = files.open_append(f"{self._layout.private}/{ACTIONS}", follow=False)
         try:
             if self._owner is not None:
                 os.fchown(fd, *self._owner)

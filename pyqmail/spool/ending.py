@@ -74,7 +74,7 @@ def fail_recipients(
 
 
 def _append_durably(layout: Layout, number: int, text: bytes, owner: tuple[int, int] | None) -> None:
-    fd = files.open_append(layout.bounce(number))
+    fd = files.open_append(layout.bounce(number), follow=False)
     try:
         if owner is not None:
             os.fchown(fd, *owner)

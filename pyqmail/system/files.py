@@ -38,9 +38,10 @@ def create_exclusive(path: Path, mode: int = 0o644) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
-def open_append(path: Path, mode: int = 0o600) -> int:
-    """``path`` opened to append, created if need be; does not block on a FIFO."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+def open_append(path: Path, mode: int = 0o600, *, follow: bool = True) -> int:
+    """``path`` opened to append, created if need be; does not block on a FIFO. ELOOP at a link unless ``follow``."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(path, flags if follow else flags | os.O_NOFOLLOW, mode)
 
 
 def open_write(path: Path) -> int:
