@@ -9,8 +9,8 @@ is sent or written. 0: deliverable. 100: refused, or it would bounce. 111: it wo
 import ipaddress
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from pyqmail.control import Control, ControlUnreadable, home_of, read_knobs
 from pyqmail.exits import SpawnExit
@@ -32,6 +32,7 @@ from pyqmail.send.controls import read_controls
 from pyqmail.spool import tcpto
 from pyqmail.spool.layout import Layout
 from pyqmail.system.files import write_all
+from pyqmail.system.process import Acting
 
 DELIVERABLE, REFUSED, DEFERRED = 0, 100, 111
 USAGE = b"qmail-explain: usage: qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--rules FILE]\n"
@@ -184,22 +185,9 @@ def explain_routing(home: str, recipient: bytes) -> tuple[str, bytes]:
 # The local channel
 
 
-@contextmanager
-def identity(accounts: Accounts, uid: int, gid: int) -> Iterator[None]:
-    """Look at files as the account would: only root can, for everybody else nothing changes."""
-    if os.geteuid() != 0 or accounts.single_user:
-        yield
-        return
-    groups = os.getgroups()
-    os.setgroups([gid])
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
+def identity(accounts: Accounts, uid: int, gid: int) -> AbstractContextManager[None]:
+    """In which files are looked at as a program of that account does; in a single-user tree nobody changes uid."""
+    return nullcontext() if accounts.single_user else Acting(uid, gid)
 
 
 def explain_local(home: str, address: bytes, sender: bytes) -> None:

@@ -31,6 +31,7 @@ from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.spool.queue_view import ChannelView, MessageView
 from pyqmail.system import files
+from pyqmail.system.process import Acting
 
 OK, UNKNOWN, USAGE, TROUBLE = 0, 1, 100, 111
 USAGE_TEXT = (
@@ -229,13 +230,16 @@ def _lines(view: MessageView, live: Live, *, recipients: bool) -> Iterator[str]:
 
 
 class Session:
-    """One command on one queue."""
+    """One command on one queue. Within ``as_send`` root touches its files as qmail-send's user does, who owns many."""
 
     def __init__(self, home: str, *, as_json: bool) -> None:
         self.layout: Layout = read_layout(home)
         self.history = History(self.layout)
         self.as_json = as_json
-        self.running = self._connect()
+        self.running = self._connect()  # as who we are: qmail-send's log says it
+        accounts = read_accounts(home)
+        self.as_send = Acting(accounts.uid_send, accounts.gid_qmail)
+        self._as_queue = Acting(accounts.uid_queue, accounts.gid_qmail)
 
     def _connect(self) -> Running | None:
         try:
@@ -259,16 +263,10 @@ class Session:
         if self.running is not None:
             return self.running.act(request)
         try:
-            with Offline(self.layout, self._owner()) as queue:
+            with Offline(self.layout, self._as_queue) as queue:
                 return queue.act(request)
         except QueueInUse:
             raise Trouble("a qmail-send that does not listen to qmail-q is running, or is just ending") from None
-
-    def _owner(self) -> tuple[int, int] | None:
-        if os.geteuid() != 0:
-            return None
-        accounts = read_accounts(self.layout.home)
-        return accounts.uid_send, accounts.gid_qmail
 
     def print(self, view: MessageView, live: Live, *, recipients: bool) -> None:
         """Show one message."""
@@ -374,15 +372,21 @@ def run(words: list[str], home: str) -> int:
     do, *rest = words[as_json:] or [""]
     everything = do == "retry" and rest == ["all"]
     numbers, domains = _targets([] if everything else rest)
-    if do == "list" and not numbers and len(domains) <= 1:
-        return Session(home, as_json=as_json).list_all(domains[0] if domains else None)
-    if not everything and not numbers and not domains:
+    if do == "list":
+        understood = not numbers and len(domains) <= 1
+    elif do in ("show", "delete", "bounce"):
+        understood = bool(numbers) and not domains
+    else:
+        understood = do in control.ORDERS and bool(everything or numbers or domains)
+    if not understood:
         raise Misuse
-    if do == "show" and not domains:
-        return Session(home, as_json=as_json).show(numbers)
-    if do not in control.ORDERS or (domains and do in ("delete", "bounce")):
-        raise Misuse
-    return Session(home, as_json=as_json).order(do, numbers, domains, everything=everything)
+    session = Session(home, as_json=as_json)
+    with session.as_send:
+        if do == "list":
+            return session.list_all(domains[0] if domains else None)
+        if do == "show":
+            return session.show(numbers)
+        return session.order(do, numbers, domains, everything=everything)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

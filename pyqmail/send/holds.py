@@ -78,10 +78,10 @@ def read_orders(layout: Layout) -> Orders:
     return orders
 
 
-def write_orders(layout: Layout, data: bytes, owner: tuple[int, int] | None = None) -> None:
-    """Replace the file by ``data``, durably; ``owner`` is its uid and gid if not ours. Raises OSError."""
+def write_orders(layout: Layout, data: bytes) -> None:
+    """Replace the file by ``data``, durably. Raises OSError."""
     path = f"{layout.private}/{FILE}"
-    files.replace_file(path + ".new", path, data, mode=0o600, owner=owner)
+    files.replace_file(path + ".new", path, data, mode=0o600)
 
 
 def birth_of(layout: Layout, number: int) -> int | None:

@@ -50,11 +50,12 @@ class Injection:
         given = submit.hand_over(sock, message, envelope, serial=True)
         os.close(message)
         os.close(envelope)
+        if not given:  # it would wait half a minute for what does not come
+            self._drop_pipes()
+            raise ConnectionError
         self._socket = sock
-        if not given:
-            self._failed = True
         self._loop.add_reader(sock.fileno(), self._answered)
-        self._begin()
+        self._loop.add_writer(self._pipes[0], self._write)
 
     def hand_to_program(self, program: bytes, home: str, environ: Mapping[bytes, bytes]) -> None:
         """Execute ``program`` in ``home`` with the pipes on 0 and 1, and begin. Raises OSError."""
@@ -62,8 +63,7 @@ class Injection:
         try:
             self._child = _spawn(program, home, environ, message, envelope)
         except OSError:
-            while self._pipes:
-                os.close(self._pipes.popleft())
+            self._drop_pipes()
             raise
         finally:
             os.close(message)
@@ -74,7 +74,7 @@ class Injection:
             self._loop.call_later(WAIT_S, self._exited)
         else:
             self._loop.add_reader(self._watched, self._exited)
-        self._begin()
+        self._loop.add_writer(self._pipes[0], self._write)
 
     def _make_pipes(self) -> tuple[int, int]:
         ends: list[int] = []
@@ -82,22 +82,21 @@ class Injection:
             try:
                 reader, writer = os.pipe2(os.O_CLOEXEC)
             except OSError:
-                for fd in (*ends, *self._pipes):
+                for fd in ends:
                     os.close(fd)
-                self._pipes.clear()
+                self._drop_pipes()
                 raise
             os.set_blocking(writer, False)
             ends.append(reader)
             self._pipes.append(writer)
         return ends[0], ends[1]
 
-    # writing: the message into the first pipe, then the envelope into the second
+    def _drop_pipes(self) -> None:
+        """Close what the loop does not watch yet."""
+        while self._pipes:
+            os.close(self._pipes.popleft())
 
-    def _begin(self) -> None:
-        if self._failed:
-            self._close_pipes()
-        else:
-            self._loop.add_writer(self._pipes[0], self._write)
+    # writing: the message into the first pipe, then the envelope into the second
 
     def _write(self) -> None:
         try:

@@ -387,12 +387,8 @@ def end_message(
     number: int,
     order: tuple[bytes, int],
     virtual: Mapping[bytes, bytes],
-    owner: tuple[int, int] | None = None,
 ) -> bool:
-    """Carry out ``order`` on a message that nothing else works on; False if a file would not let us.
-
-    ``owner`` is the uid and gid of bounce/N where we are not qmail-send's user.
-    """
+    """Carry out ``order`` on a message that nothing else works on; False if a file would not let us."""
     kind, birth = order
 
     def report(channel: str, offset: int) -> bytes:
@@ -401,7 +397,7 @@ def end_message(
 
     try:
         if kind == BOUNCE:
-            ending.fail_recipients(layout, number, virtual, report, owner)
+            ending.fail_recipients(layout, number, virtual, report)
         else:
             ending.remove_message(layout, number)
     except OSError:

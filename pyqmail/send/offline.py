@@ -20,6 +20,7 @@ from pyqmail.spool import ending, sweep
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
+from pyqmail.system.process import Acting
 
 ACTIONS = "actions"
 ACTIONS_MAX = 1_000_000  # bytes of the file that qmail-send reads; older lines come first
@@ -30,11 +31,11 @@ class QueueInUse(Exception):
 
 
 class Offline:
-    """A context in which the queue is ours. ``owner`` is the uid and gid of qmail-send where we are root."""
+    """A context in which qmail-send's user has the queue. ``as_queue`` makes root the user of todo/ and mess/."""
 
-    def __init__(self, layout: Layout, owner: tuple[int, int] | None) -> None:
+    def __init__(self, layout: Layout, as_queue: Acting) -> None:
         self._layout = layout
-        self._owner = owner
+        self._as_queue = as_queue
         self._mutex = -1
         self._history = History(layout)
 
@@ -98,7 +99,7 @@ class Offline:
             orders.domains.add(request.domain)
         elif request.domain:
             orders.domains.discard(request.domain)
-        write_orders(self._layout, format_orders(orders), self._owner)
+        write_orders(self._layout, format_orders(orders))
         return states
 
     def _end(self, kind: bytes, ids: Collection[int]) -> dict[int, str]:
@@ -111,28 +112,30 @@ class Offline:
             birth = birth_of(layout, number)
             if state == interventions.DONE and birth is not None:
                 orders.endings[number] = kind, birth
-        write_orders(layout, format_orders(orders), self._owner)
+        write_orders(layout, format_orders(orders))
         for number, state in states.items():
             if state == interventions.DONE:
                 order = orders.endings[number]
-                if not interventions.end_message(layout, self._history, number, order, virtual, self._owner):
+                if not interventions.end_message(layout, self._history, number, order, virtual):
                     raise OSError(f"unable to {kind.decode()} msg {number}; the next qmail-send will try again")
                 del orders.endings[number]
                 orders.held.pop(number, None)
             elif state == interventions.BUSY and kind == DELETE:
-                files.unlink(layout.todo(number))  # as root: todo/ is qmailq's
+                with self._as_queue:
+                    files.unlink(layout.todo(number))
                 states[number] = interventions.DONE
             if kind == DELETE and states[number] == interventions.DONE:
                 self._remove_body(number)
-        write_orders(layout, format_orders(orders), self._owner)
+        write_orders(layout, format_orders(orders))
         return states
 
     def _remove_body(self, number: int) -> None:
-        for path in (self._layout.intd(number), self._layout.mess(number)):
-            try:
-                files.unlink_if_present(path)
-            except PermissionError:
-                return  # not root: qmail-send's cleanup finds it
+        with self._as_queue:
+            for path in (self._layout.intd(number), self._layout.mess(number)):
+                try:
+                    files.unlink_if_present(path)
+                except PermissionError:
+                    return  # not root: qmail-send's cleanup finds it
 
     def _log(self, request: Request, states: dict[int, str]) -> None:
         who = f"control: uid {os.getuid()}: while stopped: {request.do}"
@@ -145,10 +148,8 @@ class Offline:
             lines = [f"{who} msg {number}" for number in done]
         if request.domain:
             lines.append(f"{who} domain " + request.domain.decode("ascii", "replace"))
-        fd = files.open_append(f"{self._layout.private}/{ACTIONS}", follow=False)
+        fd = files.open_append(f"{self._layout.private}/{ACTIONS}")
         try:
-            if self._owner is not None:
-                os.fchown(fd, *self._owner)
             files.write_all(fd, "".join(line + "\n" for line in lines).encode("ascii", "replace"))
         finally:
             os.close(fd)

@@ -50,12 +50,10 @@ def fail_recipients(
     number: int,
     virtual: Mapping[bytes, bytes],
     report: Callable[[str, int], bytes],
-    owner: tuple[int, int] | None = None,
 ) -> int:
     """Fail every recipient not done, with ``report(channel, offset)``; how many. Raises OSError.
 
-    As with any failure, the paragraphs are durable in bounce/N before a recipient is marked. ``owner`` is the uid and
-    gid of bounce/N where they are not ours.
+    As with any failure, the paragraphs are durable in bounce/N before a recipient is marked.
     """
     failed = 0
     for channel in CHANNELS:
@@ -65,7 +63,7 @@ def fail_recipients(
             text = b"".join(
                 format_paragraph(strip_prepend(address, virtual), report(channel, offset)) for offset, address in batch
             )
-            _append_durably(layout, number, text, owner)
+            _append_durably(layout, number, text)
             for offset, _ in batch:
                 mark_done(layout.part(channel, number), offset)
         failed += len(recipients)
@@ -73,11 +71,9 @@ def fail_recipients(
     return failed
 
 
-def _append_durably(layout: Layout, number: int, text: bytes, owner: tuple[int, int] | None) -> None:
-    fd = files.open_append(layout.bounce(number), follow=False)
+def _append_durably(layout: Layout, number: int, text: bytes) -> None:
+    fd = files.open_append(layout.bounce(number))
     try:
-        if owner is not None:
-            os.fchown(fd, *owner)
         size = os.fstat(fd).st_size
         try:
             files.write_all(fd, text)

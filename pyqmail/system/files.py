@@ -38,10 +38,9 @@ def create_exclusive(path: Path, mode: int = 0o644) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
 
 
-def open_append(path: Path, mode: int = 0o600, *, follow: bool = True) -> int:
-    """``path`` opened to append, created if need be; does not block on a FIFO. ELOOP at a link unless ``follow``."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    return os.open(path, flags if follow else flags | os.O_NOFOLLOW, mode)
+def open_append(path: Path, mode: int = 0o600) -> int:
+    """``path`` opened to append, created if need be; does not block on a FIFO."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, mode)
 
 
 def open_write(path: Path) -> int:
@@ -130,19 +129,15 @@ def rename(source: Path, target: Path) -> None:
     os.rename(source, target)
 
 
-def replace_file(
-    temporary: Path, path: Path, data: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
-) -> None:
+def replace_file(temporary: Path, path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put a file with ``data`` in the place of ``path``, durably; on OSError that is as it was.
 
-    ``temporary`` names the new file until it is whole; both lie on one filesystem. ``owner`` is its uid and gid.
+    ``temporary`` names the new file until it is whole; both lie on one filesystem.
     Nobody's link is followed: whatever bears the name ``temporary`` is removed.
     """
     unlink_if_present(temporary)
     fd = create_exclusive(temporary, 0o600)
     try:
-        if owner is not None:
-            os.fchown(fd, *owner)
         write_all(fd, data)
         os.fchmod(fd, mode)
         sync(fd)

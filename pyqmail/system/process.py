@@ -24,6 +24,36 @@ def become(uid: int, gid: int, groups: Sequence[int]) -> None:
     os.setresuid(uid, uid, uid)
 
 
+class Acting:
+    """A context in which root acts as ``uid`` with the one group ``gid``; for anybody else nothing changes.
+
+    What stands in directories of that user then leads nowhere where he may not go himself. Contexts may be nested.
+    Not for the time when strangers' code runs: root can be taken back. Raises OSError.
+    """
+
+    __slots__ = ("_before", "_gid", "_uid")
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self._uid = uid
+        self._gid = gid
+
+    def __enter__(self) -> None:
+        self._before = (os.geteuid(), os.getegid(), os.getgroups()) if os.getresuid()[2] == 0 else None
+        if self._before is not None:
+            self._take(self._uid, self._gid, [self._gid])
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            self._take(*self._before)
+
+    @staticmethod
+    def _take(uid: int, gid: int, groups: Sequence[int]) -> None:
+        os.seteuid(0)
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(uid)
+
+
 def close_all_but(keep: Iterable[int]) -> None:
     """Close every descriptor except those in ``keep``, in a process that has just forked.
 

@@ -156,8 +156,9 @@ def test_a_delivery_through_procmail_works_under_the_units_settings(machine: Mac
     machine.run(submit("ann-env@example.test", 1, "env"))
     spool = machine.path("/var/mail/ann")
     machine.wait_for(lambda: all(f"X-Number: {number}\n" in spool.read_text() for number in numbers), "procmail")
-    machine.wait_for(lambda: machine.path("/home/ann/seen").exists(), "the environment")
-    seen = {line.partition("=")[0] for line in machine.path("/home/ann/seen").read_text().splitlines()}
+    written = machine.path("/home/ann/seen")
+    machine.wait_for(lambda: written.exists() and written.stat().st_size > 0, "the environment")
+    seen = {line.partition("=")[0] for line in written.read_text().splitlines()}
     assert "NOTIFY_SOCKET" not in seen and "PATH" in seen
     status = machine.run("grep -h -e NoNewPrivs -e CapBnd /proc/$(pgrep -ox qmail-queued)/status").stdout.split()
     assert status == ["CapBnd:", "0000000000000000", "NoNewPrivs:", "1"]

@@ -51,3 +51,31 @@ def test_qmails_and_root_may_hold_and_delete_and_nobody_else_may(host: MailHost,
         assert path.stat().st_uid == pwd.getpwnam("qmails").pw_uid, path
     assert "starting delivery" not in host.log.read_text()
     assert os.listdir(host.home / "queue/bounce") == []
+
+
+@pytest.mark.parametrize("order", ["bounce", "retry", "delete"])
+def test_root_follows_no_link_that_qmails_has_put_into_the_queue(host: MailHost, tmp_path: Path, order: str) -> None:
+    """qmails may put a directory of somebody else's in the place of remote/N: what is in there stays as it is."""
+    words = [str(host.home / "bin/qmail-inject"), "-a", "x@far.example"]
+    assert queue(host, "hold", "far.example", user="qmails").returncode == 0
+    subprocess.run(words, input=b"Subject: held\n\nx\n", env=host.environ(), check=True)
+    wait_for(lambda: [entry["state"] for entry in listed(host)] == ["waiting"], "the message")
+    (number,) = (str(entry["id"]) for entry in listed(host))
+    host.stop()
+    (part,) = (host.home / "queue/remote").glob(f"*/{number}")
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    (mine / number).write_bytes(before := part.read_bytes())
+    os.utime(mine / number, (1, 1))
+    part.parent.rename(part.parent.with_name("away"))
+    part.parent.symlink_to(mine)
+    for folder in tmp_path.parents:  # only the last step is barred to qmails
+        if folder.owner() == "root" and folder != Path("/") and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o711)
+    answer = queue(host, order, number)
+    part.parent.unlink()
+    part.parent.with_name("away").rename(part.parent)
+    assert queue(host, "delete", number).returncode == 0
+    assert (mine / number).read_bytes() == before, answer
+    assert (mine / number).stat().st_mtime == 1
+    assert list((host.home / "queue/bounce").iterdir()) == []

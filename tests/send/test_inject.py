@@ -1,0 +1,26 @@
+"""A bounce that qmail-queued never hears of is over at once: nobody answers for it."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from pyqmail.send.inject import NOT_STARTED, Injector
+from pyqmail.spool import submit
+from pyqmail.spool.layout import Layout
+from pyqmail.system.loop import Loop
+
+
+def test_a_request_that_was_not_sent_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    layout, loop, answers = Layout(str(tmp_path), 23), Loop(), []
+    monkeypatch.setattr(submit, "hand_over", lambda *_, **__: False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as service:
+        service.bind(layout.run_socket)
+        service.listen()
+        before = os.listdir("/proc/self/fd")
+        injector = Injector(loop, layout, {})
+        injector.inject(iter([b"text"]), b"", b"joe@a.example", lambda status, number: answers.append((status, number)))
+        assert answers == [(NOT_STARTED, 0)] and injector.pending == 0
+        assert os.listdir("/proc/self/fd") == before
