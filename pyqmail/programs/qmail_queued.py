@@ -22,7 +22,14 @@ from pyqmail.spool.enqueue import Spool
 from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.system import files, foreign
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import become, close_all_but, plug_standard_descriptors, reset_signals, set_title
+from pyqmail.system.process import (
+    become,
+    close_all_but,
+    plug_standard_descriptors,
+    reset_signals,
+    schedule_as_batch,
+    set_title,
+)
 from pyqmail.system.readiness import tell_ready
 from pyqmail.warm import wire
 
@@ -407,6 +414,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     reset_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     os.umask(0o033)
+    schedule_as_batch()
     try:
         home = home_of(environ)
         accounts, layout = read_accounts(home), read_layout(home)

@@ -23,7 +23,7 @@ from pyqmail.launch import identify
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.routing_wire import FD_VARIABLE
 from pyqmail.spool.layout import Layout, read_layout
-from pyqmail.system.process import HIGHEST, become, close_all_but, find_program, set_title
+from pyqmail.system.process import HIGHEST, become, close_all_but, find_program, schedule_as_batch, set_title
 from pyqmail.system.readiness import without_request
 
 FAILED = 111
@@ -268,6 +268,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Start everything; does not return before qmail-send ends, 111 on any failure."""
     os.chdir("/")
     os.umask(0o077)
+    schedule_as_batch()
     home = home_of(environ)
     try:
         accounts, layout = read_accounts(home), read_layout(home)

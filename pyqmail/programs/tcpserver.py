@@ -23,7 +23,7 @@ from pyqmail.options import parse_options as options_and_words
 from pyqmail.policy.admission import Admission, Dropped, Terms
 from pyqmail.system.files import write_all
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import HIGHEST, find_program, plug_standard_descriptors, reset_signals
+from pyqmail.system.process import HIGHEST, find_program, plug_standard_descriptors, reset_signals, schedule_as_batch
 from pyqmail.system.readiness import tell_ready, without_request
 from pyqmail.warm.chain import Chain, find_chain
 from pyqmail.warm.connections import Children, Peer, Voice, Workers, dead_children, write_log
@@ -383,6 +383,7 @@ def prepare(options: Options, environ: Mapping[bytes, bytes]) -> tuple[socket.so
     chain = find_chain(options.program, environ)
     if chain is not None:
         preload()
+        schedule_as_batch()
     drop_privileges(options, environ)
     if options.print_port:
         write_all(1, b"%d\n" % listener.getsockname()[1])

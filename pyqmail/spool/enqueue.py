@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BUFFER = 65536  # envelope bytes held before they are written
 PENDING = -1  # a draft's exit code before it has one
 PID_TRIES = 9  # qmail-queue tries the suffixes 1 to 9
+NEIGHBOURS = 16  # inodes of 256 bytes in a block
 
 
 class QueueFailure(Exception):
@@ -66,7 +67,7 @@ class Spool:
         self.layout = layout
         self.accounts = accounts
         self.classic = not os.path.isdir("/proc/self/fd")
-        self._turn = os.getpid()  # so that the workers begin apart
+        self._turn = os.getpid() * NEIGHBOURS  # so that the workers begin apart
 
     def begin(self, uid: int, submission: int) -> Draft:
         """A new draft with its Received line; ``submission`` is the pid or serial. Raises QueueFailure."""
@@ -164,13 +165,14 @@ class Spool:
         return self._create_classic(head, name)
 
     def _folder(self) -> str:
-        """Where the next unnamed file is made: in each subdirectory of mess/ in turn.
+        """Where the next unnamed file is made: some in one subdirectory of mess/, then in the next, and round again.
 
         A file lies near the directory that it was made in, and ext4 without a journal looks there past every inode that
-        was freed in the last minutes: with all files in one place that was most of what a message cost.
+        was freed in the last minutes: with all files in one place that was most of what a message cost. Neighbours
+        share a block of inodes, which is then written once for those that are synced together.
         """
         self._turn += 1
-        return f"{self.layout.queue}/mess/{self._turn % self.layout.split}"
+        return f"{self.layout.queue}/mess/{self._turn // NEIGHBOURS % self.layout.split}"
 
     def _create_classic(self, head: bytes, name: str) -> Draft:
         for sequence in range(1, PID_TRIES + 1):

@@ -24,6 +24,19 @@ def become(uid: int, gid: int, groups: Sequence[int]) -> None:
     os.setresuid(uid, uid, uid)
 
 
+def schedule_as_batch() -> None:
+    """SCHED_BATCH (sched(7)) for this process and its children, unless somebody has chosen a policy for it.
+
+    What wakes up then waits for its turn: a program with work to do is not interrupted for each message that one of the
+    others gets, and is found with more to do at once.
+    """
+    try:
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError:
+        return  # a sandbox forbids it
+
+
 class Acting:
     """A context in which root acts as ``uid`` with the one group ``gid``; for anybody else nothing changes.
 
