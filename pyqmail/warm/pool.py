@@ -20,7 +20,6 @@ from pyqmail.warm.worker import JOB, RESULT, Serve, Wait, enter, serve_jobs
 Done = Callable[[int | None], None]
 Prepare = Callable[[Hashable], None]
 
-SHORT_S = 0.3  # jobs below this end before more workers would do any good, even on a busy machine
 SHORT_PACE = 40  # so many times the pace while jobs are short
 LOOKS_MAX = 40  # at a worker that should end, 50 ms apart
 SWEEP_S = 0.25  # at least between two looks at the idle workers
@@ -62,9 +61,9 @@ class _Crew:
         self.next_fork = 0.0  # monotonic seconds
         self.job_s = 0.0  # how long a job takes, lately
 
-    def pace(self, pace_s: float, now: float) -> None:
+    def pace(self, pace_s: float, short_s: float, now: float) -> None:
         """Say when the next worker may be made after one at ``now``: jobs are long if they were or if one is by now."""
-        long = self.job_s >= SHORT_S or any(w.job is not None and now - w.since > SHORT_S for w in self.workers)
+        long = self.job_s >= short_s or any(w.job is not None and now - w.since > short_s for w in self.workers)
         self.next_fork = now + pace_s * (1 if long else SHORT_PACE)
 
 
@@ -74,7 +73,8 @@ class Pool:
     ``limit`` is the number of jobs at once; at most ``limit + SPARE`` workers live. ``prepare`` runs in the fresh
     child after all inherited descriptors are closed, and must raise if it cannot become what the key says. A key has
     ``paced_from`` workers as soon as it has jobs for them, further ones ``pace_s`` seconds after the last was made, or
-    SHORT_PACE times that while its jobs are short: a job is then done by a busy worker sooner than by a new one.
+    SHORT_PACE times that while its jobs are below ``short_s``: one is then done by a busy worker sooner than by a new
+    one, even on a busy machine.
     One idle worker of a key is kept for ``idle_s`` seconds, others for ``surplus_s``.
     """
 
@@ -92,11 +92,13 @@ class Pool:
         wait: Wait | None = None,
         pace_s: float = 0.0,
         paced_from: int = 8,
+        short_s: float = 0.3,
     ) -> None:
         self._loop = loop
         self._wait = wait
         self._pace_s = pace_s
         self._paced_from = paced_from
+        self._short_s = short_s
         self._pacing = False
         self._serve = serve
         self._prepare = prepare
@@ -218,7 +220,7 @@ class Pool:
         self._workers[pid] = worker
         crew = self._crews.setdefault(key, _Crew())
         crew.workers.append(worker)
-        crew.pace(self._pace_s, time.monotonic())
+        crew.pace(self._pace_s, self._short_s, time.monotonic())
         self._loop.add_reader(mine.fileno(), lambda: self._heard(worker))
         return worker
 

@@ -20,9 +20,11 @@ from pyqmail.warm.worker import Wait
 Identity = tuple[int, int] | None
 IDLE_S = 60.0  # that an idle worker is kept
 SURPLUS_S = 1.0  # where another is idle: forking one again costs 3 ms, keeping it 3 MB
-PACE_S = 0.005  # about what a worker costs until it has served its first job
+PACE_S = 0.003  # about what a worker costs until it has served its first job
 LOCAL_PACED_FROM = 4  # workers of one uid that are made without delay: local deliveries are short
 SENDER_PACED_FROM = 8  # the same of programs that wait for other hosts
+LOCAL_SHORT_S = 0.3  # what several local deliveries at once take on a busy machine
+SENDER_SHORT_S = 0.15  # the same of senders
 PAYLOAD_MAX = RECORD_MAX // 2
 Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
 
@@ -152,10 +154,11 @@ class Runner:
 
     def _make_pool(self, program: ProgramModule) -> Pool:
         wait: Wait | None = None
-        paced_from, surplus_s = LOCAL_PACED_FROM, SURPLUS_S
+        paced_from, short_s, surplus_s = LOCAL_PACED_FROM, LOCAL_SHORT_S, SURPLUS_S
         if hasattr(program, "Sender"):
             sender = program.Sender()
-            self._main, wait, paced_from = sender.main, sender.wait, SENDER_PACED_FROM
+            self._main, wait = sender.main, sender.wait
+            paced_from, short_s = SENDER_PACED_FROM, SENDER_SHORT_S
             surplus_s = IDLE_S  # each may hold a connection of its own
         prepare_titles()
         gc.collect()
@@ -172,6 +175,7 @@ class Runner:
             surplus_s=surplus_s,
             pace_s=PACE_S,
             paced_from=paced_from,
+            short_s=short_s,
         )
 
     def _serve(self, payload: bytes, fds: list[int]) -> int:
