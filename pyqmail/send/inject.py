@@ -230,7 +230,11 @@ class Injector:
             over(NOT_STARTED, 0)
 
     def _connect(self, injection: Injection, over: Done, deadline: float) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            over(NOT_STARTED, 0)
+            return
         sock.setblocking(False)
         if sock.connect_ex(self._layout.run_socket) == 0:
             try:

@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 LENGTH_MAX = 4096
 ONE_INPUT_SECONDS = 20
+ENDLESS = -1  # libFuzzer's word for it
 MEMORY_MB = 2048
 BEGINNING = """
 import sys
@@ -42,9 +43,14 @@ class Outcome:
         self.coverage = int(coverage[-1]) if coverage else 0
 
 
-def start(name: str, seconds: int, corpus: Path, found: Path) -> "subprocess.Popen[str]":
+def start(name: str, seconds: int, inputs: int, corpus: Path, found: Path) -> "subprocess.Popen[str]":
     """The fuzzer of one target; its new inputs go to ``corpus``, one that fails to ``found``."""
-    words = [f"-max_total_time={seconds}", f"-timeout={ONE_INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}"]
+    words = [
+        f"-runs={inputs}",
+        f"-max_total_time={seconds}",
+        f"-timeout={ONE_INPUT_SECONDS}",
+        f"-rss_limit_mb={MEMORY_MB}",
+    ]
     words += [f"-max_len={LENGTH_MAX}", f"-artifact_prefix={found}/{name}-", "-print_final_stats=1"]
     folders = [str(corpus), str(CORPUS / name)]
     return subprocess.Popen(
@@ -59,8 +65,10 @@ def start(name: str, seconds: int, corpus: Path, found: Path) -> "subprocess.Pop
     )
 
 
-def run(names: list[str], seconds: int, found: Path, *, keep: bool = False, together: int = 2) -> list[Outcome]:
-    """Fuzz ``names``, ``together`` at a time."""
+def run(
+    names: list[str], seconds: int, found: Path, *, inputs: int = ENDLESS, keep: bool = False, together: int = 2
+) -> list[Outcome]:
+    """Fuzz ``names``, ``together`` at a time, each for ``seconds`` or until it has tried ``inputs``."""
     outcomes = []
     waiting = list(names)
     running: list[tuple[str, subprocess.Popen[str]]] = []
@@ -70,7 +78,7 @@ def run(names: list[str], seconds: int, found: Path, *, keep: bool = False, toge
                 name = waiting.pop(0)
                 new = CORPUS / name if keep else Path(scratch) / name
                 new.mkdir(parents=True, exist_ok=True)
-                running.append((name, start(name, seconds, new, found)))
+                running.append((name, start(name, seconds, inputs, new, found)))
             name, process = running.pop(0)
             text = process.communicate()[0]
             outcomes.append(Outcome(name, process.returncode, text))

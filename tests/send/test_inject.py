@@ -1,5 +1,6 @@
-"""A bounce that qmail-queued never hears of is over at once: nobody answers for it."""
+"""A bounce that qmail-queued never hears of is over at once, to be tried again: nobody answers for it."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -24,3 +25,14 @@ def test_a_request_that_was_not_sent_is_not_waited_for(tmp_path: Path, monkeypat
         injector.inject(iter([b"text"]), b"", b"joe@a.example", lambda status, number: answers.append((status, number)))
         assert answers == [(NOT_STARTED, 0)] and injector.pending == 0
         assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_a_socket_it_is_over_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    answers = []
+    monkeypatch.setattr(socket, "socket", refuse)
+    injector = Injector(Loop(), Layout(str(tmp_path), 23), {})
+    injector.inject(iter([b"text"]), b"", b"joe@a.example", lambda status, number: answers.append((status, number)))
+    assert answers == [(NOT_STARTED, 0)] and injector.pending == 0
