@@ -1,4 +1,4 @@
-"""The scheduling policy, in processes of its own: it cannot be taken back."""
+"""The scheduling policy, in processes whose policy nobody else needs."""
 
 import os
 import subprocess
