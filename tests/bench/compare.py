@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Mail servers side by side on loopback, as they come, with logs on and nothing unsynced. Run as root; needs Postfix
 (its smtp-source and smtp-sink make the load), ucspi-tcp, daemontools, and an account benchu ($BENCH_USER), whose
-Maildir is wiped.
+Maildir is wiped at the end, with every message of the run.
 
     bin/qmail-setup                                            the tree that is measured: $QMAIL, default /var/qmail
     tests/bench/compare.py unpack                              Exim and OpenSMTPD from Debian, beside Postfix
@@ -14,10 +14,10 @@ Maildir is wiped.
     tests/bench/compare.py show FILE.json                      every figure
     tests/bench/compare.py raw                                 what this machine can do
 
-Runs are interleaved (A B C A B C) and the figures are medians; each is in FILE.json as soon as it is there, and runs
-are added to what FILE.json holds. A lost or doubled message fails a run; what a server has not is a dash. NAME:1 in -s
-or -w takes part in the first round only. The server "floor" (w1 only) is tests/bench/floor.py, a program that makes
-our system calls and does nothing else.
+Runs are interleaved (A B C, B C A, C A B) and the figures are medians; each is in FILE.json as soon as it is there, and
+runs are added to what FILE.json holds. A lost or doubled message fails a run; what a server has not is a dash. NAME:1
+in -s or -w takes part in the first round only. The server "floor" (w1 only) is tests/bench/floor.py, a program that
+makes our system calls and does nothing else.
 
 | | workload |
 |---|---|
@@ -53,7 +53,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from tests.bench.peers.adapters import SERVERS, make, unpack  # noqa: E402
 from tests.bench.peers.claims import better, table  # noqa: E402
-from tests.bench.peers.common import STATE, Unsupported, claim, log, save, user_home  # noqa: E402
+from tests.bench.peers.common import STATE, Unsupported, claim, log, remove_aside, save, user_home  # noqa: E402
 from tests.bench.peers.counts import count  # noqa: E402
 from tests.bench.peers.plot import plot  # noqa: E402
 from tests.bench.peers.workloads import WORKLOADS, raw  # noqa: E402
@@ -156,10 +156,18 @@ def rounds(text, repeat, known):
     return found
 
 
+def turns(servers, turn):
+    """Who takes part in round ``turn``, in order: nobody is always the first, after an easier workload."""
+    names = [name for name, limit in servers.items() if turn < limit]
+    first = turn % len(names)
+    return names[first:] + names[:first]
+
+
 def run(opt):
     """Each round has all servers in all workloads, so that what is there at any moment is complete."""
     servers, workloads = rounds(opt.servers, opt.repeat, SERVERS), rounds(opt.workloads, opt.repeat, WORKLOADS)
     claim(user_home())
+    remove_aside()  # of a run that was killed
     data = load(opt.output)
     data.setdefault("machine", machine())
     data.setdefault("options", {}).update({w: {k: v for k, v in vars(opt).items() if k in OPTIONS} for w in workloads})
@@ -167,13 +175,15 @@ def run(opt):
     try:
         for turn in range(opt.repeat):
             for workload in [name for name, limit in workloads.items() if turn < limit]:
-                for name in [name for name, limit in servers.items() if turn < limit]:
+                for name in turns(servers, turn):
                     if workload not in (SERVERS[name].workloads or WORKLOADS):
                         continue
                     log(f"round {turn + 1}/{opt.repeat}, {(time.monotonic() - begin) / 60:.1f} min: {workload} {name}")
                     measure(name, workload, opt, data)
     except KeyboardInterrupt:
         log("interrupted; what is there:")
+    finally:
+        remove_aside()
     if opt.json:
         print(json.dumps(data, indent=1, sort_keys=True))
     show(data)
@@ -269,6 +279,7 @@ def main():
                 log("FAILED", name, repr(error))
             if opt.output:
                 save(opt.output, data)
+        remove_aside()
         show({"counts": data.get("counts", {})})
     elif opt.command == "show":
         show(load(opt.file))

@@ -1,8 +1,15 @@
-"""What compare.py makes of its figures: the table and the plot."""
+"""What compare.py makes of its figures: the table and the plot. And what it does to the user's Maildir."""
 
+import os
+import pwd
 import statistics
+from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from tests.bench.compare import turns
+from tests.bench.peers import common
 from tests.bench.peers.claims import ROWS, shown, table
 from tests.bench.peers.plot import plot
 from tests.bench.peers.workloads import WORKLOADS
@@ -51,6 +58,25 @@ def test_less_time_is_better_and_a_batch_is_compared_with_postfix() -> None:
 
 def test_an_absolute_limit_needs_no_other_server() -> None:
     assert row("memory, idle")[1:] == ["70 MiB", "-", "-", "-", "at most 64 MiB **no**"]
+
+
+def test_each_server_is_the_first_in_one_of_the_rounds() -> None:
+    servers = {"a": 3, "b": 3, "c": 1}
+    assert [turns(servers, turn) for turn in range(3)] == [["a", "b", "c"], ["b", "a"], ["a", "b"]]
+    assert [turns({"a": 3, "b": 3, "c": 3}, turn)[0] for turn in range(3)] == ["a", "b", "c"]
+
+
+def test_delivered_messages_stay_on_the_disk_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = pwd.getpwuid(os.geteuid())
+    home = pwd.struct_passwd((own.pw_name, "x", os.geteuid(), os.getegid(), "", str(tmp_path), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: home)
+    common.reset_maildir()
+    (tmp_path / "Maildir/new/1").write_bytes(b"x")
+    common.reset_maildir()
+    assert common.delivered() == 0
+    assert len(list(tmp_path.rglob("new/1"))) == 1
+    common.remove_aside()
+    assert not list(tmp_path.rglob("new/1")) and common.delivered() == 0
 
 
 def test_every_row_names_a_workload() -> None:

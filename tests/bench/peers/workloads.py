@@ -36,6 +36,7 @@ from tests.bench.peers.common import (
     log,
     maildir,
     message,
+    remove_aside,
     reset_maildir,
     slow_hosts,
     source,
@@ -584,6 +585,7 @@ def busy(server, opt, count):
     thread = sampled(server, done, samples)
     try:
         reset_maildir()
+        remove_aside()  # of 200,000 messages
         source(server.port, LOCAL, count, 10, True, timeout=600)
         wait_delivered(count, time.monotonic() + opt.limit, 0.1)
     finally:
