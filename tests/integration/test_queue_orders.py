@@ -53,13 +53,19 @@ def test_qmails_and_root_may_hold_and_delete_and_nobody_else_may(host: MailHost,
     assert os.listdir(host.home / "queue/bounce") == []
 
 
-def test_what_root_makes_on_a_stopped_queue_belongs_to_qmails(host: MailHost) -> None:
+def held_on_a_stopped_queue(host: MailHost) -> str:
+    """The number of a message that waits, since its domain is held."""
     words = [str(host.home / "bin/qmail-inject"), "-a", "x@far.example"]
     assert queue(host, "hold", "far.example", user="qmails").returncode == 0
     subprocess.run(words, input=b"Subject: held\n\nx\n", env=host.environ(), check=True)
     wait_for(lambda: [entry["state"] for entry in listed(host)] == ["waiting"], "the message")
     (number,) = (str(entry["id"]) for entry in listed(host))
     host.stop()
+    return number
+
+
+def test_what_root_makes_on_a_stopped_queue_belongs_to_qmails(host: MailHost) -> None:
+    number = held_on_a_stopped_queue(host)
     assert queue(host, "bounce", number).stdout == f"bounce {number}\n"
     made = [host.home / "queue" / name for name in (f"bounce/{number}", "pyqmail/orders", "pyqmail/actions")]
     assert {path.stat().st_uid for path in made} == {pwd.getpwnam("qmails").pw_uid}
@@ -69,12 +75,7 @@ def test_what_root_makes_on_a_stopped_queue_belongs_to_qmails(host: MailHost) ->
 @pytest.mark.parametrize("order", ["bounce", "retry", "delete"])
 def test_root_follows_no_link_that_qmails_has_put_into_the_queue(host: MailHost, tmp_path: Path, order: str) -> None:
     """qmails may put a directory of somebody else's in the place of remote/N: what is in there stays as it is."""
-    words = [str(host.home / "bin/qmail-inject"), "-a", "x@far.example"]
-    assert queue(host, "hold", "far.example", user="qmails").returncode == 0
-    subprocess.run(words, input=b"Subject: held\n\nx\n", env=host.environ(), check=True)
-    wait_for(lambda: [entry["state"] for entry in listed(host)] == ["waiting"], "the message")
-    (number,) = (str(entry["id"]) for entry in listed(host))
-    host.stop()
+    number = held_on_a_stopped_queue(host)
     (part,) = (host.home / "queue/remote").glob(f"*/{number}")
     mine = tmp_path / "mine"
     mine.mkdir(mode=0o700)
