@@ -3,6 +3,8 @@
 import os
 import re
 
+from pyqmail.system.files import write_all
+
 LABEL = re.compile(rb"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\Z")
 NAME_MAX = 253  # RFC 1035 section 2.3.4, as text
 
@@ -45,3 +47,10 @@ def append(home: str, name: str, line: bytes) -> None:
     if data and not data.endswith(b"\n"):
         data += b"\n"
     put(home, name, data + line + b"\n")
+
+
+def write_names(home: str, name: bytes) -> None:
+    """me and the two default domains, each announced on descriptor 1. Raises OSError."""
+    for file, value in (("me", name), ("defaultdomain", default_domain(name)), ("plusdomain", plus_domain(name))):
+        write_all(1, b"Putting %s into control/%s...\n" % (value, file.encode()))
+        put(home, file, value + b"\n")

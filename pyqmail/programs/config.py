@@ -12,10 +12,9 @@ import dns.exception
 import dns.resolver
 import dns.reversename
 
-from pyqmail.admin.first_controls import put, usable_name
+from pyqmail.admin.first_controls import put, usable_name, write_names
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.policy.interfaces import ipv4_addresses, ipv6_entries
-from pyqmail.programs.config_fast import write_names
 from pyqmail.protocol.dns import format_address
 from pyqmail.resolver import Servers, read_servers
 from pyqmail.system.files import write_all

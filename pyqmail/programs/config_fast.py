@@ -6,18 +6,11 @@ me, defaultdomain and plusdomain are written; NAME is added to locals and rcptho
 import os
 from collections.abc import Mapping, Sequence
 
-from pyqmail.admin.first_controls import append, default_domain, plus_domain, put, usable_name
+from pyqmail.admin.first_controls import append, usable_name, write_names
 from pyqmail.control import home_of
 from pyqmail.system.files import write_all
 
 USAGE = b"config-fast: usage: config-fast fully.qualified.name\n"
-
-
-def write_names(home: str, name: bytes) -> None:
-    """me and the two default domains. Raises OSError."""
-    for file, value in (("me", name), ("defaultdomain", default_domain(name)), ("plusdomain", plus_domain(name))):
-        write_all(1, b"Putting %s into control/%s...\n" % (value, file.encode()))
-        put(home, file, value + b"\n")
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

@@ -6,9 +6,9 @@ The old database stays until the new one is whole. Nothing is printed unless it 
 import os
 from collections.abc import Mapping, Sequence
 
+from pyqmail.admin.databases import NotMade, make
 from pyqmail.control import home_of
 from pyqmail.formats.cdb import replace_cdb, write_cdb
-from pyqmail.programs.qmail_newu import NotMade, make
 from pyqmail.system.files import read_file
 
 SOURCE = "control/morercpthosts"

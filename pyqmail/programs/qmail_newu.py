@@ -1,69 +1,11 @@
 """qmail-newu: makes users/cdb from users/assign (qmail-newu(8)). The old users/cdb stays until the new one is whole."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from pyqmail.admin.databases import make, make_users
 from pyqmail.control import home_of
-from pyqmail.formats.assign import AssignFormat, parse_assign
-from pyqmail.formats.cdb import replace_cdb, write_cdb
-from pyqmail.spool.resend import complain
-from pyqmail.system.files import open_read, read_all
-
-
-class NotMade(Exception):
-    """Why nothing was changed, for people."""
-
-
-def _read_assign(path: str) -> bytes:
-    try:
-        fd = open_read(path)
-    except OSError:
-        raise NotMade("unable to open users/assign") from None
-    try:
-        return read_all(fd)
-    except OSError:
-        raise NotMade("unable to read users/assign") from None
-    finally:
-        os.close(fd)
-
-
-def _make_users(home: str) -> None:
-    try:
-        os.chdir(home)
-    except OSError:
-        raise NotMade("unable to chdir") from None
-    data = _read_assign("users/assign")
-    try:
-        os.close(os.open("users/cdb.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
-    except OSError:
-        raise NotMade("unable to open users/cdb.tmp") from None
-    try:
-        write_cdb("users/cdb.tmp", parse_assign(data))
-    except AssignFormat:
-        raise NotMade("bad format in users/assign") from None
-    except OSError:
-        raise NotMade("unable to write users/cdb.tmp") from None
-    try:
-        replace_cdb("users/cdb.tmp", "users/cdb")
-    except OSError:
-        raise NotMade("unable to move users/cdb.tmp to users/cdb") from None
-
-
-def make(program: str, steps: Callable[[], None]) -> int:
-    """Take the ``steps`` to a database that everybody may read: 0, or 111 with a line on descriptor 2."""
-    os.umask(0o033)
-    try:
-        steps()
-    except NotMade as trouble:
-        text = str(trouble)
-    except MemoryError:
-        text = "out of memory"
-    else:
-        return 0
-    complain(f"{program}: fatal: {text}".encode())
-    return 111
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """0, or 111 with a line on descriptor 2."""
-    return make("qmail-newu", lambda: _make_users(home_of(environ)))
+    return make("qmail-newu", lambda: make_users(home_of(environ)))

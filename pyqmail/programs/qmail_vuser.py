@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from pyqmail.admin.databases import make, make_users
 from pyqmail.admin.virtual_domains import (
     Domain,
     Domains,
@@ -38,7 +39,6 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy import passwords
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.virtual_users import VirtualUnreadable, VirtualUser, read_users, write_users
-from pyqmail.programs import qmail_newu
 from pyqmail.system import files
 
 DONE, REFUSED, USAGE, TROUBLE = 0, 1, 100, 111
@@ -85,7 +85,7 @@ class Orders:
 
     def __init__(self, home: str, options: frozenset[str]) -> None:
         self.home = home
-        self.domains = Domains(home, lambda: qmail_newu.main([b"qmail-newu"], {b"QMAIL_HOME": os.fsencode(home)}) == 0)
+        self.domains = Domains(home, lambda: make("qmail-newu", lambda: make_users(home)) == 0)
         self._options = options
 
     def add_domain(self, words: list[bytes]) -> None:
