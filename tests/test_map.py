@@ -32,6 +32,15 @@ ALLOWED = {
 }
 
 
+# A program that imports another one, until its engine has a room.
+PROGRAMS_ALLOWED = {
+    ("qmail_explain", "qmail_remote"),
+    ("datemail", "predate"),
+    ("mailsubj", "predate"),
+    ("sendmail", "qmail_inject"),
+}
+
+
 def room_of(path: Path) -> str:
     """The module or directory of the map that ``path`` belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -39,6 +48,11 @@ def room_of(path: Path) -> str:
 
 def imported_rooms(path: Path) -> set[str]:
     """The rooms of the package that the module at ``path`` imports."""
+    return {name.split(".")[1] for name in imported_names(path)}
+
+
+def imported_names(path: Path) -> list[str]:
+    """What of the package the module at ``path`` imports."""
     names = []
     module = ast.parse(path.read_text())
     for only_types in [
@@ -49,8 +63,9 @@ def imported_rooms(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names += [node.module] if node.module != "pyqmail" else [f"pyqmail.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("pyqmail.")}
+            packages = node.module in ("pyqmail", "pyqmail.programs")
+            names += [f"{node.module}.{alias.name}" for alias in node.names] if packages else [node.module]
+    return [name for name in names if name.startswith("pyqmail.")]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -70,6 +85,17 @@ def test_rooms_of_one_floor_import_each_other_in_one_direction_only() -> None:
     } - set(ALLOWED)
     modules = {arrow for arrow in arrows if (arrow[1], arrow[0]) in arrows}
     assert modules == set()
+
+
+def test_no_program_imports_a_program() -> None:
+    arrows = {
+        (path.stem, name.split(".")[2])
+        for path in MODULES
+        if room_of(path) == "programs"
+        for name in imported_names(path)
+        if name.startswith("pyqmail.programs.")
+    }
+    assert arrows - PROGRAMS_ALLOWED == set()
 
 
 @pytest.mark.contract("queue 12.4")

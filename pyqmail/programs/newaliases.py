@@ -3,7 +3,7 @@
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.aliases import ListError, parse_aliases
 from pyqmail.formats.cdb import replace_cdb, write_cdb
-from pyqmail.programs.newinclude import completion
+from pyqmail.local.completion import completion
 from pyqmail.spool.resend import complain
 from pyqmail.system.files import read_file
 

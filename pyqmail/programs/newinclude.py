@@ -1,23 +1,14 @@
 """newinclude: make a binary mailing list from an :include: file of sendmail's (newinclude(1))."""
 
-from pyqmail.control import Control, ControlUnreadable, home_of
-from pyqmail.formats.aliases import Completion, ListError, parse_include
+from pyqmail.control import ControlUnreadable
+from pyqmail.formats.aliases import ListError, parse_include
+from pyqmail.local.completion import completion
 from pyqmail.spool.resend import complain
 from pyqmail.system.files import read_file, replace_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-
-def completion(environ: "Mapping[bytes, bytes]") -> Completion:
-    """What completes addresses here: variables, else control files. Raises ControlUnreadable."""
-    control = Control(home_of(environ))
-    return Completion(
-        control.setting(environ, b"QMAILDEFAULTHOST", "defaulthost"),
-        control.setting(environ, b"QMAILDEFAULTDOMAIN", "defaultdomain"),
-        control.setting(environ, b"QMAILPLUSDOMAIN", "plusdomain"),
-    )
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:

@@ -18,6 +18,8 @@ from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats import dotqmail
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.report import local_report
+from pyqmail.local import passwd
+from pyqmail.local.instructions import Arguments, Usage, check_home, read_instructions
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.classify import classify, domain_keys
 from pyqmail.policy.recipient_check import RecipientCheck
@@ -25,7 +27,7 @@ from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.policy.routes import find_route, route_keys
 from pyqmail.policy.tcprules import decide
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
-from pyqmail.programs import qmail_getpw, qmail_local, qmail_remote
+from pyqmail.programs import qmail_remote
 from pyqmail.protocol.dns import format_address
 from pyqmail.remote.controls import read_controls as read_remote_controls
 from pyqmail.send.controls import read_controls
@@ -202,8 +204,8 @@ def explain_local(home: str, address: bytes, sender: bytes) -> None:
     who = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext, domain)
     say("qmail-local", f"runs as uid {assignment.uid}, gid {assignment.gid} in {show(assignment.homedir)}")
     try:
-        arguments = qmail_local.Arguments((*who, sender, default_delivery(home)), describe=True)
-    except qmail_local.Usage:
+        arguments = Arguments((*who, sender, default_delivery(home)), describe=True)
+    except Usage:
         raise Verdict(REFUSED, f"qmail-local does not take {show(assignment.homedir)!r} for a home") from None
     with identity(accounts, assignment.uid, assignment.gid):
         try:
@@ -240,13 +242,13 @@ def find_assignment(home: str, accounts: Accounts, break_char: bytes, local: byt
         else:
             say("users/cdb", f"has nothing for {show(local)}")
             with identity(accounts, accounts.uid_passwd, accounts.gid_nofiles):
-                record = qmail_getpw.find_user(local, break_char)
+                record = passwd.find_user(local, break_char)
                 say("passwd", "has an account for it" if record else "has no account for it: alias takes it")
                 if record is None:
-                    record = qmail_getpw.find_alias(accounts.alias_name, local)
+                    record = passwd.find_alias(accounts.alias_name, local)
     except UsersTrouble:
         raise reported(SpawnExit.CDB) from None
-    except qmail_getpw.LookupTrouble as trouble:
+    except passwd.LookupTrouble as trouble:
         raise reported(trouble.code) from None
     assignment = parse_assignment(record)
     if assignment is None:
@@ -255,15 +257,15 @@ def find_assignment(home: str, accounts: Accounts, break_char: bytes, local: byt
     return assignment
 
 
-def explain_dotqmail(arguments: qmail_local.Arguments, forbidden: int) -> None:
+def explain_dotqmail(arguments: Arguments, forbidden: int) -> None:
     """The .qmail file in the current directory, and its lines. Raises Verdict, MailFailure and OSError."""
-    qmail_local.check_home(True, forbidden)
+    check_home(True, forbidden)
     for name, _default in dotqmail.candidates(arguments.dash, arguments.ext):
         found = os.path.lexists(name)
         say(show(name), "is there" if found else "is not there")
         if found:
             break
-    instructions = qmail_local.read_instructions(arguments, forbidden)
+    instructions = read_instructions(arguments, forbidden)
     if instructions.data == arguments.default_delivery:
         say("instructions", "the default delivery")
     if instructions.default is not None:

@@ -7,124 +7,24 @@ question after another, so that a slow directory server holds up few; with new m
 
 import gc
 import os
-import re
 import select
 import signal
 import socket
 from collections.abc import Mapping, Sequence
 
-from pyqmail import launch
-from pyqmail.control import ControlUnreadable, home_of, read_knobs
-from pyqmail.failure import PermanentFailure, TemporaryFailure
-from pyqmail.formats import dotqmail
-from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.netstring import NetstringError, scan_length
+from pyqmail.local.existence import Lookup
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
-from pyqmail.policy.classify import Routing, classify
+from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import parse_routing
-from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
-from pyqmail.programs import qmail_getpw, qmail_local
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, SOCKET, parse_question
 from pyqmail.system import files, foreign
 from pyqmail.system.process import become, close_all_but, reset_signals, set_title
-from pyqmail.system.stamp import Stamp, stamp
 
 WORKERS = 2
 PAUSE_S = 0.5  # before a worker that died is replaced
 RECORD_MAX = 256 * 1048576  # of maps; more is no record of ours
-FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
-
-
-class OwnPrograms:
-    """Whether the programs whose decisions we foretell are our own: looked at again whenever a file has changed."""
-
-    def __init__(self, home: str) -> None:
-        self._paths = {f"{home}/bin/{name}": name for name in ("qmail-getpw", "qmail-local")}
-        self._stamps: list[Stamp | None] = []
-        self._ours = False
-
-    def ours(self) -> bool:
-        """Look; two stats while nothing changes. A no is looked at again: it may have been a file that was not read."""
-        stamps = [stamp(path) for path in self._paths]
-        if stamps != self._stamps or not self._ours:
-            self._ours = all(
-                launch.identify(path) == "pyqmail.programs." + name.replace("-", "_")
-                for path, name in self._paths.items()
-            )
-            self._stamps = stamps
-        return self._ours
-
-
-class Lookup:
-    """What would become of a recipient, by the code that qmail-send, qmail-lspawn and qmail-local run."""
-
-    def __init__(self, home: str, accounts: Accounts, routing: Routing) -> None:
-        knobs = read_knobs(home)
-        self._home = home
-        self._accounts = accounts
-        self._routing = routing
-        self._break = knobs.break_char
-        self._forbidden = knobs.patrn
-        self._users = UsersDatabase(home, accounts)
-        self._programs = OwnPrograms(home)
-
-    def nobody(self, recipient: bytes) -> bool:
-        """Whether ``recipient`` is certainly nobody's."""
-        channel, address = classify(recipient, self._routing)
-        local, _, domain = address.rpartition(b"@")
-        if channel != "local" or not local or b"\0" in local or not self._programs.ours():
-            return False
-        assignment = self._assignment(local)
-        if assignment is None or assignment.uid == 0 or not assignment.dash:
-            return False  # not known, deferred, or delivered by the default instructions
-        words = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext, domain, b"", b"#")
-        try:
-            arguments = qmail_local.Arguments(words, describe=True)
-            os.chdir(assignment.homedir)
-        except (OSError, qmail_local.Usage):
-            return False
-        try:
-            instructions = qmail_local.read_instructions(arguments, self._forbidden)
-            return self._is_alias(assignment) and self._not_in_aliases(arguments, instructions)
-        except PermanentFailure:
-            return True
-        except (TemporaryFailure, CdbCorrupt, OSError):
-            return False
-        finally:
-            os.chdir("/")
-
-    def _assignment(self, local: bytes) -> Assignment | None:
-        try:
-            record = self._users.find(local)
-            if record is None:
-                record = qmail_getpw.find_user(local, self._break)
-            if record is None:
-                record = qmail_getpw.find_alias(self._accounts.alias_name, local)
-        except (UsersTrouble, qmail_getpw.LookupTrouble):
-            return None
-        return parse_assignment(record)
-
-    def _is_alias(self, assignment: Assignment) -> bool:
-        return assignment.uid == self._accounts.uid_alias
-
-    def _not_in_aliases(self, arguments: qmail_local.Arguments, instructions: qmail_local.Instructions) -> bool:
-        """Whether .qmail-default is just ``| fastforward -d FILE``, and FILE does not know the address."""
-        lines = list(dotqmail.parse_lines(instructions.data))
-        if instructions.default is None or len(instructions.default) != len(arguments.ext) or len(lines) != 1:
-            return False
-        kind, command = lines[0]
-        match = FASTFORWARD.fullmatch(command)
-        if kind != dotqmail.PROGRAM or match is None or instructions.forward_only:
-            return False
-        address = instructions.default.lower() + b"@" + arguments.domain.lower()
-        fd = files.open_read(match[1])
-        try:
-            aliases = Cdb(fd)
-            box, _, host = address.rpartition(b"@")
-            keys = (b":" + address, b":@" + host, b":" + box + b"@")
-            return all(aliases.get(key) is None for key in keys)
-        finally:
-            os.close(fd)
 
 
 def answer_questions(door: socket.socket, lifeline: int, lookup: Lookup) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pyqmail.exits import SpawnExit
+from pyqmail.local import passwd as password_file
+from pyqmail.local.passwd import Account, find_account, find_alias, find_user
 from pyqmail.programs import qmail_getpw
-from pyqmail.programs.qmail_getpw import Account, find_account, find_alias, find_user
 
 Found = tuple[bytes, bytes, bytes] | None
 
@@ -29,7 +30,7 @@ def passwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
     accounts[b"root"] = Account(b"root", 0, 0, b"/")
     accounts[b"other"] = Account(b"other", uid + 1, 100, home)
     accounts[b"gone"] = Account(b"gone", uid, 100, home + b"/gone")
-    monkeypatch.setattr(qmail_getpw, "find_account", accounts.get)
+    monkeypatch.setattr(password_file, "find_account", accounts.get)
 
     def find(local: bytes, break_char: bytes = b"-") -> Found:
         record = find_user(local, break_char)
@@ -86,7 +87,7 @@ def test_alias_takes_the_whole_local_part(passwd: Callable[..., Found]) -> None:
 def test_a_home_out_of_reach_is_115_and_a_missing_alias_116(
     passwd: Callable[..., Found], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(qmail_getpw.LookupTrouble) as missing:
+    with pytest.raises(password_file.LookupTrouble) as missing:
         find_alias(b"nobody-here", b"x")
     assert missing.value.code == SpawnExit.NO_ALIAS
 
@@ -94,7 +95,7 @@ def test_a_home_out_of_reach_is_115_and_a_missing_alias_116(
         raise OSError(errno.ESTALE, "stale")
 
     monkeypatch.setattr(os, "stat", stale)
-    with pytest.raises(qmail_getpw.LookupTrouble) as out_of_reach:
+    with pytest.raises(password_file.LookupTrouble) as out_of_reach:
         find_user(b"joe", b"-")
     assert out_of_reach.value.code == SpawnExit.NO_HOME
 
@@ -104,7 +105,7 @@ def test_the_name_and_ids_are_those_of_the_password_file(tmp_path: Path, monkeyp
     uid = os.getuid() or 4711
     os.chown(tmp_path, uid if os.getuid() == 0 else -1, -1)
     entry = Account(b"JoE", uid, 4712, os.fsencode(tmp_path))
-    monkeypatch.setattr(qmail_getpw, "find_account", {b"joe": entry}.get)
+    monkeypatch.setattr(password_file, "find_account", {b"joe": entry}.get)
     assert find_user(b"jOe-X", b"-") == b"JoE\x00%d\x004712\x00%b\x00-\x00X\x00" % (uid, os.fsencode(tmp_path))
 
 
@@ -116,7 +117,7 @@ def test_a_home_that_qmailp_cannot_reach_is_nobody_s(monkeypatch: pytest.MonkeyP
     home.mkdir(parents=True)
     base.chmod(0o755)
     os.chown(home, 4711, -1)
-    monkeypatch.setattr(qmail_getpw, "find_account", {b"joe": Account(b"joe", 4711, 1, os.fsencode(home))}.get)
+    monkeypatch.setattr(password_file, "find_account", {b"joe": Account(b"joe", 4711, 1, os.fsencode(home))}.get)
     found = []
     for mode in (0o755, 0o700):
         (base / "closed").chmod(mode)
@@ -141,7 +142,7 @@ def test_no_argument_is_100() -> None:
 @pytest.mark.contract("users 6.11")
 def test_a_look_up_that_fails_for_now_is_118(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "get_errno", lambda: errno.ETXTBSY)
-    with pytest.raises(qmail_getpw.LookupTrouble) as trouble:
+    with pytest.raises(password_file.LookupTrouble) as trouble:
         find_account(b"no-such-account")
     assert trouble.value.code == SpawnExit.SYSTEM
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
+from pyqmail.local import delivery, instructions
 from pyqmail.mailbox.message import Message
 from pyqmail.programs import qmail_local
 from pyqmail.system import files
@@ -421,12 +422,12 @@ def test_a_home_and_an_owner_file_that_cannot_be_looked_at(monkeypatch: pytest.M
     for code in (errno.EIO, errno.ESTALE):
         monkeypatch.setattr(os, "stat", refusing(code))
         with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
-            qmail_local.check_home(False, 0o002)
+            instructions.check_home(False, 0o002)
         with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
-            qmail_local.new_sender(arguments)
+            instructions.new_sender(arguments)
     for code in (errno.ENOENT, errno.EACCES, errno.ENAMETOOLONG):
         monkeypatch.setattr(os, "stat", refusing(code))
-        assert qmail_local.new_sender(arguments) == b"s"
+        assert instructions.new_sender(arguments) == b"s"
 
 
 @pytest.mark.contract("local 2.11")
@@ -440,7 +441,7 @@ def test_a_file_that_cannot_be_read_to_its_end_defers(owner: Owner, monkeypatch:
     arguments = qmail_local.parse_arguments([b"joe", b"/", b"joe", b"", b"", b"d", b"s", b"./mbox"])
     monkeypatch.setattr(os, "read", broken)
     with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
-        qmail_local.read_instructions(arguments, 0o002)
+        instructions.read_instructions(arguments, 0o002)
 
 
 @pytest.mark.contract("local 6.4", "local 9.6")
@@ -451,10 +452,10 @@ def test_a_fork_that_fails_defers(owner: Owner, monkeypatch: pytest.MonkeyPatch)
     (owner.base / "message").write_bytes(b"x")
     fd = os.open(owner.base / "message", os.O_RDONLY)
     monkeypatch.setattr(os, "posix_spawn", refuse)
-    delivery = qmail_local.Delivery(Message(fd), {}, describe=False, home="/")
+    job = delivery.Delivery(Message(fd), {}, describe=False, home="/")
     try:
         with pytest.raises(TemporaryFailure, match=r"#4\.3\.0"):
-            delivery.run([(b"program", b"true")], forward_only=False)
+            job.run([(b"program", b"true")], forward_only=False)
     finally:
         os.close(fd)
 
@@ -495,4 +496,4 @@ def test_a_file_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, code: int
     words = [b"joe", b"/", b"joe-x", b"-", b"x", b"d", b"s", b"./mbox"]
     expected: type[MailFailure] = TemporaryFailure if deferred else PermanentFailure
     with pytest.raises(expected, match=r"#4\.3\.0" if deferred else r"#5\.1\.1"):
-        qmail_local.read_instructions(qmail_local.parse_arguments(words), 0o002)
+        instructions.read_instructions(qmail_local.parse_arguments(words), 0o002)

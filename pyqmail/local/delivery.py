@@ -1,0 +1,203 @@
+"""One message on its way through the lines of a .qmail file (qmail-local(8), qmail-command(8)).
+
+Deliveries run in the order of the lines and the forward last, so that a failure after it cannot repeat it. Every
+failure is temporary except a loop, an unknown mailbox, a program that says so, and a forward that the queue refuses
+for good.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyqmail.envelope  # noqa: F401 - Submission needs it, and a warm worker imports nothing after its fork
+from pyqmail.control import ControlUnreadable, home_of, read_patrn
+from pyqmail.exits import CommandExit
+from pyqmail.failure import PermanentFailure, TemporaryFailure
+from pyqmail.formats import dotqmail, mailline
+from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
+from pyqmail.local.report import say
+from pyqmail.mailbox import maildir, mbox
+from pyqmail.mailbox.message import Message
+from pyqmail.spool.submit import Submission
+from pyqmail.system.errors import reason
+
+
+def delivery_environment(
+    inherited: Mapping[bytes, bytes], arguments: Arguments, default: bytes | None, new_sender: bytes, seconds: int
+) -> dict[bytes, bytes]:
+    """What programs and the forward see: ``inherited`` and the variables of qmail-command(8), none quoted."""
+    extensions = [arguments.ext]
+    hosts = [arguments.domain]
+    for _ in range(3):
+        extensions.append(extensions[-1].partition(b"-")[2])
+        before, dot, _after = hosts[-1].rpartition(b".")
+        hosts.append(before if dot else hosts[-1])  # without a further dot the value repeats
+    environ = {
+        **inherited,
+        b"HOST": arguments.domain,
+        b"HOME": arguments.homedir,
+        b"USER": arguments.user,
+        b"LOCAL": arguments.local,
+        b"RECIPIENT": arguments.recipient,
+        b"DTLINE": mailline.format_delivered_to(arguments.recipient),
+        b"SENDER": arguments.sender,
+        b"RPLINE": mailline.format_return_path(arguments.sender),
+        b"UFLINE": mailline.format_from_line(arguments.sender, seconds),
+        b"NEWSENDER": new_sender,
+    }
+    for number, suffix in enumerate((b"", b"2", b"3", b"4")):
+        environ[b"EXT" + suffix] = extensions[number]
+        environ[b"HOST" + suffix] = hosts[number]
+    if default is not None:
+        environ[b"DEFAULT"] = default
+    return environ
+
+
+def check_loop(message: Message, delivered_to: bytes) -> None:
+    """Refuse a message that this very address has already had."""
+    try:
+        looping = mailline.header_has_line(message.chunks(), delivered_to)
+    except OSError as error:
+        raise TemporaryFailure(b"Unable to read message: " + reason(error) + b". (#4.3.0)") from error
+    if looping:
+        raise PermanentFailure(b"This message is looping: it already has my Delivered-To line. (#5.4.6)")
+
+
+class Delivery:
+    """One message on its way through the lines: what was done and what is left to forward."""
+
+    def __init__(self, message: Message, environ: Mapping[bytes, bytes], *, describe: bool, home: str) -> None:
+        self.message = message
+        self.environ = environ
+        self.describe = describe
+        self.home = home
+        self.files = 0
+        self.programs = 0
+        self.forwards: list[bytes] = []
+        self.number: int | None = None  # of the forwarded message
+
+    def run(self, lines: Iterable[dotqmail.Line], *, forward_only: bool) -> None:
+        """Act on ``lines`` in order, then forward. Raises MailFailure; later lines and all forwards are then off."""
+        for kind, argument in lines:
+            if kind == dotqmail.FORWARD_ONLY:
+                forward_only = True
+                continue
+            if kind == dotqmail.BLANK_START:
+                raise TemporaryFailure(b"The .qmail file begins with a blank line. (#4.2.1)")
+            if forward_only and kind != dotqmail.FORWARD:
+                raise TemporaryFailure(b"The .qmail file may only forward, but names a " + kind + b". (#4.7.0)")
+            if not self._act(kind, argument):
+                break
+        if self.forwards and not self.describe:
+            self._forward()
+
+    def summary(self) -> bytes:
+        """What the log shows after success."""
+        text = b"did %d+%d+%d\n" % (self.files, len(self.forwards), self.programs)
+        return text if self.number is None else text + b"qp %d\n" % self.number
+
+    def _act(self, kind: bytes, argument: bytes) -> bool:
+        """Deliver as one line says; False when its program wants the rest left out."""
+        if self.describe:
+            say(1, kind + b" " + argument + b"\n")
+        argument = argument.partition(b"\0")[0]
+        if kind == dotqmail.FORWARD:
+            self.forwards.append(argument)
+            return True
+        if kind == dotqmail.PROGRAM:
+            self.programs += 1
+            return self.describe or self._run_program(argument)
+        self.files += 1
+        if self.describe:
+            return True
+        if kind == dotqmail.MAILDIR:
+            directory = argument if argument.endswith(b"/") else argument + b"/"  # a NUL stood before the slash
+            maildir.deliver(directory, self._maildir_pieces(), serial=self.files)
+        else:
+            mbox.deliver(argument, self._mbox_pieces())
+        return True
+
+    def _maildir_pieces(self) -> Iterator[bytes]:
+        return _joined(self.environ[b"RPLINE"] + self.environ[b"DTLINE"], self.message.chunks())
+
+    def _mbox_pieces(self) -> Iterator[bytes]:
+        head = self.environ[b"UFLINE"] + self.environ[b"RPLINE"] + self.environ[b"DTLINE"]
+        return _joined(head, mailline.mbox_body(self.message.chunks()))
+
+    def _run_program(self, command: bytes) -> bool:
+        """Run ``command`` with the message on descriptor 0; True to go on. Its own output is the whole report."""
+        try:
+            self.message.rewind()
+            child = os.posix_spawn(
+                b"/bin/sh",
+                [b"/bin/sh", b"-c", command],
+                self.environ,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores both
+            )
+            status = os.waitpid(child, 0)[1]
+        except OSError as error:
+            raise TemporaryFailure(b"Unable to run /bin/sh: " + reason(error) + b". (#4.3.0)") from error
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            raise TemporaryFailure(b"The program was killed by signal %d. (#4.3.0)" % -code)
+        if code in (CommandExit.DONE, CommandExit.DONE_STOP):
+            return code == CommandExit.DONE
+        if code in CommandExit.PERMANENT:
+            raise PermanentFailure(b"")
+        raise TemporaryFailure(b"")
+
+    def _forward(self) -> None:
+        try:
+            submission = Submission.open(self.home, self.environ, warm=is_warm(), direct=True)
+        except OSError as error:
+            raise TemporaryFailure(b"Unable to forward message: " + reason(error) + b". (#4.3.0)") from error
+        submission.write(self.environ[b"DTLINE"])
+        try:
+            for chunk in self.message.chunks():
+                submission.write(chunk)
+        except OSError:
+            submission.fail()
+        answer = submission.close(self.environ[b"NEWSENDER"], self.forwards)
+        letter, text = submission.answer_text(answer)
+        if letter == b"D":
+            raise PermanentFailure(b"Unable to forward message: " + text + b".")
+        if letter != b"K":
+            raise TemporaryFailure(b"Unable to forward message: " + text + b".")
+        self.number = answer.number
+
+
+def is_warm() -> bool:
+    """Whether this process is one of many jobs: a worker of ours has its worker's module, a cold start never."""
+    return "pyqmail.warm.worker" in sys.modules
+
+
+def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """``head`` and ``chunks``, the first two in one piece, so that small mail is one write."""
+    yield head + next(chunks, b"")
+    yield from chunks
+
+
+def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
+    """Deliver descriptor 0 as ``arguments`` and the .qmail file say; what to report. Raises MailFailure."""
+    home = home_of(environ)
+    try:
+        forbidden = read_patrn(home)
+    except ControlUnreadable as error:
+        raise TemporaryFailure(os.fsencode(str(error)) + b". (#4.3.0)") from error
+    try:
+        os.chdir(arguments.homedir)
+    except OSError as error:
+        raise TemporaryFailure(
+            b"Unable to switch to " + arguments.homedir + b": " + reason(error) + b". (#4.3.0)"
+        ) from error
+    check_home(arguments.describe, forbidden)
+    message = Message(0)
+    if not arguments.describe:
+        check_loop(message, mailline.format_delivered_to(arguments.recipient))
+    instructions = read_instructions(arguments, forbidden)
+    variables = delivery_environment(environ, arguments, instructions.default, new_sender(arguments), int(time.time()))
+    delivery = Delivery(message, variables, describe=arguments.describe, home=home)
+    delivery.run(dotqmail.parse_lines(instructions.data), forward_only=instructions.forward_only)
+    return delivery.summary()
