@@ -27,7 +27,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # An arrow upwards, each with its reason.
 ALLOWED = {
-    ("policy", "resolver"): "exchangers and remote names ask DNS; they move to remote/ and tcp/",
+    ("policy", "resolver"): "remote names ask DNS; they move to tcp/",
     ("spool", "programs"): "a client that may write the queue itself runs qmail-queue's own main in a child",
 }
 

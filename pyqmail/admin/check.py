@@ -16,8 +16,8 @@ from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_lin
 from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import AccountMissing, read_accounts
-from pyqmail.policy.routes import parse_route
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
+from pyqmail.remote.routes import parse_route
 
 NEEDED_ALIASES = ("postmaster", "mailer-daemon", "root")  # RFC 5321 section 4.5.1, qmail-send's bounces, cron
 EMPTY_BITES = {

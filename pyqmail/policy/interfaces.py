@@ -1,13 +1,17 @@
 """The addresses of this machine: what qmail-remote must not connect to, or mail would loop (netdevice(7)).
 
-IPv4 by SIOCGIFCONF and SIOCGIFFLAGS, IPv6 from /proc/net/if_inet6, which lists the interfaces that are up.
+IPv4 by SIOCGIFCONF and SIOCGIFFLAGS, IPv6 from /proc/net/if_inet6, which lists the interfaces that are up. Beside these
+all of 127.0.0.0/8 and 0.0.0.0/8 are this machine, and so is what one would speak to from that very address: IPv4
+networks that a routing table calls local.
 """
 
 import array
 import fcntl
 import socket
 import struct
+from collections.abc import Callable
 
+from pyqmail.protocol.dns import settle_mapped
 from pyqmail.system.files import read_file
 
 SIOCGIFCONF = 0x8912
@@ -18,12 +22,25 @@ _SCOPE_GLOBAL = b"00"  # the scope column of if_inet6
 
 _DISCARD_PORT = 9
 
+LOOPBACK_NETWORKS = (0, 127)  # first bytes: "this host on this network" and loopback (RFC 6890)
 ANY = (bytes(4), bytes(16))  # connecting to the unspecified address reaches this machine too
 
 
 def local_addresses() -> frozenset[bytes]:
     """Every address of an interface that is up, packed (4 or 16 bytes), and the unspecified ones. Raises OSError."""
     return frozenset((*ANY, *ipv4_addresses(), *(packed for packed, _ in ipv6_entries())))
+
+
+def own_address() -> Callable[[bytes], bool]:
+    """A question for packed addresses: is it this machine that answers there? Raises OSError."""
+    listed = local_addresses()
+
+    def is_own(packed: bytes) -> bool:
+        settled = settle_mapped(packed)
+        here = len(settled) == 4 and settled[0] in LOOPBACK_NETWORKS
+        return here or settled in listed or source_address(settled) == settled
+
+    return is_own
 
 
 def has_global_ipv6() -> bool:

@@ -24,14 +24,14 @@ from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.classify import classify, domain_keys
 from pyqmail.policy.recipient_check import RecipientCheck
 from pyqmail.policy.relaying import Relaying, size_limit
-from pyqmail.policy.routes import find_route, route_keys
 from pyqmail.policy.tcprules import decide
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
-from pyqmail.programs import qmail_remote
 from pyqmail.protocol.dns import format_address
+from pyqmail.remote import tcpto
+from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls as read_remote_controls
+from pyqmail.remote.routes import find_route, route_keys
 from pyqmail.send.controls import read_controls
-from pyqmail.spool import tcpto
 from pyqmail.spool.layout import Layout
 from pyqmail.system.files import write_all
 from pyqmail.system.process import Acting
@@ -303,7 +303,7 @@ def explain_remote(home: str, address: bytes) -> None:
         say("smtproutes", f"the line for {show(key)!r}: {show(route.relay)} port {route.port}")
     table, blocked, count = Layout(home, 23).tcpto, 0, 0
     try:
-        for candidate in qmail_remote.find_candidates(host, route, controls):
+        for candidate in find_candidates(host, route, controls):
             count += 1
             note = ""
             if tcpto_blocked(table, candidate.packed):

@@ -13,9 +13,9 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
-from pyqmail.policy.routes import Route, find_route
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, Fresh, read_batch_controls
+from pyqmail.remote.routes import Route, find_route
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program

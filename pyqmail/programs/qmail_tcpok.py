@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import home_of
 from pyqmail.exits import LocalExit
+from pyqmail.remote.tcpto import LockedTable
 from pyqmail.spool.layout import Layout
-from pyqmail.spool.tcpto import LockedTable
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import home_of
 from pyqmail.exits import LocalExit
+from pyqmail.remote.tcpto import LockedTable, parse_table
 from pyqmail.spool.layout import Layout
-from pyqmail.spool.tcpto import LockedTable, parse_table
 
 
 def format_table(table: bytes, now: int) -> bytes:

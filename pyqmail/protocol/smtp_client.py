@@ -201,6 +201,7 @@ class Dialogue:
     ) -> None:
         self.reports: list[bytes] = []
         self.last_code = 0  # of the last reply
+        self.introduced = greeted  # greeting and HELO are behind us
         self._peer = peer
         self._helohost = helohost
         self._sender = sender
@@ -240,6 +241,7 @@ class Dialogue:
             refusal = yield from self._introduce()
             if refusal:
                 return refusal
+            self.introduced = True
         reply = yield Send(b"MAIL FROM:" + format_path(self._sender) + b"\r\n")
         if reply.code >= 400:
             text = b"Connected to " + self._peer + b" but sender was rejected"

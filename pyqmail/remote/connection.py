@@ -44,7 +44,7 @@ class Connection:
         self._since = time.monotonic()
         family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
         try:
-            self._line = socket.socket(family, socket.SOCK_STREAM)
+            self._sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             if error.errno == errno.EAFNOSUPPORT:
                 raise
@@ -53,50 +53,50 @@ class Connection:
             self._connect(timeout_connect_s)
             self._patience(timeout_remote_s, timeout_connect_s)
         except BaseException:
-            self._line.close()
+            self._sock.close()
             raise
 
     def _connect(self, timeout_s: float) -> None:
         if timeout_s:
-            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
         else:
-            self._line.setblocking(False)
+            self._sock.setblocking(False)
         try:
-            self._line.connect((format_address(self.packed), self.port))
+            self._sock.connect((format_address(self.packed), self.port))
         except BlockingIOError as error:  # EINPROGRESS: the time is over
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
 
     def _patience(self, timeout_s: float, sending_s: float) -> None:
         """``timeout_s`` for each read and write from now on; 0 is taken literally."""
         if not timeout_s:
-            self._line.setblocking(False)
+            self._sock.setblocking(False)
             return
-        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
         if timeout_s != sending_s:
-            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
 
     def fileno(self) -> int:
         """The descriptor, to wait on while nothing is said."""
-        return self._line.fileno()
+        return self._sock.fileno()
 
     def receive(self) -> bytes:
         """More bytes from the peer. Raises OSError, also at the end of the connection."""
-        data = self._line.recv(PIECE)
+        data = self._sock.recv(PIECE)
         if not data:
             raise ConnectionResetError
         return data
 
     def send(self, data: bytes) -> None:
         """Send all of ``data``; the timeout is for each write, not for the whole. Raises OSError."""
-        sent = self._line.send(data)
+        sent = self._sock.send(data)
         if sent < len(data):
             rest = memoryview(data)[sent:]
             while rest:
-                rest = rest[self._line.send(rest) :]
+                rest = rest[self._sock.send(rest) :]
 
     def send_at_once(self) -> None:
         """From now on no write waits for the acknowledgement of the one before (TCP_NODELAY)."""
-        self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def accepted(self) -> None:
         """A message was accepted here."""
@@ -108,7 +108,7 @@ class Connection:
         if self._messages >= MESSAGES_MAX or time.monotonic() - self._since > AGE_MAX_S:
             return False
         try:
-            self._line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except OSError:
@@ -118,14 +118,14 @@ class Connection:
     def quit(self) -> None:
         """Say QUIT, wait for no answer, and close."""
         try:
-            self._line.send(b"QUIT\r\n", socket.MSG_DONTWAIT)
+            self._sock.send(b"QUIT\r\n", socket.MSG_DONTWAIT)
         except OSError:
             pass  # the verdict stands
-        self._line.close()
+        self._sock.close()
 
     def close(self) -> None:
         """Hang up without a word."""
-        self._line.close()
+        self._sock.close()
 
 
 class Conversation:

@@ -17,12 +17,13 @@ from pyqmail import address, envelope
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, parse_mapping
 from pyqmail.formats import aliases, assign, dotqmail, forwarding, header, mailline, netstring, report, rfc822, todo
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
-from pyqmail.policy import classify, relaying, routes, routing_wire, tcprules, users
+from pyqmail.policy import classify, relaying, routing_wire, tcprules, users
 from pyqmail.programs import qmail_smtpd
 from pyqmail.protocol import clean, control, dns, pop3, queued, recipients, smtp_client, smtp_server, spawn
 from pyqmail.protocol.qmqp import QmqpReader
 from pyqmail.protocol.qmtp import QmtpReader
-from pyqmail.spool import channel, tcpto
+from pyqmail.remote import routes, tcpto
+from pyqmail.spool import channel
 from tests.programs.test_smtp_fuzz import Pieces, Queue
 
 SLOWLY = 400  # bytes that are also given one at a time

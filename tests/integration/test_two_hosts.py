@@ -9,28 +9,16 @@ import pytest
 from tests.integration.conftest import USER
 from tests.integration.mailhost import MailHost, fresh_maildir, install, messages
 from tests.nameserver import nameserver
+from tests.namespaces import joined
 from tests.public_directory import public_directory
 from tests.waiting import wait_for
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
-
-
 @pytest.fixture(scope="module")
 def network() -> Iterator[tuple[str, str]]:
-    """Two namespaces joined by a veth pair: 10.213.77.1 and 10.213.77.2."""
-    names = (f"pq1-{os.getpid()}", f"pq2-{os.getpid()}")
-    for name in names:
-        ip("netns", "add", name)
-        ip("-n", name, "link", "set", "lo", "up")
-    ip("-n", names[0], "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", names[1])
-    for number, name in enumerate(names, 1):
-        ip("-n", name, "addr", "add", f"10.213.77.{number}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
-    yield names
-    for name in names:
-        ip("netns", "del", name)
+    """Two namespaces: 10.213.77.1 and 10.213.77.2."""
+    with joined(["10.213.77.1/24"], ["10.213.77.2/24"]) as names:
+        yield names
 
 
 @pytest.fixture(scope="module")

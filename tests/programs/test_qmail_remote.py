@@ -3,11 +3,14 @@
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from pyqmail.policy import interfaces
 from pyqmail.programs import qmail_remote
+from pyqmail.remote import sender
 from pyqmail.resolver import Resolver
 from tests.loopback import free_port
 from tests.scripted_peers import ACCEPTING, SmtpPeer, dns_peer, remote_home, run_program, smtp_peer
@@ -267,22 +270,66 @@ def test_strange_bytes_of_a_host_are_not_echoed(tmp_path: Path) -> None:
     assert report == b"DSorry, I couldn't find any host named x???.test. (#5.1.2)\n\0"
 
 
+TWO_ADDRESSES: Zone = {("relay.test.", "A"): ["127.86.1.2", "127.86.1.3"]}  # in this order: IPv4 stays as received
+BUSY = b"ZConnected to 127.86.1.2 but greeting failed.\nRemote host said: 421 busy\n\0"
+TAKEN = b"r\0K127.86.1.3 accepted message.\n" + SAID + b"250 taken\n\0"
+
+
 @pytest.mark.contract("remote 3.5", "remote 7.1", "remote 7.4")
-def test_mx_then_a_and_no_second_try_once_connected(tmp_path: Path) -> None:
-    zone = {
-        ("x.test.", "MX"): ["10 a.test.", "20 b.test."],
-        ("a.test.", "A"): ["127.86.1.1", "127.86.1.2"],
-        ("b.test.", "A"): ["127.86.1.3"],
-    }
-    try:
-        listeners = smtp_peer([b"421 busy\r\n"], "127.86.1.2", 25), smtp_peer(ACCEPTING, "127.86.1.3", 25)
-        with listeners[0] as busy, listeners[1] as other:
-            report, asked = ask(tmp_path, zone)
-    except PermissionError:
-        pytest.skip("needs port 25")
-    assert report == b"ZConnected to 127.86.1.2 but greeting failed.\nRemote host said: 421 busy\n\0"
-    assert (busy.connections, other.connections) == (1, 0)
-    assert asked[:2] == [("x.test.", "MX"), ("a.test.", "A")]
+@pytest.mark.parametrize(
+    ("first", "spoken"),
+    [
+        pytest.param([b"421 busy\r\n"], b"QUIT\r\n", id="421 in place of a greeting"),
+        pytest.param([b"554 no\r\n"], b"QUIT\r\n", id="554 in place of a greeting"),
+        pytest.param([None], b"", id="a connection that is closed before the greeting"),
+        pytest.param([b"220 x\r\n", b"550 no\r\n"], b"HELO me.test\r\nQUIT\r\n", id="a name that is refused"),
+        pytest.param(scripted({2: b"421 going\r\n"}), None, id="421 to MAIL"),
+        pytest.param(scripted({3: b"421 going\r\n"}), None, id="421 to RCPT"),
+        pytest.param(scripted({4: b"421 going\r\n"}), None, id="421 to DATA"),
+        pytest.param(scripted({3: None}), None, id="a connection that is closed at RCPT"),
+    ],
+)
+def test_the_next_address_is_tried_while_nothing_was_sent(
+    tmp_path: Path, first: list[bytes | None], spoken: bytes | None
+) -> None:
+    with smtp_peer(first, "127.86.1.2") as one, smtp_peer(ACCEPTING, "127.86.1.3", one.port) as other:
+        report, _ = ask(tmp_path, TWO_ADDRESSES, smtproutes=f"x.test:relay.test:{one.port}")
+    assert report == TAKEN
+    assert (one.connections, other.connections) == (1, 1)
+    assert spoken is None or one.heard == spoken
+
+
+@pytest.mark.parametrize(
+    ("changes", "report"),
+    [
+        ({2: b"450 later\r\n"}, b"ZConnected to 127.86.1.2 but sender was rejected.\n" + SAID + b"450 later\n\0"),
+        ({2: b"550 no\r\n"}, b"DConnected to 127.86.1.2 but sender was rejected.\n" + SAID + b"550 no\n\0"),
+        ({5: b"421 going\r\n"}, b"r\0Z127.86.1.2 failed after I sent the message.\n" + SAID + b"421 going\n\0"),
+        ({5: None}, b"r\0ZConnected to 127.86.1.2 but connection died. Possible duplicate! (#4.4.2)\n\0"),
+    ],
+)
+def test_an_answer_about_the_mail_is_final(tmp_path: Path, changes: dict[int, bytes | None], report: bytes) -> None:
+    with smtp_peer(scripted(changes), "127.86.1.2") as one, smtp_peer(ACCEPTING, "127.86.1.3", one.port) as other:
+        assert ask(tmp_path, TWO_ADDRESSES, smtproutes=f"x.test:relay.test:{one.port}")[0] == report
+    assert other.connections == 0
+
+
+@pytest.mark.contract("remote 3.5")
+def test_where_nobody_begins_the_last_answer_is_reported(tmp_path: Path) -> None:
+    with smtp_peer([b"554 never\r\n"], "127.86.1.3") as one, smtp_peer([b"421 busy\r\n"], "127.86.1.2", one.port):
+        zone: Zone = {("relay.test.", "A"): ["127.86.1.3", "127.86.1.2", "127.86.1.4"]}  # the third one does not listen
+        assert ask(tmp_path, zone, smtproutes=f"x.test:relay.test:{one.port}")[0] == BUSY
+
+
+def test_a_delivery_begins_with_five_hosts_at_the_most(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(smtp_peer([b"421 busy\r\n"], "127.86.1.2"))
+        addresses = [f"127.86.1.{last}" for last in range(2, 9)]
+        peers = [first] + [
+            stack.enter_context(smtp_peer([b"421 busy\r\n"], address, first.port)) for address in addresses[1:]
+        ]
+        ask(tmp_path, {("relay.test.", "A"): addresses}, smtproutes=f"x.test:relay.test:{first.port}")
+    assert [peer.connections for peer in peers] == [1] * 5 + [0] * 2
 
 
 def in_process(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> bytes:
@@ -309,7 +356,7 @@ def test_no_memory_is_temporary(
         monkeypatch.setattr(Resolver, "look_up", exhausted)
         home = remote_home(tmp_path)
     else:
-        monkeypatch.setattr(qmail_remote, "Connection", exhausted)
+        monkeypatch.setattr(sender, "Connection", exhausted)
         home = remote_home(tmp_path, smtproutes=":127.0.0.1:1")
     assert in_process(home, capfdbinary) == b"ZOut of memory. (#4.3.0)\n\0"
 
@@ -337,7 +384,7 @@ def test_no_interface_list_is_temporary(
     def none_left() -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr(qmail_remote, "local_addresses", none_left)
+    monkeypatch.setattr(interfaces, "local_addresses", none_left)
     assert in_process(remote_home(tmp_path), capfdbinary) == b"ZSystem resources temporarily unavailable. (#4.3.0)\n\0"
 
 

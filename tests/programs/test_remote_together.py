@@ -271,25 +271,24 @@ def test_whatever_the_peer_does_each_report_tells_what_became_of_its_recipient(h
     assert len(sink.taken) < len(taken)
 
 
-def test_two_domains_with_one_exchanger_share_a_connection_after_the_look_up(home: Home) -> None:
+def test_two_names_of_one_host_share_a_connection_after_the_look_up(home: Home) -> None:
     zone = {
-        ("one.test.", "MX"): ["5 mx.test."],
-        ("two.test.", "MX"): ["9 mx.test."],
-        ("other.test.", "MX"): ["5 mx2.test."],
-        ("mx.test.", "A"): ["127.86.5.1"],
-        ("mx2.test.", "A"): ["127.86.5.2"],
+        ("a.test.", "A"): ["127.86.5.1"],
+        ("b.test.", "A"): ["127.86.5.1"],
+        ("c.test.", "A"): ["127.86.5.2"],
     }
+    routes = "one.test:a.test\ntwo.test:b.test\nother.test:c.test"  # relays: exchangers in 127/8 would be ourselves
     with (
         mail_sink(address="127.86.5.1", port=25) as sink,
         mail_sink(address="127.86.5.2", port=25) as other,
         dns_peer(zone) as dns,
     ):
-        settle(home, dnsservers=f"127.0.0.1:{dns.port}", remotereuse="20")
+        settle(home, dnsservers=f"127.0.0.1:{dns.port}", remotereuse="20", smtproutes=routes)
         spawn = Spawn(home, "qmail-rspawn")
         for domain in ("one", "two", "two"):
             assert spawn.deliver(f"a@{domain}.test")[:1] == b"K"
         assert sink.connections == 1 and len(sink.taken) == 3
-        assert [name for name, kind, _ in dns.asked if kind == "MX"] == ["one.test.", "two.test."]
+        assert [name for name, kind, _ in dns.asked if kind == "A"] == ["a.test.", "b.test."]
         assert spawn.deliver("a@other.test")[:1] == b"K"
         sink.wait(lambda: sink.open == 0, "end of the connection that is of no more use")
         assert (sink.connections, other.connections) == (1, 1)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.spool import tcpto
-from pyqmail.spool.tcpto import Entry, Verdict, after_timeout, block_seconds, find, judge, parse_table, record_key
+from pyqmail.remote import tcpto
+from pyqmail.remote.tcpto import Entry, Verdict, after_timeout, block_seconds, find, judge, parse_table, record_key
 from tests.loopback import free_port
 from tests.programs.spawn_bench import Home, Spawn
 from tests.scripted_peers import remote_home, run_program

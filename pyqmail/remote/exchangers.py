@@ -11,13 +11,13 @@ preference together.
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pyqmail.policy import address_order
-from pyqmail.policy.address_order import SourceOf
 from pyqmail.policy.interfaces import source_address
 from pyqmail.protocol.dns import Kind, Mx, parse_literal, settle_mapped
+from pyqmail.remote import address_order
+from pyqmail.remote.address_order import SourceOf
 from pyqmail.resolver import Found, HardFailure, Resolver, SoftFailure
 
 NOT_LIMITED = 1 << 16  # above every preference
@@ -33,17 +33,23 @@ class OnlyOurselves(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A packed address that may take the mail, and the preference of its MX."""
+    """A packed address that may take the mail, the preference of its MX, and the name it was found by."""
 
     packed: bytes
     preference: int
+    name: bytes
+
+
+def nobodys(packed: bytes) -> bool:
+    """The answer of a relay: mail to it is no loop, whatever ``packed`` is."""
+    return False
 
 
 class Exchangers:
     """Look-ups for one delivery.
 
-    ``ipv6``: this machine reaches IPv6, so AAAA is asked even where A records exist. ``local``: the addresses of this
-    machine, empty where mail to it is no loop.
+    ``ipv6``: this machine reaches IPv6, so AAAA is asked even where A records exist. ``is_own``: whether a packed
+    address is this machine; `nobodys` where mail to it is no loop.
     """
 
     def __init__(
@@ -52,13 +58,13 @@ class Exchangers:
         *,
         ipv6: bool,
         prefer_ipv4: bool = False,
-        local: frozenset[bytes] = frozenset(),
+        is_own: Callable[[bytes], bool] = nobodys,
         source_of: SourceOf = source_address,
     ) -> None:
         self._resolver = resolver
         self._ipv6 = ipv6
         self._prefer_ipv4 = prefer_ipv4
-        self._local = local
+        self._is_own = is_own
         self._source_of = source_of
 
     def of_relay(self, relay: bytes) -> Iterator[Candidate]:
@@ -90,7 +96,7 @@ class Exchangers:
         """
         # Odd but faithful: an exchanger in dotted decimal has preference 0 whatever its record says.
         literals = {parse_literal(mx.exchanger) for group in groups for mx in group}
-        limit = 0 if literals & self._local else NOT_LIMITED
+        limit = 0 if any(literal is not None and self._is_own(literal) for literal in literals) else NOT_LIMITED
         ours = limit == 0
         given = False
         soft: SoftFailure | None = None
@@ -100,7 +106,7 @@ class Exchangers:
             if hard and isinstance(failures[0], HardFailure):
                 raise failures[0]
             soft = next((failure for failure in failures if isinstance(failure, SoftFailure)), soft)
-            mine = [candidate.preference for candidate in candidates if candidate.packed in self._local]
+            mine = [candidate.preference for candidate in candidates if self._is_own(candidate.packed)]
             ours = ours or bool(mine)
             limit = min([limit, *mine])
             for candidate in candidates:
@@ -127,7 +133,7 @@ class Exchangers:
                 continue
             failures.append(None)
             preference = mx.preference if literal is None else 0
-            candidates += [Candidate(packed, preference) for packed in got]
+            candidates += [Candidate(packed, preference, mx.exchanger) for packed in got]
         return candidates, failures
 
     def _addresses(self, names: Sequence[bytes]) -> list[list[bytes] | HardFailure | SoftFailure]:

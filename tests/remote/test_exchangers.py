@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from pyqmail.policy.exchangers import Candidate, Exchangers, NoExchanger, OnlyOurselves
 from pyqmail.protocol.dns import Answer, Kind, Mx
+from pyqmail.remote.exchangers import Candidate, Exchangers, NoExchanger, OnlyOurselves
 from pyqmail.resolver import Found, HardFailure, Resolver, Servers, SoftFailure
 
 Table = dict[tuple[bytes, str], list[object] | Exception]
@@ -47,7 +47,7 @@ def exchangers(table: Table, *, ipv6: bool = False, local: Sequence[str] = (), p
         FakeResolver(table),
         ipv6=ipv6,
         prefer_ipv4=prefer_ipv4,
-        local=frozenset(map(ip, local)),
+        is_own=frozenset(map(ip, local)).__contains__,
         source_of=lambda packed: packed,
     )
 
@@ -56,8 +56,15 @@ def found(table: Table, *, ipv6: bool = False, local: Sequence[str] = (), prefer
     return list(exchangers(table, ipv6=ipv6, local=local, prefer_ipv4=prefer_ipv4).of_host(b"x"))
 
 
-def candidates(*pairs: tuple[str, int]) -> list[Candidate]:
-    return [Candidate(ip(text), preference) for text, preference in pairs]
+Place = tuple[bytes, int]  # a packed address and its preference
+
+
+def candidates(*pairs: tuple[str, int]) -> list[Place]:
+    return [(ip(text), preference) for text, preference in pairs]
+
+
+def places(found: list[Candidate]) -> list[Place]:
+    return [(candidate.packed, candidate.preference) for candidate in found]
 
 
 @pytest.mark.contract("remote 3.2")
@@ -71,16 +78,16 @@ def test_lowest_preference_first_and_equals_at_random() -> None:
     seen = set()
     for _ in range(200):
         order = found(table)
-        assert order[-1] == Candidate(ip("192.0.2.4"), 20)
+        assert order[-1] == Candidate(ip("192.0.2.4"), 20, b"c")
         pair = [candidate for candidate in order if candidate.packed in (ip("192.0.2.1"), ip("192.0.2.2"))]
-        assert pair == candidates(("192.0.2.1", 10), ("192.0.2.2", 10))
+        assert places(pair) == candidates(("192.0.2.1", 10), ("192.0.2.2", 10))
         seen.add(order[0].packed)
     assert seen == {ip("192.0.2.1"), ip("192.0.2.3")}
 
 
 @pytest.mark.contract("remote 3.2", "remote 4.15")
 def test_without_mx_the_host_itself() -> None:
-    assert found({(b"x", "A"): ["192.0.2.1"]}) == candidates(("192.0.2.1", 0))
+    assert places(found({(b"x", "A"): ["192.0.2.1"]})) == candidates(("192.0.2.1", 0))
 
 
 @pytest.mark.contract("remote 3.2")
@@ -92,7 +99,7 @@ def test_soft_mx_is_soft() -> None:
 @pytest.mark.contract("remote 3.2")
 def test_duplicated_mx_lines_are_looked_up_and_tried_twice() -> None:
     table: Table = {(b"x", "MX"): [Mx(1, b"a"), Mx(1, b"a")], (b"a", "A"): ["192.0.2.1"]}
-    assert found(table) == candidates(("192.0.2.1", 1)) * 2
+    assert places(found(table)) == candidates(("192.0.2.1", 1)) * 2
 
 
 @pytest.mark.contract("remote 3.2", "remote 3.3")
@@ -101,7 +108,7 @@ def test_soft_exchanger_matters_only_without_any_address() -> None:
     with pytest.raises(SoftFailure):
         found(table)
     table[(b"b", "A")] = ["192.0.2.1"]
-    assert found(table) == candidates(("192.0.2.1", 2))
+    assert places(found(table)) == candidates(("192.0.2.1", 2))
 
 
 @pytest.mark.contract("remote 3.2", "remote 3.3")
@@ -119,8 +126,8 @@ def test_no_mx_and_no_address_is_hard() -> None:
 @pytest.mark.contract("remote 3.2")
 def test_dotted_decimal_exchanger_has_preference_0_and_keeps_its_place() -> None:
     table: Table = {(b"x", "MX"): [Mx(9, b"192.0.2.1"), Mx(5, b"a")], (b"a", "A"): ["192.0.2.2"]}
-    assert found(table) == candidates(("192.0.2.2", 5), ("192.0.2.1", 0))
-    assert found(table, local=["192.0.2.2"]) == candidates(("192.0.2.1", 0))
+    assert places(found(table)) == candidates(("192.0.2.2", 5), ("192.0.2.1", 0))
+    assert places(found(table, local=["192.0.2.2"])) == candidates(("192.0.2.1", 0))
     with pytest.raises(OnlyOurselves):
         found(table, local=["192.0.2.1"])
 
@@ -136,7 +143,7 @@ def test_null_mx_is_nobody_and_the_root_is_not_asked() -> None:
 @pytest.mark.contract("remote 4.22")
 def test_null_mx_beside_others_is_ignored() -> None:
     table: Table = {(b"x", "MX"): [Mx(0, b""), Mx(5, b"a")], (b"a", "A"): ["192.0.2.1"]}
-    assert found(table) == candidates(("192.0.2.1", 5))
+    assert places(found(table)) == candidates(("192.0.2.1", 5))
 
 
 def test_both_families_of_one_exchanger_come_as_rfc_6724_says_or_ipv4_first() -> None:
@@ -146,11 +153,11 @@ def test_both_families_of_one_exchanger_come_as_rfc_6724_says_or_ipv4_first() ->
         (b"a", "AAAA"): ["2001:db8::1"],
         (b"b", "A"): ["192.0.2.2"],
     }
-    assert found(table, ipv6=True) == candidates(("2001:db8::1", 5), ("192.0.2.1", 5), ("192.0.2.2", 7))
-    assert found(table, ipv6=True, prefer_ipv4=True) == candidates(
+    assert places(found(table, ipv6=True)) == candidates(("2001:db8::1", 5), ("192.0.2.1", 5), ("192.0.2.2", 7))
+    assert places(found(table, ipv6=True, prefer_ipv4=True)) == candidates(
         ("192.0.2.1", 5), ("2001:db8::1", 5), ("192.0.2.2", 7)
     )
-    assert found(table) == candidates(("192.0.2.1", 5), ("192.0.2.2", 7))
+    assert places(found(table)) == candidates(("192.0.2.1", 5), ("192.0.2.2", 7))
 
 
 def test_aaaa_is_asked_without_own_ipv6_only_where_there_is_no_a_record() -> None:
@@ -161,13 +168,13 @@ def test_aaaa_is_asked_without_own_ipv6_only_where_there_is_no_a_record() -> Non
     }
     resolver = FakeResolver(table)
     given = list(Exchangers(resolver, ipv6=False, source_of=lambda packed: packed).of_host(b"x"))
-    assert set(given) == set(candidates(("2001:db8::1", 5), ("192.0.2.1", 5)))
+    assert set(places(given)) == set(candidates(("2001:db8::1", 5), ("192.0.2.1", 5)))
     assert (b"a", "AAAA") in resolver.asked and (b"b", "AAAA") not in resolver.asked
 
 
 def test_soft_aaaa_does_not_hide_an_a_record() -> None:
     table: Table = {(b"x", "A"): ["192.0.2.1"], (b"x", "AAAA"): SoftFailure("?")}
-    assert list(exchangers(table, ipv6=True).of_relay(b"x")) == candidates(("192.0.2.1", 0))
+    assert places(list(exchangers(table, ipv6=True).of_relay(b"x"))) == candidates(("192.0.2.1", 0))
     del table[(b"x", "A")]
     with pytest.raises(SoftFailure):
         list(exchangers(table, ipv6=True).of_relay(b"x"))

@@ -3,7 +3,7 @@
 import pytest
 
 from pyqmail.control import parse_mapping
-from pyqmail.policy.routes import Route, find_route
+from pyqmail.remote.routes import Route, find_route
 
 
 @pytest.mark.contract("remote 2", "remote 2.2", "remote 2.5", "remote 2.6", "remote 2.7", "remote 2.8", "remote 2.9")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.policy.address_order import ipv4_first, order
 from pyqmail.policy.interfaces import source_address
+from pyqmail.remote.address_order import ipv4_first, order
 
 
 def ip(text: str) -> bytes:
