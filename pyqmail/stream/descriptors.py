@@ -1,0 +1,139 @@
+"""The stream on two descriptors, or twice the same: sockets, pipes, files.
+
+Where both are ends of a socket that is ours alone, the kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO), so that each
+read and each write is one system call. Elsewhere waiting is done by poll(2), and no more is written at once than what
+then fits: 4096 bytes to a pipe, and to a socket whatever it takes without waiting. O_NONBLOCK belongs to everybody who
+shares a descriptor, and is never set here; where somebody else has set it, this works all the same.
+"""
+
+import _socket
+import os
+import select
+import stat
+import struct
+import time
+
+from pyqmail.stream.stream import CHUNK, Stream, StreamEnded, StreamTimedOut
+
+PIPE_PIECE = 4096  # POSIX: a pipe that polls as writable takes PIPE_BUF bytes
+
+
+class DescriptorStream(Stream):
+    """A conversation on descriptors that stay the caller's."""
+
+    def __init__(self, reader: int, writer: int, timeout_s: float | None, *, shared: bool = False) -> None:
+        """``timeout_s`` limits each wait (None: as long as it takes). ``shared``: another program will have the sockets
+        after us, so that their options are left alone."""
+        super().__init__()
+        self._reader = reader
+        self._writer = writer
+        self._timeout_s = timeout_s
+        self._deadline: float | None = None
+        self.sockets = self._kernel = timeout_s is not None and not shared and self._arm(timeout_s)
+        self._socket = self.sockets or (timeout_s is not None and _is_socket(writer))
+
+    def _arm(self, timeout_s: float) -> bool:
+        """Let the kernel limit each read and write; false where one of the descriptors is no socket."""
+        try:
+            sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fileno=self._reader)  # of whatever family
+        except OSError:
+            return False
+        try:
+            limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
+            return _is_socket(self._writer)
+        except OSError:
+            return False
+        finally:
+            sock.detach()
+
+    def until(self, deadline: float | None) -> None:
+        self._deadline = deadline
+
+    def close(self) -> None:
+        try:
+            self.flush()
+        except StreamEnded:
+            pass
+
+    def _surrender(self) -> "DescriptorStream":
+        other = DescriptorStream.__new__(DescriptorStream)
+        other.__dict__.update(self.__dict__)
+        other._out = bytearray()
+        self._reader = self._writer = -1
+        return other
+
+    def _receive(self) -> bytes:
+        while True:
+            try:
+                if not self._ready(self._reader, select.POLLIN):
+                    raise StreamTimedOut
+                data = os.read(self._reader, CHUNK)
+            except BlockingIOError:
+                if self._wait_ourselves(self._reader):
+                    continue
+                raise StreamTimedOut from None
+            except OSError:
+                raise StreamEnded from None
+            if not data:
+                raise StreamEnded
+            return data
+
+    def _send(self, data: bytearray) -> int:
+        while True:
+            try:
+                if not self._ready(self._writer, select.POLLOUT):
+                    raise StreamEnded
+                return self._write_some(data)
+            except BlockingIOError:
+                if not self._wait_ourselves(self._writer):
+                    raise StreamEnded from None
+            except OSError:
+                raise StreamEnded from None
+
+    def _write_some(self, data: bytearray) -> int:
+        if self._timeout_s is None or (self._kernel and self._deadline is None):
+            return os.write(self._writer, data)
+        if not self._socket:
+            return os.write(self._writer, data[:PIPE_PIECE])
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fileno=self._writer)  # only for its send
+        try:
+            return sock.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        finally:
+            sock.detach()
+
+    def _ready(self, fd: int, event: int) -> bool:
+        """Wait, unless the kernel does; false when the time is over."""
+        seconds = self._timeout_s
+        if self._deadline is None:
+            if self._kernel or seconds is None:
+                return True
+        else:
+            left = max(0.0, self._deadline - time.monotonic())
+            seconds = left if seconds is None else min(left, seconds)
+        return _poll(fd, event, seconds)
+
+    def _wait_ourselves(self, fd: int) -> bool:
+        """After EAGAIN: whether it was no time-out but a descriptor that somebody has made non-blocking."""
+        if not self._kernel and self._timeout_s is not None:
+            return True  # polled, and somebody else was quicker
+        if os.get_blocking(fd):
+            return self._deadline is not None
+        self._kernel = False
+        if self._timeout_s is None:
+            _poll(fd, select.POLLIN if fd == self._reader else select.POLLOUT, None)
+        return True
+
+
+def _poll(fd: int, event: int, seconds: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,62 @@
+"""Lines out of one stream, and the bytes between them.
+
+A reader belongs to one stream for ever: after ``start_tls`` there is another stream and so another reader, and what
+came in clear behind the last line stays in the old one.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.stream.stream import Stream
+
+
+class LineTooLong(Exception):
+    """A line does not end."""
+
+
+class LineReader:
+    """Lines end in LF, whatever stands before it."""
+
+    __slots__ = ("_at", "_data", "_line_max", "_stream")
+
+    def __init__(self, stream: "Stream", line_max: int) -> None:
+        self._stream = stream
+        self._line_max = line_max  # bytes; a line may be longer by what one read brings
+        self._data = b""
+        self._at = 0  # what of it is used up
+
+    @property
+    def pending(self) -> bool:
+        """Whether the peer has said more than was asked for: after STARTTLS that is an attempt to inject commands."""
+        return self._at < len(self._data)
+
+    def line(self) -> bytes:
+        """The next line without its LF. Raises LineTooLong, and what the stream's ``read`` raises."""
+        end = self._data.find(b"\n", self._at)
+        if end >= 0:
+            line = self._data[self._at : end]
+            self._at = end + 1
+            return line
+        parts, size = [], 0
+        while True:
+            data = self.read()
+            end = data.find(b"\n")
+            if end >= 0:
+                self._data, self._at = data, end + 1
+                parts.append(data[:end])
+                return b"".join(parts)
+            parts.append(data)
+            size += len(data)
+            if size > self._line_max:
+                raise LineTooLong
+
+    def read(self) -> bytes:
+        """The next bytes, lines or not: what came behind the last line, else from the stream. Raises as that does."""
+        if self._at < len(self._data):
+            data = self._data[self._at :] if self._at else self._data
+            self._data, self._at = b"", 0
+            return data
+        return self._stream.read()
+
+    def unread(self, data: bytes) -> None:
+        """Put back ``data``, the end of what ``read`` gave last."""
+        self._data, self._at = data, 0

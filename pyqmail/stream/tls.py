@@ -1,0 +1,126 @@
+"""TLS over any other stream (RFC 8446, RFC 5246): OpenSSL works in memory, and the stream below carries its records.
+
+So it is the same on sockets and on pipes, and the time limits are those of the stream below.
+"""
+
+import ssl
+import time
+
+from pyqmail.stream.stream import CHUNK, HANDSHAKE_S, Secured, Stream, StreamEnded, StreamTimedOut, TlsFailed
+
+
+class TlsStream(Stream):
+    """A conversation under TLS. ``ssl_object`` has what OpenSSL knows of it."""
+
+    def __init__(
+        self,
+        below: Stream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        name: str | None = None,
+        within_s: float = HANDSHAKE_S,
+    ) -> None:
+        """Shakes hands, in ``within_s`` at most. Raises TlsFailed."""
+        super().__init__()
+        self._below = below
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        try:
+            self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
+            self._shake_hands(within_s)
+        except StreamTimedOut:
+            raise TlsFailed("the handshake took too long") from None
+        except StreamEnded:
+            raise TlsFailed("the peer closed the connection in its handshake") from None
+        except (ssl.SSLError, ValueError, OSError) as error:
+            self._tell_alert()
+            raise TlsFailed(reason(error)) from None
+        self.secured = self._describe()
+
+    def _shake_hands(self, within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        self._below.until(deadline)
+        while True:
+            try:
+                self.ssl_object.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                if time.monotonic() > deadline:
+                    raise StreamTimedOut from None
+                self._fetch()
+        self._below.until(None)  # what OpenSSL has still to say goes with what is said next
+
+    def _describe(self) -> Secured:
+        cipher = self.ssl_object.cipher() or ("", "", 0)
+        return Secured(self.ssl_object.version() or "", cipher[0], cipher[2], self.ssl_object.getpeercert(True))
+
+    def _tell_alert(self) -> None:
+        """Let the peer know what OpenSSL thinks of it; the handshake has failed anyhow."""
+        try:
+            self._push()
+        except StreamEnded:
+            pass
+
+    def until(self, deadline: float | None) -> None:
+        self._below.until(deadline)
+
+    def close(self) -> None:
+        try:
+            self.flush()
+            self.ssl_object.unwrap()  # writes close_notify, and would read the peer's, for which nobody waits
+        except (StreamEnded, ssl.SSLError, ValueError):
+            pass
+        self._tell_alert()
+        self._below.close()
+
+    def flush(self) -> None:
+        """Send what has gathered, all records in as few writes as the stream below needs. Raises StreamEnded."""
+        if self._out:
+            super().flush()
+            self._push()
+
+    def _receive(self) -> bytes:
+        while True:
+            try:
+                data = self.ssl_object.read(CHUNK)
+            except ssl.SSLWantReadError:
+                self._fetch()
+                continue
+            except (ssl.SSLError, ValueError):
+                self._tell_alert()
+                raise StreamEnded from None
+            if not data:
+                raise StreamEnded
+            return data
+
+    def _send(self, data: bytearray) -> int:
+        try:
+            return self.ssl_object.write(data)
+        except (ssl.SSLError, ValueError):
+            raise StreamEnded from None
+
+    def _fetch(self) -> None:
+        """One more read of the stream below, after everything was sent that the peer may wait for."""
+        self._push()
+        self._incoming.write(self._below.read())
+
+    def _push(self) -> None:
+        if self._outgoing.pending:
+            self._below.write(self._outgoing.read())
+        self._below.flush()
+
+    def _surrender(self) -> "TlsStream":
+        other = TlsStream.__new__(TlsStream)
+        other.__dict__.update(self.__dict__)
+        other._out = bytearray()
+        other._below = self._below._surrender()  # ours is at its end
+        return other
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in a handshake, short enough for a log line and without addresses of memory."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(error)

@@ -1,0 +1,29 @@
+"""Certificates for tests, made by openssl(1)."""
+
+import ssl
+import subprocess
+from pathlib import Path
+
+KEYS = {"ecdsa": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "rsa": ["-newkey", "rsa:2048"]}
+
+
+def self_signed(folder: Path, name: str = "mx.test", kind: str = "ecdsa") -> Path:
+    """A file with a key and a certificate for ``name`` that signs itself."""
+    key, certificate, both = (folder / f"{name}-{kind}.{end}" for end in ("key", "crt", "pem"))
+    words = ["openssl", "req", "-x509", *KEYS[kind], "-nodes", "-days", "30", "-subj", f"/CN={name}"]
+    words += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    return both
+
+
+def server_context(pem: Path) -> ssl.SSLContext:
+    """What a server with ``pem`` needs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+def client_context(pem: Path) -> ssl.SSLContext:
+    """What a client that trusts ``pem`` alone needs."""
+    return ssl.create_default_context(cafile=str(pem))
