@@ -26,7 +26,7 @@ _MARKS: "dict[int, Token]" = {  # one object for each mark of a long list
         (SEMICOLON, b";"),
     )
 }
-_BLANKS = frozenset(b" \t\r\n")
+BLANKS = frozenset(b" \t\r\n")
 _ATOM_ENDS = frozenset(b' \t\r\n([".,<>:;@')
 _QUOTE_IN_ATOM = frozenset(bytes(range(32)) + b")]\\" + bytes(range(127, 256)))
 _ESCAPED = frozenset(b'"[]()\\\r\n')
@@ -60,26 +60,31 @@ def tokenize(text: bytes) -> "Tokens":
     tokens: Tokens = []
     at, end = 0, len(text)
     while at < end:
-        byte = text[at]
-        if byte in _BLANKS:
+        if text[at] in BLANKS:
             at += 1
-        elif byte in _MARKS:
-            tokens.append(_MARKS[byte])
-            at += 1
-        elif byte in b")]":
-            raise LexicalError
         else:
-            if byte == 0x28:
-                kind, (content, at) = COMMENT, _comment(text, at + 1)
-            elif byte == 0x22:
-                kind, (content, at) = QUOTED, _bracketed(text, at + 1, 0x22)
-            elif byte == 0x5B:
-                kind, (content, at) = LITERAL, _bracketed(text, at + 1, 0x5D)
-            else:
-                content, at = _atom(text, at)
-                kind = ATOM if _QUOTE_IN_ATOM.isdisjoint(content) else QUOTED
-            tokens.append((kind, bytes(content)))
+            token, at = next_token(text, at)
+            tokens.append(token)
     return tokens
+
+
+def next_token(text: bytes, at: int) -> "tuple[Token, int]":
+    """The token that begins at ``at``, where no blank stands, and the place after it. Raises LexicalError."""
+    byte = text[at]
+    if byte in _MARKS:
+        return _MARKS[byte], at + 1
+    if byte in b")]":
+        raise LexicalError
+    if byte == 0x28:
+        kind, (content, at) = COMMENT, _comment(text, at + 1)
+    elif byte == 0x22:
+        kind, (content, at) = QUOTED, _bracketed(text, at + 1, 0x22)
+    elif byte == 0x5B:
+        kind, (content, at) = LITERAL, _bracketed(text, at + 1, 0x5D)
+    else:
+        content, at = _atom(text, at)
+        kind = ATOM if _QUOTE_IN_ATOM.isdisjoint(content) else QUOTED
+    return (kind, bytes(content)), at
 
 
 def _atom(text: bytes, at: int) -> tuple[bytearray, int]:
