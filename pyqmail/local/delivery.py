@@ -9,16 +9,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import pyqmail.envelope  # noqa: F401 - Submission needs it, and a warm worker imports nothing after its fork
 from pyqmail.control import ControlUnreadable, home_of, read_patrn
 from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
+from pyqmail.local.filing import store
 from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
 from pyqmail.local.report import say
-from pyqmail.mailbox import maildir, mbox
 from pyqmail.mailbox.message import Message
 from pyqmail.spool.submit import Submission
 from pyqmail.system.errors import reason
@@ -75,6 +75,7 @@ class Delivery:
         self.home = home
         self.files = 0
         self.programs = 0
+        self.discarded = False
         self.forwards: list[bytes] = []
         self.number: int | None = None  # of the forwarded message
 
@@ -86,7 +87,9 @@ class Delivery:
                 continue
             if kind == dotqmail.BLANK_START:
                 raise TemporaryFailure(b"The .qmail file begins with a blank line. (#4.2.1)")
-            if forward_only and kind != dotqmail.FORWARD:
+            if kind == dotqmail.UNREADABLE:
+                raise TemporaryFailure(b"The .qmail file has a line that says nothing here: " + argument + b" (#4.2.1)")
+            if forward_only and kind not in (dotqmail.FORWARD, dotqmail.DISCARD):
                 raise TemporaryFailure(b"The .qmail file may only forward, but names a " + kind + b". (#4.7.0)")
             if not self._act(kind, argument):
                 break
@@ -96,7 +99,9 @@ class Delivery:
     def summary(self) -> bytes:
         """What the log shows after success."""
         text = b"did %d+%d+%d\n" % (self.files, len(self.forwards), self.programs)
-        return text if self.number is None else text + b"qp %d\n" % self.number
+        if self.number is not None:
+            text += b"qp %d\n" % self.number
+        return text + b"thrown away: /dev/null\n" if self.discarded else text
 
     def _act(self, kind: bytes, argument: bytes) -> bool:
         """Deliver as one line says; False when its program wants the rest left out."""
@@ -109,22 +114,16 @@ class Delivery:
         if kind == dotqmail.PROGRAM:
             self.programs += 1
             return self.describe or self._run_program(argument)
+        if kind == dotqmail.DISCARD:
+            self.discarded = True
+            return True
         self.files += 1
         if self.describe:
             return True
-        if kind == dotqmail.MAILDIR:
-            directory = argument if argument.endswith(b"/") else argument + b"/"  # a NUL stood before the slash
-            maildir.deliver(directory, self._maildir_pieces(), serial=self.files)
-        else:
-            mbox.deliver(argument, self._mbox_pieces())
+        if kind == dotqmail.MAILDIR and not argument.endswith(b"/"):
+            argument += b"/"  # a NUL stood before the slash
+        store(argument, self.environ, self.message, self.files)
         return True
-
-    def _maildir_pieces(self) -> Iterator[bytes]:
-        return _joined(self.environ[b"RPLINE"] + self.environ[b"DTLINE"], self.message.chunks())
-
-    def _mbox_pieces(self) -> Iterator[bytes]:
-        head = self.environ[b"UFLINE"] + self.environ[b"RPLINE"] + self.environ[b"DTLINE"]
-        return _joined(head, mailline.mbox_body(self.message.chunks()))
 
     def _run_program(self, command: bytes) -> bool:
         """Run ``command`` with the message on descriptor 0; True to go on. Its own output is the whole report."""
@@ -171,12 +170,6 @@ class Delivery:
 def is_warm() -> bool:
     """Whether this process is one of many jobs: a worker of ours has its worker's module, a cold start never."""
     return "pyqmail.warm.worker" in sys.modules
-
-
-def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """``head`` and ``chunks``, the first two in one piece, so that small mail is one write."""
-    yield head + next(chunks, b"")
-    yield from chunks
 
 
 def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:

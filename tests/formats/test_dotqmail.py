@@ -61,8 +61,8 @@ def test_owner_files_use_the_full_extension() -> None:
         pytest.param(b"./a/\t \n/b", [(b"maildir", b"./a/"), (b"mbox", b"/b")], id="files, the last line unended"),
         pytest.param(b"|  run it \n", [(b"program", b"  run it")], id="a program keeps its leading blanks"),
         pytest.param(b"+list\n+other\n", [(b"+list", b"")], id="an unknown plus word is ignored"),
-        pytest.param(b"& joe@x\n&\n", [(b"forward", b" joe@x"), (b"forward", b"")], id="ampersand takes all"),
-        pytest.param(b"foo/\n  joe@x\n", [(b"forward", b"foo/"), (b"forward", b"  joe@x")], id="other lines"),
+        pytest.param(b"& joe@x\n&\n", [(b"forward", b"joe@x"), (b"unreadable", b"&")], id="an address has no blanks"),
+        pytest.param(b"foo/\n  joe@x\n", [(b"forward", b"foo/"), (b"forward", b"joe@x")], id="other lines"),
         pytest.param(b"#\n\t\t\njoe\n", [(b"forward", b"joe")], id="a line of tabs later on"),
         pytest.param(b"&joe\0x\n", [(b"forward", b"joe\0x")], id="a NUL does not end the line"),
         pytest.param(b"./M\0/\n", [(b"maildir", b"./M\0/")], id="the last byte makes a maildir, NUL or not"),
@@ -71,6 +71,48 @@ def test_owner_files_use_the_full_extension() -> None:
     ],
 )
 def test_the_first_byte_decides(data: bytes, expected: list[tuple[bytes, bytes]]) -> None:
+    assert list(parse_lines(data)) == expected
+
+
+HOME = (b"maildir", b"./Maildir/")
+JOE, SUE = (b"forward", b"joe@x.y"), (b"forward", b"sue@x.y")
+
+
+@pytest.mark.contract("local 5.1", "local 5.6", "local 5.7", "local 9.12")
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b"./Maildir/\r\n&joe@x.y\r\n|run it\r\n", [HOME, JOE, (b"program", b"run it")], id="CR LF"),
+        pytest.param(b"./Maildir/\r\r\n\r\n&joe@x.y\r", [HOME, JOE], id="more CR, and one at the end"),
+        pytest.param(b"./Maildir/\r&joe@x.y\r", [HOME, JOE], id="CR alone"),
+        pytest.param(b"\xef\xbb\xbf./Maildir/\n", [HOME], id="a byte order mark"),
+        pytest.param(b"\xef\xbb\xbf# all mine\r\n./Maildir/", [HOME], id="a byte order mark and a comment"),
+        pytest.param("./Maildir/\r\njoe@x.y\r\n".encode("utf-16"), [HOME, JOE], id="UTF-16"),
+        pytest.param(b"\r\n./Maildir/\r\n", [(b"blank", b""), HOME], id="a first line of CR is blank"),
+        pytest.param(b"  ./Maildir/ \n\t|run it\n", [HOME, (b"program", b"run it")], id="blanks around"),
+        pytest.param(b"/dev/null\n", [(b"discard", b"/dev/null")], id="the null device"),
+        pytest.param(b'"/dev/null" # gone\r\n', [(b"discard", b"/dev/null")], id="the null device, quoted"),
+        pytest.param(b"~/Maildir/\n~/mbox\n", [HOME, (b"mbox", b"./mbox")], id="the home"),
+        pytest.param(b"./Maildir/ # mine\n./mbox #\n", [HOME, (b"mbox", b"./mbox")], id="comments behind files"),
+        pytest.param(b"./Lists #1\n./a#b\n", [(b"mbox", b"./Lists #1"), (b"mbox", b"./a#b")], id="# in names"),
+        pytest.param(b"|run # it\n", [(b"program", b"run # it")], id="a program's comments are the shell's"),
+        pytest.param(b"&joe@x.y # at work\n", [JOE], id="a comment behind an address"),
+        pytest.param(b"joe@x.y\t#at work\n", [JOE], id="a comment behind a tab"),
+        pytest.param(b"&jo#e@x.y\n", [(b"forward", b"jo#e@x.y")], id="# in an address"),
+        pytest.param(b"&joe@x.y, sue@x.y\n", [JOE, SUE], id="a list"),
+        pytest.param(b"joe@x.y,sue@x.y,\n", [JOE, SUE], id="a list without blanks, and its last comma"),
+        pytest.param(b"&Joe Doe <joe@x.y>\n", [JOE], id="a name"),
+        pytest.param(b'&"Doe, Joe" <joe@x.y>, sue@x.y (Sue)\n', [JOE, SUE], id="a name with a comma, and a comment"),
+        pytest.param(b"&<joe@x.y>\n", [JOE], id="brackets"),
+        pytest.param(b'"|run it"\n', [(b"program", b"run it")], id="a program in quotes"),
+        pytest.param(b'"|run \\"it\\""\n', [(b"program", b'run "it"')], id="quotes within quotes"),
+        pytest.param(b'"/home/joe/Maildir/"\n', [(b"maildir", b"/home/joe/Maildir/")], id="a file in quotes"),
+        pytest.param(b"&<>\n", [(b"unreadable", b"&<>")], id="nobody"),
+        pytest.param(b":include:/list\n", [(b"unreadable", b":include:/list")], id="sendmail's lists"),
+        pytest.param(b":blackhole:\n", [(b"unreadable", b":blackhole:")], id="Exim's words"),
+    ],
+)
+def test_files_of_other_systems_say_what_they_seem_to_say(data: bytes, expected: list[tuple[bytes, bytes]]) -> None:
     assert list(parse_lines(data)) == expected
 
 

@@ -320,13 +320,48 @@ def test_new_sender(owner: Owner, existing: tuple[str, ...], sender: str, expect
 
 @pytest.mark.contract("local 2.13", "local 2.14", "local 8", "local 9.12")
 def test_one_forward_carries_all_addresses(owner: Owner) -> None:
-    owner.qmail("", "& bob@x\n./mbox\n&\ncarl\ncarl\n")
+    owner.qmail("", "&bob@x\n./mbox\n& eve@y, Fred <fred@z>\ncarl\ncarl\n")
     result = owner.run()
     first, second, _end = result.stdout.split(b"\n")
-    assert (result.returncode, first) == (0, b"did 1+4+0")
+    assert (result.returncode, first) == (0, b"did 1+5+0")
     assert second.startswith(b"qp ") and second[3:].isdigit()
-    assert owner.envelope() == "Fann@s.example|T bob@x|T|Tcarl|Tcarl||"
+    assert owner.envelope() == "Fann@s.example|Tbob@x|Teve@y|Tfred@z|Tcarl|Tcarl||"
     assert (owner.base / "queued").read_bytes() == b"Delivered-To: joe@a.b.example\n" + owner.message
+
+
+@pytest.mark.contract("local 5.6", "local 9.12")
+def test_a_line_that_names_nobody_defers(owner: Owner) -> None:
+    """Forwarded to the empty address it would be gone, and called a success."""
+    for line in ("&", "& <>", ":include:/list", ":blackhole:"):
+        owner.qmail("", f"./mbox\n{line}\n")
+        result = owner.run()
+        assert result.returncode == 111 and line.encode() in result.stdout and b"(#4.2.1)" in result.stdout
+        assert owner.envelope() is None
+
+
+def test_the_null_device_discards_and_says_so(owner: Owner) -> None:
+    owner.qmail("", "/dev/null\n")
+    result = owner.run()
+    assert (result.returncode, result.stdout) == (0, b"did 0+0+0\nthrown away: /dev/null\n")
+    assert owner.run(options=("-n",)).stdout == b"discard /dev/null\ndid 0+0+0\nthrown away: /dev/null\n"
+    owner.qmail("", "+list\n/dev/null\n&bob@x\n./mbox # kept\n")
+    assert owner.run().returncode == 111  # by the last line
+    owner.qmail("", "\ufeff./mbox # kept\r\n/dev/null\r\n")
+    assert owner.run().stdout == b"did 1+0+0\nthrown away: /dev/null\n"
+    assert (owner.home / "mbox").read_bytes().endswith(owner.message + b"\n")
+
+
+def test_a_new_mbox_within_a_maildir_defers(owner: Owner) -> None:
+    """./M/; is a slip of the pen; what is delivered there would never be read."""
+    maildir = owner.maildir()
+    for line in ("./M/;", "./M/new", f"{maildir}/.."):
+        owner.qmail("", line + "\n")
+        result = owner.run()
+        assert (result.returncode, b"(#4.2.1)" in result.stdout) == (111, True), line
+    assert sorted(path.name for path in maildir.iterdir()) == ["cur", "new", "tmp"]
+    (maildir / "old").write_bytes(b"")
+    owner.qmail("", "./M/old\n")
+    assert owner.run().returncode == 0  # somebody has made it
 
 
 @pytest.mark.parametrize(("status", "code"), [("31", 100), ("53", 111), ("120", 111), ("11", 100)])
