@@ -18,6 +18,8 @@ from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.remote.routes import parse_route
+from pyqmail.spool.layout import read_layout
+from pyqmail.spool.split import describe_odd, odd_directories
 
 NEEDED_ALIASES = ("postmaster", "mailer-daemon", "root")  # RFC 5321 section 4.5.1, qmail-send's bounces, cron
 EMPTY_BITES = {
@@ -51,7 +53,18 @@ def find_trouble(home: str) -> list[str]:
     lines += _aliases(home)
     lines += small_limits(home)
     lines += _access_rules(home)
+    lines += _queue(home)
     return lines
+
+
+def _queue(home: str) -> Iterator[str]:
+    """Subdirectories of the queue that are missing or one too many."""
+    try:
+        layout = read_layout(home)
+    except ControlUnreadable:
+        return  # said already
+    for name, missing in odd_directories(layout.queue, layout.split, todo_split=layout.todo_split):
+        yield describe_odd(name, missing=missing, split=layout.split)
 
 
 # One file

@@ -31,6 +31,8 @@ from pyqmail.admin.system_sendmail import SendmailTrouble
 from pyqmail.admin.tree import Entry, Kind
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
 from pyqmail.policy.accounts import GROUPS, ROLES, AccountMissing, read_accounts
+from pyqmail.spool.layout import read_layout
+from pyqmail.spool.split import count_split, describe_odd, odd_directories
 
 DOCUMENTS = ("README.md", "INSTALL.md", "CHANGELOG.md", "LICENSE", "pyqmail/ARCHITECTURE.md")
 QUEUE_GROUP_ROLES = ("qmailq", "qmailr", "qmails")  # the other accounts have the powerless group
@@ -284,10 +286,10 @@ def create(path: Path, entry: Entry) -> None:
 
 def queue_split(target: Target) -> int:
     """The number of subdirectories: control/conf-split, else that of an existing queue, else 23."""
-    mess = target.root / "queue" / "mess"
-    if (target.root / "control" / "conf-split").exists() or not mess.is_dir():
-        return read_knobs(str(target.root)).split
-    return sum(1 for path in mess.iterdir() if path.name.isdigit()) or 1
+    configured = read_knobs(str(target.root)).split
+    if (target.root / "control" / "conf-split").exists():
+        return configured
+    return count_split(str(target.root / "queue"), configured)
 
 
 def install_queue(target: Target, owners: Owners | None) -> None:
@@ -390,6 +392,7 @@ def check(target: Target) -> int:
     wrong = [line for entry in target.entries() for line in faults(target, owners, entry)]
     for entry in tree.queue_entries(queue_split(target)):
         wrong += faults(target, owners, entry)
+    wrong += odd_queue_directories(target)
     tcpto = target.root / "queue" / "lock" / "tcpto"
     if tcpto.is_file() and tcpto.stat().st_size != tree.TCPTO_BYTES:
         wrong.append(f"{tcpto} has wrong size")
@@ -399,6 +402,13 @@ def check(target: Target) -> int:
     for line in wrong:
         say(1, f"qmail-setup: warning: {line}")
     return 1 if wrong else 0
+
+
+def odd_queue_directories(target: Target) -> list[str]:
+    """The queue's directories that are one too many; the missing ones are among the entries."""
+    layout = read_layout(str(target.root))
+    odd = odd_directories(layout.queue, layout.split, todo_split=layout.todo_split)
+    return [describe_odd(name, missing=False, split=layout.split) for name, missing in odd if not missing]
 
 
 def faults(target: Target, owners: Owners, entry: Entry) -> list[str]:

@@ -38,6 +38,7 @@ from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.spool.preprocess import New
 from pyqmail.spool.retry import TROUBLE_S, Schedule
+from pyqmail.spool.split import describe_odd, odd_directories
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import set_title
 from pyqmail.system.readiness import tell_ready
@@ -130,6 +131,7 @@ class Daemon:
         for channel, limit in zip(self._channels.values(), limits, strict=True):
             channel.start(limit)
         self._take_orders()
+        self._name_odd_directories()
         self._log(self.status())
         self._metrics.set_path(self._layout.home, self.controls.metrics_file)
         self._routing_feed.publish(self.controls.routing)
@@ -216,6 +218,11 @@ class Daemon:
             writable = False
         self.oversight.start(orders, writable=writable)
         self._control.open()
+
+    def _name_odd_directories(self) -> None:
+        layout = self._layout
+        for name, missing in odd_directories(layout.queue, layout.split, todo_split=layout.todo_split):
+            self._log(b"alert: " + describe_odd(name, missing=missing, split=layout.split).encode())
 
     def virtual_domains(self) -> Mapping[bytes, bytes]:
         """The map of virtualdomains."""
@@ -374,7 +381,7 @@ class Daemon:
         try:
             if not sweep.absent(layout.todo(number)):
                 return
-            if sweep.absent(layout.mess(number)):
+            if sweep.without_message(layout, number):
                 self._set_aside(number)
                 return
             times = {name: _modified(layout.part(name, number)) for name in CHANNELS}
@@ -397,11 +404,13 @@ class Daemon:
 
     def _set_aside(self, number: int) -> None:
         # an inode that is used again would send a new body to the old recipients
-        self._log(b"alert: info/%d/%d has no message, set aside" % (number % self._layout.split, number))
+        name = self._layout.relative("info", number).encode()
         try:
             sweep.set_aside(self._layout, number)
         except OSError:
-            self._log(b"alert: unable to set aside info/%d/%d" % (number % self._layout.split, number))
+            self._log(b"alert: %b has no message; unable to set it aside, skipped" % name)
+        else:
+            self._log(b"alert: %b has no message, set aside" % name)
 
     # the cleanup walk
 

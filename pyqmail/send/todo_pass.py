@@ -202,16 +202,17 @@ class TodoPass:
     def _orphan(self, number: int) -> bool:
         """Set aside an envelope whose message is gone, at start only: later it is a passing trouble."""
         try:
-            if not self._first or not sweep.absent(self._layout.mess(number)):
+            if not self._first or not sweep.without_message(self._layout, number):
                 return False
         except OSError:
             return False
         self._aside.add(number)
-        self._log(b"alert: todo/%d has no message, set aside" % number)
         try:
             sweep.set_todo_aside(self._layout, number)
-        except OSError:
-            pass  # todo/ belongs to qmailq: then it stays and is skipped, and its number cannot be taken again
+        except OSError:  # todo/ belongs to qmailq: then it stays, and its number cannot be taken again
+            self._log(b"alert: todo/%d has no message, skipped" % number)
+        else:
+            self._log(b"alert: todo/%d has no message, set aside" % number)
         return True
 
     def _prepare(self, number: int, routing: Routing) -> None:

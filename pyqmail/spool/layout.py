@@ -103,18 +103,27 @@ class Layout:
 
 
 def split_of(queue: str, configured: int) -> int:
-    """The number of subdirectories that ``queue`` really has; ``configured`` when it has none to count."""
+    """The split of ``queue``: ``configured``, unless its directories clearly have another (spool/split.py)."""
     mess = queue + "/mess/"
     if os.path.isdir(mess + str(configured - 1)) and not os.path.isdir(mess + str(configured)):
         return configured
-    try:
-        numbers = {int(name) for name in os.listdir(mess) if name.isdigit()}
-    except OSError:
-        return configured
-    return len(numbers) if numbers and numbers == set(range(len(numbers))) else configured
+    from pyqmail.spool.split import count_split  # only for a queue that looks odd: qmail-queue starts once a message
+
+    return count_split(queue, configured)
+
+
+def _todo_split(queue: str, split: int) -> bool:
+    """Whether todo/ is hashed: most of its subdirectories are there, as one alone may be somebody's stray."""
+    if os.stat(queue + "/todo").st_nlink == 2:  # none, where directories count theirs
+        return False
+    return 2 * sum(os.path.isdir(f"{queue}/todo/{remainder}") for remainder in range(split)) > split
 
 
 def read_layout(home: str) -> Layout:
     """The layout of the queue below ``home``, its split and a hashed todo/ recognised. Raises ControlUnreadable."""
-    split = split_of(home + "/queue", read_knobs(home).split)
-    return Layout(home, split, todo_split=os.path.isdir(f"{home}/queue/todo/0"))
+    queue = home + "/queue"
+    split = split_of(queue, read_knobs(home).split)
+    try:
+        return Layout(home, split, todo_split=_todo_split(queue, split))
+    except OSError:
+        return Layout(home, split)  # without todo/ nothing can be queued, and qmail-send says so

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pyqmail.formats.todo import RecipientParser, UnknownRecord, parse_todo
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
+from pyqmail.spool.sweep import numbers_in
 from pyqmail.system import files
 
 CHANNELS = ("local", "remote")
@@ -56,8 +57,10 @@ def numbers(layout: Layout) -> list[int]:
     parts = [f"info/{remainder}" for remainder in range(layout.split)]
     parts += [f"todo/{remainder}" for remainder in range(layout.split)] if layout.todo_split else ["todo"]
     for part in parts:
-        with os.scandir(f"{layout.queue}/{part}") as entries:
-            found.update(int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit())
+        try:
+            found.update(numbers_in(f"{layout.queue}/{part}"))
+        except FileNotFoundError:
+            os.stat(layout.queue + "/info")  # one missing part holds nothing; no queue at all is an error
     return sorted(found)
 
 

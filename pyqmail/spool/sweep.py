@@ -5,9 +5,11 @@ from collections import deque
 from collections.abc import Iterator
 
 from pyqmail.spool.layout import Layout
+from pyqmail.spool.split import is_number
 from pyqmail.system import files
 
 STALE_S = 129600  # 36 hours: longer than any qmail-queue lives
+DIGITS_MAX = 19  # of an inode number: whatever is longer would not fit 64 bits
 ASIDE = ".aside"  # no number, so every qmail skips the file
 
 
@@ -15,14 +17,15 @@ def numbers_in(directory: str) -> Iterator[int]:
     """The message numbers among the names in ``directory``; other names are skipped. Raises OSError."""
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.isascii() and entry.name.isdigit():
+            if is_number(entry.name) and len(entry.name) <= DIGITS_MAX:
                 yield int(entry.name)
 
 
 class Waiting:
     """The number of every info file, once and one at a time.
 
-    ``next`` raises OSError for a directory that cannot be read, and goes on with that directory when called again.
+    ``next`` raises OSError for a directory that cannot be read, and goes on with that directory when called again; one
+    that is missing holds nothing, and keeps the others from nobody.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -42,6 +45,8 @@ class Waiting:
                     if number not in self._seen:
                         self._seen.add(number)
                         return number
+            except FileNotFoundError:
+                pass
             except OSError:
                 self._entries = None
                 raise
@@ -52,12 +57,15 @@ class Waiting:
 
 
 def new(layout: Layout) -> Iterator[int]:
-    """The number of every todo file, hashed todo/ included. Raises OSError."""
+    """The number of every todo file, hashed todo/ included, less a missing part of that. Raises OSError."""
     if not layout.todo_split:
         yield from numbers_in(layout.queue + "/todo")
         return
     for remainder in range(layout.split):
-        yield from numbers_in(f"{layout.queue}/todo/{remainder}")
+        try:
+            yield from numbers_in(f"{layout.queue}/todo/{remainder}")
+        except FileNotFoundError:
+            continue
 
 
 def stale(layout: Layout, now: float) -> Iterator[int | None]:
@@ -89,6 +97,15 @@ def absent(path: str) -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def without_message(layout: Layout, number: int) -> bool:
+    """Whether mess/N certainly does not exist. Raises OSError, also for a directory that has gone: it may come back."""
+    path = layout.mess(number)
+    if not absent(path):
+        return False
+    os.stat(os.path.dirname(path))
+    return True
 
 
 def set_aside(layout: Layout, number: int) -> None:

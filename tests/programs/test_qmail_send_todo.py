@@ -255,6 +255,44 @@ def test_an_envelope_without_its_message_is_set_aside_at_start(sending: Sending)
     assert not (sending.queue / f"todo/{bad}").exists()
 
 
+def finished(sending: Sending) -> int:
+    """The exit code after all deliveries have been told to be done."""
+    for command in sending.commands["local"]:
+        sending.report("local", command.slot, b"K")
+    sending.commands["local"].clear()
+    return sending.finish()
+
+
+@pytest.mark.parametrize("part", ["mess", "info", "local", "remote"])
+def test_a_stray_directory_is_named_and_stops_no_mail(sending: Sending, part: str) -> None:
+    (sending.queue / part / "3").mkdir()
+    old = sending.put(b"joe@a.example", *TWO)
+    sending.start().until_log(
+        f"alert: queue/{part}/3 does not belong to a queue split into 3: nothing in it is seen\nstatus:"
+    )
+    sending.until(lambda: delivered(sending, old))
+    new = sending.put(b"joe@a.example", *TWO)
+    sending.pull()
+    sending.until(lambda: delivered(sending, new))
+    assert finished(sending) == 0
+    assert "set aside" not in sending.log
+
+
+@pytest.mark.parametrize("part", ["mess", "info", "local"])
+def test_a_missing_directory_is_named_and_stops_only_its_own_mail(sending: Sending, part: str) -> None:
+    old = [sending.put(b"joe@a.example", *TWO) for _ in range(6)]
+    kept = [number for number in old if number % 3 != 2]
+    lost = [number for number in old if number % 3 == 2]
+    (sending.queue / part / "2").rename(sending.queue / "away")
+    sending.start().until_log(f"alert: queue/{part}/2 is missing: messages that belong there")
+    sending.until(lambda: all(delivered(sending, number) for number in kept))
+    assert finished(sending) == 0
+    assert all((sending.queue / f"todo/{number}").exists() for number in lost)
+    assert "set aside" not in sending.log
+    (sending.queue / "away").rename(sending.queue / part / "2")
+    sending.start().until(lambda: all(delivered(sending, number) for number in lost))
+
+
 @pytest.mark.contract("send 6a.7")
 def test_deliveries_go_on_while_hundreds_of_messages_wait_in_todo(sending: Sending) -> None:
     numbers = {sending.put(b"joe@a.example", *TWO) for _ in range(600)}

@@ -53,10 +53,12 @@ def test_the_walk_at_start_names_each_message_once_and_goes_on_after_trouble(tmp
     for number in range(9):
         (queue / f"info/{number % 3}/{number}").write_bytes(b"")
     (queue / "info/1").rename(queue / "away")
+    (queue / "info/1").write_bytes(b"no directory")
     walk = sweep.Waiting(Layout(str(tmp_path), 3))
     assert {next(walk) for _ in range(3)} == {0, 3, 6}
     for _ in range(2):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(NotADirectoryError):
             next(walk)
+    (queue / "info/1").unlink()
     (queue / "away").rename(queue / "info/1")
     assert sorted(walk) == [1, 2, 4, 5, 7, 8]
