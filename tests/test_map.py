@@ -28,7 +28,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # An arrow upwards, each with its reason.
 ALLOWED = {
     ("policy", "resolver"): "remote names ask DNS; they move to tcp/",
-    ("spool", "programs"): "a client that may write the queue itself runs qmail-queue's own main in a child",
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.cdb import replace_cdb, write_cdb
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system.files import open_read, read_all
 
 

@@ -11,16 +11,16 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 
-import pyqmail.envelope  # noqa: F401 - Submission needs it, and a warm worker imports nothing after its fork
+import pyqmail.envelope  # noqa: F401 - Injection needs it, and a warm worker imports nothing after its fork
 from pyqmail.control import ControlUnreadable, home_of, read_patrn
 from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
+from pyqmail.intake.client import Injection
 from pyqmail.local.filing import store
 from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
 from pyqmail.local.report import say
 from pyqmail.mailbox.message import Message
-from pyqmail.spool.submit import Submission
 from pyqmail.system.errors import reason
 
 
@@ -149,17 +149,17 @@ class Delivery:
 
     def _forward(self) -> None:
         try:
-            submission = Submission.open(self.home, self.environ, warm=is_warm(), direct=True)
+            injection = Injection.open(self.home, self.environ, warm=is_warm(), direct=True)
         except OSError as error:
             raise TemporaryFailure(b"Unable to forward message: " + reason(error) + b". (#4.3.0)") from error
-        submission.write(self.environ[b"DTLINE"])
+        injection.write(self.environ[b"DTLINE"])
         try:
             for chunk in self.message.chunks():
-                submission.write(chunk)
+                injection.write(chunk)
         except OSError:
-            submission.fail()
-        answer = submission.close(self.environ[b"NEWSENDER"], self.forwards)
-        letter, text = submission.answer_text(answer)
+            injection.fail()
+        answer = injection.close(self.environ[b"NEWSENDER"], self.forwards)
+        letter, text = injection.answer_text(answer)
         if letter == b"D":
             raise PermanentFailure(b"Unable to forward message: " + text + b".")
         if letter != b"K":

@@ -1,6 +1,6 @@
 """bouncesaying: bounce a message, perhaps only if a program says so (bouncesaying(1))."""
 
-from pyqmail.spool.resend import complain, defers
+from pyqmail.intake.resend import complain, defers
 from pyqmail.system.command import run
 
 TYPE_CHECKING = False

@@ -2,7 +2,7 @@
 
 import os
 
-from pyqmail.spool.resend import complain, defers, resend
+from pyqmail.intake.resend import complain, defers, resend
 from pyqmail.system.command import run
 
 TYPE_CHECKING = False

@@ -4,8 +4,8 @@ import os
 
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.formats.aliases import ADDRESS, FILE, INCLUDE, LOCAL, PROGRAM, Completion, Unparsable, lines_of, parse_list
+from pyqmail.intake.resend import Fatal, complain, queue_again
 from pyqmail.options import UsageError, parse_options
-from pyqmail.spool.resend import Fatal, complain, queue_again
 from pyqmail.system import command
 from pyqmail.system.files import read_file
 

@@ -1,6 +1,6 @@
 """except: turn the answer of a .qmail program round (except(1))."""
 
-from pyqmail.spool.resend import complain, defers
+from pyqmail.intake.resend import complain, defers
 from pyqmail.system.command import run
 
 TYPE_CHECKING = False

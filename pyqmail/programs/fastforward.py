@@ -8,8 +8,8 @@ import os
 
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.forwarding import LIST_TYPES, TYPES, BadFormat, parse_commands
+from pyqmail.intake.resend import Fatal, complain, queue_again
 from pyqmail.options import UsageError, parse_options
-from pyqmail.spool.resend import Fatal, complain, queue_again
 from pyqmail.system import command, files
 
 TYPE_CHECKING = False

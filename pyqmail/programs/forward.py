@@ -1,6 +1,6 @@
 """forward: queue the message of a .qmail program for other addresses (forward(1))."""
 
-from pyqmail.spool.resend import complain, resend
+from pyqmail.intake.resend import complain, resend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import os
 import time
 
 from pyqmail.formats.mailline import format_mbox_date, mbox_body
+from pyqmail.intake.resend import complain
 from pyqmail.mailbox.scan import clean_tmp, scan
-from pyqmail.spool.resend import complain
 from pyqmail.system import files
 from pyqmail.system.errors import reason
 

@@ -2,7 +2,7 @@
 
 import os
 
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

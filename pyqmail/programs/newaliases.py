@@ -3,8 +3,8 @@
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.aliases import ListError, parse_aliases
 from pyqmail.formats.cdb import replace_cdb, write_cdb
+from pyqmail.intake.resend import complain
 from pyqmail.local.completion import completion
-from pyqmail.spool.resend import complain
 from pyqmail.system.files import read_file
 
 TYPE_CHECKING = False

@@ -2,8 +2,8 @@
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.aliases import ListError, parse_include
+from pyqmail.intake.resend import complain
 from pyqmail.local.completion import completion
-from pyqmail.spool.resend import complain
 from pyqmail.system.files import read_file, replace_file
 
 TYPE_CHECKING = False

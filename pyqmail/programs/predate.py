@@ -3,7 +3,7 @@
 import time
 
 from pyqmail.formats.date822 import format_local_date
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system import command
 from pyqmail.system.errors import reason
 

@@ -1,6 +1,6 @@
 """preline: give a .qmail program the lines that a mailbox would have (preline(1))."""
 
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system import command
 from pyqmail.system.errors import reason
 

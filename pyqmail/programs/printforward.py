@@ -7,7 +7,7 @@ import os
 
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.forwarding import BadFormat, format_instruction
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system.files import read_all, write_all
 
 TYPE_CHECKING = False

@@ -1,7 +1,7 @@
 """printmaillist: show a binary mailing list as setmaillist reads it (printmaillist(1))."""
 
 from pyqmail.formats.forwarding import BadFormat, format_list
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system.files import read_all, write_all
 
 TYPE_CHECKING = False

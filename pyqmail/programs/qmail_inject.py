@@ -12,9 +12,9 @@ from pyqmail.exits import QueueExit
 from pyqmail.formats import rfc822
 from pyqmail.formats.date822 import format_date, format_stamp
 from pyqmail.formats.header import Header
+from pyqmail.intake.client import Injection
+from pyqmail.intake.resend import complain
 from pyqmail.options import UsageError, parse_options
-from pyqmail.spool.resend import complain
-from pyqmail.spool.submit import Submission
 from pyqmail.system.files import write_all
 
 TYPE_CHECKING = False
@@ -321,17 +321,17 @@ def _queue(
 ) -> None:
     """Hand the message to the queue. Raises Fatal."""
     try:
-        submission = Submission.open(settings.home, settings.environ, direct=True)
+        injection = Injection.open(settings.home, settings.environ, direct=True)
     except OSError:
         raise Fatal(111, b"unable to run qmail-queue") from None
     try:
-        submission.write(text)
+        injection.write(text)
         for chunk in chunks:
-            submission.write(chunk)
-        answer = submission.close(sender, recipients)
+            injection.write(chunk)
+        answer = injection.close(sender, recipients)
     finally:
-        submission.abort()
-    letter, reason = submission.answer_text(answer)
+        injection.abort()
+    letter, reason = injection.answer_text(answer)
     if letter != b"K":
         if answer.status != QueueExit.CUSTOM:
             reason = reason.partition(b" (#")[0]

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import home_of
 from pyqmail.formats.netstring import NetstringTooLong, format_netstring
 from pyqmail.formats.received import format_network_received
+from pyqmail.intake.client import Injection
 from pyqmail.protocol.netstring_reader import Event, Kind
 from pyqmail.protocol.qmqp import QmqpReader
-from pyqmail.spool.submit import Submission
 from pyqmail.system.alarm import TimeUp, time_limit
 from pyqmail.system.files import write_all
 
@@ -31,7 +31,7 @@ class Session:
     def __init__(self, home: str, environ: Mapping[bytes, bytes]) -> None:
         self._home = home
         self._environ = environ
-        self._submission: Submission | None = None
+        self._injection: Injection | None = None
         self._sender = b""
         self._recipients: list[bytes] = []
         self._recipient_bytes = 0
@@ -51,8 +51,8 @@ class Session:
                 return TROUBLE if isinstance(reader.fault, NetstringTooLong) else BAD_PROTOCOL
             answer = format_netstring(self._close())
         finally:
-            if self._submission is not None:
-                self._submission.abort()
+            if self._injection is not None:
+                self._injection.abort()
         try:
             write_all(1, answer)
         except OSError:
@@ -63,17 +63,17 @@ class Session:
         kind, data = event
         if kind is Kind.BEGIN:
             os.chdir(self._home)
-            self._submission = Submission.open(self._home, self._environ, warm=True)
-            self._submission.write(format_network_received(b"QMQP", self._environ, None, time.time()))
+            self._injection = Injection.open(self._home, self._environ, warm=True)
+            self._injection.write(format_network_received(b"QMQP", self._environ, None, time.time()))
             return
-        assert self._submission is not None
+        assert self._injection is not None
         if kind is Kind.TEXT:
-            self._submission.write(data or b"")
+            self._injection.write(data or b"")
         elif kind is Kind.END:
             return
         elif data is None or b"\0" in data:
             self._acceptable = False
-            self._submission.fail()
+            self._injection.fail()
         elif kind is Kind.SENDER:
             self._sender = data
         else:
@@ -83,8 +83,8 @@ class Session:
                 raise MemoryError
 
     def _close(self) -> bytes:
-        assert self._submission is not None
-        answer = self._submission.close(self._sender, self._recipients)
+        assert self._injection is not None
+        answer = self._injection.close(self._sender, self._recipients)
         if not self._acceptable:
             return BAD_ADDRESS
         letter, text = answer.letter_text()

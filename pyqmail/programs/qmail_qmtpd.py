@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.formats.netstring import NetstringTooLong, format_netstring
 from pyqmail.formats.received import format_network_received
+from pyqmail.intake.client import Injection
 from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.protocol.netstring_reader import ADDRESS_MAX, Event, Kind
 from pyqmail.protocol.qmtp import QmtpReader
-from pyqmail.spool.submit import Submission
 from pyqmail.system.alarm import TimeUp, time_limit
 from pyqmail.system.files import write_all
 
@@ -44,7 +44,7 @@ class Letter:
 
     def __init__(self, home: str, environ: Mapping[bytes, bytes], limit: int) -> None:
         try:
-            self._submission = Submission.open(home, environ, warm=True)
+            self._injection = Injection.open(home, environ, warm=True)
         except OSError:
             raise Trouble from None
         self._limit = limit
@@ -59,9 +59,9 @@ class Letter:
         """Some of the message."""
         self._size += len(piece)
         if self._overflow():
-            self._submission.fail()
+            self._injection.fail()
         else:
-            self._submission.write(self._head + piece)
+            self._injection.write(self._head + piece)
             self._head = b""
 
     def sender(self, address: bytes | None) -> None:
@@ -78,10 +78,10 @@ class Letter:
     def close(self) -> list[bytes]:
         """Queue it; the answers to all recipients."""
         if self._head:
-            self._submission.write(self._head)
+            self._injection.write(self._head)
         if self._sender is None or not self._recipients:
-            self._submission.fail()
-        answer = self._submission.close(self._sender or b"", self._recipients)
+            self._injection.fail()
+        answer = self._injection.close(self._sender or b"", self._recipients)
         letter, text = answer.letter_text()
         result = b"Kok %d qp %d" % (time.time(), answer.number) if letter == b"K" else letter + text
         if self._sender is None:
@@ -93,7 +93,7 @@ class Letter:
 
     def abort(self) -> None:
         """Give it up; harmless after ``close``."""
-        self._submission.abort()
+        self._injection.abort()
 
     def _overflow(self) -> bool:
         return 0 < self._limit < self._size

@@ -4,93 +4,28 @@ Normally a thin client of qmail-queued, which writes the queue as qmailq without
 queue (qmailq, or the user of a single-user tree) and root write it themselves.
 """
 
-import _signal
 import os
 
 from pyqmail.control import home_of
 from pyqmail.exits import QueueExit
-from pyqmail.spool import submit
+from pyqmail.intake import client, direct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LIFETIME_SECONDS = 86400  # must stay below the 36 hours of the sweep
-IGNORED = (
-    _signal.SIGPIPE,
-    _signal.SIGVTALRM,
-    _signal.SIGPROF,
-    _signal.SIGQUIT,
-    _signal.SIGINT,
-    _signal.SIGHUP,
-    _signal.SIGXCPU,
-    _signal.SIGXFSZ,
-)
-BUGS = (_signal.SIGABRT, _signal.SIGSYS)  # true faults cannot be handled in Python: they kill, which is as temporary
-
-
-def _expire(_number: int, _frame: object) -> None:
-    os._exit(QueueExit.TIMEOUT)
-
-
-def _bug(_number: int, _frame: object) -> None:
-    os._exit(QueueExit.BUG)
-
-
-def arm() -> None:
-    """The signals of qmail-queue, and its end after 24 hours."""
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    os.umask(0o033)
-    for number in IGNORED:
-        _signal.signal(number, _signal.SIG_IGN)
-    for number in BUGS:
-        _signal.signal(number, _bug)
-    _signal.signal(_signal.SIGALRM, _expire)
-    _signal.alarm(LIFETIME_SECONDS)
-
-
-def write_queue(home: str, uid: int) -> int:
-    """Queue the message in this process, recording real uid ``uid``; root becomes qmailq first."""
-    from pyqmail.policy.accounts import AccountMissing, read_accounts
-    from pyqmail.spool.enqueue import Spool, enqueue
-    from pyqmail.spool.layout import read_layout
-
-    try:
-        accounts = read_accounts(home)
-    except AccountMissing as missing:
-        os.write(2, str(missing).encode() + b"\n")
-        return QueueExit.ACCOUNT_MISSING
-    if os.geteuid() == 0:
-        os.setgroups([accounts.gid_qmail])
-        os.setresgid(accounts.gid_qmail, accounts.gid_qmail, accounts.gid_qmail)
-        os.setresuid(accounts.uid_queue, accounts.uid_queue, accounts.uid_queue)
-    try:
-        os.chdir(home + "/queue")
-    except OSError:
-        return QueueExit.NO_QUEUE
-    return enqueue(Spool(read_layout(home), accounts), uid, os.getpid(), 0, 1)
-
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     """Exit codes: QueueExit."""
-    try:
-        os.fstat(0)
-        os.fstat(1)
-    except OSError:
-        return QueueExit.READ_ERROR
-    arm()
     home = home_of(environ)
-    try:
-        os.chdir(home)
-    except OSError:
-        return QueueExit.NO_HOME
-    if not os.path.isdir(home + "/queue"):
-        return QueueExit.NO_QUEUE
-    if os.geteuid() == 0 or submit.own_queue(home):
-        return write_queue(home, os.getuid())
-    sock = submit.connect(home + "/run/qmail-queued.sock", submit.CONNECT_SECONDS)
+    code = direct.prepare(home)
+    if code != QueueExit.DONE:
+        return code
+    if os.geteuid() == 0 or client.own_queue(home):
+        return direct.write_queue(home, os.getuid())
+    sock = client.connect(home + "/run/qmail-queued.sock", client.CONNECT_SECONDS)
     if sock is None:
         return QueueExit.CONNECT_REFUSED
-    if not submit.hand_over(sock, 0, 1, serial=False):
+    if not client.hand_over(sock, 0, 1, serial=False):
         return QueueExit.CONNECTION_BROKE
-    return submit.answer_of(sock)[0]
+    return client.answer_of(sock)[0]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.logline import safe
+from pyqmail.intake.background import BackgroundInjections
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.control_socket import ControlSocket
@@ -26,7 +27,6 @@ from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.delivery import ChannelPasses
 from pyqmail.send.finish import Finisher
 from pyqmail.send.holds import Orders, OrdersUnreadable, birth_of, read_orders
-from pyqmail.send.inject import Injector
 from pyqmail.send.interventions import NO_PLACE, Interventions
 from pyqmail.send.log import Line, Log
 from pyqmail.send.metrics import Counters, Gauges, MetricsFile, format_metrics
@@ -75,7 +75,7 @@ class Daemon:
         self._serial = 0
         self._loop = loop = Loop()
         self._syncs = Background(loop)
-        self._injector = Injector(loop, layout, environ)
+        self._injections = BackgroundInjections(loop, layout, environ)
         cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
         self._channels = {
             name: ChannelPasses(name, loop, layout, self, self._syncs, log, commands=commands, reports=commands + 1)
@@ -86,7 +86,7 @@ class Daemon:
         self._started_at = time.time()
         self._notes = Background(loop)
         self._finisher = Finisher(
-            layout, self._injector, self._syncs, cleaner, log, counters=self.counters, ended=self._ended
+            layout, self._injections, self._syncs, cleaner, log, counters=self.counters, ended=self._ended
         )
         self.oversight = Interventions(
             loop, layout, self._channels, self._finisher.schedule, self, self._syncs, self.history, log
@@ -283,7 +283,7 @@ class Daemon:
         self._todo.stop()
         if not all(channel.idle for channel in self._channels.values()):
             return False
-        if self._injector.pending:
+        if self._injections.pending:
             return False
         if self._finisher.idle and not self._cleaner.waiting:
             return True

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.formats.logline import safe
 from pyqmail.formats.received import format_network_received
+from pyqmail.intake.client import Injection
 from pyqmail.policy.recipient_check import RecipientCheck
 from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.protocol.smtp_server import (
@@ -33,7 +34,6 @@ from pyqmail.protocol.smtp_server import (
     parse_command,
     step,
 )
-from pyqmail.spool.submit import Submission
 from pyqmail.system.logpipe import LINE_MAX, write_line
 
 BUFFER = 65536
@@ -283,20 +283,20 @@ class Session:
     def _take_message(self, sender: bytes) -> None:
         """Everything between 354 and the final reply. Raises SessionEnd."""
         try:
-            submission = Submission.open(self._settings.home, self._environ, warm=True)
+            injection = Injection.open(self._settings.home, self._environ, warm=True)
         except OSError:
             self._answer_refusal(sender, NO_QUEUE)
             return
         try:
             self._channel.reply(b"354 go ahead\r\n")
-            decoder = self._copy(submission)
-            answer = submission.close(sender, self._recipients)
+            decoder = self._copy(injection)
+            answer = injection.close(sender, self._recipients)
         except SessionEnd as end:
             if end.reply:
                 self._log_refusal(sender, self._recipients, end.reply)
             raise
         finally:
-            submission.abort()
+            injection.abort()
         letter, text = answer.letter_text()
         if letter == b"K":
             self._answer_success(sender, decoder.size, answer.number)
@@ -310,7 +310,7 @@ class Session:
     def _overflow(self, decoder: BodyDecoder) -> bool:
         return 0 < self._settings.databytes < decoder.size
 
-    def _copy(self, submission: Submission) -> BodyDecoder:
+    def _copy(self, injection: Injection) -> BodyDecoder:
         """Message text from the client to the queue. Raises SessionEnd."""
         decoder = BodyDecoder()
         head = format_network_received(b"SMTP", self._environ, self._helo, time.time())
@@ -320,9 +320,9 @@ class Session:
             except BareLineFeed:
                 raise SessionEnd(STRAY_LF) from None
             if decoder.hops >= HOPS_MAX or self._overflow(decoder):
-                submission.fail()
+                injection.fail()
             elif text or head:
-                submission.write(head + text if head else text)
+                injection.write(head + text if head else text)
                 head = b""
         if decoder.rest:
             self._channel.unread(decoder.rest)

@@ -4,8 +4,8 @@ from pyqmail.address import quote
 from pyqmail.control import home_of
 from pyqmail.formats import rfc822
 from pyqmail.formats.header import Header
-from pyqmail.spool.resend import complain
-from pyqmail.spool.submit import Submission
+from pyqmail.intake.client import Injection
+from pyqmail.intake.resend import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def format_notice(sender: bytes, address: bytes, header: Header) -> bytes:
 def send_notice(notice: bytes, sender: bytes, environ: "Mapping[bytes, bytes]") -> int:
     """Queue ``notice`` for ``sender`` from nobody: 0, 100 or 111."""
     try:
-        submission = Submission.open(home_of(environ), environ, direct=True)
+        injection = Injection.open(home_of(environ), environ, direct=True)
     except OSError:
         complain(b"qreceipt: fatal: unable to fork")
         return 111
-    submission.write(notice)
-    letter, _text = submission.answer_text(submission.close(b"", [sender]))
+    injection.write(notice)
+    letter, _text = injection.answer_text(injection.close(b"", [sender]))
     if letter == b"K":
         return 0
     kind = b"permanent" if letter == b"D" else b"temporary"

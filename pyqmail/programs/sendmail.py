@@ -3,8 +3,8 @@
 import os
 
 from pyqmail.control import home_of
+from pyqmail.intake.resend import complain
 from pyqmail.options import UsageError, parse_options
-from pyqmail.spool.resend import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.formats.forwarding import SourceError, parse_source
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system.files import read_all
 
 TYPE_CHECKING = False

@@ -1,7 +1,7 @@
 """setmaillist: make a binary mailing list from lines (setmaillist(1))."""
 
 from pyqmail.formats.forwarding import SourceError, parse_list_lines
-from pyqmail.spool.resend import complain
+from pyqmail.intake.resend import complain
 from pyqmail.system.files import read_all, replace_file
 
 TYPE_CHECKING = False

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from pyqmail.formats.cdb import replace_cdb, write_cdb
+from pyqmail.intake.resend import complain
 from pyqmail.policy.tcprules import BadRule, parse_rules
-from pyqmail.spool.resend import complain
 from pyqmail.system.errors import reason
 from pyqmail.system.files import read_all
 

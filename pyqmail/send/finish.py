@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from pyqmail.formats.bounce_text import bounce_envelope, format_break, format_cut, format_head, return_address
+from pyqmail.intake.background import NOT_STARTED, BackgroundInjections
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.controls import Controls
-from pyqmail.send.inject import NOT_STARTED, Injector
 from pyqmail.send.log import Line
 from pyqmail.send.metrics import Counters
 from pyqmail.spool import sweep
@@ -30,7 +30,7 @@ class Finisher:
     def __init__(
         self,
         layout: Layout,
-        injector: Injector,
+        injections: BackgroundInjections,
         background: Background,
         cleaner: Cleaner,
         log: Line,
@@ -42,7 +42,7 @@ class Finisher:
         self._counters = counters
         self._ended = ended
         self._layout = layout
-        self._injector = injector
+        self._injections = injections
         self._background = background
         self._cleaner = cleaner
         self._log = log
@@ -54,7 +54,7 @@ class Finisher:
     def step(self, now: float, controls: Controls) -> None:
         """End what is due, a bounded number at a time."""
         for _ in range(MESSAGES_PER_TURN):
-            if self._waiting and not self._injector.full:
+            if self._waiting and not self._injections.full:
                 number: int | None = self._waiting.popleft()
             else:
                 number = self.schedule.pop_due(int(now))
@@ -74,7 +74,7 @@ class Finisher:
 
     def next_time(self) -> float:
         """When there is something to do for ``step``."""
-        if self._waiting and not self._injector.full:
+        if self._waiting and not self._injections.full:
             return 0
         when = self.schedule.next_time()
         return float("inf") if when is None else when
@@ -93,7 +93,7 @@ class Finisher:
         if sweep.absent(layout.bounce(number)):
             self._end(number)
             return
-        if self._injector.full:
+        if self._injections.full:
             self._waiting.append(number)
             return
         sender = return_address(read_info(layout.info(number))[0])
@@ -119,7 +119,7 @@ class Finisher:
                 self._log(_START if status == NOT_STARTED else _INJECT)
                 self._later(number)
 
-        self._injector.inject(
+        self._injections.inject(
             _bounce(self._layout, number, sender, recipient, controls), bounce_sender, recipient, done
         )
 

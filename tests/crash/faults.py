@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyqmail import launch
+from pyqmail.intake import client
 from pyqmail.programs import (
     qmail_clean,
     qmail_local,
@@ -36,7 +37,6 @@ from pyqmail.programs import (
     qmail_send,
     qmail_start,
 )
-from pyqmail.spool import submit
 from pyqmail.system.loop import Loop
 from tests.crash import scenario
 from tests.crash.doors import DOORS, Sink
@@ -199,7 +199,7 @@ class Bench:
         """A connection to the service, None once ``pid`` has ended, and when there is none for long."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            found = submit.connect(f"{self.home}/run/qmail-queued.sock", 0)
+            found = client.connect(f"{self.home}/run/qmail-queued.sock", 0)
             if found is not None:
                 return socket.socket(fileno=found.detach())
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -217,7 +217,7 @@ class Bench:
         with sock:
             message, message_pipe = os.pipe()
             envelope, envelope_pipe = os.pipe()
-            given = submit.hand_over(sock, message, envelope, serial=True)
+            given = client.hand_over(sock, message, envelope, serial=True)
             os.close(message)
             os.close(envelope)
             for pipe, data in (
@@ -230,7 +230,7 @@ class Bench:
                     pass
                 os.close(pipe)
             sock.settimeout(PATIENCE_S)
-            status = submit.answer_of(sock)[0] if given else -1
+            status = client.answer_of(sock)[0] if given else -1
         if status == 0:
             ledger.note(["ack", token])
         return status
@@ -462,7 +462,7 @@ def as_user(where: Path, run: Callable[[Bench], list[Result]]) -> list[Result]:
                 os.setresuid(scenario.UID, scenario.UID, scenario.UID)
             os.chdir("/")
             os.system(f"QMAIL_HOME={home} {home}/bin/qmail-newu")
-            submit.CONNECT_SECONDS, qmail_rcptd.PAUSE_S, qmail_start.RESTART_S = 2, 0.05, 0.05
+            client.CONNECT_SECONDS, qmail_rcptd.PAUSE_S, qmail_start.RESTART_S = 2, 0.05, 0.05
             launch.__file__ = f"{home}/pyqmail/launch.py"  # so that what is in memory is known for that of home/bin
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             found = run(Bench(home))

@@ -17,7 +17,7 @@ from typing import Protocol
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pyqmail.spool import submit  # noqa: E402
+from pyqmail.intake.client import answer_of, connect, hand_over  # noqa: E402
 from tests.crash.gate import tell  # noqa: E402
 from tests.crash.mail import FAILS, Ledger, text  # noqa: E402
 from tests.programs.sending import BIN, Sending  # noqa: E402
@@ -68,15 +68,15 @@ class Handed:
     """A message handed to qmail-queued, as the warm programs do."""
 
     def __init__(self, home: Path, message: int, envelope: int) -> None:
-        sock = submit.connect(f"{home}/run/qmail-queued.sock", 30)
-        assert sock is not None and submit.hand_over(sock, message, envelope, serial=True)
+        sock = connect(f"{home}/run/qmail-queued.sock", 30)
+        assert sock is not None and hand_over(sock, message, envelope, serial=True)
         self._sock = sock
 
     def wait(self, timeout: float) -> int:
         """The answer."""
         self._sock.settimeout(timeout)
         try:
-            return submit.answer_of(self._sock)[0]
+            return answer_of(self._sock)[0]
         finally:
             self._sock.close()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail import launch
-from pyqmail.spool import submit
+from pyqmail.intake import client
 from tests.crash import doors
 from tests.crash.faults import ACTIONS, BUGS, PROGRAMS, Bench, Result, in_tree, inject, trouble
 from tests.crash.trip import Trip
@@ -134,7 +134,7 @@ def test_a_queue_service_that_is_killed_is_started_again() -> None:
         os.kill(keeper, signal.SIGTERM)
         while Path(f"/proc/{keeper}/task/{keeper}/children").read_text() and time.monotonic() < deadline:
             select.select([], [], [], 0.01)
-        if submit.connect(f"{bench.home}/run/qmail-queued.sock", 0) is not None:
+        if client.connect(f"{bench.home}/run/qmail-queued.sock", 0) is not None:
             wrong.append("it goes on after TERM")
         bench.end_offspring(kept)
         return [Result("qmail-start", wrong=wrong)]
@@ -149,8 +149,8 @@ def test_without_a_descriptor_there_is_no_connection_and_no_traceback(
     def none(*_arguments: object) -> None:
         raise OSError(errno.EMFILE, "no descriptor")
 
-    monkeypatch.setattr(submit._socket, "socket", none)
-    assert submit.connect(str(tmp_path / "socket"), 0) is None
+    monkeypatch.setattr(client._socket, "socket", none)
+    assert client.connect(str(tmp_path / "socket"), 0) is None
 
 
 def test_a_launcher_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +158,6 @@ def test_a_launcher_that_could_not_be_read_is_read_again(tmp_path: Path, monkeyp
     (tmp_path / "bin/qmail-queue").write_text("a launcher")
     answers = [None, "pyqmail.programs.qmail_queue"]
     monkeypatch.setattr(launch, "identify", lambda _path: answers.pop(0))
-    assert not submit.own_program(str(tmp_path), warm=True)
-    assert submit.own_program(str(tmp_path), warm=True)
-    assert submit.own_program(str(tmp_path), warm=True)  # and now it is known
+    assert not client.own_program(str(tmp_path), warm=True)
+    assert client.own_program(str(tmp_path), warm=True)
+    assert client.own_program(str(tmp_path), warm=True)  # and now it is known

@@ -60,7 +60,7 @@ class Session:
         home = str(tree())
         environ = {b"TCPREMOTEIP": b"192.0.2.7", b"QMAILQUEUE": b"none", b"QMAIL_HOME": home.encode()}
         with (
-            mock.patch.object(qmail_smtpd.Submission, "open", lambda *_, **__: Queue(self.queued)),
+            mock.patch.object(qmail_smtpd.Injection, "open", lambda *_, **__: Queue(self.queued)),
             mock.patch.object(qmail_smtpd, "log_mode", lambda _environ, sockets: 0),
             mock.patch.object(qmail_smtpd.time, "time", lambda: 1000000000.0),
         ):

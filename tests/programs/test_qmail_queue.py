@@ -278,7 +278,7 @@ def test_an_effective_qmailq_writes_itself_and_records_the_real_uid() -> None:
 def test_without_a_service_an_ordinary_user_gets_73_within_the_retry_time() -> None:
     tree = Tree(single_user=False)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pyqmail.spool import submit; submit.CONNECT_SECONDS = 0.2\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from pyqmail.intake import client; client.CONNECT_SECONDS = 0.2\n"
     )
     code += "from pyqmail.programs.qmail_queue import main; import os; os._exit(main([], os.environb))"
     child = subprocess.run(

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyqmail.programs.qmail_queued import FIRST_SERIAL, SERIAL_BLOCK, Serials, worker_count
+from pyqmail.intake.serials import FIRST_SERIAL, SERIAL_BLOCK, Serials
+from pyqmail.intake.service import worker_count
 from pyqmail.protocol import queued
 from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as
 from tests.waiting import wait_for

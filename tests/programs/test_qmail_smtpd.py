@@ -216,7 +216,7 @@ def test_no_process_for_the_queue_is_451_before_354(door: Door, monkeypatch: pyt
     def no_pipes(*_: object, **__: object) -> None:
         raise OSError(24, "no descriptors")
 
-    monkeypatch.setattr(qmail_smtpd.Submission, "open", no_pipes)
+    monkeypatch.setattr(qmail_smtpd.Injection, "open", no_pipes)
     replies = in_process(door, BEFORE + b"DATA\r\nMAIL FROM:<>\r\nDATA\r\nQUIT\r\n")
     assert replies.endswith(
         b"250 ok\r\n451 qqt failure (#4.3.0)\r\n250 ok\r\n503 RCPT first (#5.5.1)\r\n221 mx.test\r\n"

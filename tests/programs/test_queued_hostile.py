@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.programs.qmail_queued import WORKERS_MAX
+from pyqmail.intake.service import WORKERS_MAX
 from pyqmail.protocol import queued
 from tests.programs.lingering import lingering
 from tests.spool.queue_tree import ORDINARY_UID, PYTHON, REPO, Tree, act_as

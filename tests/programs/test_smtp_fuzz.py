@@ -84,7 +84,7 @@ class Home:
         self.environ = {b"TCPREMOTEIP": b"192.0.2.7", b"QMAILQUEUE": b"none", b"QMAIL_HOME": bytes(home)}
         self.home = str(home)
         self.messages: list[object] = []
-        monkeypatch.setattr(qmail_smtpd.Submission, "open", lambda *_, **__: Queue(self.messages))
+        monkeypatch.setattr(qmail_smtpd.Injection, "open", lambda *_, **__: Queue(self.messages))
         monkeypatch.setattr(qmail_smtpd, "log_mode", lambda _environ, sockets: 0)
         monkeypatch.setattr(qmail_smtpd.time, "time", lambda: 1000000000.0)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyqmail.intake import worker
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
-from pyqmail.spool import intake
 from pyqmail.spool.enqueue import Spool
 from pyqmail.spool.layout import Layout
 from pyqmail.warm import wire
@@ -22,7 +22,7 @@ class Bench:
 
     def __init__(self, tree: Tree) -> None:
         self.parent, jobs = wire.pair()
-        self.worker = intake.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs)
+        self.worker = worker.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs)
         self.worker.loop.add_reader(jobs.fileno(), self.worker._take_jobs)
 
     def submit(self, job: int, message: int, envelope: int) -> socket.socket:
@@ -54,8 +54,8 @@ def test_a_submission_older_than_a_day_is_52_and_leaves_nothing(tree: Tree, benc
     envelope, envelope_pipe = os.pipe()
     connection = bench.submit(5, message, envelope)
     bench.worker._inspect()
-    assert 5 in bench.worker.intakes
-    bench.worker.intakes[5].started -= intake.LIFETIME_SECONDS
+    assert 5 in bench.worker.receipts
+    bench.worker.receipts[5].started -= worker.LIFETIME_SECONDS
     bench.worker._inspect()
     assert queued.parse_answer(connection.recv(64)) == (52, 99)
     assert int.from_bytes(bench.parent.recv(64), "little") == 5

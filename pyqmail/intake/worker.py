@@ -31,7 +31,7 @@ CHUNKS_A_TURN = 16  # read from one sender before the others have their turn
 BATCH_MAX = 64
 
 
-class Intake:
+class Receipt:
     """One submission that is being read."""
 
     __slots__ = (
@@ -63,8 +63,8 @@ class Worker:
         self.jobs = jobs
         jobs.setblocking(False)
         self.loop = Loop()
-        self.intakes: dict[int, Intake] = {}
-        self.ready: list[Intake] = []
+        self.receipts: dict[int, Receipt] = {}
+        self.ready: list[Receipt] = []
         self.leaving = False
         self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # envelope bytes pass through it
 
@@ -72,7 +72,7 @@ class Worker:
         """Serve until the parent has gone and nothing is open."""
         self.loop.add_reader(self.jobs.fileno(), self._take_jobs)
         self.loop.call_later(INSPECT_SECONDS, self._inspect)
-        while not (self.leaving and not self.intakes):
+        while not (self.leaving and not self.receipts):
             self.loop.run_once()
             while self.ready:
                 batch, self.ready = self.ready[:BATCH_MAX], self.ready[BATCH_MAX:]
@@ -97,26 +97,26 @@ class Worker:
         if len(payload) != queued.JOB_SIZE or len(fds) != 3:
             raise ValueError("malformed job")
         job, uid, submission, pipes = queued.parse_job(payload)
-        intake = Intake(job, submission, *fds)
-        intake.pipes = pipes
-        self.intakes[job] = intake
-        for fd in (intake.message, intake.envelope):
+        receipt = Receipt(job, submission, *fds)
+        receipt.pipes = pipes
+        self.receipts[job] = receipt
+        for fd in (receipt.message, receipt.envelope):
             if pipes or foreign.is_pipe(fd):
                 continue
             if foreign.is_socket(fd):
-                intake.sockets.add(fd)
+                receipt.sockets.add(fd)
             else:  # poll cannot watch it
-                self._hear(intake)
-                self._read_apart(intake, uid)
+                self._hear(receipt)
+                self._read_apart(receipt, uid)
                 return
         try:
-            if not (readable(intake.message) and readable(intake.envelope)):
+            if not (readable(receipt.message) and readable(receipt.envelope)):
                 raise QueueFailure(QueueExit.READ_ERROR)
-            intake.draft = self.spool.begin(uid, submission)
+            receipt.draft = self.spool.begin(uid, submission)
         except QueueFailure as failure:
-            self._finish(intake, failure.exit_code)
+            self._finish(receipt, failure.exit_code)
             return
-        self._read(intake)
+        self._read(receipt)
 
     def _leave(self) -> None:
         """The parent has gone or is stopping: no new jobs."""
@@ -125,66 +125,66 @@ class Worker:
         self.loop.call_later(GRACE_SECONDS, self._abandon_all)
 
     def _abandon_all(self) -> None:
-        for intake in list(self.intakes.values()):
-            if intake not in self.ready:
-                self._finish(intake, QueueExit.CONNECTION_BROKE)
+        for receipt in list(self.receipts.values()):
+            if receipt not in self.ready:
+                self._finish(receipt, QueueExit.CONNECTION_BROKE)
 
-    def _hear(self, intake: Intake) -> None:
+    def _hear(self, receipt: Receipt) -> None:
         """Notice from now on when the client goes."""
-        if not intake.heard:
-            intake.heard = True
-            self.loop.add_reader(intake.connection, lambda: self._hung_up(intake))
+        if not receipt.heard:
+            receipt.heard = True
+            self.loop.add_reader(receipt.connection, lambda: self._hung_up(receipt))
 
-    def _hung_up(self, intake: Intake) -> None:
+    def _hung_up(self, receipt: Receipt) -> None:
         """The client has gone, or says something it should not: nothing of it is committed."""
-        self._finish(intake, QueueExit.CONNECTION_BROKE)
+        self._finish(receipt, QueueExit.CONNECTION_BROKE)
 
     def _inspect(self) -> None:
         limit = time.monotonic() - LIFETIME_SECONDS
-        for intake in list(self.intakes.values()):
-            if intake.started <= limit and intake not in self.ready:
-                self._finish(intake, QueueExit.TIMEOUT)
+        for receipt in list(self.receipts.values()):
+            if receipt.started <= limit and receipt not in self.ready:
+                self._finish(receipt, QueueExit.TIMEOUT)
         self.loop.call_later(INSPECT_SECONDS, self._inspect)
 
-    def _read(self, intake: Intake) -> None:
+    def _read(self, receipt: Receipt) -> None:
         """Read what is there: the message to its end, then the envelope to its final NUL."""
-        draft = intake.draft
+        draft = receipt.draft
         assert draft is not None
         try:
             for _ in range(CHUNKS_A_TURN):
-                if intake.message >= 0:
-                    self._read_message(intake, draft)
-                elif self._read_envelope(intake, draft):
-                    self._watch(intake, -1)
-                    self.ready.append(intake)
+                if receipt.message >= 0:
+                    self._read_message(receipt, draft)
+                elif self._read_envelope(receipt, draft):
+                    self._watch(receipt, -1)
+                    self.ready.append(receipt)
                     return
         except BlockingIOError:
             pass
         except QueueFailure as failure:
-            self._finish(intake, failure.exit_code)
+            self._finish(receipt, failure.exit_code)
             return
-        self._watch(intake, intake.message if intake.message >= 0 else intake.envelope)
-        self._hear(intake)
+        self._watch(receipt, receipt.message if receipt.message >= 0 else receipt.envelope)
+        self._hear(receipt)
 
-    def _read_message(self, intake: Intake, draft: Draft) -> None:
-        if intake.message in intake.sockets:
-            data = _receive(intake.message)
+    def _read_message(self, receipt: Receipt, draft: Draft) -> None:
+        if receipt.message in receipt.sockets:
+            data = _receive(receipt.message)
             count = len(data)
             self.spool.write_message(draft, data)
         else:
-            count = self._splice_message(intake, draft)
+            count = self._splice_message(receipt, draft)
         if count == 0:
-            self._watch(intake, -1)
-            if intake.message not in intake.sockets:
-                os.close(intake.message)
+            self._watch(receipt, -1)
+            if receipt.message not in receipt.sockets:
+                os.close(receipt.message)
             else:
-                intake.read.append(intake.message)
-            intake.message = -1
+                receipt.read.append(receipt.message)
+            receipt.message = -1
             self.spool.message_complete(draft)
 
-    def _splice_message(self, intake: Intake, draft: Draft) -> int:
+    def _splice_message(self, receipt: Receipt, draft: Draft) -> int:
         try:
-            return os.splice(intake.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
+            return os.splice(receipt.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -192,13 +192,13 @@ class Worker:
                 raise QueueFailure(QueueExit.READ_ERROR) from None
             if error.errno != errno.EINVAL:
                 raise QueueFailure(QueueExit.WRITE_ERROR) from None
-        data = self._through_private_pipe(intake.message)  # this filesystem does not splice
+        data = self._through_private_pipe(receipt.message)  # this filesystem does not splice
         self.spool.write_message(draft, data)
         return len(data)
 
-    def _read_envelope(self, intake: Intake, draft: Draft) -> bool:
-        fd = intake.envelope
-        data = _receive(fd) if fd in intake.sockets else self._through_private_pipe(fd)
+    def _read_envelope(self, receipt: Receipt, draft: Draft) -> bool:
+        fd = receipt.envelope
+        data = _receive(fd) if fd in receipt.sockets else self._through_private_pipe(fd)
         if not data:
             raise QueueFailure(QueueExit.READ_ERROR)
         return self.spool.feed_envelope(draft, data)
@@ -216,44 +216,44 @@ class Worker:
             data += os.read(self.private[0], count - len(data))
         return data
 
-    def _watch(self, intake: Intake, fd: int) -> None:
-        if intake.reading != fd:
-            if intake.reading >= 0:
-                self.loop.remove_reader(intake.reading)
-            intake.reading = fd
+    def _watch(self, receipt: Receipt, fd: int) -> None:
+        if receipt.reading != fd:
+            if receipt.reading >= 0:
+                self.loop.remove_reader(receipt.reading)
+            receipt.reading = fd
             if fd >= 0:
-                self.loop.add_reader(fd, lambda: self._read(intake))
+                self.loop.add_reader(fd, lambda: self._read(receipt))
 
-    def _commit(self, batch: list[Intake]) -> None:
+    def _commit(self, batch: list[Receipt]) -> None:
         """Commit what is complete, except for clients that have gone meanwhile."""
         drafts = []
-        for intake in batch:
-            if intake.job not in self.intakes or intake.draft is None:
+        for receipt in batch:
+            if receipt.job not in self.receipts or receipt.draft is None:
                 continue
-            if _gone(intake.connection):
-                self._hung_up(intake)
+            if _gone(receipt.connection):
+                self._hung_up(receipt)
             else:
-                drafts.append((intake, intake.draft))
+                drafts.append((receipt, receipt.draft))
         self.spool.commit([draft for _, draft in drafts])
-        for intake, draft in drafts:
-            self._finish(intake, draft.exit_code)
+        for receipt, draft in drafts:
+            self._finish(receipt, draft.exit_code)
 
-    def _finish(self, intake: Intake, exit_code: int) -> None:
+    def _finish(self, receipt: Receipt, exit_code: int) -> None:
         """Answer, give everything back and free the slot; a draft that was not committed leaves the queue."""
-        if self.intakes.pop(intake.job, None) is None:
+        if self.receipts.pop(receipt.job, None) is None:
             return
-        self._watch(intake, -1)
-        if intake.draft is not None and intake.draft.message >= 0:
-            self.spool.failed(intake.draft, exit_code)
-        if intake.child:
-            os.kill(intake.child, signal.SIGKILL)  # collected when it has ended: that may take as long as its read
-            intake.child = 0
-        if intake.heard:
-            self.loop.remove_reader(intake.connection)
-        _answer(intake.connection, exit_code, intake.submission)
-        fds = [fd for fd in (intake.message, intake.envelope, *intake.read) if fd >= 0]
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, intake.connection)
-        foreign.give_back(connection, fds, lambda: self._free_slot(intake.job), pipes=intake.pipes)
+        self._watch(receipt, -1)
+        if receipt.draft is not None and receipt.draft.message >= 0:
+            self.spool.failed(receipt.draft, exit_code)
+        if receipt.child:
+            os.kill(receipt.child, signal.SIGKILL)  # collected when it has ended: that may take as long as its read
+            receipt.child = 0
+        if receipt.heard:
+            self.loop.remove_reader(receipt.connection)
+        _answer(receipt.connection, exit_code, receipt.submission)
+        fds = [fd for fd in (receipt.message, receipt.envelope, *receipt.read) if fd >= 0]
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, receipt.connection)
+        foreign.give_back(connection, fds, lambda: self._free_slot(receipt.job), pipes=receipt.pipes)
 
     def _free_slot(self, job: int) -> None:
         while True:
@@ -267,38 +267,38 @@ class Worker:
             except OSError:
                 return  # the parent has gone: nobody counts slots any more
 
-    def _read_apart(self, intake: Intake, uid: int) -> None:
+    def _read_apart(self, receipt: Receipt, uid: int) -> None:
         """Read descriptors that may block, or that poll cannot watch, in a process of their own."""
         try:
-            intake.child = os.fork()
+            receipt.child = os.fork()
         except OSError:
-            self._finish(intake, QueueExit.NO_MEMORY)
+            self._finish(receipt, QueueExit.NO_MEMORY)
             return
-        if intake.child == 0:
+        if receipt.child == 0:
             code = QueueExit.BUG
             try:
-                close_all_but((1, 2, intake.message, intake.envelope))
+                close_all_but((1, 2, receipt.message, receipt.envelope))
                 reset_signals()
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                code = enqueue(self.spool, uid, intake.submission, intake.message, intake.envelope)
+                code = enqueue(self.spool, uid, receipt.submission, receipt.message, receipt.envelope)
             finally:
                 os._exit(code)
-        child = intake.child
+        child = receipt.child
         try:
             process = os.pidfd_open(child)
         except OSError:  # no descriptor to watch it by
-            self._finish(intake, QueueExit.NO_MEMORY)
+            self._finish(receipt, QueueExit.NO_MEMORY)
             return
-        self.loop.add_reader(process, lambda: self._read_was_apart(intake, child, process))
+        self.loop.add_reader(process, lambda: self._read_was_apart(receipt, child, process))
 
-    def _read_was_apart(self, intake: Intake, child: int, process: int) -> None:
+    def _read_was_apart(self, receipt: Receipt, child: int, process: int) -> None:
         self.loop.remove_reader(process)
         os.close(process)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if not intake.child:
+        if not receipt.child:
             return  # it was ended with its client
-        intake.child = 0
-        self._finish(intake, code if code >= 0 else QueueExit.CONNECTION_BROKE)
+        receipt.child = 0
+        self._finish(receipt, code if code >= 0 else QueueExit.CONNECTION_BROKE)
 
 
 def _receive(fd: int) -> bytes:

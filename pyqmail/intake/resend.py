@@ -36,19 +36,19 @@ def resend(
 def queue_again(
     environ: "Mapping[bytes, bytes]", head: bytes, sender: bytes, recipients: "Sequence[bytes]"
 ) -> tuple[bytes, bytes, int]:
-    """Queue ``head`` and descriptor 0: K, D or Z, the text for people, and what names the submission."""
+    """Queue ``head`` and descriptor 0: K, D or Z, the text for people, and what names the injection."""
     from pyqmail.control import home_of  # most programs that complain never queue anything
-    from pyqmail.spool.submit import Submission
+    from pyqmail.intake.client import Injection
 
-    submission = Submission.open(home_of(environ), environ, direct=True)
-    submission.write(head)
+    injection = Injection.open(home_of(environ), environ, direct=True)
+    injection.write(head)
     try:
         while chunk := os.read(0, CHUNK):
-            submission.write(chunk)
+            injection.write(chunk)
     except OSError:
-        submission.fail()
-    answer = submission.close(sender, recipients)
-    letter, text = submission.answer_text(answer)
+        injection.fail()
+    answer = injection.close(sender, recipients)
+    letter, text = injection.answer_text(answer)
     return letter, text, answer.number
 
 

@@ -1,4 +1,4 @@
-"""A Submission as its callers use it: through the service, in a child, through QMAILQUEUE."""
+"""An Injection as its callers use it: through the service, in a child, through QMAILQUEUE."""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.spool import submit
-from pyqmail.spool.submit import Answer, Submission
+from pyqmail.intake import client
+from pyqmail.intake.client import Answer, Injection
 from tests.spool.queue_tree import ORDINARY_UID, REPO, Tree
 
 
@@ -34,16 +34,16 @@ def environ(tree: Tree) -> dict[bytes, bytes]:
     return {os.fsencode(key): os.fsencode(value) for key, value in tree.environ().items()}
 
 
-def start(tree: Tree) -> Submission:
-    return Submission.open(str(tree.home), environ(tree), warm=True)
+def start(tree: Tree) -> Injection:
+    return Injection.open(str(tree.home), environ(tree), warm=True)
 
 
 @pytest.mark.contract("queue 7.1")
 def test_a_message_is_queued_under_the_number_told(tree: Tree) -> None:
-    submission = start(tree)
-    submission.write(b"one\n")
-    submission.write(b"two\n")
-    answer = submission.close(b"ann@a", [b"bob@b", b"cid@c"])
+    injection = start(tree)
+    injection.write(b"one\n")
+    injection.write(b"two\n")
+    answer = injection.close(b"ann@a", [b"bob@b", b"cid@c"])
     assert answer.status == 0 and answer.letter_text() == (b"K", b"")
     message, envelope = tree.read(tree.todo()[0])
     assert message.endswith(b"\none\ntwo\n")
@@ -51,34 +51,34 @@ def test_a_message_is_queued_under_the_number_told(tree: Tree) -> None:
 
 
 def test_a_failed_submission_is_not_queued(tree: Tree) -> None:
-    submission = start(tree)
-    submission.write(b"one\n")
-    submission.fail()
-    assert submission.close(b"ann@a", [b"bob@b"]).status == 54
+    injection = start(tree)
+    injection.write(b"one\n")
+    injection.fail()
+    assert injection.close(b"ann@a", [b"bob@b"]).status == 54
     assert tree.todo() == []
 
 
 def test_an_aborted_submission_is_not_queued_and_leaves_no_descriptor(tree: Tree) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    submission = start(tree)
-    submission.write(b"one\n")
-    submission.abort()
-    submission.abort()
+    injection = start(tree)
+    injection.write(b"one\n")
+    injection.abort()
+    injection.abort()
     assert tree.todo() == [] and len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_large_message_and_envelope_pass(tree: Tree) -> None:
-    submission = start(tree)
+    injection = start(tree)
     body = os.urandom(1 << 20)
-    submission.write(body)
-    assert submission.close(b"", [b"user%d@host" % n for n in range(20000)]).status == 0
+    injection.write(body)
+    assert injection.close(b"", [b"user%d@host" % n for n in range(20000)]).status == 0
     assert tree.read(tree.todo()[0])[0].endswith(b"\n" + body)
 
 
 @pytest.mark.contract("queue 7.2")
 def test_a_refused_envelope_tells_its_code(tree: Tree) -> None:
-    submission = start(tree)
-    answer = submission.close(b"a", [b"x" * 1003])
+    injection = start(tree)
+    answer = injection.close(b"a", [b"x" * 1003])
     assert answer.status == 11 and answer.letter_text()[0] == b"D"
 
 
@@ -95,9 +95,9 @@ def through(tree: Tree, script: str | None, *, recipients: tuple[bytes, ...] = (
     if script is not None:
         path.write_text("#!/bin/sh\n" + script)
         path.chmod(0o755)
-    submission = Submission.open(str(tree.home), environ(tree) | {b"QMAILQUEUE": os.fsencode(path)}, warm=True)
-    submission.write(b"body\n")
-    return submission.close(b"s", recipients)
+    injection = Injection.open(str(tree.home), environ(tree) | {b"QMAILQUEUE": os.fsencode(path)}, warm=True)
+    injection.write(b"body\n")
+    return injection.close(b"s", recipients)
 
 
 def test_qmailqueue_gets_message_and_envelope_in_home(plain: Tree) -> None:
@@ -150,16 +150,16 @@ def test_success_after_our_own_write_failure_counts_as_a_read_error(plain: Tree)
     path = plain.home / "wrapper"
     path.write_text("#!/bin/sh\nexec <&-\nexit 0\n")
     path.chmod(0o755)
-    submission = Submission.open(str(plain.home), environ(plain) | {b"QMAILQUEUE": os.fsencode(path)})
+    injection = Injection.open(str(plain.home), environ(plain) | {b"QMAILQUEUE": os.fsencode(path)})
     for _ in range(100):
-        submission.write(b"x" * 65536)
-    assert submission.close(b"s", [b"r"]).status == 54
+        injection.write(b"x" * 65536)
+    assert injection.close(b"s", [b"r"]).status == 54
 
 
 @pytest.mark.contract("queue 7.5")
 def test_no_home_is_61(tmp_path: Path) -> None:
-    submission = Submission.open(str(tmp_path / "gone"), {b"QMAILQUEUE": b"/bin/true"})
-    assert submission.close(b"s", [b"r"]).status == 61
+    injection = Injection.open(str(tmp_path / "gone"), {b"QMAILQUEUE": b"/bin/true"})
+    assert injection.close(b"s", [b"r"]).status == 61
 
 
 def test_a_foreign_qmail_queue_in_home_is_executed(plain: Tree) -> None:
@@ -172,9 +172,9 @@ def test_a_foreign_qmail_queue_in_home_is_executed(plain: Tree) -> None:
 
 @pytest.mark.contract("queue 7.7")
 def test_no_service_is_73_for_those_who_may_not_write_the_queue(plain: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "CONNECT_SECONDS", 0)
-    monkeypatch.setattr(submit, "own_queue", lambda home: False)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0)
+    monkeypatch.setattr(client, "own_queue", lambda home: False)
     monkeypatch.setattr("os.geteuid", lambda: ORDINARY_UID)
-    submission = start(plain)
-    submission.write(b"x")
-    assert submission.close(b"s", [b"r"]).status == 73
+    injection = start(plain)
+    injection.write(b"x")
+    assert injection.close(b"s", [b"r"]).status == 73

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pyqmail.envelope import format_envelope
 from pyqmail.exits import QueueExit
-from pyqmail.spool import submit
+from pyqmail.intake import client
 from pyqmail.spool.layout import Layout
 from pyqmail.system.loop import Loop
 
@@ -27,7 +27,7 @@ NOT_STARTED = -2  # in place of an exit code: there was nobody to give the messa
 Done = Callable[[int, int], None]
 
 
-class Injection:
+class BackgroundInjection:
     """One bounce on its way: its bytes, its envelope, and then the answer."""
 
     def __init__(self, loop: Loop, message: Iterator[bytes], envelope: bytes, done: Done) -> None:
@@ -47,7 +47,7 @@ class Injection:
     def hand_to_service(self, sock: socket.socket) -> None:
         """Give qmail-queued, at the other end of ``sock``, two pipes, and begin. Raises OSError."""
         message, envelope = self._make_pipes()
-        given = submit.hand_over(sock, message, envelope, serial=True)
+        given = client.hand_over(sock, message, envelope, serial=True)
         os.close(message)
         os.close(envelope)
         if not given:  # it would wait half a minute for what does not come
@@ -144,7 +144,7 @@ class Injection:
     def _answered(self) -> None:
         assert self._socket is not None
         self._loop.remove_reader(self._socket.fileno())
-        status, number = submit.answer_of(self._socket)
+        status, number = client.answer_of(self._socket)
         self._socket.close()
         self._over(status, number)
 
@@ -192,7 +192,7 @@ def _spawn(program: bytes, home: str, environ: Mapping[bytes, bytes], message: i
             os.close(fd)
 
 
-class Injector:
+class BackgroundInjections:
     """Starts injections, a few at a time; ``pending`` are under way."""
 
     def __init__(self, loop: Loop, layout: Layout, environ: Mapping[bytes, bytes]) -> None:
@@ -214,14 +214,14 @@ class Injector:
             self.pending -= 1
             done(status, number)
 
-        injection = Injection(self._loop, message, format_envelope(sender, (recipient,)), over)
+        injection = BackgroundInjection(self._loop, message, format_envelope(sender, (recipient,)), over)
         program = self._environ.get(b"QMAILQUEUE")
-        if program is None and submit.own_program(self._layout.home):
-            self._connect(injection, over, time.monotonic() + submit.CONNECT_SECONDS)
+        if program is None and client.own_program(self._layout.home):
+            self._connect(injection, over, time.monotonic() + client.CONNECT_SECONDS)
         else:
             self._execute(injection, over, program or os.fsencode(self._layout.home) + b"/bin/qmail-queue")
 
-    def _execute(self, injection: Injection, over: Done, program: bytes) -> None:
+    def _execute(self, injection: BackgroundInjection, over: Done, program: bytes) -> None:
         try:
             injection.hand_to_program(program, self._layout.home, self._environ)
         except FileNotFoundError:
@@ -229,7 +229,7 @@ class Injector:
         except OSError:
             over(NOT_STARTED, 0)
 
-    def _connect(self, injection: Injection, over: Done, deadline: float) -> None:
+    def _connect(self, injection: BackgroundInjection, over: Done, deadline: float) -> None:
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:
@@ -245,9 +245,9 @@ class Injector:
             return
         sock.close()
         program = self._layout.home + "/bin/qmail-queue"
-        if submit.own_queue(self._layout.home) and os.path.exists(program):
+        if client.own_queue(self._layout.home) and os.path.exists(program):
             self._execute(injection, over, os.fsencode(program))  # it writes the queue itself
         elif time.monotonic() >= deadline:
             over(NOT_STARTED, 0)
         else:
-            self._loop.call_later(submit.RETRY_SECONDS, lambda: self._connect(injection, over, deadline))
+            self._loop.call_later(client.RETRY_SECONDS, lambda: self._connect(injection, over, deadline))

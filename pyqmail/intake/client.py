@@ -1,6 +1,6 @@
 """Handing a message to the queue, seen from the program that has it (qmail-queue(8), "caller side").
 
-Two ways lead to qmail-queued's socket: bin/qmail-queue passes its own descriptors 0 and 1, and a Submission passes the
+Two ways lead to qmail-queued's socket: bin/qmail-queue passes its own descriptors 0 and 1, and an Injection passes the
 read ends of two pipes. $QMAILQUEUE, or a bin/qmail-queue that is not ours, is executed instead.
 """
 
@@ -96,7 +96,7 @@ class Answer:
         return queue_answer(self.status)
 
 
-class Submission:
+class Injection:
     """One message on its way to qmail-queue: write the message, then close with the envelope, or fail and close.
 
     Every path ends in ``close`` or ``abort``. Writing never raises; the answer tells. The service hears of a message
@@ -126,7 +126,7 @@ class Submission:
     @classmethod
     def open(
         cls, home: str, environ: "Mapping[bytes, bytes]", *, warm: bool = False, direct: bool = False
-    ) -> "Submission":
+    ) -> "Injection":
         """Start a submission. ``warm`` callers serve many messages in one process and get serials; ``direct`` ones
         send a single message in their life and are named by their own pid. Raises OSError without descriptors or
         processes."""
@@ -389,6 +389,7 @@ def _arrange(message: int, envelope: int, errors: int) -> None:
 
 
 def _run_queue(environ: "Mapping[bytes, bytes]") -> int:
-    from pyqmail.programs import qmail_queue
+    from pyqmail.control import home_of
+    from pyqmail.intake.direct import queue_standard_input
 
-    return qmail_queue.main([b"qmail-queue"], environ)
+    return queue_standard_input(home_of(environ))
