@@ -2,6 +2,7 @@
 
     qmail-setup [--check | --accounts | --sendmail | --no-sendmail] [--home DIR] [--single-user] [--dependencies DIR]
                 [--me NAME] [--python PATH]
+    qmail-setup --remove [--purge] [--accounts] [--home DIR]
 
 Running it again changes nothing that is right. It never touches what is the admin's: control/, users/, alias/, rc and
 an existing queue are left as they are. With DESTDIR in the environment everything is put below that directory, and the
@@ -27,6 +28,7 @@ from pyqmail.admin.catalogue import PYTHON
 from pyqmail.admin.first_controls import default_domain, plus_domain, usable_name
 from pyqmail.admin.limits import small_limits
 from pyqmail.admin.package import PackageTrouble
+from pyqmail.admin.removal import Removal, RemovalTrouble, remove
 from pyqmail.admin.system_sendmail import SendmailTrouble
 from pyqmail.admin.tree import Entry, Kind
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
@@ -75,7 +77,14 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     os.umask(0o022)
     try:
         return act(options, make_target(options, environ))
-    except (SetupTrouble, PackageTrouble, SendmailTrouble, AccountMissing, ControlUnreadable) as trouble:
+    except (
+        SetupTrouble,
+        PackageTrouble,
+        SendmailTrouble,
+        RemovalTrouble,
+        AccountMissing,
+        ControlUnreadable,
+    ) as trouble:
         say(2, f"qmail-setup: {trouble}")
     except OSError as error:
         say(2, f"qmail-setup: {error.filename}: {error.strerror}")
@@ -95,7 +104,14 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--dependencies", metavar="DIR", help="copy the Python dependencies from DIR")
     parser.add_argument("--me", metavar="NAME", help="write first control files for host NAME if control/me is missing")
     parser.add_argument("--python", default=PYTHON, help=f"the interpreter of the launchers (default: {PYTHON})")
-    return parser.parse_args(words)
+    parser.add_argument("--remove", action="store_true", help="undo what was made; queue, control and mail stay")
+    parser.add_argument("--purge", action="store_true", help="with --remove: queue, control, users, alias and mail too")
+    options = parser.parse_args(words)
+    if options.purge and not options.remove:
+        parser.error("--purge goes with --remove")
+    if options.remove and (options.check or options.sendmail or options.no_sendmail or options.me):
+        parser.error("--remove goes with --purge, --accounts and --home only")
+    return options
 
 
 def make_target(options: argparse.Namespace, environ: Mapping[bytes, bytes]) -> Target:
@@ -136,6 +152,8 @@ def act(options: argparse.Namespace, target: Target) -> int:
     """Do what was asked for."""
     if options.check:
         return check(target)
+    if options.remove:
+        return take_away(target, purge=options.purge, accounts=options.accounts)
     if options.sendmail or options.no_sendmail:
         return place_sendmail(target, take=options.sendmail)
     if target.may_chown and str(target.root) == target.home:
@@ -151,6 +169,16 @@ def place_sendmail(target: Target, *, take: bool) -> int:
     if str(target.root) != target.home or not target.may_chown or target.single_user:
         raise SetupTrouble("--sendmail is for root, on the machine itself, with a tree that is not single-user")
     for line in (system_sendmail.take_over if take else system_sendmail.give_back)(target.home):
+        say(1, line)
+    return 0
+
+
+def take_away(target: Target, *, purge: bool, accounts: bool) -> int:
+    """Undo what was made. Raises RemovalTrouble."""
+    on_host = str(target.root) == target.home and target.may_chown and not target.single_user
+    users, groups = names(target, "conf-users", ROLES), names(target, "conf-groups", GROUPS)
+    documents = [place for _, place in documents_of_checkout()]
+    for line in remove(Removal(target.home, target.root, on_host, purge, documents, users, groups, accounts)):
         say(1, line)
     return 0
 
@@ -324,13 +352,17 @@ def spread(directory: Path) -> None:
         os.close(fd)
 
 
-def install_documents(target: Target, owners: Owners | None) -> None:
-    """Copy the documents and manual pages of a checkout."""
+def documents_of_checkout() -> list[tuple[Path, str]]:
+    """The documents and manual pages of a checkout: where each is, and its place below the home."""
     checkout = package.package_directory().parent
     found = [(checkout / name, f"doc/{Path(name).name}") for name in DOCUMENTS]
     pages = (package.package_directory() / "man").glob("*.[1578]")
-    found += [(page, f"man/man{page.suffix[1:]}/{page.name}") for page in pages]
-    for source, place in found:
+    return found + [(page, f"man/man{page.suffix[1:]}/{page.name}") for page in pages]
+
+
+def install_documents(target: Target, owners: Owners | None) -> None:
+    """Copy the documents and manual pages of a checkout."""
+    for source, place in documents_of_checkout():
         if source.is_file():
             put(target, owners, Entry(place, Kind.FILE, "root", 0o644, source.read_bytes()))
 

@@ -27,6 +27,16 @@ def is_ours(path: str, home: str) -> bool:
     return os.path.islink(path) and os.readlink(path).startswith(f"{home}/bin/")
 
 
+def is_packaged(path: str) -> bool:
+    """Whether ``path`` itself is a file of a Debian package, diverted by nobody: then it is the package's to remove."""
+    if not shutil.which("dpkg-divert"):
+        return False
+    true_name = subprocess.run(["dpkg-divert", "--truename", path], capture_output=True, text=True, check=False)
+    if true_name.stdout.strip() != path:
+        return False
+    return subprocess.run(["dpkg-query", "-S", path], capture_output=True, check=False).returncode == 0
+
+
 def take_over(home: str) -> Iterator[str]:
     """Put ours in place; a line for each path that changed. Raises SendmailTrouble and OSError.
 
@@ -47,7 +57,7 @@ def take_over(home: str) -> Iterator[str]:
 def give_back(home: str) -> Iterator[str]:
     """Undo ``take_over``; a line for each path that changed. Raises SendmailTrouble and OSError."""
     for path in PLACES:
-        if not is_ours(path, home):
+        if not is_ours(path, home) or is_packaged(path):
             continue
         target = os.readlink(path)
         os.unlink(path)
