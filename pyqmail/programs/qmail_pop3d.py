@@ -12,14 +12,17 @@ import time
 
 from pyqmail.mailbox.scan import clean_tmp, scan
 from pyqmail.protocol import pop3
-from pyqmail.system.patient import PatientWriter, read_within
+from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.lines import LineReader, LineTooLong
+from pyqmail.stream.stream import CHUNK, StreamEnded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pyqmail.stream.stream import Stream
+
 TIMEOUT_S = 1200
-CHUNK = 65536
 UNIMPLEMENTED = b"-ERR unimplemented\r\n"
 
 
@@ -155,21 +158,16 @@ def _chunks(fd: int) -> "Iterator[bytes]":
         yield chunk
 
 
-def serve(session: Session, writer: PatientWriter) -> None:
-    """Answer until QUIT, the end of the connection, or the time limit. Raises SessionOver, LineTooLong and OSError."""
-    reader = pop3.LineReader()
-    while data := read_within(0, CHUNK, TIMEOUT_S):
-        out = bytearray()
-        for line in reader.feed(data):
-            if pop3.parse_command(line)[0] == b"quit":
-                writer.write(out + session.quit())
-                return
-            for piece in session.answer(line):
-                out += piece
-                if len(out) >= CHUNK:
-                    writer.write(out)
-                    out.clear()
-        writer.write(out)
+def serve(session: Session, stream: "Stream") -> None:
+    """Answer until QUIT. Raises SessionOver, LineTooLong, and StreamEnded after the time limit too."""
+    lines = LineReader(stream, pop3.LINE_MAX)
+    while True:
+        line = lines.line()
+        if pop3.parse_command(line)[0] == b"quit":
+            stream.write(session.quit())
+            return
+        for piece in session.answer(line):
+            stream.write(piece)
 
 
 def open_session(words: "Sequence[bytes]") -> "Session | bytes":
@@ -191,18 +189,22 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     if os.getuid() == 0:
         os.write(2, b"qmail-pop3d invoked as uid 0, terminating\n")
         return 1
-    writer = PatientWriter(1, TIMEOUT_S)
+    stream = DescriptorStream(0, 1, TIMEOUT_S, shared=True)
     try:
-        session = open_session(argv[1:])
-        if isinstance(session, bytes):
-            writer.write(session)
-            return 0
-        writer.write(pop3.OK)
-        serve(session, writer)
-    except pop3.LineTooLong:
-        writer.write(pop3.NO_MEMORY)
-    except MemoryError:
-        writer.write(pop3.NO_MEMORY)
-    except (SessionOver, OSError):
-        pass
+        answer(stream, argv[1:])
+    except (SessionOver, StreamEnded):
+        return 0
+    except (LineTooLong, MemoryError):
+        stream.write(pop3.NO_MEMORY)
+    stream.close()
     return 0
+
+
+def answer(stream: "Stream", words: "Sequence[bytes]") -> None:
+    """The whole conversation. Raises as ``serve`` does."""
+    session = open_session(words)
+    if isinstance(session, bytes):
+        stream.write(session)
+        return
+    stream.write(pop3.OK)
+    serve(session, stream)

@@ -11,14 +11,17 @@ import signal
 import time
 
 from pyqmail.protocol import pop3
-from pyqmail.system.patient import PatientWriter, read_within
+from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.lines import LineReader, LineTooLong
+from pyqmail.stream.stream import StreamEnded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pyqmail.stream.stream import Stream
+
 TIMEOUT_S = 1200
-READ = 4096
 CHECK_FD = 3
 PIPE_HOLDS = 4096  # bytes that a fresh pipe takes at once, whatever its size
 EXIT = 1
@@ -35,7 +38,10 @@ class Over(Exception):
 class Greeter:
     """The conversation before anybody is known."""
 
-    def __init__(self, stamp: bytes, command: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> None:
+    def __init__(
+        self, stamp: bytes, command: "Sequence[bytes]", environ: "Mapping[bytes, bytes]", stream: "Stream"
+    ) -> None:
+        self._stream = stream
         self._stamp = stamp
         self._command = command
         self._environ = environ
@@ -65,7 +71,8 @@ class Greeter:
         return pop3.OK if verb == b"noop" else b"-ERR authorization first\r\n"
 
     def _check(self, user: bytes, password: bytes) -> bytes:
-        """Run the subprogram to its end; what is left to say."""
+        """Run the subprogram to its end; what is left to say. Raises StreamEnded."""
+        self._stream.flush()  # what we have said stands before what the subprogram says
         try:
             os.close(CHECK_FD)
         except OSError:
@@ -113,31 +120,28 @@ class Greeter:
             os._exit(1)
 
 
-def converse(greeter: Greeter, greeting: bytes, writer: PatientWriter) -> None:
-    """Greet, then answer until there is nothing left to say."""
-    writer.write(greeting)
-    reader = pop3.LineReader()
-    while data := read_within(0, READ, TIMEOUT_S):
-        for line in reader.feed(data):
-            writer.write(greeter.answer(line))
+def converse(greeter: Greeter, greeting: bytes, stream: "Stream") -> None:
+    """Greet, then answer until there is nothing left to say. Raises Over, StreamEnded and LineTooLong."""
+    stream.write(greeting)
+    lines = LineReader(stream, pop3.LINE_MAX)
+    while True:
+        stream.write(greeter.answer(lines.line()))
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     """Serve one client on descriptors 0 and 1; always 1."""
-    writer = PatientWriter(1, TIMEOUT_S)
+    stream = DescriptorStream(0, 1, TIMEOUT_S, shared=True)
     try:
         if len(argv) < 3:
             raise Over(b"-ERR usage: popup hostname subprogram\r\n")
         stamp = b"<%d.%d@%b>" % (os.getpid(), int(time.time()), argv[1])
         try:
-            converse(Greeter(stamp, argv[2:], environ), b"+OK " + stamp + b"\r\n", writer)
-        except (pop3.LineTooLong, MemoryError):
+            converse(Greeter(stamp, argv[2:], environ, stream), b"+OK " + stamp + b"\r\n", stream)
+        except (LineTooLong, MemoryError):
             raise Over(pop3.NO_MEMORY) from None
     except Over as over:
-        try:
-            writer.write(over.reply)
-        except OSError:
-            pass
-    except OSError:
-        pass
+        stream.write(over.reply)
+    except StreamEnded:
+        return EXIT
+    stream.close()
     return EXIT

@@ -5,7 +5,6 @@ talks to a small SMTP server of its own, which takes every command but those tha
 """
 
 import os
-import select
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from pyqmail.formats.printable import printable
 from pyqmail.options import UsageError, parse_options
 from pyqmail.policy.remote_name import HardFailure, Kind, SoftFailure, packed, resolver, reversed_labels
 from pyqmail.protocol.dns import Answer
-from pyqmail.system.files import write_all
+from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.lines import LineReader
+from pyqmail.stream.stream import Stream, StreamEnded
 from pyqmail.system.process import cannot_run, execute
 
 USAGE = 100
@@ -115,30 +116,24 @@ def reversed_address(ip: bytes) -> bytes:
 
 def converse(block: Block, timeout_s: int) -> None:
     """Talk to the client on descriptors 0 and 1 until QUIT, the end, or ``timeout_s`` (0: for ever)."""
-    until = time.monotonic() + timeout_s if timeout_s else None
-    ok, no = b"250 " + NAME + b"\r\n", block.reply() + b"\r\n"
+    stream = DescriptorStream(0, 1, timeout_s or None, shared=True)
+    if timeout_s:
+        stream.until(time.monotonic() + timeout_s)
     try:
-        write_all(1, b"220 " + NAME + b"\r\n")
-        line = b""
-        while True:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and (left <= 0 or not select.select([0], [], [], left)[0]):
-                return
-            data = os.read(0, 1024)
-            if not data:
-                return
-            *lines, line = (line + data).split(b"\n")
-            line = line[:LINE_MAX]
-            replies = b""
-            for verb in (each.removesuffix(b"\r").partition(b" ")[0].lower() for each in lines):
-                if verb == b"quit":
-                    write_all(1, replies + b"221 " + NAME + b"\r\n")
-                    return
-                replies += ok if verb in PASSED else no
-            if replies:
-                write_all(1, replies)
-    except OSError:
+        _answer(stream, b"250 " + NAME + b"\r\n", block.reply() + b"\r\n")
+    except StreamEnded:
         return
+
+
+def _answer(stream: Stream, yes: bytes, no: bytes) -> None:
+    """Until QUIT. Raises StreamEnded."""
+    stream.write(b"220 " + NAME + b"\r\n")
+    lines = LineReader(stream, LINE_MAX, cut=True)
+    verb = b""
+    while verb != b"quit":
+        verb = lines.line().removesuffix(b"\r").partition(b" ")[0].lower()
+        stream.write(b"221 " + NAME + b"\r\n" if verb == b"quit" else yes if verb in PASSED else no)
+    stream.flush()
 
 
 def admit(options: Options, environ: Mapping[bytes, bytes]) -> int | None:

@@ -14,27 +14,13 @@ NO_MEMORY = b"-ERR out of memory\r\n"
 LINE_MAX = 100_000  # bytes of a command; the original's limit is its memory
 
 
-class LineTooLong(Exception):
-    """A command does not end."""
-
-
-class LineReader:
-    """Command lines out of any chunking: ended by LF, one CR before it dropped."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> "list[bytes]":
-        """The lines that ``data`` completes. Raises LineTooLong."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) > LINE_MAX:
-            raise LineTooLong
-        return [line[:-1] if line.endswith(b"\r") else line for line in lines]
-
-
 def parse_command(line: bytes) -> tuple[bytes, bytes]:
-    """The verb in lower case, and the argument: blanks before it skipped, those after it kept, cut at a NUL."""
+    """The verb in lower case, and the argument, from a line without its LF.
+
+    One CR is dropped, blanks before the argument are skipped, those after it kept, and a NUL ends the line.
+    """
+    if line.endswith(b"\r"):
+        line = line[:-1]
     verb, _, argument = line.partition(b"\0")[0].partition(b" ")
     return verb.lower(), argument.lstrip(b" ")
 

@@ -16,11 +16,14 @@ class LineTooLong(Exception):
 class LineReader:
     """Lines end in LF, whatever stands before it."""
 
-    __slots__ = ("_at", "_data", "_line_max", "_stream")
+    __slots__ = ("_at", "_cut", "_data", "_line_max", "_stream")
 
-    def __init__(self, stream: "Stream", line_max: int) -> None:
+    def __init__(self, stream: "Stream", line_max: int, *, cut: bool = False) -> None:
+        """``line_max`` bytes, and what one read brings, may stand in a line. With ``cut`` the rest of a longer one is
+        left out."""
         self._stream = stream
-        self._line_max = line_max  # bytes; a line may be longer by what one read brings
+        self._line_max = line_max
+        self._cut = cut
         self._data = b""
         self._at = 0  # what of it is used up
 
@@ -30,7 +33,7 @@ class LineReader:
         return self._at < len(self._data)
 
     def line(self) -> bytes:
-        """The next line without its LF. Raises LineTooLong, and what the stream's ``read`` raises."""
+        """The next line without its LF. Raises LineTooLong, and whatever the stream's ``read`` raises."""
         end = self._data.find(b"\n", self._at)
         if end >= 0:
             line = self._data[self._at : end]
@@ -42,12 +45,15 @@ class LineReader:
             end = data.find(b"\n")
             if end >= 0:
                 self._data, self._at = data, end + 1
-                parts.append(data[:end])
+                if size <= self._line_max:
+                    parts.append(data[:end])
                 return b"".join(parts)
+            if size > self._line_max:
+                if not self._cut:
+                    raise LineTooLong
+                continue
             parts.append(data)
             size += len(data)
-            if size > self._line_max:
-                raise LineTooLong
 
     def read(self) -> bytes:
         """The next bytes, lines or not: what came behind the last line, else from the stream. Raises as that does."""

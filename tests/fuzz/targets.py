@@ -326,10 +326,9 @@ def wires(data: bytes) -> None:
     recipients.parse_question(data)
     queued.parse_request(data)
     queued.parse_answer(data)
-    with suppress(pop3.LineTooLong):
-        for line in pop3.LineReader().feed(data):
-            _, argument = pop3.parse_command(line)
-            pop3.leading_number(argument)
+    for line in data.split(b"\n"):
+        _, argument = pop3.parse_command(line)
+        pop3.leading_number(argument)
 
 
 def alias_files(data: bytes) -> None:

@@ -68,6 +68,13 @@ def test_what_is_put_back_comes_first() -> None:
     assert reader.line() == b"NOOP"
 
 
+def test_what_is_too_much_of_a_line_may_be_left_out() -> None:
+    reader = LineReader(Pieces(b"QUIT " + b"x" * 50, *[b"x" * 50] * 10, b"y\nNOOP\n"), 100, cut=True)
+    line = reader.line()
+    assert line.startswith(b"QUIT x") and len(line) <= 150
+    assert reader.line() == b"NOOP"
+
+
 def test_a_line_without_an_end() -> None:
     reader = LineReader(Pieces(*[b"x" * 50] * 10), 100)
     with pytest.raises(LineTooLong):
