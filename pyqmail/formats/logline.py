@@ -8,3 +8,8 @@ _SAFE = bytes(
 def safe(text: bytes) -> bytes:
     """``text`` with newlines as ``/`` and blanks, control bytes, 8-bit bytes and ``%`` as ``_``."""
     return text.translate(_SAFE)
+
+
+def safe_words(text: str) -> bytes:
+    """``text`` for a log line, its blanks kept."""
+    return b" ".join(safe(word.encode(errors="replace")) for word in text.split(" "))

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
-from pyqmail.formats.logline import safe
+from pyqmail.formats.logline import safe_words
 from pyqmail.intake.background import BackgroundInjections
 from pyqmail.send.background import Background
+from pyqmail.send.bugs import describe_bug
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.control_socket import ControlSocket
 from pyqmail.send.controls import Controls, read_controls
@@ -53,11 +54,6 @@ SWEEP_S = 76431
 SELECT_MAX_S = 86400
 
 
-def safe_words(text: str) -> bytes:
-    """``text`` for a log line, its blanks kept."""
-    return b" ".join(safe(word.encode(errors="replace")) for word in text.split(" "))
-
-
 class CannotStart(Exception):
     """Start-up failed; the text is the rest of the log line."""
 
@@ -74,7 +70,7 @@ class Daemon:
         self._log = log
         self._serial = 0
         self._loop = loop = Loop()
-        self._syncs = Background(loop)
+        self._syncs = Background(loop, log)
         self._injections = BackgroundInjections(loop, layout, environ)
         cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
         self._channels = {
@@ -84,7 +80,7 @@ class Daemon:
         self.counters = Counters()
         self.history = History(layout)
         self._started_at = time.time()
-        self._notes = Background(loop)
+        self._notes = Background(loop, log)
         self._finisher = Finisher(
             layout, self._injections, self._syncs, cleaner, log, counters=self.counters, ended=self._ended
         )
@@ -535,19 +531,26 @@ def _spawner_limit(fd: int) -> int:
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Run qmail-send on descriptors 0 to 6; 0 after SIGTERM, 111 if it cannot start."""
     lines = Log(0)
-    log = lines.line
     try:
-        layout, controls, limits = _start(environ)
+        return _serve(lines, environ)
     except CannotStart as trouble:
-        log(b"alert: cannot start: " + str(trouble).encode())
+        lines.line(b"alert: cannot start: " + str(trouble).encode())
         return FATAL
+    except BaseException as error:
+        lines.line(describe_bug(error))
+        raise
+    finally:
+        lines.flush()
+
+
+def _serve(lines: Log, environ: Mapping[bytes, bytes]) -> int:
+    """Start and run. Raises CannotStart."""
+    log = lines.line
+    layout, controls, limits = _start(environ)
     set_title("qmail-send")
     tell_ready(environ)
     for fault in controls.faults:
         log(b"warning: " + safe_words(fault) + b"; it is ignored")
     daemon = Daemon(layout, controls, environ, log)
     daemon.gather(lines)
-    try:
-        return daemon.run(limits)
-    finally:
-        lines.flush()
+    return daemon.run(limits)

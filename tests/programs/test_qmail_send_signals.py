@@ -1,6 +1,7 @@
 """qmail-send and its three signals."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.protocol.spawn import Command, CommandParser
-from tests.programs.sending import Sending
+from tests.programs.sending import Sending, patched
 
 
 @pytest.mark.contract("send 7.1")
@@ -192,3 +193,47 @@ def test_only_commands_go_to_the_spawners_and_only_the_log_to_descriptor_0(sendi
     name = b"%d/%d" % (number % 3, number)
     assert raw["local"] == b"\0" + name + b"\0joe@a.example\0ann@here.example\0"
     assert raw["remote"] == b"\0" + name + b"\0joe@a.example\0bob@far.example\0"
+
+
+@pytest.mark.parametrize(
+    ("where", "code"),
+    [
+        (
+            "in the loop",
+            "import pyqmail.send.todo_pass as module\ndef step(self, now, routing): raise KeyError('a bug')\n"
+            "module.TodoPass.step = step",
+        ),
+        (
+            "in the thread",
+            "import pyqmail.send.todo_pass as module\ndef bug(layout, batch): raise MemoryError('a bug')\n"
+            "module.make_durable = bug",
+        ),
+        (
+            "before the loop",
+            "import pyqmail.spool.layout as module\ndef bug(home): raise KeyError('a bug')\nmodule.read_layout = bug",
+        ),
+    ],
+    ids=lambda value: value if "\n" not in value else "",
+)
+def test_a_bug_is_an_alert_in_the_log_and_ends_it_with_111(sending: Sending, where: str, code: str) -> None:
+    sending.program = patched(code)
+    sending.put(b"joe@a.example", b"ann@here.example")
+    sending.start()
+    assert sending.wait() == 111
+    assert re.search(r"^alert: bug: (Key|Memory)Error: '?a bug'?; \S+:\d+ in \w+", sending.log, re.M), sending.log
+
+
+def test_without_room_for_a_thread_it_waits_and_goes_on(sending: Sending) -> None:
+    sending.program = patched(
+        "import threading, os\nstart = threading.Thread.start\ndef refuse(thread):\n"
+        "    if os.path.exists('control/no-thread'): raise RuntimeError(\"can't start new thread\")\n"
+        "    if os.path.exists('../control/no-thread'): raise RuntimeError(\"can't start new thread\")\n"
+        "    start(thread)\nthreading.Thread.start = refuse"
+    )
+    full = sending.home / "control/no-thread"
+    full.write_bytes(b"")
+    sending.put(b"joe@a.example", b"ann@here.example", b"bob@here.example")
+    sending.start().until_log("alert: unable to start a thread, will try again; what needs the disk waits\n")
+    sending.until_log("status: local 0/10")
+    full.unlink()
+    sending.until(lambda: len(sending.commands["local"]) == 2)
