@@ -4,6 +4,7 @@ What decides, in this order: $RBLSMTPD, then each -r and -a of the command line 
 talks to a small SMTP server of its own, which takes every command but those that name a recipient or a message.
 """
 
+import ipaddress
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from pyqmail.formats.printable import printable
 from pyqmail.options import UsageError, parse_options
-from pyqmail.policy.remote_name import HardFailure, Kind, SoftFailure, packed, resolver, reversed_labels
+from pyqmail.policy.remote_name import Kind, SoftFailure, packed, resolver, reversed_labels
 from pyqmail.protocol.dns import Answer
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.lines import LineReader
@@ -78,32 +79,66 @@ def decide(options: Options, environ: Mapping[bytes, bytes]) -> Block | None:
     permanent = options.permanent
     client = reversed_address(environ.get(b"TCPREMOTEIP", b""))
     for letter, base in options.lists:
-        found = look_up(client + b"." + base, Kind.TXT if letter == b"r" else Kind.A, environ)
-        if isinstance(found, SoftFailure):
+        try:
+            listing = look_up(client + b"." + base, environ)
+        except SoftFailure as failure:
+            if isinstance(failure, Refusal):
+                _note(b"%b does not answer: %b" % (base, failure.text), environ)
             if letter == b"r" and options.fail_closed:
                 return Block(LATER, permanent=False)
             if letter == b"a":
                 if not options.fail_closed:
                     return None
                 permanent = False
-        elif isinstance(found, Answer):
-            if letter == b"a" and found.addresses:
-                return None
-            text = b"".join(found.texts)[:TEXT_MAX]
-            if text:
-                return Block(printable(text), permanent)
+            continue
+        if letter == b"a" and listing.named:
+            return None
+        if letter == b"r" and listing.text:
+            return Block(listing.text, permanent)
     return None
 
 
-def look_up(name: bytes, kind: Kind, environ: Mapping[bytes, bytes]) -> Answer | HardFailure | SoftFailure:
-    """What the name servers say."""
+class Refusal(SoftFailure):
+    """A list says that it does not answer us, or is no list any more; ``text`` is printable."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text.decode("ascii"))
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a list says of a client: whether an A record names it, and the printable text of its TXT records."""
+
+    named: bool
+    text: bytes
+
+
+def look_up(name: bytes, environ: Mapping[bytes, bytes]) -> Listing:
+    """What the list says of ``name``. Raises SoftFailure where nobody can say, Refusal where the list does not want to.
+
+    A list that has addresses but none that lists (RFC 5782 section 2.1) speaks of itself: 127.255.255.0/24 is how lists
+    turn away whom they do not serve, 127.0.0.1 must never be listed, and addresses outside of 127.0.0.0/8 come from
+    whoever owns the domain of a list that has ended. A list that has texts only is taken at its word.
+    """
     try:
-        (found,) = resolver(environ).look_up([(name, kind)])
-        return found
-    except SoftFailure as failure:
-        return failure
+        by_address, by_text = resolver(environ).look_up([(name, Kind.A), (name, Kind.TXT)])
     except OSError as error:
-        return SoftFailure(str(error))
+        raise SoftFailure(str(error)) from error
+    addresses = by_address.addresses if isinstance(by_address, Answer) else ()
+    text = printable(b"".join(by_text.texts)[:TEXT_MAX]) if isinstance(by_text, Answer) else b""
+    if addresses and not any(map(lists, addresses)):
+        raise Refusal(text or ipaddress.ip_address(addresses[0]).compressed.encode("ascii"))
+    if not addresses and not text:
+        for found in (by_text, by_address):
+            if isinstance(found, SoftFailure):
+                raise found
+    return Listing(bool(addresses), text)
+
+
+def lists(packed: bytes) -> bool:
+    """Whether the answer ``packed`` of a list means that the client is on it (RFC 5782 section 2.1)."""
+    return packed[:1] == b"\x7f" and packed[:3] != b"\x7f\xff\xff" and packed != b"\x7f\0\0\1"
 
 
 def reversed_address(ip: bytes) -> bytes:
@@ -141,8 +176,7 @@ def admit(options: Options, environ: Mapping[bytes, bytes]) -> int | None:
     block = decide(options, environ)
     if block is None:
         return None
-    ip = printable(environ.get(b"TCPREMOTEIP", b""))
-    _say(b"rblsmtpd: %b pid %d: %b\n" % (ip, os.getpid(), block.reply()))
+    _note(block.reply(), environ)
     converse(block, options.timeout_s)
     return 0
 
@@ -154,6 +188,10 @@ def screen(argv: Sequence[bytes]) -> tuple[Screen, tuple[bytes, ...]] | None:
     except UsageError:
         return None  # executed, it says what is wrong
     return (lambda environ: admit(options, environ)), options.program
+
+
+def _note(text: bytes, environ: Mapping[bytes, bytes]) -> None:
+    _say(b"rblsmtpd: %b pid %d: %b\n" % (printable(environ.get(b"TCPREMOTEIP", b"")), os.getpid(), text))
 
 
 def _say(line: bytes) -> None:

@@ -34,6 +34,18 @@ ZONES = {
         "1." + "0." * 23 + '8.b.d.0.1.0.0.2 TXT "six"',
     ],
     "other.test": ['9.2.0.192 TXT "the other list"', '15.2.0.192 TXT "only the other"'],
+    "refusing.test": [
+        "9.2.0.192 A 127.255.255.254",
+        '9.2.0.192 TXT "Error: open resolver"',
+        "10.2.0.192 A 127.0.0.1",
+        '10.2.0.192 TXT "localhost"',
+        "11.2.0.192 A 198.51.100.80",
+        '11.2.0.192 TXT "this domain is for sale"',
+        "12.2.0.192 A 127.255.255.255",
+        "13.2.0.192 A 127.0.0.10",
+        "13.2.0.192 A 127.255.255.254",
+        '13.2.0.192 TXT "listed, among other things"',
+    ],
     "white.test": ["9.2.0.192 A 127.0.0.2", "16.2.0.192 TXT white"],
 }
 
@@ -147,6 +159,40 @@ def test_lists_decide_in_their_order(
 def test_soft_failures(dns: str, argv: tuple[str, ...], reply: str) -> None:
     """The name server refuses zones that it does not have. (Debian's program answers the same, after 11 s each.)"""
     assert verdict(OURS, *argv, DNSCACHEIP=dns) == reply
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("argv", "last", "said"),
+    [
+        (("-r", "refusing.test"), 9, "refusing.test does not answer: Error: open resolver\n"),
+        (("-r", "refusing.test"), 10, "refusing.test does not answer: localhost\n"),
+        (("-r", "refusing.test"), 11, "refusing.test does not answer: this domain is for sale\n"),
+        (("-r", "refusing.test"), 12, "refusing.test does not answer: 127.255.255.255\n"),
+        (("-b", "-a", "refusing.test"), 9, "refusing.test does not answer: Error: open resolver\n"),
+        (("-r", "refusing.test", "-r", "list.test"), 12, "refusing.test does not answer: 127.255.255.255\n"),
+    ],
+)
+def test_a_list_that_refuses_to_answer_blocks_nobody(dns: str, argv: tuple[str, ...], last: int, said: str) -> None:
+    output, log, code = run(OURS, *argv, DNSCACHEIP=dns, TCPREMOTEIP=f"192.0.2.{last}")
+    assert (output, log, code) == (PASSED, f"rblsmtpd: 192.0.2.{last}: {said}", 0)
+
+
+@ROOT
+@pytest.mark.parametrize(
+    ("argv", "last", "reply"),
+    [
+        (("-r", "refusing.test"), 13, "451 listed, among other things"),
+        (("-r", "refusing.test", "-r", "list.test"), 9, f"451 {TEXT}"),
+        (("-c", "-r", "refusing.test"), 9, "451 temporary RBL lookup error"),
+    ],
+)
+def test_lists_beside_and_after_a_refusal(dns: str, argv: tuple[str, ...], last: int, reply: str) -> None:
+    output, log, code = run(
+        OURS, *argv, data=b"RCPT TO:<a@b>\r\nQUIT\r\n", DNSCACHEIP=dns, TCPREMOTEIP=f"192.0.2.{last}"
+    )
+    assert (output.split("\r\n")[1], code) == (reply, 0)
+    assert log.endswith(f"rblsmtpd: 192.0.2.{last}: {reply}\n")
 
 
 @pytest.mark.contract("tcp 5.8")
