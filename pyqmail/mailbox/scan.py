@@ -4,6 +4,7 @@ Paths are relative to the current directory, which is the Maildir.
 """
 
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def clean_tmp(now: int) -> None:
 def scan(now: int) -> "list[Entry]":
     """The messages in new/ and cur/, oldest first; equal times in a fixed order. Raises OSError naming the directory.
 
+    What is no regular file is no message: directories of other programs, FIFOs, sockets.
     Only those older than this very second: a delivery within it could still get a place before them.
     """
     return sorted(entry for folder in (b"new", b"cur") for entry in _entries(folder, now))
@@ -47,5 +49,5 @@ def _entries(folder: bytes, now: int) -> "Iterator[Entry]":
             status = os.stat(path)
         except OSError:
             continue
-        if int(status.st_mtime) < now:
+        if stat.S_ISREG(status.st_mode) and int(status.st_mtime) < now:
             yield int(status.st_mtime), path, status.st_size

@@ -7,6 +7,7 @@ another session removes or moves meanwhile is an error reply of one command. Mes
 cur/, at QUIT and only then.
 """
 
+import itertools
 import os
 import time
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pyqmail.stream.stream import Stream
 
 TIMEOUT_S = 1200
+UID_BYTES = bytes(range(0x21, 0x7F))  # what a unique-id may have (RFC 1939 section 7)
+CANNOT_OPEN = b"-ERR unable to open that message\r\n"
 UNIMPLEMENTED = b"-ERR unimplemented\r\n"
 
 
@@ -42,8 +45,13 @@ class Message:
 
     @property
     def uid(self) -> bytes:
-        """The name that no move and no flag changes: up to the first colon."""
-        return self.path[4:].partition(b":")[0]
+        """The name that no move and no flag changes: up to the first colon; a digest of one that POP3 cannot carry."""
+        name = self.path[4:].partition(b":")[0]
+        if name and not name.translate(None, UID_BYTES):
+            return name
+        from hashlib import sha256  # seldom needed
+
+        return sha256(name).hexdigest()[:32].encode("ascii")
 
 
 class Session:
@@ -62,6 +70,7 @@ class Session:
             b"last": lambda argument: iter([b"+OK %d\r\n" % self._last]),
             b"rset": self._reset,
             b"noop": lambda argument: iter([pop3.OK]),
+            b"capa": lambda argument: iter([pop3.CAPABILITIES]),
         }
 
     def answer(self, line: bytes) -> "Iterator[bytes]":
@@ -72,8 +81,8 @@ class Session:
         return self.commands[verb](argument)
 
     def _stat(self, argument: bytes) -> "Iterator[bytes]":
-        total = sum(message.size for message in self._messages if not message.deleted)
-        yield b"+OK %d %d\r\n" % (len(self._messages), total)  # the count has the deleted ones too, as in the original
+        sizes = [message.size for message in self._messages if not message.deleted]
+        yield b"+OK %d %d\r\n" % (len(sizes), sum(sizes))
 
     def _find(self, argument: bytes) -> "tuple[int, bytes] | bytes":
         """The message that ``argument`` names, by number from 1, and the rest of it; or the error reply."""
@@ -112,11 +121,16 @@ class Session:
         try:
             fd = os.open(self._messages[number - 1].path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
-            yield b"-ERR unable to open that message\r\n"
+            yield CANNOT_OPEN
             return
         try:
+            try:
+                first = os.read(fd, CHUNK)
+            except OSError:  # something else stands there now: before +OK that is an answer, later it ends the session
+                yield CANNOT_OPEN
+                return
             yield pop3.OK
-            chunks = _chunks(fd)
+            chunks = itertools.chain((first,), _chunks(fd)) if first else iter(())
             yield from pop3.encode_message(chunks) if lines is None else pop3.encode_top(chunks, lines)
         except OSError:
             raise SessionOver from None

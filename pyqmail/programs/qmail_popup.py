@@ -68,6 +68,8 @@ class Greeter:
             raise Over(self._check(user, digest))
         if verb == b"quit":
             raise Over(pop3.OK)
+        if verb == b"capa":
+            return pop3.CAPABILITIES
         return pop3.OK if verb == b"noop" else b"-ERR authorization first\r\n"
 
     def _check(self, user: bytes, password: bytes) -> bytes:

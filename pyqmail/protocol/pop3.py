@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 OK = b"+OK \r\n"
 SYNTAX = b"-ERR syntax error\r\n"
 NO_MEMORY = b"-ERR out of memory\r\n"
+CAPABILITIES = b"+OK \r\nTOP\r\nUSER\r\nUIDL\r\n.\r\n"  # CAPA (RFC 2449), alike before and after the log-in
 LINE_MAX = 100_000  # bytes of a command; the original's limit is its memory
 
 

@@ -285,12 +285,34 @@ def test_trouble_leaves_the_messages_where_they_are(boxes: Boxes, name: str, tex
 
 
 @pytest.mark.contract("inject 4.12")
+def test_what_is_no_message_stays_where_it_is(boxes: Boxes) -> None:
+    boxes.put("new/a", b"x\n")
+    (boxes.maildir / "new/b").mkdir()
+    os.utime(boxes.maildir / "new/b", (PAST, PAST))
+    assert boxes.move().returncode == 0
+    assert [path.name for path in (boxes.maildir / "new").iterdir()] == ["b"]
+
+
+@pytest.mark.contract("inject 4.12")
 def test_a_message_that_cannot_be_read_moves_none(boxes: Boxes) -> None:
     boxes.mail.write_bytes(b"old\n")
     path = boxes.put("new/a", b"x\n")
-    (boxes.maildir / "new/b").mkdir()
-    os.utime(boxes.maildir / "new/b", (PAST + 1, PAST + 1))
-    result = boxes.move()
+    boxes.put("new/b", b"y\n", PAST + 1)
+    program = (
+        "import errno, os, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})\n"
+        "from pyqmail.programs import maildir2mbox\n"
+        "from pyqmail.system import files\n"
+        "whole = files.open_read\n"
+        "def damaged(path):\n"
+        "    if path == b'new/b':\n"
+        "        raise OSError(errno.EIO, 'damaged')\n"
+        "    return whole(path)\n"
+        "files.open_read = damaged\n"
+        "os._exit(maildir2mbox.main([b'maildir2mbox'], os.environb))\n"
+    )
+    environ = dict(boxes.sandbox.environ)
+    result = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=False)
     assert (result.returncode, b"unable to read $MAILDIR/new/b" in result.stderr) == (111, True)
     assert path.exists() and boxes.mail.read_bytes() == b"old\n"
 

@@ -1,4 +1,7 @@
-"""The same conversations with notqmail's qmail-popup and qmail-pop3d, where NOTQMAIL_HOME names an installation."""
+"""The same conversations with notqmail's qmail-popup and qmail-pop3d, where NOTQMAIL_HOME names an installation.
+
+Left out is what differs on purpose: CAPA, and STAT after DELE.
+"""
 
 import os
 import re
@@ -19,9 +22,9 @@ TALKS = {
     "lists": b"STAT\r\nLIST\r\nUIDL\nLIST 2abc\r\nUIDL 1 x\r\nLIST 0\r\nLIST 9\r\nLIST x\r\nLIST  3\r\nSTAT 1\r\n",
     "texts": b"RETR 1\r\nRETR 2\r\nRETR 3\r\nRETR 4\r\nTOP 1 0\r\nTOP 1 1\r\n"
     b"TOP 2 1\r\nTOP 3 0\r\nRETR 1 1\r\nTOP 4 2\r\n",
-    "marks": b"LAST\r\nDELE 2\r\nDELE 2\r\nDELE\r\nLAST\r\nDELE 1\r\nLAST\r\nSTAT\r\n"
+    "marks": b"LAST\r\nDELE 2\r\nDELE 2\r\nDELE\r\nLAST\r\nDELE 1\r\nLAST\r\n"
     b"LIST\r\nLIST 1\r\nRSET\r\nLAST\r\nSTAT\r\n",
-    "quit": b"DELE 1\r\nDELE 4\r\nNOOP\r\nCAPA\r\n\r\nuser x\r\nDeLe\0 3\r\nQUIT\r\nSTAT\r\n",
+    "quit": b"DELE 1\r\nDELE 4\r\nNOOP\r\n\r\nuser x\r\nDeLe\0 3\r\nQUIT\r\nSTAT\r\n",
     "half": b"DELE 1\r\nQUIT",
     "verbs": b" STAT\r\nSTAT\t1\r\nLIST\t1\r\nRETR 1\0 1\r\nTOP 1  2 3\r\nTOP 1 -1\r\n"
     b"RETR -1\r\nRETR 00001\r\nRETR 1\r\r\n",

@@ -120,16 +120,61 @@ def test_dele_last_rset_and_what_stat_counts(home: Path) -> None:
     assert pop.say(b"RETR 3") == b"+OK \r\n"
     assert [pop.lines.readline() for _ in range(3)] == [b"xx\r\n", b"\r\n", b".\r\n"]
     assert pop.say(b"LAST") == b"+OK 2\r\n"
-    assert pop.say(b"STAT") == b"+OK 3 3\r\n"
+    assert pop.say(b"STAT") == b"+OK 1 3\r\n"
     assert pop.many(b"LIST") == b"+OK \r\n3 3\r\n.\r\n"
     assert pop.say(b"NOOP x") == b"+OK \r\n"
-    for line in (b"CAPA", b"USER x", b"PASS x", b"", b"STATx"):
+    for line in (b"AUTH", b"USER x", b"PASS x", b"", b"STATx"):
         assert pop.say(line) == b"-ERR unimplemented\r\n"
     assert pop.say(b"RSET") == b"+OK \r\n"
     assert pop.say(b"LAST") == b"+OK 0\r\n"
     assert pop.say(b"STAT") == b"+OK 3 9\r\n"
     assert pop.quit() == b"+OK \r\n"
     assert names(home) == ["cur/1:2,", "cur/2:2,", "cur/3:2,"]
+
+
+def test_capa_names_what_there_is(home: Path) -> None:
+    assert Pop(home).many(b"CAPA") == b"+OK \r\nTOP\r\nUSER\r\nUIDL\r\n.\r\n"
+
+
+def test_what_is_no_message_in_a_maildir_does_not_end_the_session(home: Path) -> None:
+    put(home, "new/1", b"one\n", 9)
+    put(home, "cur/2:2,S", b"two\n", 8)
+    base = home / "Maildir"
+    (base / "new" / "folder").mkdir()
+    (base / "cur" / "folder:2,").mkdir()
+    os.mkfifo(base / "new" / "fifo")
+    (base / "new" / "nowhere").symlink_to("gone")
+    (base / "new" / "loop").symlink_to("loop")
+    (base / "cur" / "link").symlink_to(base / "new")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(base / "new" / "socket"))
+    for name in ("new/folder", "cur/folder:2,", "new/fifo", "new/socket"):
+        os.utime(base / name, (PAST, PAST))
+    pop = Pop(home)
+    assert pop.say(b"STAT") == b"+OK 2 8\r\n"
+    assert pop.many(b"LIST") == b"+OK \r\n1 4\r\n2 4\r\n.\r\n"
+    assert pop.many(b"RETR 2") == b"+OK \r\ntwo\r\n\r\n.\r\n"
+    assert pop.quit() == b"+OK \r\n"
+
+
+def test_a_message_that_became_something_else_is_an_answer(home: Path) -> None:
+    path = put(home, "new/1", b"one\n")
+    pop = Pop(home)
+    path.unlink()
+    path.mkdir()
+    assert pop.say(b"RETR 1") == b"-ERR unable to open that message\r\n"
+    assert pop.say(b"NOOP") == b"+OK \r\n"
+    assert pop.quit() == b"+OK \r\n"
+
+
+def test_a_name_that_pop3_cannot_carry_has_a_unique_id_all_the_same(home: Path) -> None:
+    for name in ("a b", "new\nline", "\x7f", "\u00e9:2,S"):
+        put(home, f"new/{name}")
+    reply = Pop(home).many(b"UIDL").split(b"\r\n")[1:-2]
+    ids = [line.split(b" ", 1)[1] for line in reply]
+    assert len(set(ids)) == 4 and all(len(one) == 32 and one.isalnum() for one in ids)
+    (home / "Maildir" / "new" / "a b").rename(home / "Maildir" / "cur" / "a b:2,S")
+    assert {line.split(b" ", 1)[1] for line in Pop(home).many(b"UIDL").split(b"\r\n")[1:-2]} == set(ids)
 
 
 @pytest.mark.contract("pop3 3.33")
@@ -217,7 +262,7 @@ def test_mail_of_this_second_or_of_the_future_is_not_seen(home: Path) -> None:
         pop.end()
         if int(time.time()) == before:
             break
-    assert said == b"+OK \r\n1 folder\r\n2 old\r\n.\r\n"
+    assert said == b"+OK \r\n1 old\r\n.\r\n"
 
 
 @pytest.mark.contract("pop3 3.29", "pop3 4.6")
@@ -262,12 +307,14 @@ def test_no_argument_is_no_maildir(home: Path) -> None:
 @pytest.mark.contract("pop3 3.4", "pop3 3.6")
 @pytest.mark.parametrize("trouble", [MemoryError, None], ids=["no memory", "a message that cannot be read on"])
 def test_trouble_inside(home: Path, trouble: type[BaseException] | None) -> None:
-    raising = "raise MemoryError" if trouble else "return [(1, b'cur', 5)]"  # a directory: opens, and is no file
+    raising = "raise MemoryError" if trouble else "return [(1, b'new/1', 5)]"
+    put(home, "new/1", b"begun\n")
     program = (
         f"import os, sys; sys.path.insert(0, {str(BIN.parent)!r})\n"
         "from pyqmail.programs import qmail_pop3d as program\n"
         f"def scan(now):\n    {raising}\n"
-        "program.scan = scan; os.getuid = lambda: 1\n"
+        "def chunks(fd):\n    raise OSError\n    yield\n"
+        "program._chunks = chunks; program.scan = scan; os.getuid = lambda: 1\n"
         "os._exit(program.main([b'x', b'Maildir'], {}))\n"
     )
     result = subprocess.run(

@@ -86,8 +86,10 @@ def test_greeting_and_the_commands_of_strangers() -> None:
     assert int(greeting[1]) == popup.process.pid
     assert popup.started <= int(greeting[2]) <= time.time()
     assert popup.say(b"noop\r\n") == b"+OK \r\n"
-    for line in (b"STAT", b"CAPA", b"AUTH", b"STLS", b"", b"USERx"):
+    for line in (b"STAT", b"AUTH", b"STLS", b"", b"USERx"):
         assert popup.say(line + b"\r\n") == b"-ERR authorization first\r\n"
+    assert popup.say(b"CAPA\r\n") == b"+OK \r\n"
+    assert [popup.lines.readline() for _ in range(4)] == [b"TOP\r\n", b"USER\r\n", b"UIDL\r\n", b".\r\n"]
     assert popup.say(b"QuIt now\n") == b"+OK \r\n"
     assert popup.end() == (b"", 1)
 
