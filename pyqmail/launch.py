@@ -43,14 +43,24 @@ def run(module: str, crash_exit: int = 111) -> None:
     try:
         program = __import__(module, fromlist=["main"])
         code = int(program.main([os.fsencode(arg) for arg in sys.argv], caller_environment()))
-    except BaseException:  # nothing may escape: exit status 1 would bounce mail
+    except BaseException as error:  # nothing may escape: exit status 1 would bounce mail
         try:
-            import traceback
-
-            os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+            os.write(2, _complaint(error).encode("utf-8", "replace"))
         except BaseException:  # fd 2 may be closed, and memory short
             pass
     os._exit(code & 255)
+
+
+def _complaint(error: BaseException) -> str:
+    """What escaped: a line when it is a module of a group that was not installed, else the traceback."""
+    if isinstance(error, ModuleNotFoundError):
+        from pyqmail.dependencies import missing_module
+
+        if cure := missing_module(error.name or ""):
+            return f"{os.path.basename(sys.argv[0])}: fatal: the module {error.name} is not installed: run {cure}\n"
+    import traceback
+
+    return traceback.format_exc()
 
 
 def launcher_text(module: str, crash_exit: int, python: str, package_path: str | None) -> str:

@@ -14,7 +14,7 @@ from pyqmail.admin.catalogue import PROGRAMS
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyqmail"
 FLOORS = {
-    1: ("system", "stream", "exits", "failure", "address", "options", "launch", "build"),
+    1: ("system", "stream", "exits", "failure", "address", "options", "launch", "build", "dependencies"),
     2: ("log", "formats", "mailbox", "envelope", "control"),
     3: ("protocol", "policy"),
     4: ("spool", "warm", "login", "state", "resolver"),
