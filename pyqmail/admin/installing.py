@@ -1,0 +1,174 @@
+"""Puts the tree in its place, touching only what differs (owners and modes in admin/tree.py)."""
+
+import fcntl
+import os
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+from pyqmail.admin import package, tree
+from pyqmail.admin.first_controls import default_domain, plus_domain, usable_name
+from pyqmail.admin.target import Owners, SetupError, Target, read_owners, remembered, replace, write_new
+from pyqmail.admin.tree import Entry, Kind
+from pyqmail.control import read_knobs
+from pyqmail.policy.accounts import GROUPS, ROLES
+from pyqmail.spool.split import count_split
+
+DOCUMENTS = ("README.md", "INSTALL.md", "CHANGELOG.md", "LICENSE", "pyqmail/ARCHITECTURE.md")
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # ioctl_iflags(2)
+KINDS = {Kind.DIRECTORY: stat.S_ISDIR, Kind.FILE: stat.S_ISREG, Kind.FIFO: stat.S_ISFIFO}
+
+
+def install(target: Target, dependencies: str | None, me: str | None) -> None:
+    """Put everything in its place. The launchers come after the library that they name."""
+    target.root.mkdir(parents=True, exist_ok=True)
+    if target.single_user:
+        write_single_user(target)
+    owners = read_owners(target) if target.may_chown or target.single_user else None
+    entries = target.entries()
+    for entry in entries:
+        if entry.kind is Kind.DIRECTORY:
+            put(target, owners, entry)
+    lib = target.root / "lib"
+    with package.only_one(lib):
+        package.make_library(
+            lib, target.library, home=target.home, python=target.python, groups=target.groups, system=target.system,
+            given=dependencies,
+        )  # fmt: skip
+        for entry in entries:
+            if entry.kind is Kind.FILE:
+                put(target, owners, entry)
+        install_queue(target, owners)
+        install_documents(target, owners)
+        if target.choice() != remembered(target.root):
+            replace(lib / "groups", "".join(f"{line}\n" for line in target.choice()).encode())
+        package.remove_old(lib, target.library)
+    if me is not None:
+        write_controls(target, me)
+    if target.single_user:
+        write_catch_all(target)
+
+
+def put(target: Target, owners: Owners | None, entry: Entry) -> None:
+    """Make ``entry`` as it should be, touching only what differs."""
+    path = target.root / entry.path
+    if not path.exists() or differs(path, entry):
+        create(path, entry)
+    status = path.lstat()
+    if not KINDS[entry.kind](status.st_mode):
+        raise SetupError(f"{path} is in the way: not a {entry.kind.value}")
+    if owners is not None and (status.st_uid, status.st_gid) != (owners.uids[entry.owner], owners.gid):
+        os.chown(path, owners.uids[entry.owner], owners.gid, follow_symlinks=False)
+    if stat.S_IMODE(path.lstat().st_mode) != entry.mode:
+        path.chmod(entry.mode)
+
+
+def differs(path: Path, entry: Entry) -> bool:
+    """Whether a file that is ours has other content."""
+    if entry.content is None or entry.admins or not path.is_file():
+        return False
+    return path.read_bytes() != entry.content
+
+
+def create(path: Path, entry: Entry) -> None:
+    """Make a missing path, or put a file with the right content in the place of the old one."""
+    if entry.kind is Kind.DIRECTORY:
+        path.mkdir(mode=0o700)
+    elif entry.kind is Kind.FIFO:
+        os.mkfifo(path, 0o600)
+    else:
+        replace(path, entry.content or b"", entry.mode)
+
+
+def queue_split(target: Target) -> int:
+    """The number of subdirectories: control/conf-split, else that of an existing queue, else 23."""
+    configured = read_knobs(str(target.root)).split
+    if (target.root / "control" / "conf-split").exists():
+        return configured
+    return count_split(str(target.root / "queue"), configured)
+
+
+def install_queue(target: Target, owners: Owners | None) -> None:
+    """Make a queue where there is none. mess/ is renamed into place last: a queue that has it is left as it is."""
+    final = target.root / "queue" / "mess"
+    split = queue_split(target)
+    if split != read_knobs(str(target.root)).split:
+        write_new(target.root / "control" / "conf-split", f"{split}\n")
+    if final.is_dir():
+        put(target, owners, tree.PRIVATE)
+        return
+    for entry in tree.queue_entries(split):
+        if entry.path.startswith("queue/mess"):
+            entry = Entry(entry.path.replace("mess", "mess.new", 1), entry.kind, entry.owner, entry.mode)
+        put(target, owners, entry)
+        if entry.path == "queue/mess.new":
+            spread(target.root / entry.path)
+        if entry.path == "queue/lock/tcpto" and (target.root / entry.path).stat().st_size != tree.TCPTO_BYTES:
+            (target.root / entry.path).write_bytes(bytes(tree.TCPTO_BYTES))
+    final.with_name("mess.new").rename(final)
+
+
+def spread(directory: Path) -> None:
+    """Ask ext4 to put the subdirectories of ``directory`` far apart (chattr +T); other filesystems need no asking."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = struct.unpack("i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8))[:4])[0]
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("q", flags | FS_TOPDIR_FL))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def documents_of_checkout() -> list[tuple[Path, str]]:
+    """The documents and manual pages of a checkout: where each is, and its place below the home."""
+    checkout = package.package_directory().parent
+    found = [(checkout / name, f"doc/{Path(name).name}") for name in DOCUMENTS]
+    pages = (package.package_directory() / "man").glob("*.[1578]")
+    return found + [(page, f"man/man{page.suffix[1:]}/{page.name}") for page in pages]
+
+
+def install_documents(target: Target, owners: Owners | None) -> None:
+    """Copy the documents and manual pages of a checkout."""
+    for source, place in documents_of_checkout():
+        if source.is_file():
+            put(target, owners, Entry(place, Kind.FILE, "root", 0o644, source.read_bytes()))
+
+
+def write_controls(target: Target, me: str) -> None:
+    """First control files, as config-fast writes them, when control/me is missing."""
+    control = target.root / "control"
+    if (control / "me").exists():
+        return
+    name = me.encode("utf-8", "surrogateescape")
+    if not usable_name(name):
+        raise SetupError(f"{me!r} is no host name")
+    write_new(control / "defaultdomain", default_domain(name).decode() + "\n")
+    write_new(control / "plusdomain", plus_domain(name).decode() + "\n")
+    write_new(control / "locals", f"{me}\n")
+    write_new(control / "rcpthosts", f"{me}\n")
+    write_new(control / "me", f"{me}\n")
+
+
+# The single-user tree
+
+
+def write_single_user(target: Target) -> None:
+    """One and the same user, the caller, in every role."""
+    write_new(target.root / "control" / "conf-users", f"{os.geteuid()}\n" * len(ROLES))
+    write_new(target.root / "control" / "conf-groups", f"{os.getegid()}\n" * len(GROUPS))
+
+
+def write_catch_all(target: Target) -> None:
+    """Deliver every local part below TREE/home: the accounts of the machine are never consulted."""
+    home, uid, gid = f"{target.home}/home", os.geteuid(), os.getegid()
+    for name in ("", "Maildir", "Maildir/new", "Maildir/cur", "Maildir/tmp"):
+        (target.root / "home" / name).mkdir(mode=0o700, exist_ok=True)
+    write_new(target.root / "home" / ".qmail-default", "./Maildir/\n")
+    write_new(target.root / "users" / "assign", f"+:owner:{uid}:{gid}:{home}:-::\n.\n")
+    if not (target.root / "users" / "cdb").exists():
+        words = [target.python, "-ISXutf8", str(target.root / "bin" / "qmail-newu")]
+        result = subprocess.run(words, env={"QMAIL_HOME": str(target.root)}, capture_output=True, check=False)
+        if result.returncode != 0:
+            raise SetupError(f"qmail-newu failed: {os.fsdecode(result.stderr).strip()}")
