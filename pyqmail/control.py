@@ -8,6 +8,8 @@ import os
 
 from pyqmail.build import HOME
 
+STAMP_S = 0.1  # how long the files that a directory had are taken for those that it has: a session's start is shorter
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,11 +56,32 @@ class Kept:
     """What control files held when they were read, for a process that reads them again for each of many jobs.
 
     A file is read again whenever its stamp (device, inode, size, mtime, ctime) is another one. One that has only just
-    changed is never kept, because a second change might leave the same stamp.
+    changed is never kept, because a second change might leave the same stamp. That a file is missing is known while the
+    stamp of its directory stays: what nobody has switched on costs nothing.
     """
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[tuple[int, ...], bytes]] = {}
+        self._missing: set[str] = set()
+        self._directory: tuple[int, ...] | None = None  # the stamp under which they are
+
+    def missing(self, path: str, directory: "tuple[int, ...] | None") -> bool:
+        """Whether there is no ``path`` in a directory whose stamp is ``directory`` now."""
+        if directory != self._directory:
+            self._directory = directory
+            self._missing.clear()
+        return directory is not None and path in self._missing
+
+    def note_missing(self, path: str, directory: "tuple[int, ...] | None") -> None:
+        """There was no ``path`` after the directory's stamp had been ``directory``."""
+        import time
+
+        from pyqmail.system.stamp import settled
+
+        if directory is None or os.path.islink(path):  # what a link leads to may come without a change here
+            return
+        if settled(max(directory[3:]), time.time_ns()):
+            self._missing.add(path)
 
     def get(self, path: str) -> bytes | None:
         """What ``path`` holds, if that is known. Raises OSError (FileNotFoundError when there is no such file)."""
@@ -83,7 +106,8 @@ class Kept:
 class Control:
     """The control directory of one home. Every method raises ControlUnreadable and reads the file anew.
 
-    ``Control.kept`` is set by processes that serve many jobs: then an unchanged file is not read again.
+    ``Control.kept`` is set by processes that serve many jobs: then an unchanged file is not read again, and which files
+    there are is looked at once for all that is read within a tenth of a second.
     """
 
     kept: "Kept | None" = None
@@ -92,17 +116,35 @@ class Control:
         self.directory = home + "/control"
         self._me: bytes | None = None
         self._me_read = False
+        self._stamp: tuple[int, ...] | None = None  # of the directory
+        self._stamp_until = 0.0
+
+    def _directory_stamp(self) -> "tuple[int, ...] | None":
+        """The stamp of the directory, not older than a tenth of a second."""
+        import time
+
+        if time.monotonic() >= self._stamp_until:
+            from pyqmail.system.stamp import stamp
+
+            self._stamp_until = time.monotonic() + STAMP_S
+            self._stamp = stamp(self.directory)
+        return self._stamp
 
     def read(self, name: str) -> bytes | None:
         """The bytes of control file ``name``; None when there is no such file."""
         path = f"{self.directory}/{name}"
         kept = self.kept
         try:
-            known = None if kept is None else kept.get(path)
-            if known is not None:
-                return known
+            if kept is not None:
+                if kept.missing(path, self._directory_stamp()):
+                    return None
+                known = kept.get(path)
+                if known is not None:
+                    return known
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
+            if kept is not None:
+                kept.note_missing(path, self._directory_stamp())
             return None
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error

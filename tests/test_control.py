@@ -143,3 +143,54 @@ def test_what_has_just_changed_is_never_kept(home: Path, keeping: list[str], mon
     files = control.Control(str(home))
     assert [files.line("me"), files.line("me")] == [b"mx", b"mx"]
     assert keeping == ["me", "me"]
+
+
+@pytest.fixture
+def looking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A process that keeps what it read; what it asks stat(2) for."""
+    monkeypatch.setattr(control.Control, "kept", control.Kept())
+    asked: list[str] = []
+    original = os.stat
+
+    def noted(path: str, **options: object) -> os.stat_result:
+        asked.append(os.path.basename(path))
+        return original(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", noted)
+    return asked
+
+
+def test_a_missing_file_is_not_looked_for_again_until_its_directory_changes(
+    home: Path, looking: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamp, "SETTLED_NS", -1)
+    os.utime(home / "control", (1, 1.5))
+    assert [control.Control(str(home)).line("servercert") for _ in range(3)] == [None] * 3
+    assert looking == ["control", "servercert", "control", "control"]
+    (home / "control/servercert").write_bytes(b"here\n")
+    assert control.Control(str(home)).line("servercert") == b"here"
+
+
+def test_an_object_that_lives_long_sees_a_new_file_too(
+    home: Path, looking: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamp, "SETTLED_NS", -1)
+    files = control.Control(str(home))
+    assert files.line("me") is None
+    (home / "control/me").write_bytes(b"mx\n")
+    wait_for(lambda: files.line("me") == b"mx", "the stamp to be looked at again")
+
+
+@pytest.mark.parametrize("why", ["the directory has just changed", "a link leads nowhere"])
+def test_that_a_file_is_missing_is_not_always_remembered(
+    home: Path, looking: list[str], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "a link leads nowhere":
+        monkeypatch.setattr(stamp, "SETTLED_NS", -1)
+        (home / "control/me").symlink_to("../elsewhere")
+    else:
+        now = (home / "control").stat().st_mtime_ns
+        monkeypatch.setattr(time, "time_ns", lambda: now)
+    assert control.Control(str(home)).line("me") is None
+    assert control.Control(str(home)).line("me") is None
+    assert looking.count("me") == 2
