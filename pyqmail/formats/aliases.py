@@ -4,11 +4,13 @@ All three hold lists in the syntax of RFC 822 headers, with two additions: ``:in
 no addresses, such as "|program". Commas may be left out; groups do not exist, so that a lone colon or semicolon means
 nothing at all. As in headers a list is read from right to left, and its addresses are stored in that order.
 
-The results are those of fastforward 0.51, byte for byte. Pure and light.
+What fastforward 0.51 takes gives its results, byte for byte; formats/alias_text brings what others write into that
+form first. Pure and light.
 """
 
 from pyqmail.formats import rfc822
 from pyqmail.formats.forwarding import ADDRESS_MAX
+from pyqmail.formats.plain_text import plain_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 INCLUDE, PROGRAM, FILE, LOCAL, ADDRESS = range(5)  # kinds of entries; LOCAL is an address without an ``@``
 _WORDS = (rfc822.ATOM, rfc822.QUOTED, rfc822.LITERAL)
 _PHRASE = (rfc822.ATOM, rfc822.QUOTED, rfc822.AT, rfc822.DOT)
+NULL_DEVICE = b"/dev/null"  # a list of nobody
+_MARKS = (b"|", b"#", b":", b"\\\n")  # of what is no plain address, or a comment
 _NOTHING = (rfc822.COLON, rfc822.SEMICOLON)
 
 
@@ -131,6 +135,8 @@ def _entry(address: "rfc822.Tokens") -> "Entry":
     text = rfc822.plain_address(address)
     if any(kind == rfc822.AT for kind, _text in address):
         return ADDRESS, text
+    if text.startswith(b"~/"):
+        return FILE, text
     kinds = {b"|": PROGRAM, b"/": FILE}
     return kinds.get(text[:1], LOCAL), text
 
@@ -169,30 +175,59 @@ def lines_of(text: bytes) -> "Iterator[bytes]":
         at = end
 
 
-def _parsed(line: bytes) -> "list[Entry]":
+def parse_entries(line: bytes) -> "list[Entry]":
+    """The entries of an entry or a line, last one first, as parse_list has them. Raises ListError."""
+    if any(mark in line for mark in _MARKS):
+        from pyqmail.formats.alias_text import canonical  # most lines are plain addresses
+
+        line = canonical(line)
     try:
         return parse_list(line)
     except Unparsable:
         raise ListError(b"unable to parse this line: " + line.rstrip(b"\n")) from None
 
 
-# :include: files
+# :include: and .forward files
+
+
+def parse_lines(text: bytes) -> "Iterator[tuple[int, list[Entry]]]":
+    """The entries of each line that is a list of its own, last one first, and its number. Raises ListError.
+
+    A file that is a filter of Exim's or Sieve begins with a comment that says so, and has no addresses.
+    """
+    for number, line in enumerate(lines_of(plain_text(text)), 1):
+        try:
+            if number == 1 and _is_filter(line):
+                raise ListError(b"filters are not supported")
+            if not line.startswith(b"#"):
+                yield number, parse_entries(line)
+        except ListError as error:
+            error.line = number
+            raise
+
+
+def _is_filter(line: bytes) -> bool:
+    words = b" ".join(line.lower().removeprefix(b"#").split())
+    return line.startswith(b"#") and words.startswith((b"exim filter", b"sieve filter"))
 
 
 def parse_include(text: bytes, completion: Completion) -> bytes:
     """The binary list of an :include: file (newinclude(1)). Raises ListError."""
-    commands = []
-    for line in lines_of(text):
-        if not line.startswith(b"#"):
-            commands += [
-                _included(kind, entry, completion) + b"\0" for kind, entry in _parsed(line) if entry or not kind
-            ]
+    commands: list[bytes] = []
+    for number, entries in parse_lines(text):
+        try:
+            commands += [_included(kind, entry, completion) + b"\0" for kind, entry in entries if entry or not kind]
+        except ListError as error:
+            error.line = number
+            raise
     return b"".join(commands)
 
 
 def _included(kind: int, text: bytes, completion: Completion) -> bytes:
     if kind == INCLUDE:
         return _include_name(text)
+    if text == NULL_DEVICE:
+        return text
     if kind in (PROGRAM, FILE):
         raise ListError((b"program" if kind == PROGRAM else b"file") + b" delivery " + text + b" not supported")
     return _recipient(kind, text, completion)
@@ -204,10 +239,13 @@ def _included(kind: int, text: bytes, completion: Completion) -> bytes:
 def logical_lines(text: bytes) -> "Iterator[tuple[int, bytes]]":
     """Each entry of an alias file and the number of its first line; comments are left out.
 
-    An entry is a line with the following ones that are empty or begin with a blank.
+    An entry is a line with the following ones that are empty or begin with a blank. A comment belongs to it where its
+    last line ends with a comma.
     """
     first, entry = 1, list[bytes]()
     for number, line in enumerate(lines_of(text), 1):
+        if entry and line.startswith(b"#") and entry[-1].rstrip(b" \t\n").endswith(b","):
+            continue
         if entry and line[:1] not in (b" ", b"\t", b"\n"):
             yield first, b"".join(entry)
             first, entry = number, []
@@ -216,17 +254,18 @@ def logical_lines(text: bytes) -> "Iterator[tuple[int, bytes]]":
         yield first, b"".join(entry)
 
 
-def parse_aliases(text: bytes, completion: Completion) -> "list[Record]":
-    """The records of an alias file, in the order of their writing (newaliases(1)). Raises ListError."""
+def parse_aliases(text: bytes, completion: Completion) -> "tuple[list[Record], list[ListError]]":
+    """The records of an alias file, in the order of their writing (newaliases(1)), and why entries have none."""
     records: list[Record] = []
-    for number, line in logical_lines(text):
+    errors: list[ListError] = []
+    for number, line in logical_lines(plain_text(text)):
         if not line.startswith(b"#"):
             try:
                 records += _alias_records(line, completion)
             except ListError as error:
                 error.line = number
-                raise
-    return records
+                errors.append(error)
+    return records, errors
 
 
 def _alias_records(line: bytes, completion: Completion) -> "list[Record]":
@@ -234,6 +273,8 @@ def _alias_records(line: bytes, completion: Completion) -> "list[Record]":
     if alias is None:
         return []
     kind, target = alias
+    if target == b"*" or target.startswith(b"*@"):
+        raise ListError(b"* stands for nobody: @example.org is all of a host")
     record = (b":" + _key(kind, target), b"".join(command + b"\0" for command in commands))
     if not target.startswith(b"owner-"):
         return [record]
@@ -253,13 +294,15 @@ def _instruction(line: bytes, completion: Completion) -> "tuple[Entry | None, li
     """
     commands: list[bytes] = []
     last: Entry | None = None
-    for kind, text in _parsed(line):
+    for kind, text in parse_entries(line):
         if kind == INCLUDE:
             commands.append(_include_name(text) + b".bin")
         elif kind == PROGRAM:
             if b"\0" in text:
                 raise ListError(b"NUL not permitted in program names")
             commands.append(b"!" + text[1:])
+        elif text == NULL_DEVICE:
+            commands.append(text)
         elif kind == FILE:
             raise ListError(b"file delivery " + text + b" not supported")
         elif not text:

@@ -46,10 +46,12 @@ def parse_commands(data: bytes, types: tuple[bytes, ...] = TYPES) -> list[bytes]
 
 def parse_source(text: bytes) -> "list[Record]":
     """The records of a setforward source, in the order of their writing. Raises SourceError."""
+    from pyqmail.formats.plain_text import plain_text  # fastforward reads no sources
+
     records: list[Record] = []
     target: bytes | None = None
     commands: list[bytes] = []
-    for word, mark in _words(text):
+    for word, mark in _words(plain_text(text)):
         if target is None:
             if mark == b":":
                 target, commands = word.lower(), []
@@ -130,8 +132,10 @@ def _escaped(text: bytes) -> bytes:
 
 def parse_list_lines(text: bytes) -> bytes:
     """The binary list of a setmaillist source. Raises SourceError."""
+    from pyqmail.formats.plain_text import plain_text
+
     commands = []
-    for line in text.split(b"\n"):
+    for line in plain_text(text).split(b"\n"):
         line = line.rstrip(b" \t")
         if b"\0" in line:
             raise SourceError(b"NUL in input")

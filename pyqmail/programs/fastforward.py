@@ -20,7 +20,13 @@ USAGE = b"fastforward: usage: fastforward [ -nNpPdD ] data.cdb"
 HANDED_ON = 99  # qmail-local skips the lines that follow
 PERMANENT_EXITS = (100, 64, 65, 70, 76, 77, 78, 112)  # of a program; any other trouble is temporary
 NO_OWNER = (b"", b"#@[]")  # bounces keep their sender
-WORLD_READABLE = 0o004
+NULL_DEVICE = b"/dev/null"  # a list of nobody
+
+
+def unreadable(path: bytes, error: Exception) -> Fatal:
+    """What to raise for a database that cannot be read."""
+    reason = (error.strerror or "") if isinstance(error, OSError) else "bad format"
+    return Fatal(111, b"unable to read " + path + b": " + reason.encode())
 
 
 class Options:
@@ -131,18 +137,13 @@ class Expansion:
         try:
             self._database = Cdb(files.open_read(options.path))
         except (OSError, CdbCorrupt) as error:
-            raise self._unreadable(options.path, error) from error
-
-    @staticmethod
-    def _unreadable(path: bytes, error: Exception) -> Fatal:
-        reason = (error.strerror or "") if isinstance(error, OSError) else "bad format"
-        return Fatal(111, b"unable to read " + path + b": " + reason.encode())
+            raise unreadable(options.path, error) from error
 
     def _get(self, key: bytes) -> bytes | None:
         try:
             return self._database.get(key)
         except (OSError, CdbCorrupt) as error:
-            raise self._unreadable(self._options.path, error) from error
+            raise unreadable(self._options.path, error) from error
 
     def target(self, address: bytes) -> bytes | None:
         """The target for an incoming address; None if there is none."""
@@ -166,8 +167,13 @@ class Expansion:
             if item in self._handled:
                 continue
             self._handled.add(item)
+            if item == NULL_DEVICE:
+                complain(b"fastforward: info: thrown away: " + item)
+                continue
             if not item.startswith(b"&"):
-                self._read(self._list(item), LIST_TYPES, item)
+                from pyqmail.local.alias_list import read_list  # a database of addresses needs none
+
+                self._read(read_list(item, self._environ), LIST_TYPES, item)
                 continue
             key = item[1:].lower()
             found = self._get(b":" + key)
@@ -183,25 +189,12 @@ class Expansion:
         try:
             commands = parse_commands(data, types)
         except BadFormat as error:
-            raise self._unreadable(path, error) from error
+            raise unreadable(path, error) from error
         for item in commands:
             if item[:1] in (b"|", b"!"):
                 self._program(item)
             else:
                 self._stack.append(item)
-
-    def _list(self, path: bytes) -> bytes:
-        """A binary list, which everybody must be allowed to read: otherwise its owner could be fooled."""
-        try:
-            fd = files.open_read(path)
-            try:
-                if not os.fstat(fd).st_mode & WORLD_READABLE:
-                    raise Fatal(111, path + b" is not world-readable")
-                return files.read_all(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise self._unreadable(path, error) from error
 
     def rewind(self) -> None:
         """Put descriptor 0 back to its start if a program has read from it."""

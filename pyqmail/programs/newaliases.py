@@ -1,7 +1,7 @@
 """newaliases: make a forwarding database from sendmail's alias file (newaliases(1))."""
 
 from pyqmail.control import ControlUnreadable
-from pyqmail.formats.aliases import ListError, parse_aliases
+from pyqmail.formats.aliases import parse_aliases
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.intake.resend import complain
 from pyqmail.local.completion import completion
@@ -15,15 +15,14 @@ ALIASES = "/etc/aliases"
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
-    """Convert /etc/aliases, or the file ``argv[1]``, to the same name with .cdb: 0 or 111. Options are ignored."""
+    """Convert /etc/aliases, or the file ``argv[1]``, to the same name with .cdb. Options are ignored.
+
+    0; 111 for any trouble, also where some aliases cannot be made and the others are.
+    """
     names = [name for name in argv[1:] if not name.startswith(b"-")]
     path = names[0].decode("utf-8", "surrogateescape") if names else ALIASES
     try:
-        convert(path, environ)
-    except ListError as error:
-        complain(b"newaliases: fatal: " + error.text)
-        complain(b"newaliases: info: that is line %d of " % error.line + path.encode("utf-8", "surrogateescape"))
-        return 111
+        return 0 if convert(path, environ) else 111
     except ControlUnreadable as error:
         complain(b"newaliases: fatal: unable to read controls: " + str(error).encode())
         return 111
@@ -31,17 +30,20 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         where = error.filename or path
         complain(f"newaliases: fatal: unable to convert {where}: {error.strerror}".encode("utf-8", "surrogateescape"))
         return 111
-    return 0
 
 
-def convert(path: str, environ: "Mapping[bytes, bytes]") -> None:
-    """Make ``path``.cdb by way of ``path``.tmp; on any trouble it stays as it was.
+def convert(path: str, environ: "Mapping[bytes, bytes]") -> bool:
+    """Make ``path``.cdb by way of ``path``.tmp, and say what is left out of it; whether nothing is.
 
-    Raises ListError, ControlUnreadable and OSError.
+    Raises ControlUnreadable and OSError, and the database stays as it was.
     """
     import os
 
-    records = parse_aliases(read_file(path), completion(environ))
+    records, errors = parse_aliases(read_file(path), completion(environ))
     write_cdb(path + ".tmp", records)
     os.chmod(path + ".tmp", 0o644)  # everybody's, whatever the umask
     replace_cdb(path + ".tmp", path + ".cdb")
+    shown = path.encode("utf-8", "surrogateescape")
+    for error in errors:
+        complain(b"newaliases: error: %b: line %d: %b: this alias is not made" % (shown, error.line, error.text))
+    return not errors

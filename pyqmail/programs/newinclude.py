@@ -20,7 +20,7 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     try:
         replace_file(name + b".tmp", name + b".bin", parse_include(read_file(name), completion(environ)))
     except ListError as error:
-        complain(b"newinclude: fatal: " + error.text)
+        complain(b"newinclude: fatal: %b: line %d: %b" % (name, error.line, error.text))
         return 111
     except ControlUnreadable as error:
         complain(b"newinclude: fatal: unable to read controls: " + str(error).encode())

@@ -279,12 +279,12 @@ def test_a_list_that_is_missing_or_private_is_tried_again(listed: Place) -> None
 
 
 @pytest.mark.contract("aliases 4", "aliases 4.12")
-def test_a_mistake_in_the_alias_file_leaves_the_mail_alone(listed: Place) -> None:
+def test_a_mistake_in_the_alias_file_leaves_the_others_alone(listed: Place) -> None:
     good = ALIASES.format(user=USER, etc=listed.etc)
     done = listed.aliases(good + "broken: (unfinished\n")
     assert done.returncode == 111
     assert "unable to parse this line: broken: (unfinished" in done.stderr
-    assert f"line {good.count(chr(10)) + 1} of " in done.stderr
+    assert f"aliases: line {good.count(chr(10)) + 1}: " in done.stderr
     listed.send("boss@example.test", "still there")
     listed.arrived("still there")
     listed.settled()
@@ -300,9 +300,9 @@ def test_a_forward_file_decides_before_the_mailbox(listed: Place) -> None:
     listed.send(address, "kept")  # exit 0: the program has run, and the mailbox gets its copy
     assert listed.arrived("kept")[0].get_all("Delivered-To") == [address]
     assert "Subject: kept" in (listed.user_home / "seen").read_text()
-    listed.instructions(USER, ".forward", "/var/mail/box\n")
+    listed.instructions(USER, ".forward", ":fail: not yet\n")
     listed.send(address, "refused for now")
-    text = "deferral: dot-forward:_fatal:_file_delivery_/var/mail/box_not_supported"
+    text = "deferral: dot-forward:_fatal:_.forward:_line_1:_:fail:_is_not_supported"
     wait_for(lambda: text in listed.host.log.read_text(), "the deferral", PATIENCE_S)
     (listed.user_home / ".forward").unlink()
     listed.retried(lambda: listed.host.queued() == 0, "its delivery")

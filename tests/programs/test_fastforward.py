@@ -280,7 +280,7 @@ SOURCES = [
     rb"a\#b:c;", b"a:b#c\n;", b"a:,b,,c;", b"a:&;", b"a:&b;", b"a:-b;", b'a:"b";', b"a:|p;", b"a:!p;", b"a:/l;",
     b"a:./l;", b"a:?o;", b"a:?o,?p;", b"a:?o,b,?p,c;", b"a:;", b"a:?;", b":b;", b"a:b;a:c;", b"a:b;;", b";", b"a;",
     b"a", b"a:b", b"a:b;x", b"a:b:c;", b"a,b:c;", b"a:b;\n\\", b"a:b\0c;", b"#\0\na:b;", b"a:\\\0;", b"a:\xe9;",
-    b"\xe9:b;", rb"a:b\nc;", b"a:b\\\nc;", b"a:b\tc\r;", b"a:" + b"x" * 800 + b";", b"a:" + b"x" * 801 + b";",
+    b"\xe9:b;", rb"a:b\nc;", b"a:b\\\nc;", b"a:b\tc\rd\n;", b"a:" + b"x" * 800 + b";", b"a:" + b"x" * 801 + b";",
     b"a:&" + b"x" * 799 + b";", b"a:&" + b"x" * 800 + b";", b"a:?" + b"x" * 900 + b";", b"a:|" + b"x" * 900 + b";",
     b"a:/" + b"x" * 900 + b";", b"x" * 900 + b":b;",
     b"".join(b"user%d@h: a%d@b, |p%d;\n" % (n, n, n) for n in range(400)), SOURCE,
@@ -348,11 +348,24 @@ def test_any_source_is_read_or_refused(text: bytes) -> None:
         pass
 
 
+@pytest.mark.contract("aliases 3.2", "aliases 5.2")
+def test_sources_of_windows_editors_are_as_others(ours: Ours) -> None:
+    for program, ours_made, source in (
+        ("setforward", "w.cdb", b"a@b: c@d,\ne@f;\n"),
+        ("setmaillist", "w.bin", b"a@b\nc@d"),
+    ):
+        made = []
+        for text in (source, b"\xef\xbb\xbf" + source.replace(b"\n", b"\r\n")):
+            assert ours.run([program, ours_made, "w.tmp"], {}, text).returncode == 0
+            made.append((ours.root / ours_made).read_bytes())
+        assert made[0] == made[1]
+
+
 # Lists
 
 LISTS = [
     b"", b"\n", b" \n\t\n", b"# c\n", b"a@b\n", b"a@b", b"&c@d \t\n", b" x\n", b" # x\n", b"/y z\n", b"./q\n",
-    b"|p\n", b"?o\n", b"&\n", b"a\0b\n", b"\xe9@x\n", b"a@b\r\n", b"x" * 800 + b"\n", b"x" * 801 + b"\n",
+    b"|p\n", b"?o\n", b"&\n", b"a\0b\n", b"\xe9@x\n", b"x" * 800 + b"\n", b"x" * 801 + b"\n",
     b"&" + b"x" * 799 + b"\n", b"&" + b"x" * 800, b"/" + b"x" * 900 + b"\n",
     b"".join(b"user%d@host\n" % n for n in range(3000)), b".\n/\n", b"a b\n\tc\n",
 ]  # fmt: skip
