@@ -4,6 +4,7 @@ import os
 import stat
 
 from pyqmail.admin import package, tree
+from pyqmail.admin.going_back import needs_of_queue
 from pyqmail.admin.installing import KINDS, differs, queue_split
 from pyqmail.admin.limits import small_limits
 from pyqmail.admin.target import Owners, Target, read_owners, say
@@ -27,6 +28,8 @@ def check(target: Target) -> int:
     wrong += small_limits(str(target.root))
     for line in wrong:
         say(1, f"qmail-setup: warning: {line}")
+    for line in needs_of_queue(str(target.root)):
+        say(1, f"qmail-setup: note: {line}")
     return 1 if wrong else 0
 
 

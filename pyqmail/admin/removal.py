@@ -26,7 +26,7 @@ OURS = ("bin", "boot", "doc", "lib", "man", "rc", "run")
 PROCESSES_SHOWN = 5
 
 
-class RemovalTrouble(Exception):
+class RemovalError(Exception):
     """Why nothing was removed, or not all; the text is the line to print."""
 
 
@@ -48,7 +48,7 @@ class Removal:
 
 
 def remove(wanted: Removal) -> Iterator[str]:
-    """Take the tree away; a line for each thing that an admin would want to know. Raises RemovalTrouble and OSError."""
+    """Take the tree away; a line for each thing that an admin would want to know. Raises RemovalError and OSError."""
     refuse(wanted)
     if wanted.on_host:
         yield from system_sendmail.give_back(wanted.home)
@@ -63,19 +63,19 @@ def remove(wanted: Removal) -> Iterator[str]:
 
 
 def refuse(wanted: Removal) -> None:
-    """Find out before anything is touched why it may not go. Raises RemovalTrouble."""
+    """Find out before anything is touched why it may not go. Raises RemovalError."""
     if wanted.accounts and not wanted.on_host:
-        raise RemovalTrouble("--accounts is for root, on the machine itself, with a tree that is not single-user")
+        raise RemovalError("--accounts is for root, on the machine itself, with a tree that is not single-user")
     kept = [name for name in KEPT if (wanted.root / name).exists()]
     if wanted.accounts and not wanted.purge and kept:
-        raise RemovalTrouble(f"--accounts needs --purge: {', '.join(kept)} would belong to nobody")
+        raise RemovalError(f"--accounts needs --purge: {', '.join(kept)} would belong to nobody")
     if wanted.root.exists() and not is_tree(wanted.root):
-        raise RemovalTrouble(f"{wanted.root} is not a tree of ours: nothing was removed")
+        raise RemovalError(f"{wanted.root} is not a tree of ours: nothing was removed")
     found = running(str(wanted.root))
     if found:
         shown = ", ".join(f"{words} (pid {pid})" for pid, words in found[:PROCESSES_SHOWN])
         more = f" and {len(found) - PROCESSES_SHOWN} more" if len(found) > PROCESSES_SHOWN else ""
-        raise RemovalTrouble(f"nothing was removed, for these run: {shown}{more}; stop them first")
+        raise RemovalError(f"nothing was removed, for these run: {shown}{more}; stop them first")
 
 
 def is_tree(root: Path) -> bool:
@@ -110,6 +110,7 @@ def remove_files(wanted: Removal) -> Iterator[str]:
 
 def remove_libraries(lib: Path) -> Iterator[str]:
     """Every version, whole or not."""
+    (lib / "groups").unlink(missing_ok=True)
     for path in sorted(listed(lib)):
         if path.name.startswith(("pyqmail-", ".new-")):
             shutil.rmtree(path)
@@ -184,11 +185,11 @@ def remove_accounts(wanted: Removal) -> Iterator[str]:
 
 
 def account_tool(tool: str, what: str, name: str) -> str:
-    """Run userdel or groupdel; the line that says what became of it. Raises RemovalTrouble."""
+    """Run userdel or groupdel; the line that says what became of it. Raises RemovalError."""
     path = shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if path is None:
-        raise RemovalTrouble(f"{tool} is not here: remove the {what} {name} by hand")
+        raise RemovalError(f"{tool} is not here: remove the {what} {name} by hand")
     done = subprocess.run([path, name], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RemovalTrouble(f"{tool} {name}: {done.stderr.strip()}")
+        raise RemovalError(f"{tool} {name}: {done.stderr.strip()}")
     return f"removed {what} {name}"

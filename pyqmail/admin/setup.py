@@ -23,8 +23,9 @@ from pyqmail.admin.fetching import FetchError, fetch
 from pyqmail.admin.inspection import check
 from pyqmail.admin.installing import documents_of_checkout, install
 from pyqmail.admin.modules import ModulesMissing, add_modules
+from pyqmail.admin.news import installed_library, news
 from pyqmail.admin.package import PackageError, open_to_all
-from pyqmail.admin.removal import Removal, RemovalTrouble, remove
+from pyqmail.admin.removal import Removal, RemovalError, remove
 from pyqmail.admin.system_accounts import make_accounts, names
 from pyqmail.admin.system_sendmail import SendmailTrouble
 from pyqmail.admin.target import SYSTEM, SetupError, Target, remembered, say
@@ -34,7 +35,7 @@ from pyqmail.dependencies import LockError, chosen, groups_of, lock_path, read_l
 from pyqmail.policy.accounts import GROUPS, ROLES, AccountMissing, read_accounts
 
 EXPECTED = (
-    SetupError, PackageError, SendmailTrouble, RemovalTrouble, ModulesMissing, FetchError, WheelError, LockError,
+    SetupError, PackageError, SendmailTrouble, RemovalError, ModulesMissing, FetchError, WheelError, LockError,
     AccountMissing, ControlUnreadable,
 )  # fmt: skip
 DEBIANS = ((3, 11), (3, 13))  # of Debian 12 and 13: what a wheelhouse is made for, beside this Python
@@ -155,7 +156,10 @@ def act(options: argparse.Namespace, target: Target) -> int:
         make_accounts(target)
     if options.accounts:
         return 0
+    before = installed_library(target.root)
     install(target, options.dependencies, options.me)
+    for line in news(before, target.root):
+        say(1, line)
     return 0
 
 
@@ -202,7 +206,7 @@ def place_sendmail(target: Target, *, take: bool) -> int:
 
 
 def take_away(target: Target, *, purge: bool, accounts: bool) -> int:
-    """Undo what was made. Raises RemovalTrouble."""
+    """Undo what was made. Raises RemovalError."""
     on_host = str(target.root) == target.home and target.may_chown and not target.single_user
     users, groups = names(target, "conf-users", ROLES), names(target, "conf-groups", GROUPS)
     documents = [place for _, place in documents_of_checkout()]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pyqmail.admin.check import find_trouble
 from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, ControlFile, Form
+from pyqmail.admin.going_back import needs_of_queue
 from pyqmail.control import Control, ControlUnreadable, home_of, parse_integer, parse_line, parse_lines, read_knobs
 from pyqmail.formats.printable import printable
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
@@ -167,6 +168,7 @@ def check(home: str) -> int:
     """Print what would bite, one line each; 1 when there is anything."""
     lines = find_trouble(home)
     write_all(1, b"".join(b"qmail-showctl: warning: " + os.fsencode(line) + b"\n" for line in lines))
+    write_all(1, b"".join(b"qmail-showctl: note: " + os.fsencode(line) + b"\n" for line in needs_of_queue(home)))
     return 1 if lines else 0
 
 
