@@ -4,6 +4,7 @@
 2026-11-23_13:15:02.12345 ...          svlogd -tt, in UTC
 1795440902.123456 ...                  splogger, journalctl -o short-unix
 Nov 23 13:15:02 host qmail: 1795440902.123456 ...   syslog: what splogger wrote counts
+2026-11-23T13:15:02.123456+00:00 host qmail: 1795440902.123456 ...   syslog with RFC 5424 times
 """
 
 import calendar
@@ -15,8 +16,12 @@ TAI_LABEL = 1 << 62
 
 _TAI = re.compile(r"@([0-9a-f]{16})([0-9a-f]{8})? ?")
 _SVLOGD = re.compile(r"(\d{4})-(\d\d)-(\d\d)[_T](\d\d):(\d\d):(\d\d)(?:\.(\d+))? ?")
-_UNIX = re.compile(r"(\d{9,11}\.\d+) (?:(?!qmail-smtpd: |tcpserver: )\S+ [\w./@-]+(?:\[\d+\])?: )?")
-_SYSLOG = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [^:]+: (?=\d{9,11}\.\d+ )")
+_OURS = r"(?:delivery \d+|[\w-]+): "  # what looks like a host and a program, and is the line itself
+_UNIX = re.compile(rf"(\d{{9,11}}\.\d+) (?:(?!{_OURS})[\w.:-]+ [\w./@-]+(?:\[\d+\])?: )?")
+_SYSLOG = re.compile(
+    r"(?:<\d+>)?(?:[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*) "
+    r"\S+ [^:]+: (?=\d{9,11}\.\d+ )"
+)
 
 _NEW = re.compile(r"new msg (\d+)\Z")
 _INFO = re.compile(r"info msg (\d+): bytes (\d+) from <(.*)> qp (\d+) uid (\d+)")
@@ -111,12 +116,12 @@ def split_stamp(line: str) -> tuple[float | None, str]:
     if match := _TAI.match(line):
         seconds = int(match[1], 16) - TAI_LABEL - TAI_OFFSET_S
         return seconds + int(match[2] or "0", 16) / 1e9, line[match.end() :]
-    if match := _SVLOGD.match(line):
+    if match := _SYSLOG.match(line):
+        line = line[match.end() :]
+    elif match := _SVLOGD.match(line):
         fields = [int(match[index]) for index in range(1, 7)]
         whole = calendar.timegm((*fields, 0, 0, 0))
         return whole + float(f"0.{match[7] or 0}"), line[match.end() :]
-    if match := _SYSLOG.match(line):
-        line = line[match.end() :]
     if match := _UNIX.match(line):
         inner = _UNIX.match(line, match.end())  # the journal's time, then splogger's
         when = inner or match

@@ -13,6 +13,9 @@ STAMPS = [
     ("svlogd", "1999-08-24_04:12:31.78749 new msg 5", 935467951.78749),
     ("splogger", "935467951.787492 new msg 5", 935467951.787492),
     ("syslog", "Aug 24 04:12:31 mx qmail: 935467951.787492 new msg 5", 935467951.787492),
+    ("syslog with a pid", "Aug  4 04:12:31 mx qmail[77]: 935467951.787492 new msg 5", 935467951.787492),
+    ("syslog of RFC 5424", "1999-08-24T04:12:31.787492+02:00 mx qmail: 935467951.787492 new msg 5", 935467951.787492),
+    ("syslog of RFC 5424, UTC", "1999-08-24T04:12:31Z mx qmail: 935467951.787492 new msg 5", 935467951.787492),
     ("journal", "935467951.787492 mx qmail-send[12]: new msg 5", 935467951.787492),
     ("journal of splogger", "935467952.000000 mx qmail[12]: 935467951.787492 new msg 5", 935467951.787492),
 ]
@@ -55,6 +58,13 @@ EVENTS = [
 @pytest.mark.parametrize(("text", "event"), EVENTS, ids=[row[0][:30] for row in EVENTS])
 def test_each_line_is_its_event(text: str, event: object) -> None:
     assert parse_event(text) == event
+
+
+@pytest.mark.parametrize("stamp", [row[1].removesuffix("new msg 5") for row in STAMPS], ids=[row[0] for row in STAMPS])
+@pytest.mark.parametrize(("text", "event"), EVENTS, ids=[row[0][:30] for row in EVENTS])
+def test_each_line_is_its_event_behind_each_stamp(stamp: str, text: str, event: object) -> None:
+    when, found = parse_line(stamp + text)
+    assert when is not None and found == event
 
 
 @given(st.text())
