@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
-    Token: TypeAlias = tuple[int, bytes, int, int]  # kind, unescaped text, and where it stands
+    Token: TypeAlias = tuple[int, int, int]  # kind, and where it stands in the list
     Part: TypeAlias = "Token | Brackets"
 
 JUNK, ODD = 11, 12  # a byte that makes no token; an atom that RFC 822 would not let pass: 8-bit, control, backslash
@@ -19,20 +19,25 @@ _WORDS = (ATOM, QUOTED, LITERAL, ODD)
 
 
 class Address:
-    """One address: its tokens, without comments, and where they stand.
+    """One address as it is written, ``raw``, and where.
 
-    ``angle``: it stands in brackets. ``in_name``: it is what precedes a comma in ``Doe, John <john@host>``, and may be
-    half of a name.
+    ``angle``: it stands in brackets. ``host``: there is something on both sides of an ``@``. ``in_name``: it is what
+    precedes a comma in ``Doe, John <john@host>``, and may be half of a name.
     """
 
-    __slots__ = ("angle", "end", "in_name", "start", "tokens")
+    __slots__ = ("angle", "host", "in_name", "raw", "start")
 
-    def __init__(self, tokens: "Sequence[Token]", *, angle: bool = False) -> None:
-        self.tokens = [(kind if kind != ODD else QUOTED, text) for kind, text, _start, _end in tokens]
-        self.start = tokens[0][2] if tokens else 0
-        self.end = tokens[-1][3] if tokens else 0
+    def __init__(self, raw: bytes, start: int, *, host: bool, angle: bool = False) -> None:
+        self.raw = raw
+        self.start = start
+        self.host = host
         self.angle = angle
         self.in_name = False
+
+    @property
+    def tokens(self) -> "rfc822.Tokens":
+        """Its tokens, without comments."""
+        return [token for token in rfc822.tokenize(self.raw) if token[0] != COMMENT]
 
     @property
     def text(self) -> bytes:
@@ -41,12 +46,14 @@ class Address:
 
 
 class Brackets:
-    """The tokens between ``<`` and ``>``; not ``ended`` if the ``>`` is missing."""
+    """The tokens between ``<`` and ``>``, and where those stand; not ``ended`` if the ``>`` is missing."""
 
-    __slots__ = ("ended", "tokens")
+    __slots__ = ("end", "ended", "start", "tokens")
 
-    def __init__(self, tokens: "list[Token]", *, ended: bool) -> None:
+    def __init__(self, tokens: "list[Token]", start: int, end: int, *, ended: bool) -> None:
         self.tokens = tokens
+        self.start = start
+        self.end = end
         self.ended = ended
 
 
@@ -69,22 +76,19 @@ class Item:
         self.end = end
 
 
-def edge(part: "Part", which: int, text: bytes) -> int:
+def edge(part: "Part", which: int) -> int:
     """Where ``part`` begins (0) or ends (-1), its brackets included."""
-    if not isinstance(part, Brackets):
-        return part[2] if which == 0 else part[3]
-    if not part.tokens:
-        return 0 if which == 0 else len(text)
-    if which == 0:
-        return text.rfind(b"<", 0, part.tokens[0][2] + 1)
-    return part.tokens[-1][3] + (1 if part.ended else 0)
+    if isinstance(part, Brackets):
+        return part.start if which == 0 else part.end
+    return part[1] if which == 0 else part[2]
 
 
-def read_item(parts: "Sequence[Part]", item: Item) -> Item:
-    """``item`` with what ``parts``, at least one, say."""
+def read_item(parts: "Sequence[Part]", text: bytes) -> Item:
+    """What ``parts`` of ``text``, at least one, say."""
+    item = Item(edge(parts[0], 0), edge(parts[-1], -1))
     places = [place for place, part in enumerate(parts) if isinstance(part, Brackets)]
     if not places:
-        _read_words([part for part in parts if not isinstance(part, Brackets)], item)
+        _read_words([part for part in parts if not isinstance(part, Brackets)], item, text)
         return item
     kinds = [JUNK if isinstance(part, Brackets) else part[0] for part in parts[: places[0]]]
     item.named = bool(kinds)
@@ -92,22 +96,22 @@ def read_item(parts: "Sequence[Part]", item: Item) -> Item:
     item.clean = len(places) == 1 and all(kind in (ATOM, QUOTED, COMMENT) for kind in kinds)
     for part in parts:
         if isinstance(part, Brackets):
-            _read_brackets(part, item)
+            _read_brackets(part, item, text)
     after = [part for part in parts[places[-1] + 1 :] if not isinstance(part, Brackets)]
     if any(token[0] != COMMENT for token in after):
         item.clean = False
-        item.addresses += [address for address in _addresses(after) if has_host(address)]
+        item.addresses += [address for address in _addresses(after, text) if address.host]
     return item
 
 
-def _read_words(tokens: "Sequence[Token]", item: Item) -> None:
+def _read_words(tokens: "Sequence[Token]", item: Item, text: bytes) -> None:
     """An item without brackets: an address, several without commas, or words around one."""
-    addresses = _addresses(tokens)
-    whole = [address for address in addresses if has_host(address)]
-    if len(tokens) > 2 and tokens[0][1].lower() == b"mailto" and tokens[1][0] == COLON:
+    addresses = _addresses(tokens, text)
+    whole = [address for address in addresses if address.host]
+    if _is_mailto(tokens, text):
         addresses = addresses[1:]
-    odd = any(kind in (JUNK, COLON, RIGHT) for kind, _text, _start, _end in tokens)
-    item.clean = not any(kind == ODD for kind, _text, _start, _end in tokens)
+    odd = any(token[0] in (JUNK, COLON, RIGHT) for token in tokens)
+    item.clean = not any(token[0] == ODD for token in tokens)
     if odd or (whole and len(whole) < len(addresses)):
         item.clean = False
         item.left_out = len(whole) < len(addresses) or not whole
@@ -117,46 +121,50 @@ def _read_words(tokens: "Sequence[Token]", item: Item) -> None:
         item.words = len(addresses) > 1 and not whole
 
 
-def _read_brackets(brackets: Brackets, item: Item) -> None:
+def _is_mailto(tokens: "Sequence[Token]", text: bytes) -> bool:
+    return len(tokens) > 2 and tokens[1][0] == COLON and text[tokens[0][1] : tokens[0][2]].lower() == b"mailto"
+
+
+def _read_brackets(brackets: Brackets, item: Item, text: bytes) -> None:
     """What stands in brackets: an address or none, a route with one, or what people put there by mistake."""
     tokens = [token for token in brackets.tokens if token[0] != COMMENT]
     item.clean = item.clean and brackets.ended
-    colons = [place for place, token in enumerate(tokens) if token[0] == COLON]
     if tokens and tokens[0][0] == AT:
+        colons = [place for place, token in enumerate(tokens) if token[0] == COLON]
         item.clean = item.clean and len(colons) == 1
         tokens = tokens[colons[-1] + 1 :] if colons else []
-    elif colons and tokens[0][1].lower() == b"mailto":
+    elif _is_mailto(tokens, text):
         item.clean = False
         tokens = tokens[2:]
     if not tokens:
-        item.addresses.append(Address([], angle=True))
+        item.addresses.append(Address(b"", brackets.start, host=False, angle=True))
         return
-    addresses = _addresses(tokens)
+    addresses = _addresses(tokens, text)
     if len(addresses) > 1 or any(token[0] in (COLON, COMMA, SEMICOLON, JUNK) for token in tokens):
         item.clean = False
-        addresses = [address for address in addresses if has_host(address)] or addresses
+        addresses = [address for address in addresses if address.host] or addresses
     for address in addresses:
         address.angle = True
     item.addresses += addresses
 
 
-def _addresses(tokens: "Sequence[Token]") -> list[Address]:
+def _addresses(tokens: "Sequence[Token]", text: bytes) -> list[Address]:
     """What may be addresses among ``tokens``: each ends where a word follows a word."""
-    chunks: list[list[Token]] = [[]]
+    found: list[Address] = []
+    chunk: list[Token] = []
     for token in tokens:
         kind = token[0]
         if kind == COMMENT:
             continue
-        if kind not in (*_WORDS, DOT, AT):
-            chunks.append([])
-        elif kind in _WORDS and chunks[-1] and chunks[-1][-1][0] in _WORDS:
-            chunks.append([token])
-        else:
-            chunks[-1].append(token)
-    return [Address(chunk) for chunk in chunks if chunk]
+        part = kind in _WORDS or kind in (DOT, AT)
+        if chunk and (not part or (kind in _WORDS and chunk[-1][0] in _WORDS)):
+            found.append(_address(chunk, text))
+            chunk = []
+        if part:
+            chunk.append(token)
+    return [*found, _address(chunk, text)] if chunk else found
 
 
-def has_host(address: Address) -> bool:
-    """Whether there is something on both sides of an ``@``."""
-    kinds = [kind for kind, _text in address.tokens]
-    return AT in kinds[1:-1]
+def _address(tokens: "Sequence[Token]", text: bytes) -> Address:
+    start, end = tokens[0][1], tokens[-1][2]
+    return Address(text[start:end], start, host=any(token[0] == AT for token in tokens[1:-1]))

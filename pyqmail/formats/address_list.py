@@ -6,11 +6,13 @@ that is not clean is only read: it stays as it was written. Pure and light.
 """
 
 from pyqmail.formats import rfc822
-from pyqmail.formats.address_item import JUNK, ODD, Brackets, Item, edge, has_host, read_item
+from pyqmail.formats.address_item import JUNK, ODD, Brackets, Item, read_item
 from pyqmail.formats.rfc822 import ATOM, COLON, COMMA, COMMENT, DOT, LEFT, LITERAL, QUOTED, RIGHT, SEMICOLON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyqmail.formats.address_item import Address, Part, Token
 
 FAULTS_MAX = 16  # so many quotes and parentheses without their ends are looked for; all later ones are junk
@@ -34,43 +36,45 @@ class Reading:
 
 def read_list(text: bytes) -> Reading:
     """What ``text`` says, the body of a field or a word of a command line."""
-    items, clean = _Splitter(text).run()
-    brackets = any(address.angle for item in items for address in item.addresses)
+    splitter = _Splitter(text)
+    items, clean = splitter.run()
+    brackets = splitter.junk or any(address.angle for item in items for address in item.addresses)
     for place, item in enumerate(items):
         following = items[place + 1] if place + 1 < len(items) else None
-        if brackets and _settle(item, before_name=following is not None and following.named):
+        if brackets and _is_half(item, before_name=following is not None and following.named, junk=splitter.junk):
             clean = False
     return Reading(items, clean=clean)
 
 
-def _settle(item: Item, *, before_name: bool) -> bool:
-    """Judge words without a host in a list where others stand in brackets; true if they are no clean item there."""
+def _is_half(item: Item, *, before_name: bool, junk: bool) -> bool:
+    """Whether ``item``, in a list where others stand in brackets or a quote has no end, may be half a name.
+
+    Several words, a word that is no atom, and any beside a quote without its end are then nobody's address.
+    """
     if item.words:
         item.addresses, item.left_out = [], True
         return True
-    if len(item.addresses) != 1 or item.addresses[0].angle or has_host(item.addresses[0]):
+    if len(item.addresses) != 1 or item.addresses[0].angle or item.addresses[0].host:
         return False
-    if not item.clean:  # Müller, Hans <hans@host>
+    if junk or not item.clean:  # Müller, Hans <hans@host>
         item.addresses, item.left_out = [], True
     elif before_name:
         item.addresses[0].in_name = True
-    return before_name or not item.clean
+    return junk or before_name or not item.clean
 
 
-def complete_list(text: bytes, reading: Reading, rules: rfc822.Rules) -> bytes:
-    """``text`` as it is, but for the hosts that addresses found in it lack."""
+def complete_list(text: bytes, rules: rfc822.Rules) -> bytes:
+    """``text`` as it is, but for the hosts that addresses in brackets lack."""
     out = []
     at = 0
-    for address in sorted(reading.addresses, key=lambda address: address.start):
-        whole = rfc822.complete(address.tokens, rules)
-        count = len(address.tokens)
-        if not whole or address.in_name or whole == address.tokens:
-            continue
-        if whole[:count] == address.tokens:
-            out += [text[at : address.end], rfc822.format_tokens(whole[count:])]
-        else:
-            out += [text[at : address.start], rfc822.format_tokens(whole)]
-        at = address.end
+    for address in sorted(read_list(text).addresses, key=lambda address: address.start):
+        if address.angle and address.raw and not address.host:
+            tokens = address.tokens
+            whole = rfc822.complete(tokens, rules)
+            if whole[: len(tokens)] == tokens:
+                end = address.start + len(address.raw)
+                out += [text[at:end], rfc822.format_tokens(whole[len(tokens) :])]
+                at = end
     return b"".join([*out, text[at:]])
 
 
@@ -110,21 +114,19 @@ def parse_sender(text: bytes) -> bytes:
 
 
 class _Splitter:
-    """One reading from left to right: tokens, then items."""
+    """One reading from left to right: tokens one after another, and an item for what stands between two commas."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
         self.clean = True
-        self.tokens = self._tokens()
-        semicolons = [place for place, token in enumerate(self.tokens) if token[0] == SEMICOLON]
-        self.last_semicolon = semicolons[-1] if semicolons else -1
+        self.last_semicolon = text.rfind(b";")
         self.items: list[Item] = []
         self.parts: list[Part] = []  # of the item at hand
+        self.junk = False
         self.group = False
         self.colon = False  # in the item at hand stands one that opens no group
 
-    def _tokens(self) -> "list[Token]":
-        tokens: list[Token] = []
+    def _tokens(self) -> "Iterator[Token]":
         at, faults, text = 0, 0, self.text
         while at < len(text):
             start = at
@@ -137,10 +139,12 @@ class _Splitter:
                 (kind, content), at = rfc822.next_token(text, at)
             except rfc822.LexicalError:
                 faults += 1
+                self.junk = True
                 at += 1
-                kind, content = JUNK, text[start:at]
-            tokens.append((self._kind(kind, content, text[start:at]), content, start, at))
-        return tokens
+                kind, content = JUNK, b""
+                while faults > FAULTS_MAX and text[at : at + 1] == text[start : start + 1]:
+                    at += 1
+            yield self._kind(kind, content, text[start:at]), start, at
 
     def _kind(self, kind: int, content: bytes, raw: bytes) -> int:
         """``kind``, or ODD; notes what could not be written back as it was."""
@@ -154,45 +158,52 @@ class _Splitter:
         return kind
 
     def run(self) -> "tuple[list[Item], bool]":
-        place = 0
-        while place < len(self.tokens):
-            token = self.tokens[place]
-            kind = token[0]
-            place += 1
-            if kind == LEFT:
-                place = self._brackets(place)
-            elif kind == COLON and self._opens_group(place - 1):
-                self.group = True
-                self.parts = []
-            elif kind in (COMMA, SEMICOLON):
-                self._close()
-                self.clean = self.clean and (kind == COMMA or self.group)
-                self.group = self.group and kind == COMMA
-            else:
-                self.parts.append(token)
-                self.colon = self.colon or kind == COLON
+        tokens = self._tokens()
+        token = next(tokens, None)
+        while token is not None:
+            if token[0] == LEFT:
+                token = self._brackets(token, tokens)
+                continue
+            self._step(token)
+            token = next(tokens, None)
         self._close()
         return self.items, self.clean and not self.group
 
-    def _brackets(self, place: int) -> int:
-        """Take what follows a ``<``, up to its ``>``; without one up to what ends the item. The place after that."""
-        tokens = self.tokens
-        end = place
-        while end < len(tokens) and tokens[end][0] not in (LEFT, RIGHT):
-            end += 1
-        if end == place and end < len(tokens) and tokens[end][0] == LEFT:
-            self.clean = False  # two in a row
-            return place
-        if end < len(tokens) and tokens[end][0] == RIGHT:
-            self.parts.append(Brackets(tokens[place:end], ended=True))
-            return end + 1
-        end = next((other for other in range(place, end) if tokens[other][0] in (COMMA, SEMICOLON)), end)
-        self.parts.append(Brackets(tokens[place:end], ended=False))
-        return end
+    def _step(self, token: "Token") -> None:
+        """Take a token outside of brackets."""
+        kind = token[0]
+        if kind == COLON and self._opens_group(token[1]):
+            self.group = True
+            self.parts = []
+        elif kind in (COMMA, SEMICOLON):
+            self._close()
+            self.clean = self.clean and (kind == COMMA or self.group)
+            self.group = self.group and kind == COMMA
+        else:
+            self.parts.append(token)
+            self.colon = self.colon or kind == COLON
 
-    def _opens_group(self, place: int) -> bool:
-        """Whether the item before the colon at ``place`` is the name of a group: words only, and a ``;`` comes."""
-        if self.group or self.colon or place > self.last_semicolon:
+    def _brackets(self, left: "Token", tokens: "Iterator[Token]") -> "Token | None":
+        """Take what follows a ``<`` up to its ``>``, or else up to the end of the item; the token after that."""
+        inside: list[Token] = []
+        following = next(tokens, None)
+        while following is not None and following[0] not in (LEFT, RIGHT):
+            inside.append(following)
+            following = next(tokens, None)
+        if following is not None and following[0] == RIGHT:
+            self.parts.append(Brackets(inside, left[1], following[2], ended=True))
+            return next(tokens, None)
+        self.clean = False
+        count = next((place for place, token in enumerate(inside) if token[0] in (COMMA, SEMICOLON)), len(inside))
+        if count:  # not the first of two in a row
+            self.parts.append(Brackets(inside[:count], left[1], inside[count - 1][2], ended=False))
+        for token in inside[count:]:
+            self._step(token)
+        return following
+
+    def _opens_group(self, at: int) -> bool:
+        """Whether the item before the colon at ``at`` is the name of a group: words only, and a ``;`` comes."""
+        if self.group or self.colon or at > self.last_semicolon:
             return False
         return not any(
             isinstance(part, Brackets) or part[0] not in (ATOM, QUOTED, COMMENT, DOT, ODD) for part in self.parts
@@ -201,8 +212,6 @@ class _Splitter:
     def _close(self) -> None:
         """The item is whole."""
         if self.parts:
-            first, last = self.parts[0], self.parts[-1]
-            start = edge(first, 0, self.text)
-            self.items.append(read_item(self.parts, Item(start, edge(last, -1, self.text))))
+            self.items.append(read_item(self.parts, self.text))
             self.parts = []
         self.colon = False

@@ -1,8 +1,10 @@
 """The bounce message (QSBMF: qmail-send's own format for notices, which list managers parse)."""
 
 from pyqmail.address import quote
-from pyqmail.formats.date822 import format_date
+from pyqmail.formats.date822 import format_date, format_stamp
 
+# The texts that other hosts give may have any bytes, and so may the message that is quoted.
+MIME_FIELDS = b"MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n"
 DOUBLE_BOUNCE = b"#@[]"  # the sender of a double bounce: if that fails too, the message is dropped
 
 
@@ -41,14 +43,29 @@ _SINGLE = (
 _DOUBLE = b"I tried to return a message to its sender, but that notice bounced as well.\n\n"
 
 
-def format_head(now: int, bounce_from: bytes, bounce_host: bytes, recipient: bytes, *, double: bool) -> bytes:
-    """Everything before the recipients' paragraphs. ``bounce_from`` is the mailbox, with its host."""
-    return b"Date: %b\nFrom: %b\nTo: %b\nSubject: failure notice\n\nHi. This is the qmail-send program at %b.\n%b" % (
+def format_head(
+    now: int, bounce_from: bytes, bounce_host: bytes, recipient: bytes, *, number: int, double: bool
+) -> bytes:
+    """Everything before the recipients' paragraphs. ``bounce_from`` is the mailbox, with its host.
+
+    ``number`` is that of the message that failed.
+    """
+    return b"Date: %b\nMessage-ID: <%b.%d.qmail-send@%b>\n%b%b" % (
         format_date(now),
+        format_stamp(now),
+        number,
+        bounce_host,
+        _addressed(bounce_from, recipient),
+        b"Hi. This is the qmail-send program at %b.\n%b" % (bounce_host, _DOUBLE if double else _SINGLE),
+    )
+
+
+def _addressed(bounce_from: bytes, recipient: bytes) -> bytes:
+    """The other fields, and the empty line behind them."""
+    return b"From: %b\nTo: %b\nSubject: failure notice\n%b\n" % (
         quote(bounce_from),
         quote(recipient),
-        bounce_host,
-        _DOUBLE if double else _SINGLE,
+        MIME_FIELDS,
     )
 
 

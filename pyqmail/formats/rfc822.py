@@ -29,6 +29,7 @@ _MARKS: "dict[int, Token]" = {  # one object for each mark of a long list
 BLANKS = frozenset(b" \t\r\n")
 _ATOM_ENDS = frozenset(b' \t\r\n([".,<>:;@')
 _QUOTE_IN_ATOM = frozenset(bytes(range(32)) + b")]\\" + bytes(range(127, 256)))
+_PLAIN_LIST = frozenset(range(32, 127)) - frozenset(b'()":;\\[]') | frozenset(b"\t\n")
 _ESCAPED = frozenset(b'"[]()\\\r\n')
 _WORDS = (ATOM, QUOTED, LITERAL, COMMENT)
 _PHRASE = (COMMENT, ATOM, QUOTED, AT, DOT)
@@ -136,6 +137,26 @@ def _comment(text: bytes, at: int) -> tuple[bytearray, int]:
             continue
         content.append(byte)
     raise LexicalError
+
+
+def is_plain_list(text: bytes) -> bool:
+    """Whether ``text`` is only addresses between commas, some in brackets behind a name: most lists are no more."""
+    if not _PLAIN_LIST.issuperset(text):
+        return False
+    brackets = b"<" in text
+    return all(_is_plain_item(item.split(), brackets=brackets) for item in text.split(b","))
+
+
+def _is_plain_item(words: "list[bytes]", *, brackets: bool) -> bool:
+    if not words:
+        return True
+    *name, last = words
+    if b"<" not in last and b">" not in last:
+        return not name and (not brackets or b"@" in last[1:-1])  # beside brackets a word may be half of a name
+    inner = last[1:-1]
+    if last[:1] != b"<" or last[-1:] != b">" or not inner or inner[:1] == b"@" or b"<" in inner or b">" in inner:
+        return False
+    return not any(mark in word for word in name for mark in (b"<", b">", b"@", b"."))
 
 
 def format_tokens(tokens: "Tokens") -> bytes:

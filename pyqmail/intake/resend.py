@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CHUNK = 65536
+# Where none of these is, a word of a command line is one address as it stands; else see formats/address_list.
+LIST_MARKS = frozenset(b'<>(),;:"\\ \t\r\n')
+_RECIPIENT = (b"DEFAULT", b"EXT", b"LOCAL", b"RECIPIENT")
+_SENDER = (b"SENDER", b"NEWSENDER")
 
 
 class Fatal(Exception):
@@ -18,13 +22,33 @@ class Fatal(Exception):
         self.text = text
 
 
-def resend(
-    program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, recipients: "Sequence[bytes]", done: int
-) -> int:
-    """Queue DTLINE and descriptor 0 for ``recipients``; says on descriptor 2 how it went.
+def read_recipients(words: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> list[bytes]:
+    """The addresses that ``words`` of a command line name, each one or a list of them (addresses(5)).
 
-    ``done`` when it is queued, 100 when the queue refuses it for good, else 111.
+    What strangers write is never read as a list: in ``"$DEFAULT"@host`` a comma would send their mail anywhere.
     """
+    found: list[bytes] = []
+    strange = any(not LIST_MARKS.isdisjoint(environ.get(name, b"")) for name in _RECIPIENT)
+    senders = [sender for sender in (environ.get(name, b"") for name in _SENDER) if not LIST_MARKS.isdisjoint(sender)]
+    for word in words:
+        if strange or LIST_MARKS.isdisjoint(word) or any(sender in word for sender in senders):
+            found += [word] if word else []
+        else:
+            from pyqmail.formats.address_list import parse_addresses  # most words are one plain address
+
+            found += parse_addresses(word)
+    return found
+
+
+def resend(program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, words: "Sequence[bytes]", done: int) -> int:
+    """Queue DTLINE and descriptor 0 for the addresses in ``words``; says on descriptor 2 how it went.
+
+    ``done`` when it is queued, 100 when the queue refuses it for good or there is nobody to send to, else 111.
+    """
+    recipients = read_recipients(words, environ)
+    if not recipients:
+        complain(program + b": fatal: nobody to send to: no recipients")
+        return 100
     letter, text, number = queue_again(environ, environ[b"DTLINE"], sender, recipients)
     if letter == b"K":
         complain(b"%s: qp %d" % (program, number))

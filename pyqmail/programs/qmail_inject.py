@@ -8,12 +8,11 @@ import time
 
 from pyqmail.address import quote, quote_box
 from pyqmail.control import Control, ControlUnreadable, home_of, parse_lines
-from pyqmail.exits import QueueExit
 from pyqmail.formats import rfc822
 from pyqmail.formats.date822 import format_date, format_stamp
-from pyqmail.formats.header import Header
+from pyqmail.formats.header import Header, body_text, header_line, whole_lines
 from pyqmail.intake.client import Injection
-from pyqmail.intake.resend import complain
+from pyqmail.intake.resend import LIST_MARKS, complain
 from pyqmail.options import UsageError, parse_options
 from pyqmail.system.files import write_all
 
@@ -30,6 +29,7 @@ SENDERS = (
 )
 RESENT = (*RESENT_RECIPIENTS, *SENDERS[5:], b"resent-date", b"resent-message-id")
 DELETED = (b"bcc", b"resent-bcc", b"return-path", b"content-length")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NOBODY_SHOWN = b"Cc: recipient list not shown: ;\n"
 
 
@@ -54,7 +54,7 @@ class Settings:
         self.sender: bytes | None = None
         for letter, argument in options:
             if letter == b"f":
-                self.sender = argument
+                self.sender = next(iter(read_word(argument)), b"")
             elif letter in b"nN":
                 self.queue = letter == b"N"
             else:
@@ -103,7 +103,7 @@ class Settings:
     def user_host(self) -> tuple[bytes, bytes | None]:
         """Who the caller is."""
         user = self.first(b"QMAILUSER", b"MAILUSER", b"USER", b"LOGNAME")
-        return (b"anonymous" if user is None else user), self.first(b"QMAILHOST", b"MAILHOST")
+        return (account() if user is None else user), self.first(b"QMAILHOST", b"MAILHOST")
 
     def default_sender(self) -> bytes:
         """The envelope sender when nobody named one."""
@@ -114,7 +114,7 @@ class Settings:
         if self.flag(b"r"):
             user += b"-"
         found: list[bytes] = []
-        self.rewrite_sender(b"Return-Path: " + _join(user, host), found)
+        self.rewrite(b"Return-Path: " + _join(user, host), found)
         return self.verp(found[0] if found else b"")
 
     def verp(self, sender: bytes) -> bytes:
@@ -126,36 +126,75 @@ class Settings:
         body = _join(*self.user_host())
         name = self.first(b"QMAILNAME", b"MAILNAME", b"NAME")
         if name is not None:
-            quoted = b"".join(b"\\%c" % byte if byte in b'"()[]\\\r\n' else b"%c" % byte for byte in name)
+            name = name.replace(b"\r", b" ").replace(b"\n", b" ")  # they would begin another field
+            quoted = b"".join(b"\\%c" % byte if byte in b'"()[]\\' else b"%c" % byte for byte in name)
             body = body + b" (" + quoted + b")" if self.flag(b"c") else b'"' + quoted + b'" <' + body + b">"
-        return self.rewrite_sender(b"From: " + body + b"\n", [])
+        return self.rewrite(b"From: " + body + b"\n", [])
 
-    def rewrite(self, text: bytes, found: list[bytes]) -> bytes:
+    def rewrite(self, text: bytes, found: list[bytes], *, author: bool = False) -> bytes:
         """The field formatted anew; its addresses are added to ``found``, last one first.
 
-        Raises LexicalError, and StructureError after ``found`` has the addresses right of the fault.
+        What is not clean stays as it was written, but for hosts that its addresses lack; so does an ``author`` who is
+        words without any address.
+        """
+        name, _colon, body = text.partition(b":")
+        if rfc822.is_plain_list(body):
+            return self._format(name, body, found)
+        from pyqmail.formats.address_list import complete_list, read_list  # most fields are plain
+
+        reading = read_list(body)
+        addresses = [self._envelope(address.tokens) for address in reversed(reading.addresses)]
+        if author and any(item.words for item in reading.items):
+            return text
+        found += addresses
+        clean = reading.clean
+        del reading  # a field of many megabytes is held once
+        named: list[bytes] = []
+        try:
+            formatted = self._format(name, body, named) if clean else b""
+        except (rfc822.LexicalError, rfc822.StructureError):
+            formatted = b""
+        return formatted if formatted and named == addresses else name + b":" + complete_list(body, self.rules)
+
+    def _envelope(self, address: "rfc822.Tokens") -> bytes:
+        """The address as the envelope has it; after a NUL would come a forged record."""
+        return rfc822.plain_address(rfc822.complete(address, self.rules)).partition(b"\0")[0]
+
+    def _format(self, name: bytes, body: bytes, named: list[bytes]) -> bytes:
+        """The field as the original writes it; its addresses are added to ``named``, last one first.
+
+        Raises LexicalError, StructureError.
         """
 
         def rewrite(address: "rfc822.Tokens") -> "rfc822.Tokens":
-            address = rfc822.complete(address, self.rules)
-            plain = rfc822.plain_address(address)
-            found.append(plain.partition(b"\0")[0])  # the rest would be a forged record of the envelope
-            return address
+            named.append(self._envelope(address))
+            return rfc822.complete(address, self.rules)
 
-        name, _colon, body = text.partition(b":")
         start = [(rfc822.ATOM, name.rstrip(b" \t")), (rfc822.COLON, b":")]
         return rfc822.format_tokens(start + rfc822.rewrite_list(rfc822.tokenize(body), rewrite)) + b"\n"
-
-    def rewrite_sender(self, text: bytes, found: list[bytes]) -> bytes:
-        """``rewrite`` for a field that must be parsable. Raises Fatal."""
-        try:
-            return self.rewrite(text, found)
-        except (rfc822.LexicalError, rfc822.StructureError):
-            raise Fatal(100, b"unable to parse this line:\n" + text.rstrip(b"\n")) from None
 
 
 def _join(user: bytes, host: bytes | None) -> bytes:
     return quote_box(user) + (b"" if host is None else b"@" + host)
+
+
+def read_word(word: bytes) -> list[bytes]:
+    """The addresses that a word of the command line names."""
+    if LIST_MARKS.isdisjoint(word):
+        return [word] if word else []
+    from pyqmail.formats.address_list import parse_addresses
+
+    return parse_addresses(word)
+
+
+def account() -> bytes:
+    """The name of the account that we run as: who it is when no variable says so."""
+    import pwd  # most callers have a variable
+
+    try:
+        return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        return b"anonymous"
 
 
 def _mail_followup_list(environ: "Mapping[bytes, bytes]") -> frozenset[bytes]:
@@ -193,34 +232,26 @@ class Message:
 
     def _take(self, name: bytes, text: bytes) -> None:
         self.names.add(name)
+        found: list[bytes] = []
         if name in PLAIN_RECIPIENTS or name in RESENT_RECIPIENTS:
-            text = self._recipients(name, text)
+            text = self.settings.rewrite(text, found)
+            (self.plain if name in PLAIN_RECIPIENTS else self.resent).extend(found)
+            if name in (b"to", b"cc"):
+                self.shown.extend(found)
         elif name in SENDERS or name == b"return-path":
-            found: list[bytes] = []
-            text = self.settings.rewrite_sender(text, found)
+            text = self.settings.rewrite(text, found, author=True)
             if name == b"return-path" and found and self.return_path is None:
                 self.return_path = found[0]
         if name not in DELETED:
             self.kept.append(text)
 
-    def _recipients(self, name: bytes, text: bytes) -> bytes:
-        """The field rewritten; one that cannot be parsed stays as it is, and so do the recipients found in it."""
-        found: list[bytes] = []
-        try:
-            text = self.settings.rewrite(text, found)
-        except (rfc822.LexicalError, rfc822.StructureError):
-            pass
-        (self.plain if name in PLAIN_RECIPIENTS else self.resent).extend(found)
-        if name in (b"to", b"cc"):
-            self.shown.extend(found)
-        return text
-
     def recipients(self) -> list[bytes]:
-        """The envelope's recipients, by the options."""
+        """The envelope's recipients, by the options. Raises Fatal."""
         settings = self.settings
-        listed = [rfc822.plain_address(settings.complete(argument)) for argument in settings.arguments]
-        header = self.resent if self.is_resent else self.plain
-        if settings.choice == b"a" or (settings.choice == b"A" and listed):
+        named = [address for argument in settings.arguments for address in read_word(argument)]
+        listed = [rfc822.plain_address(settings.complete(address)) for address in named]
+        header = [address for address in (self.resent if self.is_resent else self.plain) if address]
+        if settings.choice == b"a" or (settings.choice == b"A" and settings.arguments):
             return listed
         return listed + header if settings.choice == b"H" else header
 
@@ -262,13 +293,16 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     """Queue the message on descriptor 0."""
     try:
         settings = Settings(argv, environ)
-        chunks = _read_input()
-        header, rest = read_header(chunks)
+        lines = whole_lines(_read_input())
+        header, rest = read_header(lines)
+        chunks = map(body_text, lines)
         message = Message(settings, header)
         sender = message.sender()
         recipients = message.recipients()
         text = message.generated() + b"".join(message.kept) + header.rest + rest
         if settings.queue:
+            if not recipients:
+                raise Fatal(100, b"nobody to send to: no recipients")
             _queue(settings, text, chunks, sender, recipients)
         else:
             _print(b"Return-Path: <" + quote(sender) + b">\n" + text, chunks)
@@ -285,31 +319,31 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
 
 
 def _read_input() -> "Iterator[bytes]":
-    """Descriptor 0 in chunks, with a newline at the end if it has none. Raises Fatal."""
-    last = b"\n"
+    """Descriptor 0 in chunks. Raises Fatal."""
     try:
         while chunk := os.read(0, CHUNK):
-            last = chunk[-1:]
             yield chunk
     except OSError:
         raise Fatal(111, b"read error") from None
-    if last != b"\n":
-        yield b"\n"
 
 
 def read_header(chunks: "Iterator[bytes]") -> tuple[Header, bytes]:
     """The header at the start of ``chunks``, and what was read after it."""
     header = Header()
+    first = True
     pending: list[bytes] = []  # of a line that has not ended yet
     for chunk in chunks:
         at = 0
         while (end := chunk.find(b"\n", at) + 1) > 0:
             pending.append(chunk[at:end])
             at = end
-            more = header.add(b"".join(pending))
+            line = b"".join(pending)
+            if first:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            first = False
             pending = []
-            if not more:
-                return header, chunk[at:]
+            if not header.add(header_line(line)):
+                return header, body_text(chunk[at:])
         if at < len(chunk):
             pending.append(chunk[at:])
     header.end()
@@ -333,8 +367,6 @@ def _queue(
         injection.abort()
     letter, reason = injection.answer_text(answer)
     if letter != b"K":
-        if answer.status != QueueExit.CUSTOM:
-            reason = reason.partition(b" (#")[0]
         raise Fatal(100 if letter == b"D" else 111, reason)
 
 

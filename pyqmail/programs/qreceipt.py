@@ -1,8 +1,13 @@
 """qreceipt: tell the sender that the message has arrived here, if they asked for it (qreceipt(1))."""
 
+import os
+import time
+
 from pyqmail.address import quote
-from pyqmail.control import home_of
-from pyqmail.formats import rfc822
+from pyqmail.control import Control, ControlUnreadable, home_of
+from pyqmail.formats.address_list import parse_sender, read_list
+from pyqmail.formats.bounce_text import MIME_FIELDS
+from pyqmail.formats.date822 import format_date, format_stamp
 from pyqmail.formats.header import Header
 from pyqmail.intake.client import Injection
 from pyqmail.intake.resend import complain
@@ -13,14 +18,6 @@ if TYPE_CHECKING:
 
 REQUEST = b"notice-requested-upon-delivery-to"
 NOBODY = (b"", b"#@[]")  # senders that take no notices
-
-
-class Unparsable(Exception):
-    """A request field that is no list of addresses; the text is the field."""
-
-    def __init__(self, text: bytes) -> None:
-        super().__init__(text)
-        self.text = text
 
 
 def read_header(lines: "Iterable[bytes]") -> Header:
@@ -34,32 +31,31 @@ def read_header(lines: "Iterable[bytes]") -> Header:
 
 
 def is_requested(header: Header, address: bytes) -> bool:
-    """Whether a request field names exactly ``address``. Raises Unparsable."""
-    found = False
-
-    def look(tokens: "rfc822.Tokens") -> "rfc822.Tokens":
-        nonlocal found
-        found = found or rfc822.plain_address(tokens) == address
-        return tokens
-
-    for name, text in header.fields:
-        if name == REQUEST:
-            try:
-                rfc822.rewrite_list(rfc822.tokenize(text.partition(b":")[2]), look)
-            except (rfc822.LexicalError, rfc822.StructureError):
-                raise Unparsable(text) from None
-    return found
+    """Whether a request field names exactly ``address``. What cannot be read of a field names nobody."""
+    return any(
+        found.text == address
+        for name, text in header.fields
+        if name == REQUEST
+        for found in read_list(text.partition(b":")[2]).addresses
+    )
 
 
-def format_notice(sender: bytes, address: bytes, header: Header) -> bytes:
+def format_notice(sender: bytes, address: bytes, header: Header, now: int, id_host: bytes) -> bytes:
     """The whole notice. A newline in ``sender`` becomes ``_``, as in Return-Path, so that no field can be forged."""
     where = quote(sender).replace(b"\n", b"_")
     message_id = [text for name, text in header.fields if name == b"message-id"]
-    return (
-        b"From: DELIVERY NOTICE SYSTEM <" + where + b">\nTo: <" + where + b">\nSubject: success notice\n\n"
+    body = (
         b"This is the qreceipt program. The message that you sent has been put into\n"
         b"the mailbox of " + address + b", as you wanted to know.\n"
         + (b"Your " + message_id[-1] if message_id else b"")
+    )  # fmt: skip
+    return (
+        b"Date: " + format_date(now) + b"\n"
+        b"Message-ID: <%b.%d.qreceipt@%b>\n" % (format_stamp(now), os.getpid(), id_host)
+        + b"From: DELIVERY NOTICE SYSTEM <" + where + b">\nTo: <" + where + b">\nSubject: success notice\n"
+        + MIME_FIELDS
+        + b"\n"
+        + body
     )  # fmt: skip
 
 
@@ -88,13 +84,11 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     try:
         with open(0, "rb", closefd=False) as message:
             header = read_header(message)
-        wanted = is_requested(header, argv[1])
-    except OSError:
+        id_host = Control(home_of(environ)).setting(environ, b"QMAILIDHOST", "idhost")
+    except (OSError, ControlUnreadable):
         complain(b"qreceipt: fatal: read error")
         return 111
-    except Unparsable as trouble:
-        complain(b"qreceipt: fatal: unable to parse this: " + trouble.text.rstrip(b"\n"))
-        return 100
-    if not wanted or sender in NOBODY:
+    address = parse_sender(argv[1])
+    if sender in NOBODY or not is_requested(header, address):
         return 0
-    return send_notice(format_notice(sender, argv[1], header), sender, environ)
+    return send_notice(format_notice(sender, address, header, int(time.time()), id_host), sender, environ)

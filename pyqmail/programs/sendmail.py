@@ -3,15 +3,26 @@
 import os
 
 from pyqmail.control import home_of
-from pyqmail.intake.resend import complain
+from pyqmail.intake.resend import LIST_MARKS, complain
 from pyqmail.options import UsageError, parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-OPTIONS = b"vimte:f:p:o:B:F:E*J*xb:"
+    Options = Sequence[tuple[bytes, bytes]]
+
+# With the arguments that they have for sendmail 8, Postfix and Exim; what is not said below is ignored.
+OPTIONS = b"A:B:C:D:E*F:GIJ*L:M:N:O:P:Q*R:T*UV:X:b:cd*e:f:h:imno:p:q*r:stvx"
 USAGE = b"sendmail: usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]"
+SENDER = (b"f", b"r")
+PROGRAMS = {
+    b"p": [b"bin/qmail-qread"],
+    b"P": [b"bin/qmail-qstat"],
+    b"i": [b"bin/newaliases"],
+    b"q": [b"bin/qmail-q", b"retry", b"all"],
+}
+NO_DAEMON = b"no daemon is started here: qmail-start delivers, tcpserver takes mail from the network"
 LOCAL_CLIENT = {
     b"RELAYCLIENT": b"",
     b"DATABYTES": b"0",
@@ -38,71 +49,105 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         complain(b"sendmail: " + error.text)
         complain(USAGE)
         return 100
-    modes = [argument[:1] for letter, argument in options if letter == b"b"]
-    if any(mode not in (b"m", b"p", b"s") for mode in modes):
-        complain(USAGE)
-        return 100
-    return _become(home, argv, options, arguments, environ, modes)
+    return _become(home, _mode(argv, options, arguments), options, arguments, environ)
+
+
+def _mode(argv: "Sequence[bytes]", options: "Options", arguments: "Sequence[bytes]") -> bytes:
+    """The letter of the last -b, of -q or -I, or of our name."""
+    name = argv[0].rpartition(b"/")[2] if argv else b""
+    if name in (b"newaliases", b"mailq"):
+        return b"i" if name == b"newaliases" else b"p"
+    letters = [letter for letter, _argument in options]
+    modes = [argument[:1] if letter == b"b" else b"i" for letter, argument in options if letter in b"bI"]
+    if not modes and b"q" in letters and b"t" not in letters and not arguments:
+        return b"q"
+    return modes[-1] if modes else b"m"
 
 
 def _become(
-    home: str,
-    argv: "Sequence[bytes]",
-    options: "Sequence[tuple[bytes, bytes]]",
-    arguments: "Sequence[bytes]",
-    environ: "Mapping[bytes, bytes]",
-    modes: "Sequence[bytes]",
+    home: str, mode: bytes, options: "Options", arguments: "Sequence[bytes]", environ: "Mapping[bytes, bytes]"
 ) -> int:
-    name = argv[0].rpartition(b"/")[2] if argv else b""
-    if name == b"newaliases":
-        complain(b"sendmail: fatal: please use fastforward/newaliases instead")
-        return 100
-    mode = modes[-1] if modes else b"m"
-    if name == b"mailq" or mode == b"p":
-        return _execute(home, [b"bin/qmail-qread"], environ)
+    if mode == b"m":
+        return _inject(home, options, arguments, environ)
     if mode == b"s":
         if b"PROTO" not in environ:
             environ = {**environ, **LOCAL_CLIENT}
         return _execute(home, [b"bin/qmail-smtpd"], environ)
-    return _inject(home, options, arguments, environ)
+    if mode == b"i" and os.path.realpath(b"bin/newaliases") == os.path.realpath(b"bin/sendmail"):
+        complain(b"sendmail: fatal: please use fastforward/newaliases instead")  # it would run us again
+        return 100
+    if mode in PROGRAMS:
+        return _execute(home, PROGRAMS[mode], environ)
+    if mode in b"vt" and mode:
+        return _explain(home, arguments if arguments or mode == b"v" else _lines(), environ)
+    complain(b"sendmail: fatal: " + NO_DAEMON if mode in (b"d", b"D") else USAGE)
+    return 100
 
 
-def _inject(
-    home: str,
-    options: "Sequence[tuple[bytes, bytes]]",
-    arguments: "Sequence[bytes]",
-    environ: "Mapping[bytes, bytes]",
-) -> int:
+def _lines() -> "Iterator[bytes]":
+    """The lines of descriptor 0; of sendmail's ``3,0 address`` what follows the rule sets."""
+    with open(0, "rb", closefd=False) as lines:
+        for line in lines:
+            yield line.strip().split(b" ", 1)[-1] if line[:1].isdigit() else line
+
+
+def _explain(home: str, words: "Iterable[bytes]", environ: "Mapping[bytes, bytes]") -> int:
+    """Say for each address what would become of mail; the highest exit code of qmail-explain."""
+    from pyqmail.formats.address_list import parse_addresses
+
+    program = os.fsencode(home) + b"/bin/qmail-explain"
+    code = 0
+    for address in (address for word in words for address in parse_addresses(word)):
+        try:
+            child = os.posix_spawn(program, [program, address], environ)
+        except OSError as error:
+            complain(b"sendmail: fatal: unable to run qmail-explain: " + (error.strerror or "").encode())
+            return 111
+        code = max(code, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return code
+
+
+def _inject(home: str, options: "Options", arguments: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     """Run qmail-inject; in this process when it is ours."""
-    command = [b"bin/qmail-inject", b"-H" if any(letter == b"t" for letter, _ in options) else b"-a"]
-    given = [argument for letter, argument in options if letter == b"f"]
-    if given:
-        command += [b"-f", given[-1]]
-    command += [b"--", *arguments]
-    environ = inject_environment(options, environ)
     from pyqmail.launch import identify
 
-    if identify(home + "/bin/qmail-inject") == "pyqmail.programs.qmail_inject":
+    ours = identify(home + "/bin/qmail-inject") == "pyqmail.programs.qmail_inject"
+    command = [b"bin/qmail-inject", b"-H" if any(letter == b"t" for letter, _ in options) else b"-a"]
+    given = [argument for letter, argument in options if letter in SENDER]
+    if given:
+        command += [b"-f", given[-1] if ours else _sender(given[-1])]
+    environ = inject_environment(options, environ)
+    if ours:
         from pyqmail.programs import qmail_inject
 
-        return qmail_inject.main(command, environ)
-    return _execute(home, command, environ)
+        return qmail_inject.main([*command, b"--", *arguments], environ)
+    from pyqmail.formats.address_list import parse_addresses
+
+    named = [address for argument in arguments for address in parse_addresses(argument)]  # another one reads no lists
+    return _execute(home, [*command, b"--", *named], environ)
 
 
-def inject_environment(
-    options: "Sequence[tuple[bytes, bytes]]", environ: "Mapping[bytes, bytes]"
-) -> "dict[bytes, bytes]":
+def _sender(argument: bytes) -> bytes:
+    if LIST_MARKS.isdisjoint(argument):
+        return argument
+    from pyqmail.formats.address_list import parse_sender
+
+    return parse_sender(argument)
+
+
+def inject_environment(options: "Options", environ: "Mapping[bytes, bytes]") -> "dict[bytes, bytes]":
     """What -F and -f make of the environment: the From field follows the sender, and a name goes with it."""
     changed = dict(environ)
     for letter, argument in options:
         if letter == b"F":
             changed[b"MAILNAME"] = argument
     for letter, argument in options:
-        if letter == b"f":
+        sender = _sender(argument) if letter in SENDER else b""
+        if sender:  # -f '' is the sender of bounces; their From is who runs us
             for name in (b"QMAILNAME", b"MAILNAME", b"NAME", b"QMAILHOST", b"MAILHOST"):
                 changed.pop(name, None)
-            user, at, host = argument.rpartition(b"@")
-            changed[b"QMAILUSER"] = user if at else argument
+            user, at, host = sender.rpartition(b"@")
+            changed[b"QMAILUSER"] = user if at else sender
             if at:
                 changed[b"QMAILHOST"] = host
     return changed

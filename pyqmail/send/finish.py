@@ -218,7 +218,7 @@ def _bounce(layout: Layout, number: int, sender: bytes, recipient: bytes, contro
     """The bytes of the bounce of ``number``, in pieces. Raises OSError."""
     double = not sender
     bounce_from = controls.bounce_from + b"@" + controls.bounce_host
-    yield format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, double=double)
+    yield format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, number=number, double=double)
     yield from _pieces(layout.bounce(number))
     yield format_break(sender, double=double)
     yield from _original(layout.mess(number), controls.bounce_max)

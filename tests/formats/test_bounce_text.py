@@ -28,8 +28,12 @@ def test_a_paragraph_has_no_blank_line_but_its_end(address: bytes, report: bytes
 
 
 def test_the_head() -> None:
-    head = format_head(0, b"M@h", b"h", b'a b@c"', double=True)
-    assert head.startswith(b'Date: 1 Jan 1970 00:00:00 -0000\nFrom: M@h\nTo: "a b"@c"\nSubject: failure notice\n\nHi. ')
+    head = format_head(0, b"M@h", b"h", b'a b@c"', number=7, double=True)
+    assert head.startswith(
+        b"Date: 1 Jan 1970 00:00:00 -0000\nMessage-ID: <19700101000000.7.qmail-send@h>\n"
+        b'From: M@h\nTo: "a b"@c"\nSubject: failure notice\nMIME-Version: 1.0\n'
+        b"Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nHi. "
+    )
     assert format_date(86400 * 11) == b"12 Jan 1970 00:00:00 -0000"
 
 

@@ -85,21 +85,20 @@ def test_a_closed_or_unreadable_input_is_temporary(home: Home) -> None:
 @pytest.mark.parametrize(
     ("queue", "code", "text"),
     [
-        ("exit 31", 100, b"mail server permanently rejected message"),
-        ("exit 53", 111, None),
-        ("exit 120", 111, None),
-        ("kill -9 $$", 111, b"qq crashed"),
+        ("exit 31", 100, b"mail server permanently rejected message (#5.3.0)\n"),
+        ("exit 53", 111, b"(#4.3.0)\n"),
+        ("exit 120", 111, b"(#4.3.0)\n"),
+        ("kill -9 $$", 111, b"qq crashed (#4.3.0)\n"),
         ("printf 'Dno thanks' >&6; exit 82", 100, b"no thanks"),
         ("printf 'Znot now' >&6; exit 82", 111, b"not now"),
     ],
 )
-def test_what_the_queue_says(home: Home, queue: str, code: int, text: bytes | None) -> None:
+def test_what_the_queue_says(home: Home, queue: str, code: int, text: bytes) -> None:
     home.queue(f"#!/bin/sh\ncat > /dev/null\n{queue}\n")
     status, output, errors = home.run("qmail-inject")
     assert (status, output) == (code, b"")
-    assert errors.startswith(FATAL) and errors.endswith(b"\n") and b"(#" not in errors
-    if text is not None:
-        assert text in errors
+    assert errors.startswith(FATAL) and errors.endswith(b"\n")
+    assert text in errors
     assert home.run("sendmail", "a@b.c")[0] == code  # exit codes are those of qmail-inject
 
 
@@ -145,14 +144,12 @@ def test_mailq_by_name_and_another_qmail_inject_are_executed(home: Home) -> None
         (["-F", "A B"], b'"A B" <u@q.r>', b"u@q.r"),
         (["-F", "A B", "-fs@h.i"], b"s@h.i", b"s@h.i"),
         (["-fs@h.i", "-F", "A B"], b"s@h.i", b"s@h.i"),
-        (["-f", ""], b"@q.r", b""),
+        (["-f", ""], b"u@q.r", b""),
         (["-f", "x@[]"], b"x@[]", b"x@[]"),
     ],
 )
 def test_the_author_follows_the_sender(home: Home, argv: list[str], author: bytes, sender: bytes) -> None:
     variables = {"MAILUSER": "u", "QMAILDEFAULTHOST": "q.r"}
-    if argv[0] == "-f" and argv[1] == "":
-        author = b'""@q.r'
     assert home.run("sendmail", *argv, "a@b.c", **variables)[0] == 0
     assert b"From: " + author + b"\n" in home.queued()
     assert (home.base / "envelope").read_bytes() == b"F" + sender + b"\0Ta@b.c\0\0"
@@ -169,10 +166,20 @@ def test_traps(home: Home) -> None:
 
 
 @pytest.mark.contract("inject 5.11")
-@pytest.mark.parametrize("option", ["-bi", "-bd", "-q", "-q30m", "-bt", "-bv"])
-def test_what_sendmail_cannot_do_fails(home: Home, option: str) -> None:
-    code, output, errors = home.run("sendmail", option)
-    assert (code, output) == (100, b"") and b"usage" in errors
+@pytest.mark.parametrize(
+    ("option", "code", "text"),
+    [
+        ("-bi", 111, b"unable to run newaliases"),
+        ("-bd", 100, b"no daemon"),
+        ("-q", 111, b"unable to run qmail-q"),
+        ("-q30m", 111, b"unable to run qmail-q"),
+        ("-bt", 111, b"unable to run qmail-explain"),
+        ("-bx", 100, b"usage"),
+    ],
+)
+def test_what_sendmail_cannot_do_fails(home: Home, option: str, code: int, text: bytes) -> None:
+    status, output, errors = home.run("sendmail", option, text=b"a@b.c\n")
+    assert (status, output) == (code, b"") and text in errors
     assert not (home.base / "queued").exists()
 
 
@@ -247,7 +254,7 @@ def test_a_to_field_of_two_megabytes_takes_four_times_as_long_as_one_of_half(
         seconds.append(used)
         assert memory < 130 * MEBIBYTE
         found = (home.base / "envelope").read_bytes().count(b"\0T")
-        assert found == count * recipients + (unit != b"(")
+        assert found == count * recipients + 1
         assert home.queued().endswith(b"\n\nbody\n")
     assert seconds[1] < 8 * seconds[0] + 0.2  # sixteen times if it were quadratic
 

@@ -1,6 +1,7 @@
 """What qmail-send returns to senders, and how it gets into the queue."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +44,14 @@ def test_a_bounce_part_by_part(spied: Sending) -> None:
     number = fail(spied, b"joe@a.example", b"x@v.example", b"y@here.example", text=b"\n\nno\n\n\nway\n\n")
     message, envelope = spy(spied)
     head, intro, recipients, rest = message.split(b"\n\n", 1)[0], *message.split(b"\n\n", 1)[1].partition(b"<")
-    assert head.splitlines()[1:] == [
+    assert re.fullmatch(rb"Message-ID: <\d{14}\.%d\.qmail-send@mx\.example\.test>" % number, head.splitlines()[1])
+    assert head.splitlines()[2:] == [
         b"From: MAILER-DAEMON@mx.example.test",
         b"To: joe@a.example",
         b"Subject: failure notice",
+        b"MIME-Version: 1.0",
+        b"Content-Type: text/plain; charset=utf-8",
+        b"Content-Transfer-Encoding: 8bit",
     ]
     assert head.startswith(b"Date: ") and head.splitlines()[0].endswith(b" -0000")
     assert intro.startswith(b"Hi. This is the qmail-send program at mx.example.test.\n") and intro.endswith(b"\n\n")

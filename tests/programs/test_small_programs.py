@@ -63,6 +63,51 @@ def test_forward_queues_from_newsender(sandbox: Sandbox) -> None:
     assert (sandbox.base / "queued").read_bytes() == b"Delivered-To: joe@x\n" + MESSAGE
 
 
+@pytest.mark.contract("inject 4.1", "inject 4.2")
+@pytest.mark.parametrize(("program", "after", "done"), [("forward", [], 0), ("condredirect", ["true"], 99)])
+@pytest.mark.parametrize(
+    ("word", "recipients"),
+    [
+        ("bob@x,carl@y", "Tbob@x|Tcarl@y|"),
+        ("Bob Roe <bob@x>", "Tbob@x|"),
+        ("bob@x (Bob), ", "Tbob@x|"),
+        ('"bob roe"@x', "Tbob roe@x|"),
+        ("bob roe@x", "Tbob roe@x|"),
+    ],
+)
+def test_a_word_may_be_a_list(
+    sandbox: Sandbox, program: str, after: list[str], done: int, word: str, recipients: str
+) -> None:
+    assert sandbox.run(program, word, *after).returncode == done
+    envelope = sandbox.envelope()
+    assert envelope is not None and envelope.partition("|")[2] == recipients + "|"
+
+
+@pytest.mark.contract("inject 4.1")
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("DEFAULT", "spam@evil,joe", "spam@evil,joe@x"),
+        ("LOCAL", "a b@evil joe", "a b@evil joe@x"),
+        ("SENDER", "a,b@s", "a,b@s"),
+        ("NEWSENDER", "<a@evil> b@s", "<a@evil> b@s"),
+    ],
+)
+def test_what_a_stranger_wrote_is_no_list(sandbox: Sandbox, name: str, value: str, word: str) -> None:
+    sandbox.environ[name] = value
+    assert sandbox.run("forward", word).returncode == 0
+    envelope = sandbox.envelope()
+    assert envelope is not None and envelope.endswith(f"|T{word}||")
+
+
+@pytest.mark.contract("inject 4.1")
+@pytest.mark.parametrize("words", [[], [""], ["<>"], [",", " "]])
+def test_forward_to_nobody_is_refused(sandbox: Sandbox, words: list[str]) -> None:
+    result = sandbox.run("forward", *words)
+    assert (result.returncode, result.stderr) == (100, b"forward: fatal: nobody to send to: no recipients\n")
+    assert sandbox.envelope() is None
+
+
 @pytest.mark.contract("inject 4.1")
 @pytest.mark.parametrize(("status", "code"), [("31", 100), ("53", 111)])
 def test_forward_says_what_the_queue_said(sandbox: Sandbox, status: str, code: int) -> None:
