@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
 from pyqmail.admin.limits import run_texts, small_limits
+from pyqmail.admin.supervision import missing_lines
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, read_knobs
 from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
@@ -54,6 +55,7 @@ def find_trouble(home: str) -> list[str]:
     lines += small_limits(home)
     lines += _access_rules(home)
     lines += _queue(home)
+    lines += missing_lines(home)
     return lines
 
 

@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Mapping
 
+from pyqmail.build import BUILD_ID
 from pyqmail.exits import QueueExit
 from pyqmail.intake import worker
 from pyqmail.intake.serials import Serials
@@ -84,6 +85,7 @@ class Service:
         self.lanes: list[Lane] = []
         self.last_job = 0
         self.stopping = False
+        self.lock = -1  # that of the one running service
 
     def run(self) -> int:
         """Serve until SIGTERM, then let the workers finish."""
@@ -158,13 +160,17 @@ class Service:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_A_TURN):
             try:
-                connection = self.listener.accept()[0]
+                connection, name = self.listener.accept()
             except BlockingIOError:
                 return
             except OSError:
                 self.loop.remove_reader(self.listener.fileno())  # no descriptors: look again soon
                 self.loop.call_later(RETRY_SECONDS, self._accept_again)
                 return
+            if isinstance(name, bytes) and name.startswith(queued.BUILD_QUESTION):
+                _say(connection, queued.format_build(BUILD_ID))
+                connection.close()
+                continue
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._receive_or_wait(connection)
 
@@ -294,8 +300,15 @@ class Service:
             connection.close()  # the worker has it too, and sees to what is sent on it unasked
 
     def _stop(self) -> None:
-        """No new submissions; the workers finish what is open and end when their job sockets do."""
+        """No new submissions; the workers finish what is open and end when their job sockets do.
+
+        The lock is given back at once, so that a successor may serve meanwhile.
+        """
+        if self.stopping:
+            return
         self.stopping = True
+        if self.lock >= 0:
+            os.close(self.lock)
         self.loop.remove_reader(self.listener.fileno())
         self.listener.close()
         for submitter in self.submitters.values():
@@ -318,8 +331,12 @@ def _unpack(
 
 
 def _refuse(connection: socket.socket, exit_code: int) -> None:
+    _say(connection, queued.format_answer(exit_code, 0))
+
+
+def _say(connection: socket.socket, record: bytes) -> None:
     try:
-        connection.send(queued.format_answer(exit_code, 0), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         pass
 

@@ -3,8 +3,6 @@
 from pyqmail.formats.netstring import format_netstring, format_netstrings, parse_netstrings
 from pyqmail.policy.classify import Routing
 
-FD_VARIABLE = b"QMAIL_ROUTING_FD"  # how qmail-start tells qmail-send in its own process; never in a real environment
-
 
 def format_routing(routing: Routing) -> bytes:
     """The maps as one record."""

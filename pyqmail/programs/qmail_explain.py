@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from pyqmail.admin.supervision import missing
 from pyqmail.control import Control, ControlUnreadable, home_of, read_knobs
 from pyqmail.exits import SpawnExit
 from pyqmail.failure import MailFailure, PermanentFailure
@@ -329,6 +330,8 @@ def tcpto_blocked(table: str, packed: bytes) -> bool:
 
 def explain(home: str, question: Question) -> None:
     """The whole way. Always raises: Verdict, ControlUnreadable, AccountMissing or OSError."""
+    for helper in missing(home):
+        say(helper.name.decode(), f"does not run: {helper.loss}")
     recipient = question.address if question.ip is None else explain_session(home, question)
     channel, address = explain_routing(home, recipient)
     say("channel", f"{channel}, as {show(address)}")

@@ -54,9 +54,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     set_title("qmail-queued")
     waiting = WAITING if hard == resource.RLIM_INFINITY else min(WAITING, hard // WAITING_SHARE)
     service = Service(layout, accounts, listener, slots, waiting)
+    service.lock = lock
     gc.freeze()
     tell_ready(environ)
-    try:
-        return service.run()
-    finally:
-        os.close(lock)
+    return service.run()

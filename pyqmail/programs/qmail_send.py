@@ -63,13 +63,13 @@ class Daemon:
 
     def __init__(self, layout: Layout, controls: Controls, environ: Mapping[bytes, bytes], log: Line) -> None:
         self.controls = controls
-        self._routing_feed = RoutingFeed(environ)
-        environ = without_feed(environ)
         self.exiting = False
         self._layout = layout
         self._log = log
         self._serial = 0
         self._loop = loop = Loop()
+        self._routing_feed = RoutingFeed(environ, loop, log)
+        environ = without_feed(environ)
         self._syncs = Background(loop, log)
         self._injections = BackgroundInjections(loop, layout, environ)
         cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
@@ -130,7 +130,7 @@ class Daemon:
         self._name_odd_directories()
         self._log(self.status())
         self._metrics.set_path(self._layout.home, self.controls.metrics_file)
-        self._routing_feed.publish(self.controls.routing)
+        self._routing_feed.serve(self.controls.routing)
         while not self._may_exit():
             try:
                 self._loop.run_once(self._patience())

@@ -14,25 +14,32 @@ import os
 import pwd
 import signal
 import socket
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.launch import identify
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
-from pyqmail.policy.routing_wire import FD_VARIABLE
+from pyqmail.protocol.supervision import FD_VARIABLE
 from pyqmail.spool.layout import Layout, read_layout
-from pyqmail.system.process import HIGHEST, become, close_all_but, find_program, schedule_as_batch, set_title
+from pyqmail.system.process import (
+    become,
+    close_all_but,
+    find_program,
+    fork_child,
+    plug_standard_descriptors,
+    schedule_as_batch,
+    set_title,
+)
 from pyqmail.system.readiness import without_request
+from pyqmail.warm.supervised import HELPERS
+from pyqmail.warm.supervisor import SIGNALS, Supervisor, wanted_helpers
 
 FAILED = 111
 DEFAULT_DELIVERY = b"./Mailbox"
 SEND = b"qmail-send"
 PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", SEND)
 QUEUED = b"qmail-queued"
-RCPTD = b"qmail-rcptd"
-RESTART_S = 1.0  # before a qmail-queued that has died is replaced
 
 
 class Start:
@@ -46,9 +53,10 @@ class Start:
 
     def load(self) -> None:
         """Import, once and before any fork, each program that is ours."""
-        for name in (*PROGRAMS, QUEUED, RCPTD):
+        helpers = [helper.name for helper in HELPERS if helper.configured(self.home)]
+        for name in (*PROGRAMS, *helpers):
             path = find_program(name, self.environ.get(b"PATH"))
-            if name in (QUEUED, RCPTD) and path is None:
+            if name in helpers and path is None:
                 path = f"{self.home}/bin/{name.decode()}"
             module = identify(path) if path is not None else None
             if module == "pyqmail.programs." + name.decode().replace("-", "_"):
@@ -82,104 +90,39 @@ class Start:
             become(uid, gid, groups)
 
 
-def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> int:
-    """The pid of a child that prepares itself and runs; whatever escapes is exit 111, never the parent's code."""
-    pid = os.fork()
-    if pid != 0:
-        return pid
-    code = FAILED
-    try:
-        prepare()
-        code = run()
-    finally:
-        os._exit(code & 255)
+def start_supervisor(start: Start, layout: Layout) -> dict[bytes, bytes]:
+    """Fork the supervisor, which outlives qmail-send as injection does; what qmail-send has to know to hear of it.
 
-
-def service_answers(layout: Layout) -> bool:
-    """Whether some qmail-queued takes connections. Raises OSError without a descriptor."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        return probe.connect_ex(layout.run_socket) == 0
-
-
-def start_service(start: Start, layout: Layout) -> None:
-    """Have qmail-queued kept running when none answers, by a process that outlives qmail-send as injection does.
-
-    As root, since qmail-queued makes run/ before it becomes qmailq. Raises OSError unless that process is at work.
+    As root, since helpers make and bind their sockets before they become others. Only our own qmail-send, in this very
+    process, can tell qmail-rcptd the maps: without it every recipient is accepted unasked. Raises OSError unless the
+    supervisor is at work.
     """
-    if service_answers(layout) or not start.known(QUEUED):
-        return
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reader, writer = os.pipe()
+    told = start.warm(SEND)
+
+    def known(name: bytes) -> bool:
+        return start.warm(name) if name != QUEUED else start.known(name)
 
     def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.setsid()
         os.chdir(layout.queue)
-        close_all_but((writer,))
+        close_all_but((writer, theirs.fileno()))
+        plug_standard_descriptors()
+        if not told:
+            theirs.close()
 
-    try:
-        fork_child(prepare, Keeper(start, layout, writer).run)
-        os.close(writer)
-        if not os.read(reader, 1):
-            raise OSError("qmail-queued has no keeper")
-    finally:
-        os.close(reader)
+    def run() -> int:
+        wanted = wanted_helpers(start.home, known, told=told)
+        return Supervisor(start.home, layout.queue, start.run, wanted, theirs.detach()).run(writer)
 
-
-class Keeper:
-    """Starts qmail-queued again when it was killed or could not start: nobody else would. TERM ends both."""
-
-    def __init__(self, start: Start, layout: Layout, ready: int) -> None:
-        self._start = start
-        self._layout = layout
-        self._ready = ready
-        self._child = 0
-        self._ending = False
-
-    def run(self) -> int:
-        """Return once qmail-queued has ended in order, another one answers, or the queue is gone."""
-        signal.signal(signal.SIGTERM, self._end)
-        while self._serve() != 0 and not self._ending:
-            time.sleep(RESTART_S)
-            if self._answered() or not os.path.isdir(self._layout.queue):
-                break
-        return 0
-
-    def _end(self, _number: int, _frame: object) -> None:
-        self._ending = True
-        if self._child:
-            os.kill(self._child, signal.SIGTERM)
-
-    def _answered(self) -> bool:
-        try:
-            return service_answers(self._layout)
-        except OSError:
-            return False
-
-    def _serve(self) -> int:
-        """The wait status of qmail-queued; not 0 either when it could not be forked again. Raises OSError at first."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until we know whom to tell
-        try:
-            self._child = fork_child(self._prepare, lambda: self._start.run([QUEUED]))
-        except OSError:
-            if self._ready >= 0:
-                raise
-            return FAILED
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        if self._ready >= 0:
-            os.write(self._ready, b"+")
-            os.close(self._ready)
-            self._ready = -1
-        status = os.waitpid(self._child, 0)[1]
-        self._child = 0
-        return status
-
-    @staticmethod
-    def _prepare() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        os.closerange(0, HIGHEST)
-        for _ in range(3):
-            os.open("/dev/null", os.O_RDWR)
+    fork_child(prepare, run)
+    close_all((writer, theirs.detach()))
+    if not os.read(reader, 1):
+        raise OSError("the helpers have no supervisor")
+    os.close(reader)
+    return {FD_VARIABLE: b"%d" % ours.detach()} if told else {}
 
 
 def start_logger(start: Start, logger: Sequence[bytes]) -> None:
@@ -244,26 +187,6 @@ def start_daemons(start: Start, delivery: bytes) -> None:
     close_all(ends)
 
 
-def start_recipient_check(start: Start) -> dict[bytes, bytes]:
-    """Fork qmail-rcptd, as root since it binds its socket; what qmail-send has to know to feed it.
-
-    Only our own qmail-send, in this very process, can: without it every recipient is accepted unasked.
-    """
-    if not start.warm(b"qmail-send") or not start.warm(RCPTD):
-        return {}
-    ours, theirs = socket.socketpair()
-
-    def prepare() -> None:
-        os.dup2(theirs.fileno(), 0)
-        os.closerange(1, HIGHEST)
-        for _ in range(2):
-            os.open("/dev/null", os.O_RDWR)
-
-    fork_child(prepare, lambda: start.run([RCPTD]))
-    theirs.close()
-    return {FD_VARIABLE: b"%d" % ours.detach()}
-
-
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Start everything; does not return before qmail-send ends, 111 on any failure."""
     os.chdir("/")
@@ -279,7 +202,6 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         fcntl.fcntl(0, fcntl.F_GETFD)
         start = Start(home, accounts, without_request(environ))
         start.load()
-        start_service(start, layout)
         if not accounts.single_user:
             os.setgroups([accounts.gid_qmail])
             os.setgid(accounts.gid_qmail)
@@ -288,9 +210,9 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         if len(argv) > 2:
             start_logger(start, argv[2:])
         start_daemons(start, argv[1] if len(argv) > 1 else DEFAULT_DELIVERY)
-        feed = start_recipient_check(start)
+        link = start_supervisor(start, layout)
         start.take_identity(accounts.uid_send, accounts.gid_qmail, [accounts.gid_qmail])
-        start.environ = {**environ, **feed}  # it alone tells systemd that it is ready, and qmail-rcptd the maps
+        start.environ = {**environ, **link}  # it alone tells systemd that it is ready, and hears the supervisor
         return start.run([b"qmail-send"])
     except Exception:  # silent by contract: fd 2 may be a pipe to a daemon
         return FAILED

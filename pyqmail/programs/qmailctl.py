@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from pyqmail.admin import supervision
 from pyqmail.admin.services import Service, ServiceTrouble, find_services
 from pyqmail.control import home_of
 from pyqmail.system.files import write_all
@@ -11,9 +12,9 @@ from pyqmail.system.files import write_all
 FAILED, USAGE = 111, 100
 HELP = b"""qmailctl VERB
   start      start every service
-  stop       stop every service; deliveries in progress end first
+  stop       stop every service; deliveries in progress end first; a qmail-queued that qmail-start left behind, too
   restart    stop what takes mail in, restart qmail-send, start again
-  stat       what runs, and how much is queued (also: status)
+  stat       what runs and of which build, what does not, and how much is queued (also: status)
   pause      suspend every service without ending it
   cont       let paused services go on
   doqueue    try every queued message now (also: alrm, flush)
@@ -75,8 +76,12 @@ def start(host: Host) -> None:
 
 
 def stop(host: Host) -> None:
-    """Stop every service, what takes mail in first."""
+    """Stop every service, what takes mail in first; then what a qmail-start has left behind."""
     host.each("stop", host.services()[::-1], "Stopping")
+    for process in supervision.left_over(host.home):
+        write_all(1, f"Stopping {process.name} (pid {process.pid})\n".encode())
+        if not supervision.end(process):
+            host.complain(f"{process.name}: pid {process.pid} still runs")
 
 
 def restart(host: Host) -> None:
@@ -90,12 +95,14 @@ def restart(host: Host) -> None:
 
 
 def stat(host: Host) -> None:
-    """One line for each service and its log, and the counts of the queue."""
+    """One line for each service and its log, for each helper and build, and the counts of the queue."""
     for service in host.services():
         try:
             write_all(1, service.status().encode() + b"\n")
         except ServiceTrouble as trouble:
             host.complain(str(trouble))
+    for line in (*supervision.helper_lines(host.home), *supervision.build_lines(host.home)):
+        write_all(1, line.encode() + b"\n")
     host.program("qmail-qstat")
 
 

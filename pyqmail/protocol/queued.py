@@ -4,6 +4,7 @@ client -> service    request: b"pq1" flags(1), with SCM_CREDENTIALS and exactly 
 service -> client    answer:  b"pa1" exit code(1) submission(8)
 parent -> worker     job:     id(8) uid(8) submission(8) both are pipes(8), with connection, message, envelope
 worker -> parent     freed:   id(8)
+service -> client    build:   b"pb1" build, unasked, to a client whose own address begins with BUILD_QUESTION
 """
 
 import sys
@@ -12,6 +13,7 @@ SERIAL = 1  # flag: name the submission by a serial, not by the client's pid
 REQUEST_SIZE = 4
 ANSWER_SIZE = 12
 JOB_SIZE = 32
+BUILD_QUESTION = b"\0pyqmail-build/"  # an abstract name: with it the parent knows the question and receives nothing
 
 
 def format_request(*, serial: bool) -> bytes:
@@ -65,3 +67,13 @@ def parse_job(data: bytes) -> tuple[int, int, int, bool]:
         int.from_bytes(data[16:24], "little"),
         data[24] == 1,
     )
+
+
+def format_build(build: str) -> bytes:
+    """The record that names the build of the service."""
+    return b"pb1" + build.encode()
+
+
+def parse_build(data: bytes) -> str | None:
+    """The build; None for what is no such record."""
+    return data[3:].decode("ascii", "backslashreplace") if data[:3] == b"pb1" and len(data) > 3 else None

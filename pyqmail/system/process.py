@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _TITLES = "pyqmail._titles"
 _SIGNALS = tuple(_signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP})
 HIGHEST = 1 << 20  # above any descriptor that a process here may have
+CHILD_FAILED = 111
 
 
 def become(uid: int, gid: int, groups: Sequence[int]) -> None:
@@ -80,6 +81,19 @@ def close_all_but(keep: Iterable[int]) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, HIGHEST)
+
+
+def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> int:
+    """The pid of a child that prepares itself and runs; whatever escapes is exit 111, never the parent's code."""
+    pid = os.fork()
+    if pid != 0:
+        return pid
+    code = CHILD_FAILED
+    try:
+        prepare()
+        code = run()
+    finally:
+        os._exit(code & 255)
 
 
 def plug_standard_descriptors() -> None:

@@ -94,7 +94,7 @@ def test_without_a_supervisor_it_keeps_the_services_itself(machine: Machine) -> 
     assert stat.count(": up (pid ") == 3, stat
     machine.run("echo to | su ann -c '/var/qmail/bin/mailsubj first ann@example.test'")
     machine.wait_for(lambda: len(machine.delivered()) == 1, "the delivery")
-    pids = {int(line.partition("(pid ")[2].partition(",")[0]) for line in stat.splitlines() if "(pid " in line}
+    pids = {int(line.partition("(pid ")[2].partition(",")[0]) for line in stat.splitlines() if ": up (pid " in line}
     machine.run("/var/qmail/bin/qmailctl start")  # what runs is not started again
     again = machine.run("/var/qmail/bin/qmailctl stat").stdout
     assert {f"(pid {pid}," in again for pid in pids} == {True}

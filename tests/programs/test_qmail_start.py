@@ -188,7 +188,7 @@ def test_our_own_programs_run_warm(tree: Path) -> None:
     assert process.stdout.readline() == b"status: local 0/10 remote 0/20\n"
     (children,) = [Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     queued = [int(child) for child in children if os.getsid(int(child)) == int(child)]
-    assert len(children) == 5  # three daemons, the queue service, qmail-rcptd
+    assert len(children) == 4  # three daemons, and the supervisor of the helpers
     process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == b"status: exiting\n"
     assert process.wait(20) == 0

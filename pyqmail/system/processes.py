@@ -1,0 +1,82 @@
+"""Which processes there are, as proc(5) shows them to us. No mail words but the name of the installed library."""
+
+import os
+import re
+
+LIBRARY = re.compile(rb"(/[^\n]*)/lib/pyqmail-([0-9A-Za-z]+)/")  # where qmail-setup puts a copy of the package
+CHECKOUT = re.compile(rb"(/[^\n]*)/\.deps/")
+
+
+class Process:
+    """One process at the moment of the look."""
+
+    __slots__ = ("parent", "pid", "session", "ticks", "title", "uid")
+
+    def __init__(self, pid: int, parent: int, session: int, uid: int, title: bytes, ticks: str) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.session = session
+        self.uid = uid
+        self.title = title  # its command line, words apart by NUL, or what it wrote over that
+        self.ticks = ticks  # when it began: with the pid this names one process for ever
+
+    @property
+    def name(self) -> str:
+        """The first word of the title."""
+        return self.title.replace(b"\0", b" ").split(b" ", 1)[0].decode("ascii", "backslashreplace")
+
+
+def look(pid: int) -> Process | None:
+    """The process ``pid``; None when there is none, only its remains, or one that we may not see."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            title = file.read(4096).rstrip(b"\0 ")
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return Process(pid, int(fields[1]), int(fields[3]), uid, title, fields[19].decode())
+
+
+def all_processes() -> list[Process]:
+    """Every process that we may see, by its pid."""
+    try:
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    except OSError:
+        return []
+    return [process for process in map(look, pids) if process is not None]
+
+
+def directory_of(pid: int) -> str | None:
+    """The working directory of ``pid``; None when we may not know."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
+
+
+def build_of(pid: int) -> tuple[str, str] | None:
+    """The tree whose library ``pid`` has in memory, and the library's build; None when there is none to be seen.
+
+    From the kernel's own list of the files in its memory, so that a process cannot say what is not true. A checkout is
+    the tree of itself, with the build "checkout".
+    """
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    found = LIBRARY.search(_paths(text))
+    if found is not None:
+        return os.fsdecode(found[1]), found[2].decode()
+    found = CHECKOUT.search(_paths(text))
+    return (os.fsdecode(found[1]), "checkout") if found is not None else None
+
+
+def _paths(maps: bytes) -> bytes:
+    """The sixth column, a line each."""
+    columns = (line.split(None, 5) for line in maps.split(b"\n"))
+    return b"\n".join([line[5] for line in columns if len(line) == 6])

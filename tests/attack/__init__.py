@@ -1,0 +1,1 @@
+"""Attacks by somebody else on the machine, and what dies by itself."""
