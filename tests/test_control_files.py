@@ -8,8 +8,8 @@ import pytest
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.cdb import write_cdb
-from pyqmail.policy.relaying import Relaying
-from pyqmail.programs.qmail_smtpd import Settings
+from pyqmail.incoming.relaying import Relaying
+from pyqmail.incoming.smtp import Settings
 from pyqmail.remote.controls import read_controls as read_remote
 from pyqmail.send.controls import read_controls as read_send
 
@@ -37,7 +37,7 @@ def smtpd(what: str) -> Read:
     def read(home: str) -> object:
         settings = Settings(home, {})
         try:
-            return getattr(settings, what)
+            return settings.rules.size_limit if what == "databytes" else getattr(settings, what)
         finally:
             settings.close()
 

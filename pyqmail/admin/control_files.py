@@ -82,7 +82,7 @@ _LOCAL = "Messages for me are delivered locally."
 _RCPTHOSTS_ABSENT = "SMTP clients may send messages only to me and locals."  # the original: to any recipient
 
 ORIGINAL: tuple[ControlFile, ...] = (
-    _list("badmailfrom", "", " not accepted in MAIL FROM.", "Any MAIL FROM is allowed.", SMTPD, CONNECTION),
+    _list("badmailfrom", "", " not accepted in MAIL FROM.", "Any MAIL FROM is allowed.", INCOMING, CONNECTION),
     _line("bouncefrom", "Bounce user name is ", "MAILER-DAEMON", SEND, HANGUP),
     _line("bouncehost", "Bounce host name is ", "bouncehost", SEND, HANGUP, me=True),
     _number("concurrencylocal", "Local concurrency is ", "", "10", SEND, HANGUP),
@@ -149,7 +149,7 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
-    _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", SMTPD, CONNECTION, ours=True),
+    _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", INCOMING, CONNECTION, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
 )

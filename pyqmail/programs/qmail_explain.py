@@ -19,12 +19,13 @@ from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats import dotqmail
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.report import local_report
+from pyqmail.incoming.checks import CHECKS
+from pyqmail.incoming.recipient_check import RecipientCheck
+from pyqmail.incoming.relaying import Relaying, size_limit
 from pyqmail.local import passwd
 from pyqmail.local.instructions import Arguments, Usage, check_home, read_instructions
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.classify import classify, domain_keys
-from pyqmail.policy.recipient_check import RecipientCheck
-from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.policy.tcprules import decide
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.dns import format_address
@@ -97,6 +98,7 @@ def explain_session(home: str, question: Question) -> bytes:
     """What tcpserver and qmail-smtpd say; the recipient that goes into the queue. Raises Verdict."""
     assert question.ip is not None
     variables = explain_rules(question.rules, question.ip)
+    say("checks", ", ".join(check.name for check in CHECKS))
     control = Control(home)
     relaying = Relaying(control)
     try:

@@ -1,13 +1,15 @@
-"""The receiving side of SMTP without descriptors: commands, addresses, the transaction, the message text.
+"""The receiving side of SMTP without descriptors: commands, their order, addresses, extensions, the message text.
 
-RFC 5321 as qmail-smtpd(8) speaks it. A line ends in LF, one CR before it is dropped; message text must have CR LF.
+RFC 5321 as qmail-smtpd(8) speaks it. Who is welcome is decided elsewhere (incoming/checks). A line ends in LF, one CR
+before it is dropped; message text must have CR LF.
 """
 
 from collections.abc import Callable
 from enum import Enum
 
+from pyqmail.formats.hops import HopCounter
+
 ADDRESS_MAX = 899  # qmail-smtpd's limit, one byte below its 900-byte buffer
-HOPS_MAX = 100  # this many Received and Delivered-To lines are a loop
 
 
 def parse_command(line: bytes) -> tuple[bytes, bytes]:
@@ -57,78 +59,51 @@ def _unquote(text: bytes, end: int) -> bytes:
 
 
 class Effect(Enum):
-    """What the program does besides sending the reply."""
+    """What the session does about a command besides sending the reply, or to find the reply."""
 
     NONE = "nothing"
+    HELLO = "begin anew with a client of this name"
+    SENDER = "begin a message of this sender"
+    RECIPIENT = "add this recipient"
+    DATA = "take the message"
+    RESET = "forget the message"
     QUIT = "end the session"
-    DATA = "take a message"
-    CLEAR = "forget the recipients"
-    ACCEPTED = "remember a recipient"
-    REFUSED = "log a refusal"
 
 
-class Transaction:
-    """What the client has said so far; ``sender`` is None before MAIL. The recipients themselves are the program's."""
+class State(Enum):
+    """What the client may do next."""
 
-    __slots__ = ("has_recipient", "sender", "sender_refused")
-
-    def __init__(
-        self, sender: bytes | None = None, *, sender_refused: bool = False, has_recipient: bool = False
-    ) -> None:
-        self.sender = sender
-        self.sender_refused = sender_refused
-        self.has_recipient = has_recipient
+    IDLE = "there is no sender"
+    SENDER = "there is a sender, and nobody yet who gets the message"
+    RECIPIENTS = "there is a recipient"
 
 
-class Policy:
-    """The decisions that a transaction needs, as functions of addresses."""
+class Offer:
+    """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("accepts", "bad_sender", "exists", "greeting", "localize", "relay_suffix", "size_limit")
+    __slots__ = ("greeting", "size_limit")
 
-    def __init__(
-        self,
-        *,
-        greeting: bytes,
-        size_limit: int,
-        relay_suffix: bytes | None,
-        bad_sender: Callable[[bytes], bool],
-        accepts: Callable[[bytes], bool],
-        exists: Callable[[bytes], bool],
-        localize: Callable[[bytes], bytes],
-    ) -> None:
+    def __init__(self, greeting: bytes, size_limit: int) -> None:
         self.greeting = greeting
         self.size_limit = size_limit
-        self.relay_suffix = relay_suffix  # RELAYCLIENT: appended to each recipient, and everything is accepted
-        self.bad_sender = bad_sender
-        self.accepts = accepts  # may anyone send there
-        self.exists = exists  # false only for what is known to be nobody's
-        self.localize = localize
 
 
-# The outcome of a command: the next transaction, the reply (CR LF included), its effect; the recipient that was
-# accepted or refused, or the sender that was; and who said HELO or EHLO. A plain tuple, and plain classes above:
-# dataclasses and typing would be a third of a cold start.
-Step = tuple[Transaction, bytes, Effect, bytes, bytes | None]
+# The extensions in the order of the answer to EHLO: a keyword, and its parameters or None where it is not offered.
+EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
+    (b"PIPELINING", lambda offer: b""),  # RFC 2920
+    (b"SIZE", lambda offer: b" %d" % offer.size_limit),  # RFC 1870
+    (b"8BITMIME", lambda offer: b""),  # RFC 6152
+)
 
-
-def _outcome(
-    transaction: Transaction,
-    reply: bytes,
-    effect: Effect = Effect.NONE,
-    address: bytes = b"",
-    helo: bytes | None = None,
-) -> Step:
-    return transaction, reply, effect, address, helo
-
+# The effect of a command, its reply (CR LF included; empty where the session finds it), and the command's argument.
+# Plain tuples and classes: dataclasses and typing would be a third of a cold start.
+Step = tuple[Effect, bytes, bytes]
 
 SYNTAX = b"555 syntax error (#5.5.4)\r\n"
-BAD_SENDER = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)\r\n"
-NOT_ALLOWED = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)\r\n"
-NOBODY = b"550 sorry, no mailbox here by that name (#5.1.1)\r\n"
-TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)\r\n"
 WANT_MAIL = b"503 MAIL first (#5.5.1)\r\n"
 WANT_RCPT = b"503 RCPT first (#5.5.1)\r\n"
 UNKNOWN = b"502 unimplemented (#5.5.1)\r\n"
+GO_AHEAD = b"354 go ahead\r\n"
 OK = b"250 ok\r\n"
 GATHERING = frozenset((b"MAIL", b"RCPT", b"RSET"))  # the replies that wait for the next read; all others go at once
 
@@ -137,75 +112,59 @@ _FIXED = {
     b"HELP": b"214 pyqmail: the qmail mail transfer agent\r\n",
     b"VRFY": b"252 send some mail, i'll try my best\r\n",
 }
-_EMPTY = Transaction()
 
 
-def step(transaction: Transaction, verb: bytes, argument: bytes, policy: Policy) -> Step:
-    """The outcome of one command (RFC 5321 section 4.1.4). Raises only what the policy's functions raise."""
+def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
+    """What one command does, by its order alone (RFC 5321 section 4.1.4). Never raises."""
     match verb:
         case b"MAIL":
-            return _mail(transaction, argument, policy)
+            return Effect.SENDER, b"", argument
         case b"RCPT":
-            return _rcpt(transaction, argument, policy)
+            return (Effect.NONE, WANT_MAIL, b"") if state is State.IDLE else (Effect.RECIPIENT, b"", argument)
         case b"DATA":
-            return _data(transaction)
+            return _data(state)
         case b"HELO":
-            return _outcome(_EMPTY, b"250 " + policy.greeting + b"\r\n", Effect.CLEAR, helo=argument)
+            return Effect.HELLO, b"250 " + offer.greeting + b"\r\n", argument
         case b"EHLO":
-            return _outcome(_EMPTY, _ehlo(policy), Effect.CLEAR, helo=argument)
+            return Effect.HELLO, format_ehlo(offer), argument
         case b"RSET":
-            return _outcome(_EMPTY, b"250 flushed\r\n", Effect.CLEAR)
+            return Effect.RESET, b"250 flushed\r\n", b""
         case b"QUIT":
-            return _outcome(transaction, b"221 " + policy.greeting + b"\r\n", Effect.QUIT)
+            return Effect.QUIT, b"221 " + offer.greeting + b"\r\n", b""
         case _:
-            return _outcome(transaction, _FIXED.get(verb, UNKNOWN))
+            return Effect.NONE, _FIXED.get(verb, UNKNOWN), b""
 
 
-def _ehlo(policy: Policy) -> bytes:
-    return b"250-%s\r\n250-PIPELINING\r\n250-SIZE %d\r\n250 8BITMIME\r\n" % (policy.greeting, policy.size_limit)
+def _data(state: State) -> Step:
+    if state is State.RECIPIENTS:
+        return Effect.DATA, b"", b""
+    return Effect.NONE, WANT_MAIL if state is State.IDLE else WANT_RCPT, b""
 
 
-def _mail(transaction: Transaction, argument: bytes, policy: Policy) -> Step:
-    sender = policy.localize(parse_address(argument))
-    if len(sender) > ADDRESS_MAX:
-        return _outcome(transaction, SYNTAX)
-    if policy.size_limit and _declared_size(argument) > policy.size_limit:
-        return _outcome(transaction, TOO_BIG, Effect.REFUSED, sender)
-    return _outcome(Transaction(sender, sender_refused=policy.bad_sender(sender)), OK, Effect.CLEAR)
+def format_ehlo(offer: Offer) -> bytes:
+    """The answer to EHLO: the greeting, and a line for each extension that is offered (RFC 5321 section 4.1.1.1)."""
+    lines = [offer.greeting]
+    for keyword, parameters in EXTENSIONS:
+        found = parameters(offer)
+        if found is not None:
+            lines.append(keyword + found)
+    return b"".join(b"250-%b\r\n" % line for line in lines[:-1]) + b"250 %b\r\n" % lines[-1]
 
 
-def _declared_size(argument: bytes) -> int:
+def parse_parameters(argument: bytes) -> bytes:
+    """What follows the address in the argument of MAIL or RCPT: words KEY or KEY=VALUE (RFC 5321 section 4.1.2)."""
+    return argument.rpartition(b">")[2]
+
+
+def declared_size(parameters: bytes) -> int:
     """The SIZE parameter of MAIL (RFC 1870); 0 without one."""
-    for word in argument.rpartition(b">")[2].upper().split():
+    if not parameters:
+        return 0
+    for word in parameters.upper().split():
         digits = word[5:]
         if word.startswith(b"SIZE=") and digits.isdigit() and len(digits) <= 20:
             return int(digits)
     return 0
-
-
-def _rcpt(transaction: Transaction, argument: bytes, policy: Policy) -> Step:
-    if transaction.sender is None:
-        return _outcome(transaction, WANT_MAIL)
-    recipient = policy.localize(parse_address(argument))
-    if len(recipient) > ADDRESS_MAX:
-        return _outcome(transaction, SYNTAX)
-    if transaction.sender_refused:
-        return _outcome(transaction, BAD_SENDER, Effect.REFUSED, recipient)
-    if policy.relay_suffix is not None:
-        recipient += policy.relay_suffix
-    elif not policy.accepts(recipient):
-        return _outcome(transaction, NOT_ALLOWED, Effect.REFUSED, recipient)
-    elif not policy.exists(recipient):
-        return _outcome(transaction, NOBODY, Effect.REFUSED, recipient)
-    return _outcome(Transaction(transaction.sender, has_recipient=True), OK, Effect.ACCEPTED, recipient)
-
-
-def _data(transaction: Transaction) -> Step:
-    if transaction.sender is None:
-        return _outcome(transaction, WANT_MAIL)
-    if not transaction.has_recipient:
-        return _outcome(transaction, WANT_RCPT)
-    return _outcome(_EMPTY, b"354 go ahead\r\n", Effect.DATA)
 
 
 class BareLineFeed(Exception):
@@ -221,15 +180,13 @@ class BodyDecoder:
 
     _END = b"\r\n.\r\n"
 
-    def __init__(self) -> None:
+    def __init__(self, hops: HopCounter | None = None) -> None:
+        """``hops`` counts header lines as they come, a leading dot included."""
         self.done = False
         self.rest = b""  # what came after the end
-        self.size = 0  # stored bytes
-        self.hops = 0
+        self.hops = HopCounter() if hops is None else hops
         self._held = b"\r\n"
         self._first = True
-        self._in_header = True
-        self._line = b""
 
     def feed(self, data: bytes) -> bytes:
         """The text to store so far. Raises BareLineFeed."""
@@ -243,25 +200,12 @@ class BodyDecoder:
             wire, self._held = (wire[:-held], wire[-held:]) if held else (wire, b"")
         if wire.count(b"\n") != wire.count(b"\r\n"):
             raise BareLineFeed
-        if self._in_header:
-            self._count_hops(wire)
-        if b"\r\n." in wire:
-            wire = wire.replace(b"\r\n.\r", b"\r\n..\r").replace(b"\r\n.", b"\r\n")
-        text = wire.replace(b"\r\n", b"\n")
+        text = wire.replace(b"\r\n", b"\n")  # every LF in it was a CR LF
+        if self.hops.in_header:
+            self.hops.feed(text[1:] if self._first else text)
+        if b"\n." in text:
+            text = text.replace(b"\n.\r", b"\n..\r").replace(b"\n.", b"\n")
         if self._first and text:
             self._first = False
             text = text[1:]
-        self.size += len(text)
         return text
-
-    def _count_hops(self, wire: bytes) -> None:
-        lines = (self._line + wire).split(b"\r\n")
-        self._line = lines.pop()[:16]
-        if self._first and lines:
-            del lines[0]  # the CR LF that is not there
-        for line in lines:
-            if not line:
-                self._in_header = False
-                return
-            if line[:8].lower() == b"received" or line[:9].lower() == b"delivered":
-                self.hops += 1

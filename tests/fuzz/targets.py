@@ -17,14 +17,15 @@ from pyqmail import address, envelope
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, parse_mapping
 from pyqmail.formats import aliases, assign, dotqmail, forwarding, header, mailline, netstring, report, rfc822, todo
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
-from pyqmail.policy import classify, relaying, routing_wire, tcprules, users
-from pyqmail.programs import qmail_smtpd
+from pyqmail.incoming import decisions, relaying
+from pyqmail.intake.client import Injection
+from pyqmail.policy import classify, routing_wire, tcprules, users
 from pyqmail.protocol import clean, control, dns, pop3, queued, recipients, smtp_client, smtp_server, spawn
 from pyqmail.protocol.qmqp import QmqpReader
 from pyqmail.protocol.qmtp import QmtpReader
 from pyqmail.remote import routes, tcpto
 from pyqmail.spool import channel
-from tests.programs.test_smtp_fuzz import Pieces, Queue
+from tests.programs.test_smtp_fuzz import Queue, Queued, converse
 
 SLOWLY = 400  # bytes that are also given one at a time
 HERE = b"here.test"
@@ -55,23 +56,14 @@ class Session:
     """One conversation with qmail-smtpd, its queue a stand-in."""
 
     def __init__(self, pieces: list[bytes]) -> None:
-        self.queued: list[object] = []
-        channel = Pieces(pieces)
-        home = str(tree())
-        environ = {b"TCPREMOTEIP": b"192.0.2.7", b"QMAILQUEUE": b"none", b"QMAIL_HOME": home.encode()}
+        self.queued: list[Queued] = []
+        environ = {b"TCPREMOTEIP": b"192.0.2.7", b"QMAILQUEUE": b"none", b"QMAIL_HOME": str(tree()).encode()}
         with (
-            mock.patch.object(qmail_smtpd.Injection, "open", lambda *_, **__: Queue(self.queued)),
-            mock.patch.object(qmail_smtpd, "log_mode", lambda _environ, sockets: 0),
-            mock.patch.object(qmail_smtpd.time, "time", lambda: 1000000000.0),
+            mock.patch.object(Injection, "open", lambda *_, **__: Queue(self.queued)),
+            mock.patch.object(decisions, "log_mode", lambda _environ, sockets: 0),
+            mock.patch("pyqmail.incoming.letter.time.time", lambda: 1000000000.0),
         ):
-            settings = qmail_smtpd.Settings(home, environ)
-            try:
-                qmail_smtpd.Session(settings, channel).run()
-            except qmail_smtpd.SessionEnd:
-                pass
-            finally:
-                settings.close()
-        self.said = channel.said
+            _, self.said = converse(str(tree()), environ, pieces)
 
 
 def smtp(data: bytes) -> None:

@@ -133,3 +133,20 @@ def test_any_bytes_in_any_chunks_give_the_same_events(wire: bytes, data: st.Data
     assert joined(events) == expected
     assert type(pieces.fault) is type(whole.fault) and pieces.ended == whole.ended
     assert whole.ended == (bool(expected) and expected[-1][0] is Kind.END)
+
+
+@pytest.mark.parametrize(("hops", "looping"), [(99, False), (100, True)])
+def test_hops_are_counted(door: Door, hops: int, looping: bool) -> None:
+    heard, code = door.talk(request(b"Received: x\n" * hops + b"\nReceived: y\n", b"a@b", b"c@d"))
+    loop = format_netstring(b"Dtoo many hops, this message is looping (#5.4.6)")
+    assert code == 0 and (heard == loop if looping else re.fullmatch(OK, heard))
+
+
+def test_the_decision_is_a_line(door: Door) -> None:
+    door.talk(request(b"x", b"a@b", b"c@d", b"e f@g"))
+    line = rb"qmail-qmqpd: accepted ip=192\.0\.2\.7 helo= from=<a@b> to=<c@d>,<e_f@g> bytes=1 qp=\d+\n"
+    assert re.fullmatch(line, door.log.read_bytes())
+    door.talk(request(b"x", b"a@b", b"c\0@d"))
+    assert door.log.read_bytes().startswith(
+        b"qmail-qmqpd: refused ip=192.0.2.7 helo= from=<a@b> to= reason=553_sorry,_I"
+    )

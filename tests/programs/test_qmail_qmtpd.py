@@ -174,7 +174,7 @@ def test_a_missing_rcpthosts_accepts_me_and_locals_only(door: Door) -> None:
 
 
 @pytest.mark.contract("smtpd 6.1")
-@pytest.mark.parametrize("name", ["me", "rcpthosts", "morercpthosts.cdb", "databytes"])
+@pytest.mark.parametrize("name", ["me", "rcpthosts", "morercpthosts.cdb", "databytes", "badmailfrom"])
 def test_a_control_file_that_cannot_be_read_is_111(door: Door, name: str) -> None:
     path = door.base / "control" / name
     path.unlink(missing_ok=True)
@@ -291,3 +291,64 @@ def test_lengths_stop_where_the_original_stops() -> None:
     assert scan_length(0, b"2000000000:") == (2000000000, 11)
     with pytest.raises(NetstringTooLong):
         scan_length(0, b"2000000010:"[:9] + b"11:")
+
+
+# What SMTP has too
+
+
+@pytest.mark.parametrize("sender", [b"Eve@spam.test", b"one@bad.test"])
+def test_badmailfrom_refuses_each_recipient(door: Door, sender: bytes) -> None:
+    door.control(badmailfrom="@spam.test\none@bad.test")
+    text = b"Dsorry, your envelope sender is in my badmailfrom list (#5.7.1)"
+    heard, code = door.talk(message(b"\nx", sender, b"a@here.test", b"b@here.test") + message(b"\ny"))
+    assert heard.startswith(format_netstring(text) * 2) and code == 0
+    assert re.fullmatch(OK, heard[2 * len(format_netstring(text)) :])
+    assert door.text() == b"y" and len(door.pids()) == 2
+
+
+@pytest.mark.parametrize(("hops", "looping"), [(99, False), (100, True)])
+def test_hops_are_counted_as_by_smtp(door: Door, hops: int, looping: bool) -> None:
+    text = b"\r" + b"Received: x\r\n" * (hops - 1) + b"Delivered-To: y\r\n\r\nReceived: z\r\n"
+    heard, code = door.talk(message(text, b"a@b", b"c@here.test", b"d@elsewhere.test"))
+    loop = format_netstring(b"Dtoo many hops, this message is looping (#5.4.6)")
+    first = heard.removesuffix(NOT_ALLOWED)
+    assert code == 0 and (first == loop if looping else re.fullmatch(OK, first))
+
+
+def test_a_recipient_that_does_not_exist_is_refused_and_a_relay_client_is_not_asked(door: Door) -> None:
+    checker = door.base / "checker"
+    checker.write_text('#!/bin/sh\ncase "$1" in nobody@*) exit 100;; esac\n')
+    checker.chmod(0o755)
+    door.control(rcptcheck=str(checker))
+    del door.environ["QMAILQUEUE"]  # with a queue program of one's own nobody is asked
+    recipients = (b"nobody@here.test", b"nobody@elsewhere.test")
+    heard, _ = door.talk(message(b"\nx", b"a@b", *recipients))
+    assert heard == format_netstring(b"Dsorry, no mailbox here by that name (#5.1.1)") + NOT_ALLOWED
+    assert b"to=<nobody@here.test> reason=550_sorry,_no_mailbox" in door.log.read_bytes()
+
+
+def test_each_decision_is_a_line_after_the_answer(door: Door) -> None:
+    door.control(databytes="5")
+    wire = message(b"\nx", b"a@b", b"c@here.test", b"d%@elsewhere.test", b"e@here.test") + message(b"\ntoo big")
+    door.talk(wire + message(b"\nx", b"x" * 1000) + message(b"\nx", b"", b"y" * 1000))
+    lines = door.log.read_bytes().splitlines()
+    assert lines[0] == (
+        b"qmail-qmtpd: refused ip=192.0.2.7 helo= from=<a@b> to=<d_@elsewhere.test> reason="
+        b"553_sorry,_that_domain_isn't_in_my_list_of_allowed_rcpthosts_(#5.7.1)"
+    )
+    accepted = (
+        rb"qmail-qmtpd: accepted ip=192\.0\.2\.7 helo= from=<a@b> to=<c@here\.test>,<e@here\.test> bytes=1 qp=\d+"
+    )
+    assert re.fullmatch(accepted, lines[1])
+    assert lines[2].endswith(
+        b"to=<c@here.test> reason=552_sorry,_that_message_size_exceeds_my_databytes_limit_(#5.3.4)"
+    )
+    assert lines[3].endswith(b"from=<> to=<c@here.test> reason=553_unacceptable_sender_(#5.1.7)")
+    assert lines[4].endswith(b"to=<> reason=553_sorry,_I_can't_handle_that_recipient_(#5.1.3)")
+    assert len(lines) == 5
+
+
+def test_a_missing_rcpthosts_is_said_in_the_log(door: Door) -> None:
+    (door.base / "control" / "rcpthosts").unlink()
+    door.talk(message(b"\nx", b"", b"b@mx.test"))
+    assert door.log.read_bytes().startswith(b"qmail-qmtpd: no control/rcpthosts: only me and locals are accepted\n")

@@ -15,8 +15,12 @@ from pathlib import Path
 import cdblib
 import pytest
 
+from pyqmail.incoming import decisions, smtp
+from pyqmail.incoming.decisions import DecisionLog
+from pyqmail.intake.client import Injection
 from pyqmail.policy import interfaces
-from pyqmail.programs import qmail_smtpd
+from pyqmail.stream.lines import LineReader
+from pyqmail.stream.stream import Stream
 from tests.loopback import everything, talk
 from tests.programs.door import BIN, DEADLINE_S, Door, door_of
 from tests.programs.smtp_transcripts import fork_ours
@@ -132,7 +136,7 @@ def test_a_command_may_be_very_long(door: Door) -> None:
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(b"x" * (qmail_smtpd.COMMAND_MAX + 200000), id="a command without an end"),
+        pytest.param(b"x" * (smtp.COMMAND_MAX + 200000), id="a command without an end"),
         pytest.param(b"MAIL\r\n" + b"RCPT TO:<a@here.test>\r\n" * 115000, id="recipients without an end"),
     ],
 )
@@ -216,7 +220,7 @@ def test_no_process_for_the_queue_is_451_before_354(door: Door, monkeypatch: pyt
     def no_pipes(*_: object, **__: object) -> None:
         raise OSError(24, "no descriptors")
 
-    monkeypatch.setattr(qmail_smtpd.Injection, "open", no_pipes)
+    monkeypatch.setattr(Injection, "open", no_pipes)
     replies = in_process(door, BEFORE + b"DATA\r\nMAIL FROM:<>\r\nDATA\r\nQUIT\r\n")
     assert replies.endswith(
         b"250 ok\r\n451 qqt failure (#4.3.0)\r\n250 ok\r\n503 RCPT first (#5.5.1)\r\n221 mx.test\r\n"
@@ -287,33 +291,49 @@ def test_replies_that_wait_for_the_next_read_and_replies_that_do_not(
     door: Door, monkeypatch: pytest.MonkeyPatch, command: bytes, waits: bool
 ) -> None:
     sent: list[bytes] = []
-    channel = FakeChannel(command + b"\r\nQUIT\r\n", sent)
-    monkeypatch.setattr(qmail_smtpd, "log_mode", lambda environ, sockets: 0)
+    monkeypatch.setattr(decisions, "log_mode", lambda environ, sockets: 0)
+    monkeypatch.setattr(LineReader, "line", lambda reader: (sent.append(b"LINE"), reader_line(reader))[1])
     environ = {os.fsencode(name): os.fsencode(value) for name, value in door.environ.items()}
-    settings = qmail_smtpd.Settings(str(door.base), environ)
-    qmail_smtpd.Session(settings, channel).run()
+    settings = smtp.Settings(str(door.base), environ)
+    noted = Noted(command + b"\r\nQUIT\r\n", sent)
+    smtp.SmtpSession(settings, noted, DecisionLog(b"qmail-smtpd", environ)).run()
     settings.close()
     first = sent.index(b"LINE")
     assert (b"FLUSH" not in sent[first : (sent + [b"LINE"]).index(b"LINE", first + 1)]) is waits
 
 
-class FakeChannel(qmail_smtpd.Channel):
-    """Notes what happens: LINE before each command, FLUSH for a flush."""
+reader_line = LineReader.line
+
+
+class Noted(Stream):
+    """Notes what happens: FLUSH for a flush."""
 
     def __init__(self, wire: bytes, events: list[bytes]) -> None:
-        self._lines = wire.split(b"\r\n")
-        self.sockets = True
+        super().__init__()
+        self._wire = wire
         self._events = events
 
-    def line(self) -> bytes:
-        self._events.append(b"LINE")
-        return self._lines.pop(0)
+    def read(self) -> bytes:
+        return self._wire
 
-    def reply(self, data: bytes) -> None:
-        self._events.append(data)
+    def write(self, data: bytes | bytearray) -> None:
+        self._events.append(bytes(data))
 
     def flush(self) -> None:
         self._events.append(b"FLUSH")
+
+    def close(self) -> None: ...
+
+    def until(self, deadline: float | None) -> None: ...
+
+    def _receive(self) -> bytes:
+        raise AssertionError
+
+    def _send(self, data: bytearray) -> int:
+        raise AssertionError
+
+    def _surrender(self) -> Stream:
+        raise AssertionError
 
 
 def write_morercpthosts(door: Door, *hosts: bytes) -> Path:
@@ -364,7 +384,7 @@ def session_with_a_full_log(door: Door) -> Iterator[tuple[socket.socket, int]]:
 
 
 def test_a_full_log_holds_nobody_up(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qmail_smtpd, "LOG_WAIT_S", 0.1)
+    monkeypatch.setattr(smtp, "LOG_WAIT_S", 0.1)
     (door.base / "control" / "rcpthosts").unlink()
     with session_with_a_full_log(door) as (ours, _):
         ours.sendall(b"MAIL\r\nRCPT TO:<a@elsewhere.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n")
@@ -385,7 +405,7 @@ def test_the_decision_comes_after_the_answer(door: Door) -> None:
 
 
 def test_a_log_that_stays_full_is_waited_for_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qmail_smtpd, "LOG_WAIT_S", 0.3)
+    monkeypatch.setattr(smtp, "LOG_WAIT_S", 0.3)
     start = time.monotonic()
     with session_with_a_full_log(door) as (ours, _):
         ours.sendall(b"MAIL\r\n" + b"RCPT TO:<a@elsewhere.test>\r\n" * 200 + b"QUIT\r\n")

@@ -19,7 +19,7 @@ CHECKER_S = 10.0  # how long it waits for a checker
 CHECKER_REFUSES = 100  # its exit code for a recipient that does not exist
 
 
-class Door:
+class RecipientClient:
     """A socket to qmail-rcptd of ``home``, opened when it is needed and again when the service is another one."""
 
     def __init__(self, home: str) -> None:
@@ -71,7 +71,7 @@ class RecipientCheck:
     Where control files are kept from job to job (``Control.kept``), the socket to the service is too: in ``kept``.
     """
 
-    kept: "Door | None" = None
+    kept: "RecipientClient | None" = None
 
     def __init__(self, control: Control, home: str, environ: Mapping[bytes, bytes]) -> None:
         self._control = control
@@ -79,12 +79,12 @@ class RecipientCheck:
         self._environ = environ
         self._on: bool | None = False if b"QMAILQUEUE" in environ else None  # None: not looked at yet
         self._checker = b""
-        self._door: Door | None = None
+        self._client: RecipientClient | None = None
 
     def close(self) -> None:
         """Give back what is this session's own."""
-        if self._door is not None and self._door is not RecipientCheck.kept:
-            self._door.close()
+        if self._client is not None and self._client is not RecipientCheck.kept:
+            self._client.close()
 
     def exists(self, recipient: bytes) -> bool:
         """False only if ``recipient`` is known to be nobody's. Raises ControlUnreadable for control/rcptcheck."""
@@ -92,9 +92,9 @@ class RecipientCheck:
             self._start()
         if not self._on:
             return True
-        if self._door is None:
+        if self._client is None:
             return run_checker(self._checker, recipient, self._environ) != CHECKER_REFUSES
-        nobody = self._door.nobody(recipient)
+        nobody = self._client.nobody(recipient)
         if nobody is None:
             self._on = False  # not asked again in this session: it would wait each time
         return not nobody
@@ -105,12 +105,12 @@ class RecipientCheck:
         if not self._on or self._checker:
             return
         if Control.kept is None:
-            self._door = Door(self._home)
+            self._client = RecipientClient(self._home)
             return
         kept = RecipientCheck.kept
         if kept is None or kept.home != self._home:
-            kept = RecipientCheck.kept = Door(self._home)
-        self._door = kept
+            kept = RecipientCheck.kept = RecipientClient(self._home)
+        self._client = kept
 
 
 def run_checker(program: bytes, recipient: bytes, environ: Mapping[bytes, bytes]) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pyqmail.control import Control, ControlUnreadable, Kept
-from pyqmail.policy import recipient_check
-from pyqmail.policy.recipient_check import RecipientCheck, run_checker
+from pyqmail.incoming import recipient_check
+from pyqmail.incoming.recipient_check import RecipientCheck, run_checker
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, SOCKET, parse_question
 
 

@@ -1,0 +1,1 @@
+"""Mail from other hosts: one way in for SMTP, QMTP and QMQP, and the checks that stand in it."""

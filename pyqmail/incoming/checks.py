@@ -1,0 +1,213 @@
+"""The policy: the checks that a client's mail goes through, in the order of ``CHECKS``.
+
+A check is asked when the client connects, for each sender, for each recipient, and when the message is whole. It
+answers with a Verdict, or with None where it has nothing to say. The first verdict that carries a reply decides; what
+others have found out before it goes into the decision line. SMTP, QMTP and QMQP ask the same checks.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pyqmail.control import Control
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.recipient_check import RecipientCheck
+from pyqmail.incoming.refusals import BAD_SENDER, HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
+from pyqmail.incoming.relaying import Relaying, size_limit
+from pyqmail.protocol.reply import Reply
+from pyqmail.protocol.smtp_server import declared_size
+
+Evidence = tuple[tuple[bytes, bytes], ...]  # keys and values, each safe for a log line
+
+
+class Verdict:
+    """What a check says. Without a ``reply`` it only tells its ``evidence``.
+
+    A sender's refusal is told to each of its recipients, as qmail does, or with ``at_once`` to MAIL itself.
+    """
+
+    __slots__ = ("at_once", "evidence", "reply")
+
+    def __init__(self, reply: Reply | None, evidence: Evidence = (), *, at_once: bool = False) -> None:
+        self.reply = reply
+        self.evidence = evidence
+        self.at_once = at_once
+
+
+class Rules:
+    """What the checks of one session are made of: the control files, each read when it is first asked for."""
+
+    def __init__(self, home: str, environ: Mapping[bytes, bytes]) -> None:
+        self.home = home
+        self.environ = environ
+        self.control = Control(home)
+        self._relaying: Relaying | None = None
+        self._size_limit: int | None = None
+
+    @property
+    def relaying(self) -> Relaying:
+        """rcpthosts, morercpthosts.cdb and badmailfrom. Raises ControlUnreadable."""
+        if self._relaying is None:
+            self._relaying = Relaying(self.control)
+        return self._relaying
+
+    @property
+    def size_limit(self) -> int:
+        """The largest message in bytes, 0 for any. Raises ControlUnreadable."""
+        if self._size_limit is None:
+            self._size_limit = size_limit(self.control, self.environ)
+        return self._size_limit
+
+    def close(self) -> None:
+        """Give back what is open."""
+        if self._relaying is not None:
+            self._relaying.close()
+
+
+class Check:
+    """One rule. Making it raises ControlUnreadable, and so may asking it."""
+
+    name = ""  # for qmail-explain
+    wants_message = False  # hold the message until ``message`` has answered
+
+    def __init__(self, rules: Rules) -> None:
+        pass
+
+    def connected(self, client: Client) -> Verdict | None:
+        """Before the greeting; a reply ends the session."""
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        """``letter.sender`` and ``letter.parameters`` are known."""
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        """One more recipient wants to be ``letter``'s."""
+
+    def message(self, client: Client, letter: Letter) -> Verdict | None:
+        """The text has come, all of it in ``letter.held`` if this check wants it so."""
+
+    def close(self) -> None:
+        """The session is over."""
+
+
+class HopCount(Check):
+    """Mail that goes round in circles."""
+
+    name = "hops"
+
+    def message(self, client: Client, letter: Letter) -> Verdict | None:
+        return Verdict(HOPS) if letter.looping else None
+
+
+class MessageSize(Check):
+    """databytes, for what is declared and for what comes."""
+
+    name = "databytes"
+
+    def __init__(self, rules: Rules) -> None:
+        self._limit = rules.size_limit
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        too_big = self._limit and declared_size(letter.parameters) > self._limit
+        return Verdict(TOO_BIG, at_once=True) if too_big else None
+
+    def message(self, client: Client, letter: Letter) -> Verdict | None:
+        return Verdict(TOO_BIG) if letter.oversized else None
+
+
+class BadSender(Check):
+    """badmailfrom."""
+
+    name = "badmailfrom"
+
+    def __init__(self, rules: Rules) -> None:
+        self._relaying = rules.relaying
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        return Verdict(BAD_SENDER) if self._relaying.bad_sender(letter.sender) else None
+
+
+class AllowedRecipient(Check):
+    """Who may not relay may send to our own domains only."""
+
+    name = "rcpthosts"
+
+    def __init__(self, rules: Rules) -> None:
+        self._relaying = rules.relaying
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        if client.relay is not None or self._relaying.accepts(address):
+            return None
+        return Verdict(NOT_ALLOWED)
+
+
+class ExistingRecipient(Check):
+    """A recipient in our own domains that is certainly nobody's."""
+
+    name = "rcptcheck"
+
+    def __init__(self, rules: Rules) -> None:
+        self._check = RecipientCheck(rules.control, rules.home, rules.environ)
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        if client.relay is not None or b"\0" in address or self._check.exists(address):
+            return None
+        return Verdict(NOBODY)
+
+    def close(self) -> None:
+        self._check.close()
+
+
+CHECKS: tuple[type[Check], ...] = (HopCount, MessageSize, BadSender, AllowedRecipient, ExistingRecipient)
+TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
+
+
+class Checks:
+    """The checks of one session. Making them raises ControlUnreadable, and so may each question."""
+
+    def __init__(self, kinds: Iterable[type[Check]], rules: Rules) -> None:
+        self._checks: list[Check] = []
+        try:
+            for kind in kinds:
+                self._checks.append(kind(rules))
+        except BaseException:
+            self.close()
+            raise
+        self.want_message = any(check.wants_message for check in self._checks)
+
+    def connected(self, client: Client) -> Verdict | None:
+        """The verdict on a client that has said nothing yet."""
+        return first(check.connected(client) for check in self._checks)
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        """The verdict on the sender; its evidence is the letter's."""
+        return noted(letter, (check.sender(client, letter) for check in self._checks))
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        """The verdict on one recipient."""
+        return noted(letter, (check.recipient(client, letter, address) for check in self._checks))
+
+    def message(self, client: Client, letter: Letter) -> Verdict | None:
+        """The verdict on the whole."""
+        return noted(letter, (check.message(client, letter) for check in self._checks))
+
+    def close(self) -> None:
+        """Give back what the checks have open."""
+        for check in self._checks:
+            check.close()
+
+
+def first(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """The first that refuses; those after it are not asked."""
+    for verdict in verdicts:
+        if verdict is not None and verdict.reply is not None:
+            return verdict
+    return None
+
+
+def noted(letter: Letter, verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """As ``first``; the evidence of all that were asked is the letter's from now on."""
+    for verdict in verdicts:
+        if verdict is not None:
+            letter.evidence += verdict.evidence
+            if verdict.reply is not None:
+                return verdict
+    return None

@@ -1,0 +1,134 @@
+"""One message as it comes in: its envelope, its size and hops, and the way of its text into the queue.
+
+The text goes to the queue as it arrives. Only where a check wants the whole message is it held until the verdict
+(incoming/holding).
+"""
+
+import time
+from collections.abc import Mapping
+
+from pyqmail.formats.hops import HopCounter
+from pyqmail.formats.received import format_network_received
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.holding import Holding, NoRoom
+from pyqmail.incoming.refusals import NO_ROOM
+from pyqmail.intake.client import Answer, Injection
+from pyqmail.protocol.reply import Reply
+
+RECIPIENTS_MAX = 8388608  # bytes that the recipients of one message may take, 64 for each besides its own
+HOPS_MAX = 100  # this many Received and Delivered-To lines are a loop
+
+
+class TooManyRecipients(Exception):
+    """More than a session may have in memory."""
+
+
+class Letter:
+    """From its sender to the queue's answer. Once ``open`` was called every path ends in ``close`` or ``abort``."""
+
+    __slots__ = (
+        "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "held", "hops", "parameters", "recipients",
+        "refusal", "sender", "size",
+    )  # fmt: skip
+
+    def __init__(self, limit: int, sender: bytes = b"", parameters: bytes = b"") -> None:
+        self.sender = sender
+        self.parameters = parameters  # of MAIL, as they came
+        self.recipients: list[bytes] = []
+        self.refusal: Reply | None = None  # known before its end: of its sender, or of more than there is room for
+        self.evidence: list[tuple[bytes, bytes]] = []  # what the checks have found out, for the decision line
+        self.hops = HopCounter()  # fed by who reads the protocol: by SMTP a line counts with its dot
+        self.size = 0  # bytes of text, without what is put before it
+        self.held: Holding | None = None  # the whole text, where a check wants it
+        self._limit = limit  # bytes, 0 for none
+        self._recipient_bytes = 0
+        self._head = b""  # lines that go before the message
+        self._injection: Injection | None = None
+
+    def add(self, recipient: bytes) -> None:
+        """One more recipient. Raises TooManyRecipients."""
+        self.recipients.append(recipient)
+        self._recipient_bytes += len(recipient) + 64
+        if self._recipient_bytes > RECIPIENTS_MAX:
+            raise TooManyRecipients
+
+    def open(
+        self, home: str, environ: Mapping[bytes, bytes], client: Client, protocol: bytes, *, hold: bool = False
+    ) -> None:
+        """Let the text come. ``protocol`` is the word for Received. Raises OSError without descriptors or processes."""
+        self._injection = Injection.open(home, environ, warm=True)
+        self._head = format_network_received(protocol, environ, client.helo, time.time())
+        if hold:
+            self.held = Holding(home)
+
+    def prepend(self, lines: bytes) -> None:
+        """Put header ``lines`` before the message, above our Received; only until the first byte has left."""
+        self._head = lines + self._head
+
+    def write(self, text: bytes) -> None:
+        """Some of the message, LF line ends, its hops counted. What can no longer be accepted is not kept. Never
+        raises."""
+        self.size += len(text)
+        if self.oversized or self.looping:
+            self.fail()
+        elif self.held is not None:
+            self._hold(self.held, text)
+        elif text or self._head:
+            self._pass_on(text)
+
+    def take(self, text: bytes) -> None:
+        """As ``write``, and count the hops."""
+        self.hops.feed(text)
+        self.write(text)
+
+    def _hold(self, held: Holding, text: bytes) -> None:
+        try:
+            held.write(text)
+        except NoRoom:
+            self.refusal = NO_ROOM
+            self.fail()
+
+    @property
+    def oversized(self) -> bool:
+        """Whether it is larger than databytes allows."""
+        return 0 < self._limit < self.size
+
+    @property
+    def looping(self) -> bool:
+        """Whether it has passed through too many hosts, or one too often."""
+        return self.hops.count >= HOPS_MAX
+
+    def fail(self) -> None:
+        """Whatever comes, the queue will not have it."""
+        assert self._injection is not None
+        self._injection.fail()
+        self._let_go()
+
+    def close(self) -> Answer:
+        """Queue it, unless it has failed; what the queue says. Never raises."""
+        assert self._injection is not None
+        try:
+            for piece in () if self.held is None else self.held.pieces():
+                self._pass_on(piece)
+        except OSError:
+            self._injection.fail()
+        self._let_go()
+        if self._head:
+            self._pass_on(b"")
+        return self._injection.close(self.sender, self.recipients)
+
+    def abort(self) -> None:
+        """Give it up; harmless at any time."""
+        self._let_go()
+        if self._injection is not None:
+            self._injection.abort()
+
+    def _pass_on(self, text: bytes) -> None:
+        assert self._injection is not None
+        self._injection.write(self._head + text if self._head else text)
+        self._head = b""
+
+    def _let_go(self) -> None:
+        if self.held is not None:
+            self.held.close()
+            self.held = None

@@ -1,0 +1,78 @@
+"""What SMTP, QMTP and QMQP do alike with one client: ask the checks, make letters, have them queued.
+
+The protocols know how things are said. What is accepted is decided here, by the checks alone.
+"""
+
+import time
+from collections.abc import Mapping
+
+from pyqmail.incoming.checks import Checks
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.decisions import DecisionLog
+from pyqmail.incoming.letter import Letter
+from pyqmail.protocol.reply import Reply
+
+
+class Session:
+    """One client's mail. ``client`` is replaced as more is known of it; ``environ`` is what the queue program gets."""
+
+    def __init__(
+        self, home: str, environ: Mapping[bytes, bytes], checks: Checks, log: DecisionLog, protocol: bytes = b""
+    ) -> None:
+        self.environ = environ
+        self.client = Client.from_environ(environ)
+        self.checks = checks
+        self.log = log
+        self._home = home
+        self._protocol = protocol  # the word for Received, where it is not the client's
+
+    def greet(self) -> Reply | None:
+        """The refusal of a client that has just connected."""
+        verdict = self.checks.connected(self.client)
+        return None if verdict is None else verdict.reply
+
+    def judge_sender(self, letter: Letter) -> Reply | None:
+        """The refusal that its sender hears now; one that its recipients hear is the letter's."""
+        verdict = self.checks.sender(self.client, letter)
+        if verdict is None:
+            return None
+        if verdict.at_once:
+            return verdict.reply
+        letter.refusal = verdict.reply
+        return None
+
+    def add(self, letter: Letter, address: bytes) -> Reply | None:
+        """Make ``address`` a recipient of ``letter``; or the refusal. Raises TooManyRecipients."""
+        if letter.refusal is not None:
+            return letter.refusal
+        verdict = self.checks.recipient(self.client, letter, address)
+        if verdict is not None:
+            return verdict.reply
+        letter.add(address + self.client.relay if self.client.relay else address)
+        return None
+
+    def open(self, letter: Letter) -> None:
+        """Let its text come. Raises OSError without a queue."""
+        word = self._protocol or self.client.protocol
+        letter.open(self._home, self.environ, self.client, word, hold=self.checks.want_message)
+
+    def close(self, letter: Letter) -> tuple[Reply, int]:
+        """The last word on ``letter``: 250 and its number, or the refusal and 0."""
+        verdict = None if letter.refusal else self.checks.message(self.client, letter)
+        refusal = letter.refusal if verdict is None else verdict.reply
+        if refusal is not None:
+            letter.fail()
+        answer = letter.close()
+        if refusal is not None:
+            return refusal, 0
+        kind, text = answer.letter_text()
+        if kind == b"K":
+            return Reply(250, b"ok %d qp %d" % (time.time(), answer.number)), answer.number
+        return Reply(554 if kind == b"D" else 451, text), 0
+
+    def log_decision(self, letter: Letter, reply: Reply, number: int) -> None:
+        """One line for the whole letter."""
+        if reply.code == 250:
+            self.log.accepted(self.client, letter, number)
+        else:
+            self.log.refused(self.client, letter, letter.recipients, reply)
