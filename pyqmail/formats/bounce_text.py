@@ -78,3 +78,8 @@ def format_break(sender: bytes, *, double: bool) -> bytes:
 def format_cut(shown: int, size: int) -> bytes:
     """What ends a bounce that shows only the first ``shown`` of the ``size`` bytes of the original."""
     return b"\n--- Here the message is cut: %d of its %d bytes are shown.\n" % (shown, size)
+
+
+def format_failures_cut(shown: int, size: int) -> bytes:
+    """What ends the paragraphs of a bounce that shows only the first ``shown`` of their ``size`` bytes."""
+    return b"\n[Here the failures are cut: %d of %d bytes are shown.]\n\n" % (shown, size)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 HEADER = 2048  # 256 pairs of table position and slot count
+SLICE_MAX = 64 << 20  # of a key or of its data: a list of addresses at the most
+PROBES_MAX = 100_000  # slots looked at for one key: a whole table has a few, one made to hurt has millions
 
 
 class CdbCorrupt(Exception):
@@ -37,7 +39,7 @@ class _BoundedFile:
     def __getitem__(self, part: slice) -> bytes:
         self.allowance -= 1
         start, stop = part.start, part.stop
-        if self.allowance < 0 or not 0 <= start <= stop <= self.size:
+        if self.allowance < 0 or not 0 <= start <= stop <= self.size or stop - start > SLICE_MAX:
             raise CdbCorrupt
         if stop <= len(self.header):
             return self.header[start:stop]
@@ -61,7 +63,8 @@ class Cdb:
     def get(self, key: bytes) -> bytes | None:
         """The data of the first record with ``key``; None when there is none."""
         _, hashed = self._reader.hash_key(key)
-        self._file.allowance = 4 * self._reader.index[hashed & 255][1] + 4  # a slot and at most one record for each
+        slots: int = self._reader.index[hashed & 255][1]
+        self._file.allowance = 4 * min(slots, PROBES_MAX) + 4  # a slot and at most one record for each
         try:
             value: bytes | None = self._reader.get(key)
         except struct.error as error:

@@ -51,7 +51,7 @@ def _open(path: bytes) -> "tuple[bytes, int] | Fatal":
             status = os.fstat(fd)
             if not status.st_mode & WORLD_READABLE:
                 return Fatal(111, path + b" is not world-readable")
-            return files.read_all(fd), status.st_mtime_ns
+            return files.read_all(fd, files.LIST_MAX), status.st_mtime_ns
         finally:
             os.close(fd)
     except OSError as error:

@@ -16,6 +16,7 @@ from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_
 from pyqmail.system import files
 from pyqmail.system.stamp import Stamp, stamp
 
+INSTRUCTIONS_MAX = 4096  # of the one line that is understood; a longer file is there, and that is enough
 FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
 
 
@@ -67,7 +68,7 @@ class Lookup:
         except (OSError, Usage):
             return False
         try:
-            found = read_instructions(arguments, self._forbidden)
+            found = read_instructions(arguments, self._forbidden, INSTRUCTIONS_MAX)
             return self._is_alias(assignment) and self._not_in_aliases(arguments, found)
         except PermanentFailure:
             return True

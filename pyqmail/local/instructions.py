@@ -59,8 +59,11 @@ class Instructions:
         self.forward_only = forward_only
 
 
-def read_instructions(arguments: Arguments, forbidden: int) -> Instructions:
-    """The .qmail file for the address, or the default delivery where there is none or it has no bytes."""
+def read_instructions(arguments: Arguments, forbidden: int, most: int = files.USERS_FILE_MAX) -> Instructions:
+    """The .qmail file for the address, or the default delivery where there is none or it has no bytes.
+
+    One of more than ``most`` bytes defers the message.
+    """
     for name, default in dotqmail.candidates(arguments.dash, arguments.ext):
         fd = _open_candidate(name)
         if fd is None:
@@ -71,7 +74,7 @@ def read_instructions(arguments: Arguments, forbidden: int) -> Instructions:
                 continue
             if mode & forbidden:
                 raise TemporaryFailure(name + b" is writable by others. (#4.7.0)")
-            data = files.read_all(fd)
+            data = files.read_all(fd, most)
         except OSError as error:
             raise TemporaryFailure(b"Unable to read " + name + b": " + reason(error) + b". (#4.3.0)") from error
         finally:

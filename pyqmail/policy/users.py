@@ -8,7 +8,7 @@ from pyqmail.control import parse_integer
 from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import Accounts
-from pyqmail.system.files import open_read
+from pyqmail.system.files import LIST_MAX, open_read, read_file
 from pyqmail.system.stamp import Stamp, stamp_of
 
 
@@ -132,7 +132,6 @@ class UsersDatabase:
 
     def _assign(self) -> list[tuple[bytes, bytes]]:
         try:
-            with open(f"{self.home}/users/assign", "rb") as source:
-                return list(parse_assign(source.read()))
+            return list(parse_assign(read_file(f"{self.home}/users/assign", LIST_MAX)))
         except FileNotFoundError:
             return [(SPECIAL, b"")]

@@ -64,8 +64,7 @@ def format_users(users: Mapping[bytes, VirtualUser]) -> bytes:
 def read_users(home: str) -> dict[bytes, VirtualUser]:
     """All virtual users. Raises VirtualUnreadable."""
     try:
-        with open(f"{home}/users/virtual", "rb") as source:
-            return parse_users(source.read())
+        return parse_users(files.read_file(f"{home}/users/virtual"))
     except FileNotFoundError:
         return {}
     except OSError as error:

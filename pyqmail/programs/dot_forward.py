@@ -17,7 +17,7 @@ from pyqmail.formats.aliases import (
 from pyqmail.intake.resend import Fatal, complain, queue_again
 from pyqmail.options import UsageError, parse_options
 from pyqmail.system import command
-from pyqmail.system.files import read_file
+from pyqmail.system.files import USERS_FILE_MAX, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Job:
     def _read(name: bytes) -> bytes | None:
         """What the file holds; None if it does not exist. Raises Fatal."""
         try:
-            return read_file(name)
+            return read_file(name, USERS_FILE_MAX)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -14,7 +14,7 @@ from pyqmail.formats.header import Header, body_text, header_line, whole_lines
 from pyqmail.intake.client import Injection
 from pyqmail.intake.resend import LIST_MARKS, complain
 from pyqmail.options import UsageError, parse_options
-from pyqmail.system.files import write_all
+from pyqmail.system.files import USERS_FILE_MAX, read_file, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ def _mail_followup_list(environ: "Mapping[bytes, bytes]") -> frozenset[bytes]:
     if path is None:
         return frozenset()
     try:
-        with open(path, "rb") as file:
-            return frozenset(line.lower() for line in parse_lines(file.read()))
+        return frozenset(line.lower() for line in parse_lines(read_file(path, USERS_FILE_MAX)))
     except FileNotFoundError:
         return frozenset()
     except OSError:

@@ -20,10 +20,11 @@ from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import parse_routing
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, SOCKET, parse_question
 from pyqmail.system import files, foreign
-from pyqmail.system.process import become, close_all_but, reset_signals, set_title
+from pyqmail.system.process import address_space, become, close_all_but, limit_memory, reset_signals, set_title
 
 WORKERS = 2
 PAUSE_S = 0.5  # before a worker that died is replaced
+GROWTH_MAX = 64 << 20  # bytes of address space that the answers may take, beside the maps
 RECORD_MAX = 256 * 1048576  # of maps; more is no record of ours
 
 
@@ -135,6 +136,7 @@ class Workers:
             keep = (1, 2, self._door.fileno(), self._lifeline[0])
             close_all_but(keep)
             os.open("/dev/null", os.O_RDONLY)
+            limit_memory(address_space() + GROWTH_MAX)
             answer_questions(self._door, self._lifeline[0], lookup)
         finally:
             os._exit(0)

@@ -5,7 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from pyqmail.formats.bounce_text import bounce_envelope, format_break, format_cut, format_head, return_address
+from pyqmail.formats.bounce_text import (
+    bounce_envelope,
+    format_break,
+    format_cut,
+    format_failures_cut,
+    format_head,
+    return_address,
+)
 from pyqmail.intake.background import NOT_STARTED, BackgroundInjections
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
@@ -20,6 +27,7 @@ from pyqmail.system import files
 
 MESSAGES_PER_TURN = 32
 PIECE = 65536
+FAILURES_MAX = 4 << 20  # bytes of a bounce that tell of recipients; the rest of them is in the log
 _START = b"warning: unable to start qmail-queue, will try later"
 _INJECT = b"warning: trouble injecting bounce message, will try later"
 
@@ -219,13 +227,13 @@ def _bounce(layout: Layout, number: int, sender: bytes, recipient: bytes, contro
     double = not sender
     bounce_from = controls.bounce_from + b"@" + controls.bounce_host
     yield format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, number=number, double=double)
-    yield from _pieces(layout.bounce(number))
+    yield from _at_most(layout.bounce(number), FAILURES_MAX, format_failures_cut)
     yield format_break(sender, double=double)
-    yield from _original(layout.mess(number), controls.bounce_max)
+    yield from _at_most(layout.mess(number), controls.bounce_max, format_cut)
 
 
-def _original(path: str, most: int | None) -> Iterator[bytes]:
-    """The message at ``path``, cut after its last whole line within ``most`` bytes, and then saying so."""
+def _at_most(path: str, most: int | None, format_note: Callable[[int, int], bytes]) -> Iterator[bytes]:
+    """What ``path`` holds, cut after its last whole line within ``most`` bytes, and then saying so."""
     size = os.stat(path).st_size
     if most is None or size <= most:
         yield from _pieces(path)
@@ -239,7 +247,7 @@ def _original(path: str, most: int | None) -> Iterator[bytes]:
         yield kept
         if len(kept) < len(piece) or shown == most:
             break
-    yield format_cut(shown, size)
+    yield format_note(shown, size)
 
 
 def _pieces(path: str) -> Iterator[bytes]:

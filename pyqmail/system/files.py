@@ -9,6 +9,9 @@ import os
 
 Path = str | bytes
 CHUNK = 1 << 16
+USERS_FILE_MAX = 16 << 20  # what is read of a user's file that is instructions: .qmail, .forward, what it includes
+LIST_MAX = 64 << 20  # of a mailing list
+TABLE_MAX = 512 << 20  # of a table that a tool converts: aliases, users/assign
 
 # No unnamed files here (no /proc, an old filesystem, a policy): use the classic names. Never for a full or broken disk.
 UNNAMED_UNSUPPORTED = frozenset(
@@ -48,17 +51,25 @@ def open_write(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
-def read_all(fd: int) -> bytes:
-    """Everything up to the end of ``fd``."""
+def read_all(fd: int, most: int = TABLE_MAX) -> bytes:
+    """Everything up to the end of ``fd``; an OSError (EFBIG) if that is more than ``most`` bytes."""
     chunks = []
+    size = 0
     while chunk := os.read(fd, CHUNK):
+        size += len(chunk)
+        if size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-def read_file(path: Path) -> bytes:
-    """What the file ``path`` holds."""
-    return read_dated(path)[0]
+def read_file(path: Path, most: int = TABLE_MAX) -> bytes:
+    """What the file ``path`` holds; an OSError (EFBIG) if that is more than ``most`` bytes."""
+    fd = open_read(path)
+    try:
+        return read_all(fd, most)
+    finally:
+        os.close(fd)
 
 
 def read_dated(path: Path) -> tuple[bytes, int]:

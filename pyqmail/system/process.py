@@ -96,6 +96,21 @@ def fork_child(prepare: Callable[[], None], run: Callable[[], int]) -> int:
         os._exit(code & 255)
 
 
+def limit_memory(size_bytes: int) -> None:
+    """Let this process and its children have at most ``size_bytes`` of address space each."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or hard > size_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+
+
+def address_space() -> int:
+    """The bytes of address space that this process has now. Raises OSError."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def plug_standard_descriptors() -> None:
     """Fill closed descriptors among 0, 1 and 2 with /dev/null (close-on-exec), so that no file lands there."""
     while True:

@@ -11,7 +11,6 @@ qmail-send needs it, on TERM, or when the queue of its home is gone. Of one home
 """
 
 import os
-import resource
 import signal
 import socket
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pyqmail.protocol import supervision
 from pyqmail.system import processes
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import HIGHEST, fork_child, set_title
+from pyqmail.system.process import HIGHEST, fork_child, limit_memory, set_title
 from pyqmail.warm.supervised import HELPERS, Helper, answers, listener
 
 TITLE = "qmail-keeper"
@@ -303,13 +302,6 @@ def prepare(helper: Helper, feed: socket.socket | None) -> None:
     while os.open("/dev/null", os.O_RDWR) < STANDARD - 1:
         pass
     limit_memory(helper.memory_bytes)
-
-
-def limit_memory(size_bytes: int) -> None:
-    """Let this process and its children have at most ``size_bytes`` of address space each."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard == resource.RLIM_INFINITY or hard > size_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
 
 
 def how_it_ended(code: int) -> str:
