@@ -114,6 +114,8 @@ def remove_libraries(lib: Path) -> Iterator[str]:
     for path in sorted(listed(lib)):
         if path.name.startswith(("pyqmail-", ".new-")):
             shutil.rmtree(path)
+    if not lib.is_symlink():
+        (lib / "groups").unlink(missing_ok=True)  # what was chosen with --with
     yield from close(lib)
 
 
