@@ -3,12 +3,14 @@
 Debian's own packages are only linked to, so that apt's updates of them take effect.
 """
 
+import base64
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -87,19 +89,22 @@ def copy_modules(place: Sequence[str], target: Path, wanted: Sequence[Requiremen
         dist = found.get(item.name)
         if dist is None or dist.files is None or dist.version != item.version:
             return f"{item.name} {item.version}"
-        for source, inside in files_of(dist):
+        for source, inside, known in files_of(dist):
+            data = source.read_bytes() if source.is_file() else b""
+            if known is not None and known != base64.urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode():
+                return f"{item.name} {item.version} undamaged ({inside})"
             (target / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target / inside)
+            (target / inside).write_bytes(data)
     return None
 
 
-def files_of(dist: Distribution) -> Iterator[tuple[Path, str]]:
-    """Each file of ``dist`` that lies among the modules: where it is, and its path below them."""
+def files_of(dist: Distribution) -> Iterator[tuple[Path, str, str | None]]:
+    """Each file of ``dist`` among the modules: where it is, its path below them, and its SHA-256 if that is listed."""
     for entry in dist.files or ():
         source = Path(str(dist.locate_file(entry)))
         outside = ".." in entry.parts or entry.parts[0] == "bin" or entry.parts[0].endswith(".data")
-        if not outside and "__pycache__" not in entry.parts and source.is_file():
-            yield source, str(entry)
+        if not outside and "__pycache__" not in entry.parts and (entry.hash or source.is_file()):
+            yield source, str(entry), entry.hash.value if entry.hash and entry.hash.mode == "sha256" else None
 
 
 def link(target: Path, module: str) -> bool:
