@@ -62,6 +62,7 @@ def read_owners(target: Target) -> Owners:
     ids = read_accounts(str(target.root))
     uids = {
         "alias": ids.uid_alias,
+        "qmaild": ids.uid_daemon,
         "root": ids.uid_root,
         "qmailq": ids.uid_queue,
         "qmailr": ids.uid_remote,

@@ -74,6 +74,7 @@ def home_entries(home: str, library: str, python: str) -> list[Entry]:
     entries.append(directory("alias", "alias", 0o2755))
     entries.append(directory("run", "qmailq"))
     entries.append(directory("run/send", "qmails", 0o700))
+    entries.append(directory("run/incoming", "qmaild", 0o700))
     for name, program in PROGRAMS.items():
         text = launcher_text(program.module, program.crash_exit, python, library)
         entries.append(Entry(f"bin/{name}", Kind.FILE, "root", readable(program.mode), text.encode()))

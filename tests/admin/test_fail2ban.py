@@ -62,6 +62,13 @@ def test_no_client_can_have_another_address_counted(tmp_path: Path) -> None:
     assert set(found(log)) == {"192.0.2.7"}
 
 
+def test_refusals_by_qmtp_count_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    line = "refused ip=192.0.2.8 helo= from=<a@b> to=<c@elsewhere.test> reason=553_sorry,_that_domain_isn't_in_my_list"
+    log.write_text("".join(f"{PREFIXES['multilog']}qmail-{name}: {line}\n" for name in ("qmtpd", "qmqpd")))
+    assert found(log) == ["192.0.2.8"]
+
+
 def test_ipv6_addresses_are_found(tmp_path: Path) -> None:
     log = tmp_path / "log"
     line = "qmail-smtpd: refused ip=2001:db8::9 helo= from=<> to=<a@b> reason=550_sorry,_no_mailbox_here"
