@@ -71,7 +71,7 @@ class Item:
         self.clean = True
         self.words = False
         self.left_out = False
-        self.named = False  # it has brackets with something in front
+        self.named = False  # it has a name in front of brackets, or is one
         self.start = start
         self.end = end
 
@@ -119,6 +119,9 @@ def _read_words(tokens: "Sequence[Token]", item: Item, text: bytes) -> None:
     else:
         item.addresses = addresses
         item.words = len(addresses) > 1 and not whole
+        item.named = item.words and any(address.raw[:1].isupper() for address in addresses)
+        if item.named:  # Bob Roe; in lower case they are users, and commas are missing
+            item.clean, item.left_out, item.addresses = False, True, []
 
 
 def _is_mailto(tokens: "Sequence[Token]", text: bytes) -> bool:
@@ -140,9 +143,14 @@ def _read_brackets(brackets: Brackets, item: Item, text: bytes) -> None:
         item.addresses.append(Address(b"", brackets.start, host=False, angle=True))
         return
     addresses = _addresses(tokens, text)
-    if len(addresses) > 1 or any(token[0] in (COLON, COMMA, SEMICOLON, JUNK) for token in tokens):
+    whole = [address for address in addresses if address.host]
+    if any(token[0] in (COLON, COMMA, SEMICOLON, JUNK) for token in tokens):
         item.clean = False
-        addresses = [address for address in addresses if address.host] or addresses
+        addresses = whole or addresses
+    elif len(addresses) > 1:  # two addresses; but <first last@host> may be anybody
+        item.clean = False
+        item.left_out = brackets.ended and len(whole) < len(addresses)
+        addresses = [] if item.left_out else whole
     for address in addresses:
         address.angle = True
     item.addresses += addresses

@@ -7,7 +7,7 @@ that is not clean is only read: it stays as it was written. Pure and light.
 
 from pyqmail.formats import rfc822
 from pyqmail.formats.address_item import JUNK, ODD, Brackets, Item, read_item
-from pyqmail.formats.rfc822 import ATOM, COLON, COMMA, COMMENT, DOT, LEFT, LITERAL, QUOTED, RIGHT, SEMICOLON
+from pyqmail.formats.rfc822 import AT, ATOM, COLON, COMMA, COMMENT, DOT, LEFT, LITERAL, QUOTED, RIGHT, SEMICOLON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def _arguments(item: Item, raw: bytes, *, brackets: bool) -> list[bytes]:
     if any(address.angle for address in item.addresses):
         return found
     if item.left_out or item.words or any(address.startswith(b"@") for address in found):
+        if raw[:1] == b"<" and raw[-1:] == b">":
+            return [raw[1:-1]]
         return [raw] if b"@" in raw or not brackets else []  # beside brackets it is the half of a name
     return found
 
@@ -195,9 +197,11 @@ class _Splitter:
             return next(tokens, None)
         self.clean = False
         count = next((place for place, token in enumerate(inside) if token[0] in (COMMA, SEMICOLON)), len(inside))
-        if count:  # not the first of two in a row
+        host = any(token[0] == AT for token in inside[:count])
+        if count and (host or count < len(inside) or following is None):  # in <Bob <bob@host>> the inner ones count
             self.parts.append(Brackets(inside[:count], left[1], inside[count - 1][2], ended=False))
-        for token in inside[count:]:
+            inside = inside[count:]
+        for token in inside:
             self._step(token)
         return following
 

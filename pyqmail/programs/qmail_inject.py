@@ -114,7 +114,7 @@ class Settings:
         if self.flag(b"r"):
             user += b"-"
         found: list[bytes] = []
-        self.rewrite(b"Return-Path: " + _join(user, host), found)
+        self.rewrite(b"Return-Path: " + _join(user, host), found, [])
         return self.verp(found[0] if found else b"")
 
     def verp(self, sender: bytes) -> bytes:
@@ -129,10 +129,10 @@ class Settings:
             name = name.replace(b"\r", b" ").replace(b"\n", b" ")  # they would begin another field
             quoted = b"".join(b"\\%c" % byte if byte in b'"()[]\\' else b"%c" % byte for byte in name)
             body = body + b" (" + quoted + b")" if self.flag(b"c") else b'"' + quoted + b'" <' + body + b">"
-        return self.rewrite(b"From: " + body + b"\n", [])
+        return self.rewrite(b"From: " + body + b"\n", [], [])
 
-    def rewrite(self, text: bytes, found: list[bytes], *, author: bool = False) -> bytes:
-        """The field formatted anew; its addresses are added to ``found``, last one first.
+    def rewrite(self, text: bytes, found: list[bytes], unread: list[bytes], *, author: bool = False) -> bytes:
+        """The field formatted anew; its addresses are added to ``found``, last one first, what is none to ``unread``.
 
         What is not clean stays as it was written, but for hosts that its addresses lack; so does an ``author`` who is
         words without any address.
@@ -147,6 +147,7 @@ class Settings:
         if author and any(item.words for item in reading.items):
             return text
         found += addresses
+        unread += [body[item.start : item.end] for item in reading.items if item.left_out and not item.addresses]
         clean = reading.clean
         del reading  # a field of many megabytes is held once
         named: list[bytes] = []
@@ -222,6 +223,7 @@ class Message:
         self.resent: list[bytes] = []
         self.shown: list[bytes] = []  # recipients in To and Cc
         self.names: set[bytes] = set()
+        self.unread: list[bytes] = []  # what names nobody in fields of recipients
         dropped = [(b"f", b"from"), (b"i", b"message-id"), (b"s", b"return-path")]
         unseen = {name for letter, name in dropped if settings.flag(letter)}
         for name, text in header.fields:
@@ -233,12 +235,12 @@ class Message:
         self.names.add(name)
         found: list[bytes] = []
         if name in PLAIN_RECIPIENTS or name in RESENT_RECIPIENTS:
-            text = self.settings.rewrite(text, found)
+            text = self.settings.rewrite(text, found, self.unread)
             (self.plain if name in PLAIN_RECIPIENTS else self.resent).extend(found)
             if name in (b"to", b"cc"):
                 self.shown.extend(found)
         elif name in SENDERS or name == b"return-path":
-            text = self.settings.rewrite(text, found, author=True)
+            text = self.settings.rewrite(text, found, [], author=True)
             if name == b"return-path" and found and self.return_path is None:
                 self.return_path = found[0]
         if name not in DELETED:
@@ -253,6 +255,15 @@ class Message:
         if settings.choice == b"a" or (settings.choice == b"A" and settings.arguments):
             return listed
         return listed + header if settings.choice == b"H" else header
+
+    def warn(self) -> None:
+        """Say what names nobody among the recipients of the header; ``undisclosed-recipients:`` is meant to."""
+        settings = self.settings
+        if settings.choice == b"a" or (settings.choice == b"A" and settings.arguments):
+            return
+        for text in self.unread:
+            if not text.endswith(b":"):
+                complain(b"qmail-inject: warning: no address in: " + b" ".join(text.split()))
 
     def sender(self) -> bytes:
         """The envelope's sender."""
@@ -300,6 +311,7 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         recipients = message.recipients()
         text = message.generated() + b"".join(message.kept) + header.rest + rest
         if settings.queue:
+            message.warn()
             if not recipients:
                 raise Fatal(100, b"nobody to send to: no recipients")
             _queue(settings, text, chunks, sender, recipients)

@@ -382,3 +382,11 @@ def test_sendmail_r_is_f(box: Sandbox, options: list[str]) -> None:
     assert box.run("sendmail", *options, "a@b.c", text=b"To: a@b.c\n\nx\n").returncode == 0
     assert (box.home / "envelope").read_text().startswith("Fs@h.h|Ta@b.c|")
     assert b"From: s@h.h\n" in box.queued()
+
+
+def test_what_names_nobody_is_said(box: Sandbox) -> None:
+    text = b"To: Bob Roe at work,\n a@b.c, undisclosed-recipients:\n\nx\n"
+    result = box.run("sendmail", "-t", text=text)
+    assert (result.returncode, result.stderr) == (0, b"qmail-inject: warning: no address in: Bob Roe at work\n")
+    assert (box.home / "envelope").read_text() == "Fjoe@mx.example.org|Ta@b.c||"
+    assert box.run("sendmail", "d@e.f", text=text).stderr == b""
