@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
+from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import run_texts, small_limits
 from pyqmail.admin.supervision import missing_lines
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, read_knobs
@@ -52,6 +53,7 @@ def find_trouble(home: str) -> list[str]:
     lines += _morercpthosts(control)
     lines += _users(home)
     lines += _aliases(home)
+    lines += instruction_troubles(home)
     lines += small_limits(home)
     lines += _access_rules(home)
     lines += _queue(home)

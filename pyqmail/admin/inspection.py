@@ -6,6 +6,7 @@ import stat
 from pyqmail.admin import package, tree
 from pyqmail.admin.going_back import needs_of_queue
 from pyqmail.admin.installing import KINDS, differs, queue_split
+from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import small_limits
 from pyqmail.admin.target import Owners, Target, read_owners, say
 from pyqmail.admin.tree import Entry
@@ -26,6 +27,8 @@ def check(target: Target) -> int:
     wrong += library_faults(target)
     wrong += setuid_faults(target)
     wrong += small_limits(str(target.root))
+    if str(target.root) == target.home:
+        wrong += instruction_troubles(target.home)
     for line in wrong:
         say(1, f"qmail-setup: warning: {line}")
     for line in needs_of_queue(str(target.root)):

@@ -10,7 +10,6 @@ import ipaddress
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from pyqmail.admin.supervision import missing
 from pyqmail.control import Control, ControlUnreadable, home_of, read_knobs
@@ -18,12 +17,15 @@ from pyqmail.exits import SpawnExit
 from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats import dotqmail
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.formats.printable import visible
 from pyqmail.formats.report import local_report
 from pyqmail.incoming.checks import CHECKS
 from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.relaying import Relaying, size_limit
 from pyqmail.local import passwd
 from pyqmail.local.instructions import Arguments, Usage, check_home, read_instructions
+from pyqmail.local.outlook import Outlook, default_delivery, identity, judge_lines
+from pyqmail.local.suspicions import Suspicion
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.classify import classify, domain_keys
 from pyqmail.policy.tcprules import decide
@@ -36,7 +38,6 @@ from pyqmail.remote.routes import find_route, route_keys
 from pyqmail.send.controls import read_controls
 from pyqmail.spool.layout import Layout
 from pyqmail.system.files import write_all
-from pyqmail.system.process import Acting
 
 DELIVERABLE, REFUSED, DEFERRED = 0, 100, 111
 USAGE = b"qmail-explain: usage: qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--rules FILE]\n"
@@ -50,11 +51,6 @@ class Verdict(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
-
-
-def show(data: bytes) -> str:
-    """``data`` without anything that a terminal would obey."""
-    return "".join(chr(byte) if 32 <= byte <= 126 else f"\\x{byte:02x}" for byte in data)
 
 
 def say(what: str, text: str) -> None:
@@ -103,13 +99,16 @@ def explain_session(home: str, question: Question) -> bytes:
     relaying = Relaying(control)
     try:
         if relaying.bad_sender(question.sender):
-            say("badmailfrom", f"lists {show(question.sender)}")
+            say("badmailfrom", f"lists {visible(question.sender)}")
             raise Verdict(REFUSED, "qmail-smtpd refuses each recipient of this sender (553)")
-        say("badmailfrom", f"does not list <{show(question.sender)}>")
+        say("badmailfrom", f"does not list <{visible(question.sender)}>")
         say("databytes", str(size_limit(control, variables) or "no limit"))
         relay = variables.get(b"RELAYCLIENT")
         if relay is not None:
-            say("RELAYCLIENT", "set: every recipient is accepted" + (f", with {show(relay)} appended" if relay else ""))
+            say(
+                "RELAYCLIENT",
+                "set: every recipient is accepted" + (f", with {visible(relay)} appended" if relay else ""),
+            )
             return question.address + relay
         if relaying.rcpthosts_missing:
             say("rcpthosts", "missing: only me and locals count")
@@ -128,19 +127,19 @@ def explain_rules(path: bytes, ip: bytes) -> dict[bytes, bytes]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        say("tcp rules", f"{show(path)} is missing: without -x everybody may connect, with it nobody")
+        say("tcp rules", f"{visible(path)} is missing: without -x everybody may connect, with it nobody")
         return {}
     except OSError as error:
-        raise Verdict(DEFERRED, f"{show(path)}: {error.strerror}: tcpserver drops every connection") from error
+        raise Verdict(DEFERRED, f"{visible(path)}: {error.strerror}: tcpserver drops every connection") from error
     try:
         decision = decide(Cdb(fd).get, ip, None, None)
     except (CdbCorrupt, OSError):
-        raise Verdict(DEFERRED, f"{show(path)} is damaged: tcpserver drops every connection") from None
+        raise Verdict(DEFERRED, f"{visible(path)} is damaged: tcpserver drops every connection") from None
     finally:
         os.close(fd)
-    found = "no rule" if decision.key is None else f"rule {show(decision.key)!r}"
-    settings = "".join(f', {show(name)}="{show(value)}"' for name, value in decision.variables)
-    say("tcp rules", f"{found} of {show(path)}: {'deny' if decision.deny else 'allow'}{settings}")
+    found = "no rule" if decision.key is None else f"rule {visible(decision.key)!r}"
+    settings = "".join(f', {visible(name)}="{visible(value)}"' for name, value in decision.variables)
+    say("tcp rules", f"{found} of {visible(path)}: {'deny' if decision.deny else 'allow'}{settings}")
     if decision.deny:
         raise Verdict(REFUSED, "tcpserver closes the connection")
     return dict(decision.variables)
@@ -167,20 +166,20 @@ def explain_routing(home: str, recipient: bytes) -> tuple[str, bytes]:
     channel, address = classify(recipient, routing)
     domain = address.rpartition(b"@")[2] if channel == "remote" else recipient.rpartition(b"@")[2]
     if b"@" not in recipient:
-        say("envnoathost", f"no domain: {show(routing.default_host)} is presumed")
+        say("envnoathost", f"no domain: {visible(routing.default_host)} is presumed")
         recipient += b"@" + routing.default_host
         domain = recipient.rpartition(b"@")[2]
     if channel == "local" and address.rpartition(b"@")[2].lower() in routing.locals:
         if address != recipient:
-            say("percenthack", f"makes it {show(address)}")
-        say("locals", f"lists {show(address.rpartition(b'@')[2])}")
+            say("percenthack", f"makes it {visible(address)}")
+        say("locals", f"lists {visible(address.rpartition(b'@')[2])}")
         return channel, address
-    say("locals", f"does not list {show(domain)}")
+    say("locals", f"does not list {visible(domain)}")
     for key in (recipient.lower(), *domain_keys(domain.lower())):
         prepend = routing.virtual.get(key)
         if prepend is not None:
-            what = f"prepends {show(prepend)}-" if prepend else "makes an exception: not virtual"
-            say("virtualdomains", f"the line for {show(key)!r} {what}")
+            what = f"prepends {visible(prepend)}-" if prepend else "makes an exception: not virtual"
+            say("virtualdomains", f"the line for {visible(key)!r} {what}")
             break
     else:
         say("virtualdomains", "has no line for it")
@@ -188,11 +187,6 @@ def explain_routing(home: str, recipient: bytes) -> tuple[str, bytes]:
 
 
 # The local channel
-
-
-def identity(accounts: Accounts, uid: int, gid: int) -> AbstractContextManager[None]:
-    """In which files are looked at as a program of that account does; in a single-user tree nobody changes uid."""
-    return nullcontext() if accounts.single_user else Acting(uid, gid)
 
 
 def explain_local(home: str, address: bytes, sender: bytes) -> None:
@@ -205,35 +199,30 @@ def explain_local(home: str, address: bytes, sender: bytes) -> None:
     if assignment.uid == 0:
         raise reported(SpawnExit.ROOT)
     who = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext, domain)
-    say("qmail-local", f"runs as uid {assignment.uid}, gid {assignment.gid} in {show(assignment.homedir)}")
+    say("qmail-local", f"runs as uid {assignment.uid}, gid {assignment.gid} in {visible(assignment.homedir)}")
     try:
         arguments = Arguments((*who, sender, default_delivery(home)), describe=True)
     except Usage:
-        raise Verdict(REFUSED, f"qmail-local does not take {show(assignment.homedir)!r} for a home") from None
+        raise Verdict(REFUSED, f"qmail-local does not take {visible(assignment.homedir)!r} for a home") from None
     with identity(accounts, assignment.uid, assignment.gid):
         try:
             os.chdir(assignment.homedir)
-            explain_dotqmail(arguments, knobs.patrn)
+            wrong, forwards = explain_dotqmail(arguments, knobs.patrn, home)
         except OSError as error:
-            raise Verdict(DEFERRED, f"the home {show(assignment.homedir)}: {error.strerror}") from error
+            raise Verdict(DEFERRED, f"the home {visible(assignment.homedir)}: {error.strerror}") from error
         except MailFailure as failure:
             code = REFUSED if isinstance(failure, PermanentFailure) else DEFERRED
-            raise Verdict(code, show(failure.text)) from failure
+            raise Verdict(code, visible(failure.text)) from failure
         finally:
             os.chdir("/")
+    raise conclude(Outlook(home, accounts, read_controls(home).routing), address, wrong, forwards)
 
 
 def reported(status: int) -> Verdict:
     """The verdict behind an exit code that qmail-lspawn reports on."""
     report = local_report(status, b"")
     code = {b"K": DELIVERABLE, b"D": REFUSED}.get(report[:1], DEFERRED)
-    return Verdict(code, show(report[1:].strip()))
-
-
-def default_delivery(home: str) -> bytes:
-    """control/defaultdelivery, which the run files hand over, else a Maildir."""
-    data = Control(home).read("defaultdelivery")
-    return b"./Maildir/" if data is None else data.rstrip(b"\n")
+    return Verdict(code, visible(report[1:].strip()))
 
 
 def find_assignment(home: str, accounts: Accounts, break_char: bytes, local: bytes) -> Assignment:
@@ -241,9 +230,9 @@ def find_assignment(home: str, accounts: Accounts, break_char: bytes, local: byt
     try:
         record = UsersDatabase(home, accounts).find(local)
         if record is not None:
-            say("users/cdb", f"{show(local)} is assigned")
+            say("users/cdb", f"{visible(local)} is assigned")
         else:
-            say("users/cdb", f"has nothing for {show(local)}")
+            say("users/cdb", f"has nothing for {visible(local)}")
             with identity(accounts, accounts.uid_passwd, accounts.gid_nofiles):
                 record = passwd.find_user(local, break_char)
                 say("passwd", "has an account for it" if record else "has no account for it: alias takes it")
@@ -256,37 +245,49 @@ def find_assignment(home: str, accounts: Accounts, break_char: bytes, local: byt
     assignment = parse_assignment(record)
     if assignment is None:
         raise reported(SpawnExit.USAGE)
-    say("account", f"{show(assignment.user)}, extension {show(assignment.dash + assignment.ext)!r}")
+    say("account", f"{visible(assignment.user)}, extension {visible(assignment.dash + assignment.ext)!r}")
     return assignment
 
 
-def explain_dotqmail(arguments: Arguments, forbidden: int) -> None:
-    """The .qmail file in the current directory, and its lines. Raises Verdict, MailFailure and OSError."""
+def explain_dotqmail(arguments: Arguments, forbidden: int, home: str) -> tuple[list[Suspicion], list[bytes]]:
+    """The .qmail file in the current directory: what is wrong with its lines, and the forwards. Raises MailFailure."""
     check_home(True, forbidden)
     for name, _default in dotqmail.candidates(arguments.dash, arguments.ext):
         found = os.path.lexists(name)
-        say(show(name), "is there" if found else "is not there")
+        say(visible(name), "is there" if found else "is not there")
         if found:
             break
     instructions = read_instructions(arguments, forbidden)
     if instructions.data == arguments.default_delivery:
         say("instructions", "the default delivery")
     if instructions.default is not None:
-        say("DEFAULT", show(instructions.default) or "(empty)")
-    missing = []
-    for kind, argument in dotqmail.parse_lines(instructions.data):
-        if kind == dotqmail.BLANK_START:
-            raise Verdict(DEFERRED, "the first line is blank: qmail-local defers everything")
-        forbidden_here = instructions.forward_only and kind != dotqmail.FORWARD
-        note = " (forbidden: the file is executable)" if forbidden_here else ""
-        if kind == dotqmail.MAILDIR and not os.path.isdir(argument + b"/tmp"):
-            note = " (is not there)"
-        say(kind.decode(), show(argument) + note)
-        if note:
-            missing.append(show(argument))
-    if missing:
-        raise Verdict(DEFERRED, f"qmail-local cannot deliver to {', '.join(missing)}")
-    raise Verdict(DELIVERABLE, "by the instructions above")
+        say("DEFAULT", visible(instructions.default) or "(empty)")
+    wrong: list[Suspicion] = []
+    forwards: list[bytes] = []
+    for kind, argument, suspicion in judge_lines(instructions, arguments.domain, home):
+        say(
+            kind.decode(),
+            visible(argument) + (f" ({visible(os.fsencode(suspicion.text))})" if suspicion is not None else ""),
+        )
+        if suspicion is not None:
+            where = f"{visible(argument)}: " if argument else ""
+            wrong.append(Suspicion(suspicion.code, where + suspicion.text))
+        if kind == dotqmail.FORWARD:
+            forwards.append(argument)
+    return wrong, forwards
+
+
+def conclude(outlook: Outlook, address: bytes, wrong: list[Suspicion], forwards: list[bytes]) -> Verdict:
+    """The verdict on the lines, and on where they forward to."""
+    for forward in forwards:
+        for suspicion in outlook.follow(forward, (address.lower(),)):
+            say("forward", f"{visible(forward)}: {visible(os.fsencode(suspicion.text))}")
+            wrong.append(suspicion)
+    for code in (DEFERRED, REFUSED):
+        found = [suspicion.text for suspicion in wrong if suspicion.code == code]
+        if found:
+            return Verdict(code, visible(os.fsencode("; ".join(found))))
+    return Verdict(DELIVERABLE, "by the instructions above")
 
 
 # The remote channel
@@ -301,9 +302,9 @@ def explain_remote(home: str, address: bytes) -> None:
     if key is None:
         say("smtproutes", "has no line for it: MX")
     elif route is None:
-        say("smtproutes", f"the line for {show(key)!r} is empty: MX")
+        say("smtproutes", f"the line for {visible(key)!r} is empty: MX")
     else:
-        say("smtproutes", f"the line for {show(key)!r}: {show(route.relay)} port {route.port}")
+        say("smtproutes", f"the line for {visible(key)!r}: {visible(route.relay)} port {route.port}")
     table, blocked, count = Layout(home, 23).tcpto, 0, 0
     try:
         for candidate in find_candidates(host, route, controls):
@@ -315,7 +316,7 @@ def explain_remote(home: str, address: bytes) -> None:
             say("server", f"{format_address(candidate.packed)}, preference {candidate.preference}{note}")
     except MailFailure as failure:
         code = REFUSED if isinstance(failure, PermanentFailure) else DEFERRED
-        raise Verdict(code, show(failure.text)) from failure
+        raise Verdict(code, visible(failure.text)) from failure
     if count == blocked:
         raise Verdict(DEFERRED, "every server timed out lately (qmail-tcpok clears that)")
     raise Verdict(DELIVERABLE, "to the first of the servers above that takes a connection")
@@ -336,7 +337,7 @@ def explain(home: str, question: Question) -> None:
         say(helper.name.decode(), f"does not run: {helper.loss}")
     recipient = question.address if question.ip is None else explain_session(home, question)
     channel, address = explain_routing(home, recipient)
-    say("channel", f"{channel}, as {show(address)}")
+    say("channel", f"{channel}, as {visible(address)}")
     if channel == "local":
         explain_local(home, address, question.sender)
     explain_remote(home, address)

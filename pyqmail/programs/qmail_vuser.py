@@ -36,9 +36,11 @@ from pyqmail.admin.virtual_domains import (
     write_instructions,
 )
 from pyqmail.control import ControlUnreadable, home_of
+from pyqmail.local.outlook import LOOPS, Outlook
 from pyqmail.policy import passwords
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.virtual_users import VirtualUnreadable, VirtualUser, read_users, write_users
+from pyqmail.send.controls import read_controls
 from pyqmail.system import files
 
 DONE, REFUSED, USAGE, TROUBLE = 0, 1, 100, 111
@@ -117,6 +119,7 @@ class Orders:
         with locked(self.home):
             self._must_be_free(name, domain)
             instructions = Instructions(name, words[1:])
+            self._must_not_loop(domain, dot_qmail(name), instructions)
 
             def make() -> None:
                 make_maildir(name)
@@ -143,7 +146,9 @@ class Orders:
             old = self._instructions(name, domain)
             if old.mailbox is None and not words[1:]:
                 raise VuserTrouble(f"{os.fsdecode(words[0])} is an alias: give targets, or remove it")
-            as_owner(domain, lambda: write_instructions(dot_qmail(name), Instructions(old.mailbox, words[1:])))
+            instructions = Instructions(old.mailbox, words[1:])
+            self._must_not_loop(domain, dot_qmail(name), instructions)
+            as_owner(domain, lambda: write_instructions(dot_qmail(name), instructions))
 
     def alias(self, words: list[bytes]) -> None:
         """A name without a mailbox, or other targets of one that is there."""
@@ -155,7 +160,9 @@ class Orders:
             old = read_instructions(domain, dot_qmail(name))
             if old is not None and old.mailbox is not None:
                 raise VuserTrouble(f"{os.fsdecode(words[0])} has a mailbox: use forward")
-            as_owner(domain, lambda: write_instructions(dot_qmail(name), Instructions(None, words[1:])))
+            instructions = Instructions(None, words[1:])
+            self._must_not_loop(domain, dot_qmail(name), instructions)
+            as_owner(domain, lambda: write_instructions(dot_qmail(name), instructions))
 
     def remove(self, words: list[bytes]) -> None:
         """Take a user or an alias away; the mail only if asked for."""
@@ -186,6 +193,7 @@ class Orders:
                 files.unlink_if_present(DEFAULT)
 
         with locked(self.home):
+            self._must_not_loop(domain, DEFAULT, Instructions(None, words[1:]))
             as_owner(domain, change)
 
     def list(self, words: Sequence[bytes]) -> None:
@@ -227,6 +235,17 @@ class Orders:
         found = read_instructions(domain, dot_qmail(name))
         if found is not None and found.mailbox is None:
             raise VuserTrouble(f"{os.fsdecode(address)} is an alias: remove it first")
+
+    def _must_not_loop(self, domain: Domain, file: bytes, instructions: Instructions) -> None:
+        """Whether mail by ``instructions`` would come back to where it was. Raises VuserTrouble."""
+        routing = read_controls(self.home).routing
+        proposed = {domain.home + b"/" + file: instructions.format()}
+        outlook = Outlook(self.home, read_accounts(self.home), routing, proposed)
+        for target in instructions.targets:
+            for wrong in outlook.follow(target):
+                if wrong.text.startswith(LOOPS):
+                    keeps = "; the mailbox has its copy anyway" if instructions.mailbox is not None else ""
+                    raise VuserTrouble(f"{os.fsdecode(target)}: mail {wrong.text}{keeps}")
 
     def _set_password(self, name: bytes, domain: Domain, password: bytes) -> None:
         address = name + b"@" + domain.name

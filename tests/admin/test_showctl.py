@@ -264,6 +264,53 @@ def test_check_finds_that_the_systems_mail_bounces_and_files_that_are_not_obeyed
         machine.close()
 
 
+BAD_FILES = {
+    ".qmail-directory": ("./no-such-directory/\n", "./no-such-directory/: is not there"),
+    ".qmail-program": ("|/no/such/program\n", "/no/such/program: the program /no/such/program is not there"),
+    ".qmail-blank": ("\n&ann\n", "the first line is blank"),
+    ".qmail-include": (":include:/list\n", ":include:/list: says nothing that can be done"),
+    ".qmail-loop-a": (
+        "&loop-b@example.test\n",
+        "loops: loop-b@example.test to loop-a@example.test",
+    ),
+    ".qmail-loop-b": ("&loop-a@example.test\n", ""),
+    ".qmail-lost": ("&ann-nothing@example.test\n", "Sorry, no mailbox here by that name."),
+    ".qmail-First": ("&ann\n", "is never obeyed: the name is written in small letters"),
+    ".qmail-first.last": ("&ann\n", "is never obeyed: a dot of the address is a colon in the name"),
+    ".qmail-list-*": ("&ann\n", "a * stands for itself"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a scratch machine")
+def test_both_checks_find_lines_that_defer_bounce_or_loop_and_no_others() -> None:
+    machine = Machine()
+    try:
+        machine.install(**GOOD | {"locals": "example.test\n", "rcpthosts": "example.test\n"})
+        home = machine.run("eval echo ~alias").stdout.strip()
+        machine.run(f"rm -rf {home} && mkdir -p {home} && cd {home} && touch .qmail-a && rm .qmail-a")
+        alias = machine.path(home)
+        for name in ("postmaster", "mailer-daemon", "root", "ok"):
+            (alias / f".qmail-{name}").write_text("\ufeff&ann # in charge\r\n")
+        (alias / ".qmail-null").write_text("/dev/null\r\n")
+        (alias / ".qmail-perhaps").write_text("|/no/such/program || true\n")
+        check = "/var/qmail/bin/qmail-showctl --check"
+        assert machine.run(check, check=False).stdout == ""
+        for name, (text, _) in BAD_FILES.items():
+            (alias / name).write_text(text)
+        machine.run("su ann -c 'echo ./none/ >/home/ann/.qmail-x; echo \"|/no/\\x1b\" >/home/ann/.qmail-y'")
+        for check in ("/var/qmail/bin/qmail-showctl --check", f"{ROOT}/bin/qmail-setup --check"):
+            done = machine.run(check, check=False)
+            lines = [line for line in done.stdout.splitlines() if ".qmail-" in line]
+            for name, (_, complaint) in BAD_FILES.items():
+                found = [line for line in lines if f"/{name}: " in line]
+                assert not complaint or any(complaint in line for line in found), (name, lines)
+            assert any("/home/ann/.qmail-x: ./none/: is not there" in line for line in lines), lines
+            assert not any(word in line for line in lines for word in (".qmail-ok", ".qmail-null", ".qmail-perhaps"))
+            assert done.returncode == 1
+    finally:
+        machine.close()
+
+
 # Memory limits
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dns.rcode import NXDOMAIN, SERVFAIL
 
+from pyqmail.formats.cdb import write_cdb
 from tests.admin.machine import Machine
 from tests.scripted_peers import dns_peer
 
@@ -15,16 +16,53 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(ROOT / "bin" / "qmail-explain")
 
 
+FILES = {
+    "gone": b"|/no/such/program\n",
+    "gone-quietly": b"./Maildir/\n|nosuchprogram -x 2>/dev/null\n",
+    "gone-last": b"|cat | /no/such/program\n",
+    "gone-first": b"|/no/such/program && true\n",
+    "gone-perhaps": b"|/no/such/program || true\n",
+    "gone-before": b"|/no/such/program; true\n",
+    "gone-after-cd": b"|cd /bin; ./true\n",
+    "gone-preline": b"|preline -f /no/such/program\n",
+    "gone-exec": b"|A=b exec /no/such/program\n",
+    "unknown": b"|$PROGRAM x\n",
+    "unended": b"|echo 'x\n",
+    "nohome": b"|~/bin/none\n",
+    "plain": b"|/etc/passwd\n",
+    "nombox": b"./none/mbox\n",
+    "maildir": b"./Maildir\n",
+    "hidden": b"./Maildir/;\n",
+    "null": b"/dev/null\n",
+    "windows": b"\xef\xbb\xbf~/Maildir/\r\n&Fred <fred@remote.test>, x@remote.test # both\r\n",
+    "nobody": b"&<>\n",
+    "include": b":include:/list\n",
+    "only": b"+list\n./Maildir/\n",
+    "itself": b"./Maildir/\n&joe-itself@example.test\n",
+    "one": b"&joe-two@example.test\n",
+    "two": b"&Joe-One@Example.test\n",
+    "dead": b"&joe-nothing@example.test\n",
+    "chain": b"&joe-null@example.test\n&joe-gone@example.test\n",
+    "aliases-default": b"| fastforward -d aliases.cdb\n",
+    "noaliases": b"| fastforward -d none.cdb\n",
+}
+
+
 @pytest.fixture
 def home(single_user_home: Path) -> Path:
     """A single-user tree with one account, joe, who has some .qmail files."""
-    for name in ("users", "run", "queue", "joe/Maildir/tmp"):
+    for name in ("users", "run", "queue", "joe/Maildir/tmp", "joe/Maildir/new", "joe/Maildir/cur"):
         (single_user_home / name).mkdir(parents=True)
+    (single_user_home / "bin").mkdir(exist_ok=True)
+    (single_user_home / "bin" / "preline").symlink_to(ROOT / "bin" / "preline")
     joe = single_user_home / "joe"
     (joe / ".qmail").write_text("./Maildir/\n&fred@remote.test\n")
     (joe / ".qmail-lists-default").write_text("|cat\n")
+    write_cdb(str(joe / "aliases.cdb"), [(b":known@", b"&x@remote.test\0")])
     (joe / ".qmail-broken").write_text("\n./Maildir/\n")
     (joe / ".qmail-nodir").write_text("./Missing/\n")
+    for file, content in FILES.items():
+        (joe / f".qmail-{file}").write_bytes(content)
     for path in joe.glob(".qmail*"):
         path.chmod(0o644)
     uid = os.geteuid() or 65534
@@ -115,7 +153,43 @@ def test_a_remote_address_by_dns(
 VERDICTS = [
     (["joe-nothing@example.test"], 100, "refused: Sorry, no mailbox here by that name. (#5.1.1)"),
     (["joe-broken@example.test"], 111, "deferred: the first line is blank: qmail-local defers everything"),
-    (["joe-nodir@example.test"], 111, "deferred: qmail-local cannot deliver to ./Missing/"),
+    (["joe-nodir@example.test"], 111, "deferred: ./Missing/: is not there"),
+    (["joe-gone@example.test"], 111, "deferred: /no/such/program: the program /no/such/program is not there"),
+    (
+        ["joe-gone-quietly@example.test"],
+        111,
+        "deferred: nosuchprogram -x 2>/dev/null: the program nosuchprogram",
+    ),
+    (["joe-gone-last@example.test"], 111, "deferred: cat | /no/such/program: the program"),
+    (["joe-gone-first@example.test"], 111, "deferred: /no/such/program && true: the program"),
+    (["joe-gone-perhaps@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-gone-before@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-gone-after-cd@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-gone-preline@example.test"], 100, "refused: preline -f /no/such/program: the program"),
+    (["joe-gone-exec@example.test"], 111, "deferred: A=b exec /no/such/program: the program"),
+    (["joe-unknown@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-unended@example.test"], 111, "deferred: echo 'x: sh cannot read it"),
+    (["joe-nohome@example.test"], 111, "deferred: ~/bin/none: the program ./bin/none is not there"),
+    (["joe-plain@example.test"], 111, "deferred: /etc/passwd: the program /etc/passwd may not be executed"),
+    (["joe-nombox@example.test"], 111, "deferred: ./none/mbox: is not there"),
+    (["joe-maildir@example.test"], 111, "deferred: ./Maildir: is a directory: a maildir has a / at its end"),
+    (["joe-hidden@example.test"], 111, "deferred: ./Maildir/;: would be a file within a maildir"),
+    (["joe-null@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-windows@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-nobody@example.test"], 111, "deferred: &<>: says nothing that can be done"),
+    (["joe-include@example.test"], 111, "deferred: :include:/list: says nothing that can be done"),
+    (["joe-only@example.test"], 111, "deferred: ./Maildir/: forbidden: the file may only forward"),
+    (["joe-itself@example.test"], 100, "refused: loops: joe-itself@example.test"),
+    (["joe-one@example.test"], 100, "refused: loops: joe-one@example.test to joe-two@example.test to joe-one@example"),
+    (
+        ["joe-dead@example.test"],
+        100,
+        "refused: joe-nothing@example.test: Sorry, no mailbox here by that name. (#5.1.1)",
+    ),
+    (["joe-chain@example.test"], 111, "deferred: joe-gone@example.test: /no/such/program: the program"),
+    (["joe-aliases-known@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-aliases-new@example.test"], 100, "refused:  fastforward -d aliases.cdb: aliases.cdb has no such address"),
+    (["joe-noaliases@example.test"], 111, "deferred:  fastforward -d none.cdb: none.cdb: No such file or directory"),
     (["odd@example.test"], 100, "refused: qmail-local does not take 'here' for a home"),
     (["@example.test"], 0, "deliverable: an empty local part"),
     (["x@elsewhere.test", "--from", "192.0.2.1"], 100, "refused: qmail-smtpd refuses the recipient (553)"),
@@ -133,6 +207,17 @@ def test_verdicts(home: Path, words: list[str], code: int, verdict: str) -> None
     subprocess.run([ROOT / "bin" / "tcprules", rules, f"{rules}.tmp"], input=text, check=True)
     found, lines = explain(home, *words, "--rules", str(rules))
     assert (found, field(lines, "verdict")[: len(verdict)]) == (code, verdict)
+
+
+def test_how_foreign_lines_were_read_is_shown(home: Path) -> None:
+    code, lines = explain(home, "joe-windows@example.test")
+    assert code == 0
+    assert [line for line in lines if line.split(":")[0] in ("maildir", "forward")] == [
+        f"{'maildir:':<16}./Maildir/",
+        f"{'forward:':<16}fred@remote.test",
+        f"{'forward:':<16}x@remote.test",
+    ]
+    assert field(explain(home, "joe-null@example.test")[1], "discard") == "/dev/null"
 
 
 def test_a_home_that_others_may_write_is_deferred(home: Path) -> None:

@@ -145,6 +145,32 @@ def test_aliases_forwards_the_default_and_the_list(home: Path, domain: Path) -> 
     assert not (domain / ".qmail-default").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("forward", "joe@v.example", "joe@v.example"), "the mailbox has its copy anyway"),
+        (("forward", "joe@v.example", "x@x.example", "JOE@V.example"), "the mailbox has its copy anyway"),
+        (("add", "new@v.example", "new@v.example"), "loops: new@v.example"),
+        (("alias", "self@v.example", "self@v.example"), "loops: self@v.example"),
+        (("alias", "two@v.example", "x@x.example", "one@v.example"), "loops: v.example-one@v.example to v.example-two"),
+        (("alias", "three@v.example", "toone@v.example"), "loops:"),
+        (("default", "v.example", "whoever@v.example"), "loops: v.example-whoever@v.example"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_would_loop_is_refused(home: Path, domain: Path, words: tuple[str, ...], said: str) -> None:
+    vuser(home, "add", "joe@v.example")
+    vuser(home, "alias", "one@v.example", "two@v.example")  # who is yet to come
+    vuser(home, "alias", "toone@v.example", "one@v.example", "three@v.example")
+    before = snapshot(home)
+    done = vuser(home, *words, password="x")
+    assert done.returncode == 1 and "loops: " in done.stderr
+    assert said.split("@")[0].split(": ")[-1].split(" ")[0] in done.stderr
+    assert snapshot(home) == before
+    assert vuser(home, "alias", "two@v.example", "joe@v.example").returncode == 0
+    assert vuser(home, "alias", "one@v.example", "joe@v.example").returncode == 0
+
+
 def test_removing_a_user_keeps_the_mail_unless_told(home: Path, domain: Path) -> None:
     vuser(home, "add", "joe@v.example")
     vuser(home, "add", "ann@v.example")
