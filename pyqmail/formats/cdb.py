@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+PAIR = struct.Struct("<LL")
 HEADER = 2048  # 256 pairs of table position and slot count
 SLICE_MAX = 64 << 20  # of a key or of its data: a list of addresses at the most
 PROBES_MAX = 100_000  # slots looked at for one key: a whole table has a few, one made to hurt has millions
@@ -30,16 +31,14 @@ class _BoundedFile:
     def __init__(self, fd: int) -> None:
         self.size = os.fstat(fd).st_size
         self.fd = fd
-        self.allowance = 256  # slices that may still be taken: cdblib's own loop has no end in a full table
         self.header = os.pread(fd, HEADER, 0)
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, part: slice) -> bytes:
-        self.allowance -= 1
         start, stop = part.start, part.stop
-        if self.allowance < 0 or not 0 <= start <= stop <= self.size or stop - start > SLICE_MAX:
+        if not 0 <= start <= stop <= self.size or stop - start > SLICE_MAX:
             raise CdbCorrupt
         if stop <= len(self.header):
             return self.header[start:stop]
@@ -61,24 +60,31 @@ class Cdb:
             raise CdbCorrupt
 
     def get(self, key: bytes) -> bytes | None:
-        """The data of the first record with ``key``; None when there is none."""
+        """The data of the first record with ``key``; None when there is none. Raises CdbCorrupt.
+
+        Not cdblib's: it takes a table without an empty slot for one that has not got the key, and so would bounce mail.
+        """
         _, hashed = self._reader.hash_key(key)
-        slots: int = self._reader.index[hashed & 255][1]
-        self._file.allowance = 4 * min(slots, PROBES_MAX) + 4  # a slot and at most one record for each
-        try:
-            value: bytes | None = self._reader.get(key)
-        except struct.error as error:
-            raise CdbCorrupt from error
-        return value
+        table, slots = self._reader.index[hashed & 255]
+        for probe in range(min(slots, PROBES_MAX)):
+            slot = table + 8 * (((hashed >> 8) + probe) % slots)
+            found, at = PAIR.unpack(self._file[slot : slot + 8])
+            if at == 0:
+                return None
+            if found == hashed:
+                key_size, data_size = PAIR.unpack(self._file[at : at + 8])
+                if self._file[at + 8 : at + 8 + key_size] == key:
+                    return self._file[at + 8 + key_size : at + 8 + key_size + data_size]
+        if slots:
+            raise CdbCorrupt
+        return None
 
     def records(self) -> "Iterator[tuple[bytes, bytes]]":
         """Every key and its data, in the order in which they were written. Raises CdbCorrupt."""
         end = min((position for position, slots in self._reader.index if slots), default=HEADER)
         at = HEADER
         while at < end:
-            self._file.allowance = 2
-            lengths = self._file[at : at + 8]
-            key_size, data_size = struct.unpack("<LL", lengths)
+            key_size, data_size = PAIR.unpack(self._file[at : at + 8])
             if at + 8 + key_size + data_size > end:
                 raise CdbCorrupt
             both = self._file[at + 8 : at + 8 + key_size + data_size]
