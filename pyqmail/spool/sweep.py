@@ -24,14 +24,15 @@ def numbers_in(directory: str) -> Iterator[int]:
 class Waiting:
     """The number of every info file, once and one at a time.
 
-    ``next`` raises OSError for a directory that cannot be read, and goes on with that directory when called again; one
-    that is missing holds nothing, and keeps the others from nobody.
+    ``next`` raises OSError for a directory that cannot be read, and goes on with that directory when called again.  One
+    that is missing comes last: FileNotFoundError says that nothing else is left, and it may come back.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._folders = deque(f"{layout.queue}/info/{remainder}" for remainder in range(layout.split))
         self._entries: Iterator[int] | None = None
         self._seen: set[int] = set()  # in this directory
+        self._missing = 0  # directories missing one after another
 
     def __iter__(self) -> "Waiting":
         return self
@@ -45,15 +46,27 @@ class Waiting:
                     if number not in self._seen:
                         self._seen.add(number)
                         return number
-            except FileNotFoundError:
-                pass
-            except OSError:
+            except OSError as error:
                 self._entries = None
+                if self._postponed(error):
+                    continue
                 raise
             self._entries = None
             self._seen.clear()
+            self._missing = 0
             self._folders.popleft()
         raise StopIteration
+
+    def _postponed(self, error: OSError) -> bool:
+        """Whether a directory that is missing was put behind others that may be there."""
+        if not isinstance(error, FileNotFoundError) or self._seen:
+            return False
+        self._missing += 1
+        self._folders.rotate(-1)
+        if self._missing < len(self._folders):
+            return True
+        self._missing = 0
+        return False
 
 
 def new(layout: Layout) -> Iterator[int]:
@@ -85,7 +98,7 @@ def _stale(layout: Layout, number: int, now: float) -> bool:
     try:
         if now <= os.stat(layout.mess(number)).st_atime + STALE_S:
             return False
-        return absent(layout.info(number)) and absent(layout.todo(number))
+        return gone(layout.info(number)) and gone(layout.todo(number))
     except OSError:
         return False
 
@@ -99,13 +112,17 @@ def absent(path: str) -> bool:
     return False
 
 
-def without_message(layout: Layout, number: int) -> bool:
-    """Whether mess/N certainly does not exist. Raises OSError, also for a directory that has gone: it may come back."""
-    path = layout.mess(number)
+def gone(path: str) -> bool:
+    """Whether ``path`` does not exist, while its directory does. Raises OSError, also where that has gone."""
     if not absent(path):
         return False
     os.stat(os.path.dirname(path))
     return True
+
+
+def without_message(layout: Layout, number: int) -> bool:
+    """Whether mess/N certainly does not exist. Raises OSError, also for a directory that has gone: it may come back."""
+    return gone(layout.mess(number))
 
 
 def set_aside(layout: Layout, number: int) -> None:

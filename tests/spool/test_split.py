@@ -1,5 +1,6 @@
 """The split of a queue is told from all its parts together, and one odd directory does not change it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -88,8 +89,25 @@ def test_a_missing_directory_hides_nothing_in_the_others(queue: Path, tmp_path: 
     (queue / "info/6/13").write_bytes(b"")
     (queue / "info/0").rmdir()
     layout = Layout(str(tmp_path), 7)
-    assert list(sweep.Waiting(layout)) == [13]
+    walk = sweep.Waiting(layout)
+    assert next(walk) == 13
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            next(walk)
     assert numbers(layout) == [13]
+    (queue / "info/0").mkdir()
+    (queue / "info/0/7").write_bytes(b"")
+    assert list(walk) == [7]
+
+
+def test_a_message_whose_info_directory_is_missing_is_not_stale(queue: Path, tmp_path: Path) -> None:
+    (queue / "mess/2/9").write_bytes(b"")
+    os.utime(queue / "mess/2/9", (1000, 1000))
+    layout = Layout(str(tmp_path), 7)
+    later = 1001 + sweep.STALE_S
+    assert list(sweep.stale(layout, later)) == [9]
+    (queue / "info/2").rename(queue / "away")
+    assert list(sweep.stale(layout, later)) == [None]
 
 
 def test_a_message_counts_as_lost_only_where_its_directory_is_there(queue: Path, tmp_path: Path) -> None:
