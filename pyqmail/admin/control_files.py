@@ -141,7 +141,7 @@ OURS: tuple[ControlFile, ...] = (
         "domainconcurrency",
         "Deliveries at once to one domain: ",
         "",
-        "No domain has a limit of its own.",
+        "No domain has a limit of its own; each may use three quarters of concurrencyremote.",
         SEND,
         HANGUP,
         ours=True,
@@ -161,6 +161,15 @@ OURS: tuple[ControlFile, ...] = (
     _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", INCOMING, CONNECTION, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
+    _number(
+        "userconcurrency",
+        "Local deliveries at once for one user are at most ",
+        "",
+        "three quarters of concurrencylocal",
+        SEND,
+        HANGUP,
+        ours=True,
+    ),
 )
 
 CONTROL_FILES = ORIGINAL + OURS

@@ -22,7 +22,7 @@ from pyqmail.formats.logline import safe
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.protocol import control
 from pyqmail.protocol.control import Request
-from pyqmail.send import interventions
+from pyqmail.send import order_states
 from pyqmail.send.control_socket import connect
 from pyqmail.send.holds import OrdersUnreadable, read_orders
 from pyqmail.send.offline import Offline, QueueInUse
@@ -40,14 +40,14 @@ USAGE_TEXT = (
 )
 ANSWER_S = 120.0
 SAYS = {
-    interventions.PENDING: "as soon as its running deliveries have reported",
-    interventions.DELIVERING: "is being delivered right now",
-    interventions.HELD: "is held",
-    interventions.ENDING: "is about to be deleted or bounced",
-    interventions.BUSY: "is new, or its bounce is being queued: try again in a moment",
-    interventions.NOT_HELD: "is not held",
+    order_states.PENDING: "as soon as its running deliveries have reported",
+    order_states.DELIVERING: "is being delivered right now",
+    order_states.HELD: "is held",
+    order_states.ENDING: "is about to be deleted or bounced",
+    order_states.BUSY: "is new, or its bounce is being queued: try again in a moment",
+    order_states.NOT_HELD: "is not held",
 }
-FINE = (interventions.DONE, interventions.PENDING, interventions.DELIVERING)
+FINE = (order_states.DONE, order_states.PENDING, order_states.DELIVERING)
 
 
 class Trouble(Exception):
@@ -339,16 +339,16 @@ class Session:
             _say(1, json.dumps(answer) + "\n")
         elif count is not None:
             _say(1, f"{do} {_shown(domain)}: {count} messages\n")
-        unknown = [number for number, state in states.items() if state == interventions.UNKNOWN]
+        unknown = [number for number, state in states.items() if state == order_states.UNKNOWN]
         for number in unknown:
             _say(2, f"qmail-q: no message {number}\n")
-        refused = [(number, state) for number, state in states.items() if state not in (*FINE, interventions.UNKNOWN)]
+        refused = [(number, state) for number, state in states.items() if state not in (*FINE, order_states.UNKNOWN)]
         for number, state in refused:
             _say(2, f"qmail-q: message {number} {SAYS.get(state, state)}\n")
         if not self.as_json:
             for number, state in states.items():
                 if state in FINE:
-                    _say(1, f"{do} {number}{'' if state == interventions.DONE else ': ' + SAYS[state]}\n")
+                    _say(1, f"{do} {number}{'' if state == order_states.DONE else ': ' + SAYS[state]}\n")
         return UNKNOWN if unknown or refused else OK
 
 

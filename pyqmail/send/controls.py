@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyqmail.control import Control, ControlUnreadable, parse_integer
+from pyqmail.control import Control, ControlUnreadable, parse_integer, read_knobs
 from pyqmail.policy.classify import Routing
 
 DIGITS = b"0123456789"
+OTHERS = b"*"  # in domainconcurrency
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class Controls:
 
     ``faults``: what did not parse, as sentences; those values are the defaults. ``bounce_max``: bytes of the original
     in a bounce, None for all of it. ``double_bounce_to``: None where double bounces are discarded. ``metrics_file``:
-    a path, below the home if it is relative; empty for none.
+    a path, below the home if it is relative; empty for none. ``share``: by channel, how many deliveries at once a user
+    or a domain without a limit of its own may have; 0 for as many as there are slots, None where nothing says so.
     """
 
     me: bytes | None
@@ -23,6 +25,8 @@ class Controls:
     lifetime_s: int
     concurrency: dict[str, int]
     domain_concurrency: Mapping[bytes, int]
+    share: Mapping[str, int | None]
+    break_char: bytes
     bounce_from: bytes
     bounce_host: bytes
     bounce_max: int | None
@@ -49,7 +53,7 @@ class _Reader:
             return default
         return value
 
-    def bytes_limit(self, name: str) -> int | None:
+    def whole_number(self, name: str) -> int | None:
         """The number that is the whole of the first line of ``name``; None without the file, or with a fault."""
         line = self.control.line(name)
         if line is None:
@@ -60,11 +64,14 @@ class _Reader:
         return int(line[:18])
 
     def limits(self, name: str) -> dict[bytes, int]:
-        """Lines ``domain:limit``, limits from 1; of equal domains the last line wins, and a fault is no limit."""
+        """Lines ``domain:limit``, limits from 1; of equal domains the last line wins, and a fault is no limit.
+
+        The domain ``*`` is every other one, and may have 0.
+        """
         limits: dict[bytes, int] = {}
         for line in self.control.lines(name) or ():
             domain, _, digits = line.partition(b":")
-            if not domain or not digits or digits.strip(DIGITS) or not int(digits[:18]):
+            if not domain or not digits or digits.strip(DIGITS) or not (int(digits[:18]) or domain == OTHERS):
                 self.faults.append(f"control/{name}: a line is not domain:limit")
             else:
                 limits[domain.lower()] = int(digits[:18])
@@ -108,6 +115,7 @@ def read_controls(home: str, old: Controls | None = None) -> Controls:
     me = control.me()
     routing = _routing(control, me if me is not None or old is None else old.me)
     bounce_from = control.line("bouncefrom")
+    domains = reader.limits("domainconcurrency")
     return Controls(
         me=me,
         routing=routing,
@@ -116,10 +124,12 @@ def read_controls(home: str, old: Controls | None = None) -> Controls:
             "local": reader.integer("concurrencylocal", 10),
             "remote": reader.integer("concurrencyremote", 20),
         },
-        domain_concurrency=reader.limits("domainconcurrency"),
+        domain_concurrency={domain: limit for domain, limit in domains.items() if domain != OTHERS},
+        share={"local": reader.whole_number("userconcurrency"), "remote": domains.get(OTHERS)},
+        break_char=read_knobs(home).break_char,
         bounce_from=b"MAILER-DAEMON" if bounce_from is None else bounce_from,
         bounce_host=control.line_or_me("bouncehost", b"bouncehost") or b"",
-        bounce_max=reader.bytes_limit("bouncemaxbytes"),
+        bounce_max=reader.whole_number("bouncemaxbytes"),
         double_bounce_to=_double_bounce_to(control),
         metrics_file=control.line("metricsfile") or b"",
         faults=tuple(reader.faults),

@@ -13,7 +13,7 @@ from typing import Self
 
 from pyqmail.formats.printable import printable
 from pyqmail.protocol.control import Request
-from pyqmail.send import interventions
+from pyqmail.send import order_states
 from pyqmail.send.controls import read_controls
 from pyqmail.send.holds import BOUNCE, DELETE, OrdersUnreadable, birth_of, format_orders, read_orders, write_orders
 from pyqmail.spool import ending, sweep
@@ -57,7 +57,7 @@ class Offline:
     def act(self, request: Request) -> tuple[dict[int, str], str]:
         """Carry out ``request``: what came of each message, and what failed as a whole. Raises OSError."""
         if not os.path.isdir(self._layout.private):
-            return {}, interventions.NO_PLACE
+            return {}, order_states.NO_PLACE
         try:
             if request.do == "retry":
                 states = self._retry(request.ids)
@@ -72,16 +72,16 @@ class Offline:
 
     def _state(self, number: int) -> str:
         if not sweep.absent(self._layout.todo(number)):
-            return interventions.BUSY
-        return interventions.UNKNOWN if birth_of(self._layout, number) is None else interventions.DONE
+            return order_states.BUSY
+        return order_states.UNKNOWN if birth_of(self._layout, number) is None else order_states.DONE
 
     def _retry(self, ids: Collection[int] | None) -> dict[int, str]:
         wanted = list(sweep.Waiting(self._layout)) if ids is None else ids
         states = {number: self._state(number) for number in wanted}
         now = int(time.time())
         for number, state in states.items():
-            for channel in ending.CHANNELS if state == interventions.DONE else ():
-                interventions.set_due(self._layout, channel, number, now)
+            for channel in ending.CHANNELS if state == order_states.DONE else ():
+                order_states.set_due(self._layout, channel, number, now)
         return {} if ids is None else states
 
     def _hold(self, request: Request) -> dict[int, str]:
@@ -91,9 +91,9 @@ class Offline:
             states[number] = self._state(number)
             birth = birth_of(self._layout, number)
             if request.do == "release":
-                if orders.held.pop(number, None) is None and states[number] == interventions.DONE:
-                    states[number] = interventions.NOT_HELD
-            elif states[number] == interventions.DONE and birth is not None:
+                if orders.held.pop(number, None) is None and states[number] == order_states.DONE:
+                    states[number] = order_states.NOT_HELD
+            elif states[number] == order_states.DONE and birth is not None:
                 orders.held[number] = birth
         if request.domain and request.do == "hold":
             orders.domains.add(request.domain)
@@ -110,21 +110,21 @@ class Offline:
         states = {number: self._state(number) for number in ids}
         for number, state in states.items():
             birth = birth_of(layout, number)
-            if state == interventions.DONE and birth is not None:
+            if state == order_states.DONE and birth is not None:
                 orders.endings[number] = kind, birth
         write_orders(layout, format_orders(orders))
         for number, state in states.items():
-            if state == interventions.DONE:
+            if state == order_states.DONE:
                 order = orders.endings[number]
-                if not interventions.end_message(layout, self._history, number, order, virtual):
+                if not order_states.end_message(layout, self._history, number, order, virtual):
                     raise OSError(f"unable to {kind.decode()} msg {number}; the next qmail-send will try again")
                 del orders.endings[number]
                 orders.held.pop(number, None)
-            elif state == interventions.BUSY and kind == DELETE:
+            elif state == order_states.BUSY and kind == DELETE:
                 with self._as_queue:
                     files.unlink(layout.todo(number))
-                states[number] = interventions.DONE
-            if kind == DELETE and states[number] == interventions.DONE:
+                states[number] = order_states.DONE
+            if kind == DELETE and states[number] == order_states.DONE:
                 self._remove_body(number)
         write_orders(layout, format_orders(orders))
         return states
@@ -139,7 +139,7 @@ class Offline:
 
     def _log(self, request: Request, states: dict[int, str]) -> None:
         who = f"control: uid {os.getuid()}: while stopped: {request.do}"
-        done = [number for number, state in states.items() if state == interventions.DONE]
+        done = [number for number, state in states.items() if state == order_states.DONE]
         if request.ids is None:
             lines = [f"{who} all"]
         elif request.what and done:

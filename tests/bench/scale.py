@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pyqmail.spool.retry import Schedule
+from pyqmail.send.retry import Schedule
 from tests.programs.sending import Sending, make_queue
 
 SPLIT = 23

@@ -296,7 +296,7 @@ def test_two_of_our_own_go_wide(send_home: Path, sending: Sending) -> None:
     assert sending.commands["remote"][0].probe
     os.write(sending.ours[4], b"\xffW400\0")
     sending._parsers["remote"].wide = True
-    sending.put(b"joe@a.example", *[b"u%d@far.example" % index for index in range(300)])
+    sending.put(b"joe@a.example", *[b"u%d@far%d.example" % (index, index % 2) for index in range(300)])
     sending.pull()
     sending.until(lambda: len(sending.commands["remote"]) == 301)
     assert {command.slot for command in sending.commands["remote"][1:]} == set(range(300))

@@ -288,7 +288,8 @@ def test_an_info_file_without_its_message_is_set_aside(sending: Sending) -> None
 
 
 @pytest.mark.contract("send 6a.7")
-def test_new_messages_and_a_thousand_old_ones_due_at_once_are_served_in_turn(sending: Sending) -> None:
+def test_new_messages_and_a_thousand_old_ones_due_at_once_are_served_in_turn(send_home: Path, sending: Sending) -> None:
+    (send_home / "control/userconcurrency").write_text("0\n")
     for number in range(3, 1003):
         place(sending, number, info=b"Fjoe@a.example\0", local=channel_file(people(1)))
     sending.start().until(lambda: len(sending.commands["local"]) == 10)
@@ -322,6 +323,7 @@ class TestWide:
 
     def start(self, home: Path, sending: Sending, control: str = "300\n") -> None:
         (home / "control/concurrencyremote").write_text(control)
+        (home / "control/domainconcurrency").write_text("*:0\n")
         sending.start((b"\x78", b"\xff"))
 
     def test_a_foreign_spawner_stays_narrow(self, send_home: Path, sending: Sending) -> None:
@@ -408,6 +410,7 @@ class TestWide:
         remote.chmod(0o755)
         (send_home / "control/conf-spawn").write_text("400\n")
         (send_home / "control/concurrencyremote").write_text("280\n")
+        (send_home / "control/domainconcurrency").write_text("*:0\n")
         number = sending.put(b"joe@a.example", *people(300, "far.example"))
         owner = int((send_home / "control/conf-users").read_text().split()[0])
         os.chown(sending.queue / f"mess/{number % 3}/{number}", owner, -1)

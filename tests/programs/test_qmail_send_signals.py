@@ -200,12 +200,12 @@ def test_only_commands_go_to_the_spawners_and_only_the_log_to_descriptor_0(sendi
     [
         (
             "in the loop",
-            "import pyqmail.send.todo_pass as module\ndef step(self, now, routing): raise KeyError('a bug')\n"
+            "import pyqmail.send.todo_pass as module\ndef step(self, now): raise KeyError('a bug')\n"
             "module.TodoPass.step = step",
         ),
         (
             "in the thread",
-            "import pyqmail.send.todo_pass as module\ndef bug(layout, batch): raise MemoryError('a bug')\n"
+            "import pyqmail.send.batches as module\ndef bug(layout, batch): raise MemoryError('a bug')\n"
             "module.make_durable = bug",
         ),
         (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.send.todo_pass import SCAN_S
+from pyqmail.send.todo_scan import SCAN_S
 from tests.programs.sending import Sending, patched
 
 TWO = (b"ann@here.example", b"bob@here.example")
@@ -131,7 +131,7 @@ def test_out_of_memory_is_said_and_the_message_stays(sending: Sending) -> None:
         "        raise MemoryError\n"
         "    return real(*args)\n"
         "todo_pass.examine = examine\n"
-        "from pyqmail.programs import qmail_send\nqmail_send.SLEEP_S = 0.1"
+        "from pyqmail.send import daemon\ndaemon.SLEEP_S = 0.1"
     )
     number = sending.put(b"joe@a.example", *TWO)
     sending.start().until_log("alert: out of memory, sleeping...\n")
@@ -291,6 +291,21 @@ def test_a_missing_directory_is_named_and_stops_only_its_own_mail(sending: Sendi
     assert "set aside" not in sending.log
     (sending.queue / "away").rename(sending.queue / part / "2")
     sending.start().until(lambda: all(delivered(sending, number) for number in lost))
+
+
+@pytest.mark.parametrize("part", ["mess", "info", "local"])
+def test_a_known_message_whose_directory_is_missing_is_not_lost(sending: Sending, part: str) -> None:
+    for name, text in (("mess", b"x\n"), ("info", b"Fjoe@a.example\0"), ("local", b"Tann@here.example\0")):
+        (sending.queue / f"{name}/2/8").write_bytes(text)
+    good = sending.put(b"joe@a.example", *TWO)
+    while good % 3 == 2:
+        good = sending.put(b"joe@a.example", *TWO)
+    (sending.queue / part / "2").rename(sending.queue / "away")
+    sending.start().until(lambda: delivered(sending, good))
+    assert finished(sending) == 0
+    assert sending.requests and b"foop/8" not in b"".join(sending.requests)
+    (sending.queue / "away").rename(sending.queue / part / "2")
+    sending.start().until(lambda: delivered(sending, 8))
 
 
 @pytest.mark.contract("send 6a.7")

@@ -1,4 +1,4 @@
-"""New messages to one recipient, which are delivered straight from todo/ (send/delivery.py, "fresh")."""
+"""New messages to one recipient, which are delivered straight from todo/ (send/fresh.py)."""
 
 import os
 import resource

@@ -12,9 +12,9 @@ from pyqmail.protocol import control
 from pyqmail.protocol.control import BadRequest, Request
 from pyqmail.send.holds import BOUNCE, DELETE, Orders, OrdersUnreadable, format_orders, parse_orders
 from pyqmail.send.metrics import Counters, Gauges, Histogram, QueueAges, format_metrics
+from pyqmail.send.retry import Schedule
 from pyqmail.spool.history import History, Note, format_note, parse_note, trimmed
 from pyqmail.spool.layout import Layout
-from pyqmail.spool.retry import Schedule
 
 NUMBERS = st.integers(1, 2**63 - 1)
 DOMAINS = st.binary(min_size=1, max_size=40).filter(lambda name: not set(name) & set(b"\n"))

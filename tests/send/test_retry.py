@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from pyqmail.spool.retry import Schedule, next_retry
+from pyqmail.send.retry import Schedule, next_retry
 
 
 @pytest.mark.contract("send 6.2", "send 6.3")

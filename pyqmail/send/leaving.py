@@ -1,0 +1,71 @@
+"""Messages on their way out: their names durably gone first, then mess/N removed by qmail-clean (qmail-clean(8))."""
+
+from collections.abc import Callable
+
+from pyqmail.send.cleaner import Cleaner
+from pyqmail.send.means import Means
+from pyqmail.system import files
+
+
+class Leaving:
+    """Has messages removed, many to one sync."""
+
+    def __init__(self, means: Means, cleaner: Cleaner) -> None:
+        self._means = means
+        self._cleaner = cleaner
+        self._leaving: list[tuple[int, tuple[str, ...]]] = []
+        self._syncing = False
+
+    def clean(self, number: int, *folders: str) -> None:
+        """Have qmail-clean remove the message itself, once the names removed from ``folders`` are durably gone.
+
+        With mess/N its inode is free for another message; a name that a power cut brought back would send that one to
+        the old recipients, or with bounce/N tell its sender of their failures.
+        """
+        if not folders:
+            self._remove(number)
+            return
+        self._leaving.append((number, folders))
+        self._sync_names()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message is on its way out."""
+        return not self._leaving and not self._syncing
+
+    def _sync_names(self) -> None:
+        if self._syncing or not self._leaving:
+            return
+        batch, self._leaving = self._leaving, []
+        self._syncing = True
+
+        def sync() -> Callable[[], None]:
+            durable = _synced({folder for _, folders in batch for folder in folders})
+            return lambda: self._names_synced(batch, durable)
+
+        self._means.background.submit(sync)
+
+    def _names_synced(self, batch: list[tuple[int, tuple[str, ...]]], durable: bool) -> None:
+        self._syncing = False
+        self._sync_names()
+        if not durable:
+            self._means.log(b"warning: unable to sync the queue's directories; messages stay for the cleanup")
+            return
+        for number, _ in batch:
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        def answered(done: bool) -> None:
+            if not done:
+                self._means.log(b"warning: qmail-clean unable to clean up foop/%d" % number)
+
+        self._cleaner.ask(b"foop", number, answered)
+
+
+def _synced(folders: set[str]) -> bool:
+    try:
+        for folder in folders:
+            files.sync_directory(folder)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,28 @@
+"""What every part of qmail-send works with."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyqmail.send.background import Background
+from pyqmail.send.controls import Controls
+from pyqmail.send.log import Line
+from pyqmail.send.metrics import Counters
+from pyqmail.spool.history import History
+from pyqmail.spool.layout import Layout
+from pyqmail.system.loop import Loop
+
+
+@dataclass(slots=True)
+class Means:
+    """One for the whole program. ``controls`` are those in force; ``exiting``: nothing more is started."""
+
+    loop: Loop
+    layout: Layout
+    log: Line
+    background: Background
+    history: History
+    counters: Counters
+    controls: Controls
+    exiting: bool = False
+    clock: Callable[[], float] = time.time

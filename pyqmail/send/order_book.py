@@ -1,0 +1,67 @@
+"""The orders in force in a running qmail-send, and what they keep from being tried."""
+
+from collections.abc import Callable, Collection
+
+from pyqmail.send.holds import Orders, format_orders, write_orders
+from pyqmail.send.means import Means
+from pyqmail.send.shares import domain_of
+
+CHANNELS = ("local", "remote")
+
+
+class OrderBook:
+    """Orders and their file. ``parked``: by channel, the number of what is withheld to when it was due."""
+
+    def __init__(self, means: Means) -> None:
+        self.orders = Orders()
+        self.parked: dict[str, dict[int, int]] = {name: {} for name in CHANNELS}
+        self.early: dict[int, tuple[str, Callable[[], None]]] = {}  # for messages in todo/: who and what; how
+        self._means = means
+
+    def park(self, channel: str, number: int, now: int) -> bool:
+        """Keep ``number``, which is due, if it is held."""
+        if number not in self.orders.held:
+            return False
+        self.parked[channel][number] = now
+        return True
+
+    def stops(self, number: int) -> bool:
+        """Whether no further delivery of ``number`` may start."""
+        return number in self.orders.held or number in self.orders.endings or number in self.early
+
+    def withholds_recipient(self, recipient: bytes) -> bool:
+        """Whether the domain of ``recipient`` is held."""
+        return bool(self.orders.domains) and domain_of(recipient) in self.orders.domains
+
+    def ends(self, number: int) -> bool:
+        """Whether ``number`` is about to be deleted or bounced."""
+        return number in self.orders.endings
+
+    def unpark(self, numbers: Collection[int]) -> list[tuple[str, int]]:
+        """``numbers`` are held no more; the channels and numbers of what became due meanwhile."""
+        due = []
+        for number in numbers:
+            self.orders.held.pop(number, None)
+            due += [(name, number) for name, parked in self.parked.items() if parked.pop(number, None) is not None]
+        return due
+
+    def gone(self, number: int) -> None:
+        """Nothing is ordered for ``number`` any more."""
+        self.orders.endings.pop(number, None)
+        self.orders.held.pop(number, None)
+        for parked in self.parked.values():
+            parked.pop(number, None)
+
+    def save(self, saved: Callable[[str], None]) -> None:
+        """Put all orders on disk; ``saved`` gets what went wrong, or an empty text."""
+        layout, data = self._means.layout, format_orders(self.orders)
+
+        def write() -> Callable[[], None]:
+            try:
+                write_orders(layout, data)
+            except OSError as error:
+                trouble = f"unable to write queue/pyqmail: {(error.strerror or 'error').lower()}"
+                return lambda: saved(trouble)
+            return lambda: saved("")
+
+        self._means.background.submit(write)

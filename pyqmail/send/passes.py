@@ -1,0 +1,135 @@
+"""The passes of one channel, one after another, and the recipients that they had to skip (qmail-send(8))."""
+
+from pyqmail.send.agenda import Agenda, Resume
+from pyqmail.send.delivery import Deliveries
+from pyqmail.send.job import Job
+from pyqmail.send.means import Means
+from pyqmail.send.neighbours import Messages, Orders
+from pyqmail.send.queue_pass import SKIPPED_MAX, Nothing, QueuePass
+from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, next_retry
+from pyqmail.send.settling import Settling
+from pyqmail.spool import sweep
+from pyqmail.spool.channel import RecipientFile, read_info, recipient_at
+
+
+class Passes:
+    """Reads what is due and starts its deliveries. ``current``: the pass that is open."""
+
+    def __init__(
+        self,
+        means: Means,
+        messages: Messages,
+        orders: Orders,
+        agenda: Agenda,
+        deliveries: Deliveries,
+        settling: Settling,
+    ) -> None:
+        self.current: QueuePass | None = None
+        self._name = deliveries.name
+        self._means = means
+        self._messages = messages
+        self._orders = orders
+        self._agenda = agenda
+        self._deliveries = deliveries
+        self._settling = settling
+
+    def _path(self, number: int) -> str:
+        return self._means.layout.part(self._name, number)
+
+    def _relative(self, number: int) -> bytes:
+        return self._means.layout.relative(self._name, number).encode()
+
+    def begin(self, number: int, now: int) -> None:
+        """Open a pass over ``number``, unless somebody ordered otherwise."""
+        if self._orders.withholds(self._name, number, now):
+            return
+        means = self._means
+        try:
+            sender, birth = read_info(means.layout.info(number))
+            recipients = RecipientFile(self._path(number))
+        except OSError:
+            if not self._gone(number):
+                means.log(b"warning: trouble opening %b; will try again later" % self._relative(number))
+                self._agenda.schedule.add(number, now + TROUBLE_S)
+            return
+        except MemoryError:
+            self._agenda.schedule.add(number, now)
+            raise
+        retry = next_retry(birth, now, ROOT_STEP[self._name])
+        job = Job(number, sender, birth, retry, now > birth + means.controls.lifetime_s)
+        self.current = QueuePass(job, recipients, self._relative(number), means.log)
+        self._settling.jobs[number] = job
+
+    def _gone(self, number: int) -> bool:
+        """Whether ``number`` has left the queue, or this channel, while it waited."""
+        try:
+            if sweep.gone(self._means.layout.info(number)):
+                return True
+            if not sweep.gone(self._path(number)):
+                return False
+        except OSError:
+            return False
+        self._messages.channel_empty(self._name, number)
+        return True
+
+    def go_on(self, job: Job, offset: int) -> None:
+        """Start the delivery to a recipient that had been skipped."""
+        job.held -= 1
+        if self._orders.stops(job.number):
+            self._settling.settle(job)
+            return
+        try:
+            recipient = recipient_at(self._path(job.number), offset)
+        except OSError:
+            self._means.log(b"warning: trouble reading %b; will try again later" % self._relative(job.number))
+            self._settling.settle(job)
+            return
+        if recipient is not None and self._orders.withholds_recipient(recipient):
+            self._settling.settle(job)
+            return
+        job.not_done -= 1
+        if recipient is None:
+            self._settling.settle(job)  # done meanwhile
+        else:
+            self._deliveries.start(job, offset, recipient)
+
+    def next_recipient(self) -> bool:
+        """Go on with the current pass; False when there is none."""
+        current = self.current
+        if current is None:
+            return False
+        found = current.advance(self._orders, self._agenda.shares)
+        if found is Nothing.OVER:
+            self._end_pass(current)
+        elif found is not Nothing.PASSED:
+            self._deliveries.start(current.job, found.offset, found.recipient)
+        return True
+
+    def _end_pass(self, current: QueuePass) -> None:
+        self.current = None
+        current.close()
+        job = current.job
+        if job.only_skipped:
+            self._agenda.shares.hold(job.skipped[0][0], job.number)
+            self._settling.jobs.pop(job.number, None)
+            return
+        if job.skipped:
+            self._hold_skipped(job)
+        self._settling.settle(job)
+
+    def _hold_skipped(self, job: Job) -> None:
+        """Let the skipped recipients wait for their domains, but no longer than the tried ones wait."""
+        shares = self._agenda.shares
+        kept = job.skipped[: max(0, SKIPPED_MAX - len(shares))]
+        job.skipped.clear()
+        job.held = len(kept)
+        if kept:
+            wait = max(0, job.retry - self._means.clock())
+            job.timer = self._means.loop.call_later(wait, lambda: self._wait_no_longer(job))
+        for key, offset in kept:
+            shares.hold(key, Resume(job, offset))
+
+    def _wait_no_longer(self, job: Job) -> None:
+        job.held = 0
+        job.overdue = True
+        self._settling.settle(job)

@@ -1,0 +1,67 @@
+"""What people ordered, as the channels ask for it before a message or recipient is tried (qmail-q(8))."""
+
+from pyqmail.send.endings import Endings, Ordered
+from pyqmail.send.holds import Orders
+from pyqmail.send.means import Means
+from pyqmail.send.order_book import OrderBook
+
+
+class QueueOrders:
+    """The orders in force, and what must be asked before a message or recipient is tried."""
+
+    def __init__(self, means: Means, messages: Ordered) -> None:
+        self.book = OrderBook(means)
+        self.writable = False
+        self._means = means
+        self.endings = Endings(means, self.book, messages)
+
+    def start(self, orders: Orders, *, writable: bool) -> None:
+        """Take up the orders that a previous run left."""
+        self.book.orders = orders
+        self.writable = writable
+        if orders.outdated and writable:
+            self.book.save(lambda trouble: None)
+        self.endings.carry_out(list(orders.endings))
+
+    # asked by the channels
+
+    def withholds(self, channel: str, number: int, now: int) -> bool:
+        """Whether ``number``, which is due, must not be tried; it is kept here then."""
+        if number in self.book.orders.endings:
+            self.endings.carry_out([number])
+            return True
+        return self.book.park(channel, number, now)
+
+    def stops(self, number: int) -> bool:
+        """Whether no further delivery of ``number`` may start."""
+        return self.book.stops(number)
+
+    def withholds_recipient(self, recipient: bytes) -> bool:
+        """Whether the domain of ``recipient`` is held."""
+        return self.book.withholds_recipient(recipient)
+
+    def ends(self, number: int) -> bool:
+        """Whether ``number`` is about to be deleted or bounced."""
+        return self.book.ends(number)
+
+    def settled(self, number: int) -> None:
+        """A pass over ``number`` has ended and all its deliveries have reported."""
+        if number in self.book.orders.endings:
+            self.endings.carry_out([number])
+
+    def arrived(self, number: int) -> None:
+        """``number`` has left todo/, and is in the queue for longer."""
+        order = self.book.early.pop(number, None)
+        if order is not None:
+            order[1]()
+
+    def missed(self, number: int) -> None:
+        """``number`` is delivered, and never was in the queue for longer."""
+        order = self.book.early.pop(number, None)
+        if order is not None:
+            self._means.log(f"control: {order[0]} msg {number}: too late, it is delivered".encode())
+
+    def forget(self, number: int) -> None:
+        """``number`` has left the queue."""
+        if self.book.orders.held.pop(number, None) is not None:
+            self.book.save(lambda trouble: None)

@@ -1,0 +1,90 @@
+"""What a report leads to in the queue, and what becomes of a message once nothing holds it (qmail-send(8))."""
+
+from pyqmail.protocol import spawn
+from pyqmail.send.failures import Failures
+from pyqmail.send.job import Delivery, Job, JobState
+from pyqmail.send.means import Means
+from pyqmail.send.neighbours import Messages, Orders
+from pyqmail.send.retry import TROUBLE_S, Schedule
+from pyqmail.spool.channel import mark_done
+from pyqmail.spool.history import REPLIES_MAX, trimmed
+from pyqmail.system import files
+
+
+class Settling:
+    """Marks recipients, and ends or reschedules the messages of one channel."""
+
+    def __init__(self, name: str, means: Means, messages: Messages, orders: Orders, schedule: Schedule) -> None:
+        self.jobs: dict[int, Job] = {}  # those with files of their own
+        self._name = name
+        self._means = means
+        self._messages = messages
+        self._orders = orders
+        self._schedule = schedule
+        self._failures = Failures(means, self._failure_recorded)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was reported is in the queue's files."""
+        return self._failures.idle
+
+    def act_on(self, delivery: Delivery, letter: bytes, text: bytes) -> None:
+        """Do in the queue what a report asks for."""
+        if letter == spawn.SUCCESS:
+            self._done(delivery)
+        elif letter == spawn.FAILURE:
+            self._failures.add(delivery, text)
+        else:
+            if len(delivery.job.replies) < REPLIES_MAX:
+                delivery.job.replies[delivery.offset] = trimmed(text)
+            self._release(delivery.job)
+
+    def _failure_recorded(self, delivery: Delivery, believed: bool) -> None:
+        if believed:
+            self._done(delivery)
+        else:
+            self._release(delivery.job)
+
+    def _release(self, job: Job) -> None:
+        job.open -= 1
+        self.settle(job)
+
+    def _done(self, delivery: Delivery) -> None:
+        job = delivery.job
+        try:
+            mark_done(self._means.layout.part(self._name, job.number), delivery.offset)
+        except OSError:
+            name = self._means.layout.relative(self._name, job.number).encode()
+            self._means.log(b"warning: trouble marking %b; message will be delivered twice!" % name)
+        job.not_done -= 1
+        self._release(job)
+
+    def settle(self, job: Job) -> None:
+        """Reschedule ``job``, or end it in this channel, once nothing holds it."""
+        if job.state is not JobState.SETTLED:
+            return
+        if job.timer is not None:
+            job.timer.cancel()
+        self.jobs.pop(job.number, None)
+        if job.finished:
+            self._end(job.number)
+            return
+        if job.started:
+            self._means.history.add(self._name, job.number, job.replies)
+        self._schedule.add(job.number, job.retry)
+        self._orders.settled(job.number)
+
+    def _end(self, number: int) -> None:
+        """No recipient of ``number`` is left here."""
+        self._means.history.forget(self._name, number)
+        try:
+            files.unlink(self._means.layout.part(self._name, number))
+        except OSError:
+            self._means.log(
+                b"warning: unable to unlink %b; will try again later"
+                % self._means.layout.relative(self._name, number).encode()
+            )
+            self._schedule.add(number, int(self._means.clock()) + TROUBLE_S)
+            return
+        self._messages.channel_empty(self._name, number)
+        self._orders.settled(number)

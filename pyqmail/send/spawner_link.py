@@ -1,0 +1,125 @@
+"""The two pipes to a spawner: commands in one piece a turn, reports as they come, and its limit (qmail-lspawn(8))."""
+
+import os
+from collections.abc import Callable
+
+from pyqmail.protocol import spawn
+from pyqmail.system.loop import Loop
+
+
+class SpawnerLink:
+    """Sends commands without waiting. ``limit``: the most deliveries at once that the spawner knows how to number."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        commands: int,
+        reports: int,
+        *,
+        reported: Callable[[spawn.Report], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.alive = True
+        self.limit = 0
+        self._loop = loop
+        self._commands = commands
+        self._reports = reports
+        self._reported = reported
+        self._lost = lost
+        self._parser = spawn.ReportParser()
+        self._gathered: list[bytes] = []  # commands of this turn
+        self._out = b""
+        self._probing: bool | None = None  # None: not asked yet; True: asked; False: answered
+
+    def start(self, limit: int) -> None:
+        """Begin to serve with the spawner's ``limit``."""
+        self.limit = limit
+        for fd in (self._commands, self._reports):
+            os.set_blocking(fd, False)
+        self._loop.add_reader(self._reports, self._read)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a command would go out at once."""
+        return self.alive and not self._probing and not self._out
+
+    def widen(self) -> None:
+        """Ask the spawner, if it may be one of ours, for more slots than a byte can number; once."""
+        if self.limit != spawn.LIMIT_MAX or self._probing is not None or not self.alive:
+            return
+        self._probing = True
+        self._parser.expect_probe_answer()
+        self._send_gathered()
+        self._send(spawn.format_probe())
+
+    def command(self, slot: int, message: bytes, sender: bytes, recipient: bytes) -> None:
+        """Have ``message`` delivered, with the other commands of this turn."""
+        if not self._gathered:
+            self._loop.before_wait(self._send_gathered)
+        self._gathered.append(spawn.format_command(slot, message, sender, recipient, wide=self._parser.wide))
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if self.alive and gathered:
+            self._send(b"".join(gathered))
+
+    def _send(self, data: bytes) -> None:
+        if self._out:
+            self._out += data  # behind what the pipe has not taken yet
+            return
+        try:
+            done = os.write(self._commands, data)
+        except BlockingIOError:
+            done = 0
+        except OSError:
+            self._read_rest()
+            self._die()
+            return
+        if done < len(data):
+            self._loop.add_writer(self._commands, self._flush)
+            self._out = data[done:]
+
+    def _flush(self) -> None:
+        data, self._out = self._out, b""
+        self._loop.remove_writer(self._commands)
+        self._send(data)
+
+    def _read_rest(self) -> None:
+        """What the spawner had still reported before it closed its commands is done, and gets its marks."""
+        while self.alive:
+            try:
+                data = os.read(self._reports, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            self._take(data)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._reports, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._die()
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        for report in self._parser.feed(data):
+            if self._probing and report.slot == spawn.PROBE_SLOT:
+                self._probing = False
+                limit = spawn.parse_probe_answer(report)
+                self.limit = self.limit if limit is None else limit
+            else:
+                self._reported(report)
+
+    def _die(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.remove_reader(self._reports)
+        self._loop.remove_writer(self._commands)
+        self._lost()

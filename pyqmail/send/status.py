@@ -1,0 +1,39 @@
+"""What the two channels count together: the numbers of deliveries, and the status line (qmail-log(5))."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from pyqmail.send.means import Means
+
+
+class Busy(Protocol):
+    """The deliveries of a channel."""
+
+    @property
+    def running(self) -> int:
+        """How many are under way."""
+
+    @property
+    def limit(self) -> int:
+        """How many may be."""
+
+
+class Status:
+    """One for both channels."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._serial = 0
+        self.channels: Mapping[str, Busy] = {}
+
+    def next_serial(self) -> int:
+        """The number of the next delivery; it counts from 1 and never starts again."""
+        self._serial += 1
+        return self._serial
+
+    def line(self) -> bytes:
+        """The status line."""
+        local, remote = self.channels["local"], self.channels["remote"]
+        exiting = b" exitasap" if self._means.exiting else b""
+        counts = (local.running, local.limit, remote.running, remote.limit)
+        return b"status: local %d/%d remote %d/%d" % counts + exiting

@@ -1,0 +1,125 @@
+"""Finds what is in todo/: at the start, when the trigger is pulled, and now and then in any case (INTERNALS 3)."""
+
+import os
+from collections.abc import Callable, Collection, Iterator
+
+from pyqmail.send.means import Means
+from pyqmail.spool import sweep
+from pyqmail.system.loop import Loop
+
+SCAN_S = 1500  # a scan even if nobody pulls the trigger
+SLEEP_S = 10
+
+
+class Trigger:
+    """The FIFO lock/trigger: readable when pulled, never read, but closed and opened anew before a scan.
+
+    A pull between the reopening and the end of the scan stays pending, so none is lost.
+    """
+
+    def __init__(self, loop: Loop, path: str, pulled: Callable[[], None]) -> None:
+        self._loop = loop
+        self._path = path
+        self._pulled = pulled
+        self._fds: tuple[int, ...] = ()
+        self.rearm()
+
+    def rearm(self) -> None:
+        """Forget the pulls so far; the caller scans next."""
+        if self._fds:
+            self._loop.remove_reader(self._fds[0])
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = ()
+        try:
+            reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        self._fds = (reader,)
+        try:
+            # our own write end: a FIFO without writers would select readable for ever on some kernels
+            self._fds = (reader, os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            self._loop.add_reader(reader, self._pulled)
+        except OSError:
+            return
+
+
+class TodoScan:
+    """Walks todo/, one name at a time. ``first``: no walk has ended yet."""
+
+    def __init__(self, means: Means) -> None:
+        self.first = True
+        self._means = means
+        self._names: Iterator[int] | None = None
+        self._wanted = True
+        self._at = 0.0
+        self._left: set[int] = set()  # numbers that left todo/ while it is being scanned
+        self._aside: set[int] = set()
+        self._trigger = Trigger(means.loop, means.layout.trigger, self._pulled)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a walk has names left."""
+        return self._names is not None
+
+    def next_time(self) -> float:
+        """When there is a name to look at."""
+        return 0 if self._names is not None or self._wanted else self._at
+
+    def want(self) -> None:
+        """Walk once more."""
+        self._wanted = True
+
+    def left(self, number: int) -> None:
+        """``number`` is not in todo/ any more, whatever the walk under way says."""
+        self._left.add(number)
+
+    def begin(self, now: float) -> None:
+        """Begin a walk if one is wanted or it is time, and none is under way."""
+        if self._names is not None or not (self._wanted or now >= self._at):
+            return
+        if now >= self._at:
+            self._trigger.rearm()
+        self._wanted = False
+        self._left.clear()
+        self._at = now + SCAN_S
+        self._names = sweep.new(self._means.layout)
+
+    def look(self, in_flight: Collection[int]) -> int | None:
+        """A message that nobody works on; None when the next name is none, or the walk has ended."""
+        assert self._names is not None
+        try:
+            number = next(self._names)
+        except StopIteration:
+            self._names = None
+            self.first = False
+            return None
+        except OSError:
+            self._means.log(b"alert: unable to opendir todo, sleeping...")
+            self._names = None
+            self._at = min(self._at, self._at - SCAN_S + SLEEP_S)
+            return None
+        if number in in_flight or number in self._left or number in self._aside or self._orphan(number):
+            return None
+        return number
+
+    def _pulled(self) -> None:
+        self._wanted = True
+        self._trigger.rearm()
+
+    def _orphan(self, number: int) -> bool:
+        """Set aside an envelope whose message is gone, at start only: later it is a passing trouble."""
+        layout, log = self._means.layout, self._means.log
+        try:
+            if not self.first or not sweep.without_message(layout, number):
+                return False
+        except OSError:
+            return False
+        self._aside.add(number)
+        try:
+            sweep.set_todo_aside(layout, number)
+        except OSError:  # todo/ belongs to qmailq: then it stays, and its number cannot be taken again
+            log(b"alert: todo/%d has no message, skipped" % number)
+        else:
+            log(b"alert: todo/%d has no message, set aside" % number)
+        return True
