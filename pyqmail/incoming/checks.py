@@ -16,6 +16,7 @@ from pyqmail.incoming.relaying import Relaying, size_limit
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.smtp_server import declared_size
 
+SIZE_SLACK = 1024  # bytes that Exim, Dovecot and nginx declare above the size; what comes is counted
 Evidence = tuple[tuple[bytes, bytes], ...]  # keys and values, each safe for a log line
 
 
@@ -106,7 +107,7 @@ class MessageSize(Check):
         self._limit = rules.size_limit
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
-        too_big = self._limit and declared_size(letter.parameters) > self._limit
+        too_big = self._limit and declared_size(letter.parameters) > self._limit + SIZE_SLACK
         return Verdict(TOO_BIG, at_once=True) if too_big else None
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:

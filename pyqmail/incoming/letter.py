@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pyqmail.formats.hops import HopCounter
 from pyqmail.formats.received import format_network_received
 from pyqmail.incoming.client import Client
+from pyqmail.incoming.completion import Completion
 from pyqmail.incoming.holding import Holding, NoRoom
 from pyqmail.incoming.refusals import NO_ROOM
 from pyqmail.intake.client import Answer, Injection
@@ -27,8 +28,8 @@ class Letter:
     """From its sender to the queue's answer. Once ``open`` was called every path ends in ``close`` or ``abort``."""
 
     __slots__ = (
-        "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "held", "hops", "parameters", "recipients",
-        "refusal", "sender", "size",
+        "_completion", "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "held", "hops", "parameters",
+        "recipients", "refusal", "sender", "size",
     )  # fmt: skip
 
     def __init__(self, limit: int, sender: bytes = b"", parameters: bytes = b"") -> None:
@@ -43,6 +44,7 @@ class Letter:
         self._limit = limit  # bytes, 0 for none
         self._recipient_bytes = 0
         self._head = b""  # lines that go before the message
+        self._completion: Completion | None = None
         self._injection: Injection | None = None
 
     def add(self, recipient: bytes) -> None:
@@ -64,6 +66,10 @@ class Letter:
     def prepend(self, lines: bytes) -> None:
         """Put header ``lines`` before the message, above our Received; only until the first byte has left."""
         self._head = lines + self._head
+
+    def complete(self, host: bytes) -> None:
+        """Let it have a Date and a Message-ID; ``host`` is the latter's."""
+        self._completion = Completion(host)
 
     def write(self, text: bytes) -> None:
         """Some of the message, LF line ends, its hops counted. What can no longer be accepted is not kept. Never
@@ -113,6 +119,10 @@ class Letter:
         except OSError:
             self._injection.fail()
         self._let_go()
+        if self._completion is not None:
+            rest, self._completion = self._completion.end(), None
+            if rest:
+                self._pass_on(rest)
         if self._head:
             self._pass_on(b"")
         return self._injection.close(self.sender, self.recipients)
@@ -125,6 +135,10 @@ class Letter:
 
     def _pass_on(self, text: bytes) -> None:
         assert self._injection is not None
+        if self._completion is not None:
+            text = self._completion.feed(text)
+            if not text:
+                return
         self._injection.write(self._head + text if self._head else text)
         self._head = b""
 

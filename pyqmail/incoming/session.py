@@ -6,8 +6,10 @@ The protocols know how things are said. What is accepted is decided here, by the
 import time
 from collections.abc import Mapping
 
+from pyqmail.control import Control
 from pyqmail.incoming.checks import Checks
 from pyqmail.incoming.client import Client
+from pyqmail.incoming.completion import RULE
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
 from pyqmail.protocol.reply import Reply
@@ -54,6 +56,8 @@ class Session:
     def open(self, letter: Letter) -> None:
         """Let its text come. Raises OSError without a queue."""
         word = self._protocol or self.client.protocol
+        if self.client.relay is not None and RULE in self.environ:
+            letter.complete(Control(self._home).line_or_me("idhost") or b"localhost")
         letter.open(self._home, self.environ, self.client, word, hold=self.checks.want_message)
 
     def close(self, letter: Letter) -> tuple[Reply, int]:

@@ -7,7 +7,7 @@ from pyqmail.control import ControlUnreadable
 from pyqmail.incoming.checks import CHECKS, Checks, Rules
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
-from pyqmail.incoming.refusals import NO_ADDRESSES, NO_MEMORY, NO_QUEUE, STRAY_LF, TIMEOUT
+from pyqmail.incoming.refusals import NO_ADDRESSES, NO_MEMORY, NO_QUEUE, NOT_ASCII, STRAY_LF, TIMEOUT
 from pyqmail.incoming.session import Session
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.smtp_server import (
@@ -99,6 +99,11 @@ def literal_address(host: bytes) -> bytes | None:
     return bytes(int(octet) & 255 for octet in octets)
 
 
+def is_allowed(address: bytes, letter: Letter) -> bool:
+    """Whether ``address`` is ASCII, or its sender knows that it is not (RFC 6531 section 3.3)."""
+    return address.isascii() or b"SMTPUTF8" in letter.parameters.upper().split()
+
+
 class SmtpSession:
     """One client from greeting to end."""
 
@@ -173,6 +178,9 @@ class SmtpSession:
         if len(sender) > ADDRESS_MAX:
             return SYNTAX
         letter = Letter(self._settings.rules.size_limit, sender, parse_parameters(argument))
+        if not is_allowed(sender, letter):
+            self._log.refused(self._session.client, letter, (), NOT_ASCII)
+            return NOT_ASCII.line
         refusal = self._session.judge_sender(letter)
         if refusal is not None:
             self._log.refused(self._session.client, letter, (), refusal)
@@ -187,7 +195,7 @@ class SmtpSession:
         if len(recipient) > ADDRESS_MAX:
             return SYNTAX
         try:
-            refusal = self._session.add(self._letter, recipient)
+            refusal = self._session.add(self._letter, recipient) if is_allowed(recipient, self._letter) else NOT_ASCII
         except TooManyRecipients:
             raise SessionEnd(NO_MEMORY) from None
         if refusal is None:

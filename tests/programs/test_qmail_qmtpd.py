@@ -352,3 +352,9 @@ def test_a_missing_rcpthosts_is_said_in_the_log(door: Door) -> None:
     (door.base / "control" / "rcpthosts").unlink()
     door.talk(message(b"\nx", b"", b"b@mx.test"))
     assert door.log.read_bytes().startswith(b"qmail-qmtpd: no control/rcpthosts: only me and locals are accepted\n")
+
+
+def test_a_rule_completes_the_messages_of_relay_clients(door: Door) -> None:
+    door.environ |= {"RELAYCLIENT": "", "COMPLETEHEADER": ""}
+    door.talk(message(b"\nSubject: x\n\ny\n", b"a@b", b"c@here.test"))
+    assert re.fullmatch(rb"Date: [^\n]* -0000\nMessage-ID: <[^\n>]*@mx\.test>\nSubject: x\n\ny\n", door.text())

@@ -459,3 +459,17 @@ def test_a_line_holds_as_many_recipients_as_fit_and_counts_the_rest(door: Door) 
     assert len(line) <= 4096 and line.count(b"\n") == 1
     found = re.fullmatch(rb"qmail-smtpd: accepted \S+ helo= from=<a@b> to=(\S+),\+(\d+) bytes=2 qp=\d+\n", line)
     assert found and found[1].count(b"<") + int(found[2]) == 40
+
+
+@pytest.mark.parametrize(
+    ("environ", "added"),
+    [
+        ({"RELAYCLIENT": "", "COMPLETEHEADER": ""}, rb"Date: [^\n]* -0000\nMessage-ID: <[^\n>]*@mx\.test>\n"),
+        ({"RELAYCLIENT": ""}, b""),
+        ({"COMPLETEHEADER": ""}, b""),
+    ],
+)
+def test_a_rule_completes_the_messages_of_relay_clients(door: Door, environ: dict[str, str], added: bytes) -> None:
+    door.environ |= environ
+    door.talk(MESSAGE)
+    assert re.fullmatch(added + rb"Subject: x\n\n\.y\n", door.text())
