@@ -35,7 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pyqmail.admin.setup import spread  # noqa: E402 - the checkout's own, wherever this was started
+from pyqmail.admin.installing import spread  # noqa: E402 - the checkout's own, wherever this was started
 
 ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 SESSIONS, QUEUES, LOCALS, SPLIT = 40, 2, 10, 23
