@@ -2,7 +2,7 @@
 
     qmail-setup [--check | --accounts | --sendmail | --no-sendmail] [--home DIR] [--single-user] [--dependencies DIR]
                 [--with GROUP] [--without GROUP] [--system-packages] [--me NAME] [--python PATH]
-    qmail-setup --download DIR | --modules DIR
+    qmail-setup --download DIR | --modules DIR | --deb OUT [--wheels DIR]
     qmail-setup --remove [--purge] [--accounts] [--home DIR]
 
 Running it again changes nothing that is right. It never touches what is the admin's: control/, users/, alias/, rc and
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pyqmail.admin import system_sendmail
+from pyqmail.admin import debian_package, system_sendmail
 from pyqmail.admin.catalogue import PYTHON
 from pyqmail.admin.fetching import FetchError, fetch
 from pyqmail.admin.inspection import check
@@ -36,7 +36,7 @@ from pyqmail.policy.accounts import GROUPS, ROLES, AccountMissing, read_accounts
 
 EXPECTED = (
     SetupError, PackageError, SendmailTrouble, RemovalError, ModulesMissing, FetchError, WheelError, LockError,
-    AccountMissing, ControlUnreadable,
+    AccountMissing, ControlUnreadable, debian_package.DebError,
 )  # fmt: skip
 DEBIANS = ((3, 11), (3, 13))  # of Debian 12 and 13: what a wheelhouse is made for, beside this Python
 
@@ -51,6 +51,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return 2 if end.code else 0
     os.umask(0o022)
     try:
+        if options.deb:
+            return package_for_debian(options)
         if options.download or options.modules:
             return provide(options)
         return act(options, make_target(options, environ))
@@ -74,6 +76,8 @@ def parse_options(words: list[str]) -> argparse.Namespace:
         "--download", metavar="DIR", help="fetch the wheels for other machines into DIR, and nothing else"
     )
     what.add_argument("--modules", metavar="DIR", help="put the modules that are needed into DIR, and nothing else")
+    what.add_argument("--deb", metavar="OUT", help="build the Debian package: a file, or one in the directory OUT")
+    parser.add_argument("--wheels", metavar="DIR", help="with --deb: what --download fetched, instead of the network")
     parser.add_argument(
         "--with",
         metavar="GROUP",
@@ -98,6 +102,8 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--remove", action="store_true", help="undo what was made; queue, control and mail stay")
     parser.add_argument("--purge", action="store_true", help="with --remove: queue, control, users, alias and mail too")
     options = parser.parse_args(words)
+    if options.wheels and not options.deb:
+        parser.error("--wheels goes with --deb")
     if options.purge and not options.remove:
         parser.error("--purge goes with --remove")
     if options.remove and (options.check or options.sendmail or options.no_sendmail or options.me):
@@ -175,6 +181,21 @@ def provide(options: argparse.Namespace) -> int:
     for python in pythons:
         select(directory, [item for item in wanted if item.wanted_by(python.version)], python)
     say(1, f"wheels for {', '.join(sorted(map(str, pythons)))} are in {directory}")
+    return 0
+
+
+def package_for_debian(options: argparse.Namespace) -> int:
+    """Build the Debian package, with wheels for the Python of each release. Raises DebError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if not options.wheels:
+            options.download = options.wheels = scratch
+            provide(options)
+        machine, found = interpreter_of(options.python).machine, set()
+        for version in DEBIANS:
+            wanted = chosen(read_lock(), options.groups, version)
+            found |= set(select(Path(options.wheels), wanted, Interpreter(version, machine)))
+        newest = max(DEBIANS)
+        say(1, f"built {debian_package.build(Path(options.deb), sorted(found), (newest[0], newest[1] + 1))}")
     return 0
 
 

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.roots import archives, bare_root
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 INIT = """\
-import os, signal
+import os, signal, sys
+os.chroot(sys.argv[1])
+os.chdir("/")
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 os.write(1, b"ready\\n")
 while True:
@@ -28,10 +32,10 @@ cd /
 mount -t tmpfs tmpfs "$BASE"
 mkdir "$BASE/up" "$BASE/work" "$BASE/root"
 root=$BASE/root
-mount -t overlay -o "lowerdir=/,upperdir=$BASE/up,workdir=$BASE/work" overlay "$root"
+mount -t overlay -o "lowerdir=$LOWER,upperdir=$BASE/up,workdir=$BASE/work" overlay "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
-for place in /var/qmail /run /var/log; do
+for place in $MEMORY; do
   mkdir -p "$root$place"
   mount -t tmpfs -o mode=755 tmpfs "$root$place"
 done
@@ -39,19 +43,28 @@ mkdir -p "$root$CHECKOUT"
 mount --bind "$CHECKOUT" "$root$CHECKOUT" # it may lie on a filesystem of its own
 mount -o remount,ro,bind "$root$CHECKOUT"
 rm -rf "$root/service"
-ip link set lo up
-exec chroot "$root" /usr/bin/python3 -I -c "$INIT"
+[ -z "$ARCHIVES" ] || mount --bind "$ARCHIVES" "$root/var/cache/apt/archives"
+[ -n "$NETWORK" ] || ip link set lo up
+exec /usr/bin/python3 -I -c "$INIT" "$root"
 """
 ENVIRON = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 class Machine:
-    """The namespaces, held open by a process that does nothing."""
+    """The namespaces, held open by a process that does nothing.
 
-    def __init__(self) -> None:
+    ``suite``: a bare root of that Debian release instead of this machine's files; apt works in it, on this machine's
+    network and with a store of packages that stays.
+    """
+
+    def __init__(self, suite: str = "") -> None:
         self._base = tempfile.mkdtemp(prefix="pyqmail-")
-        words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", SETUP]
-        environ = {**ENVIRON, "INIT": INIT, "BASE": self._base, "CHECKOUT": str(ROOT)}
+        apart = ["--mount", "--pid", "--fork", "--kill-child"] + ([] if suite else ["--net"])
+        words = ["unshare", *apart, "sh", "-c", SETUP]
+        environ = {**ENVIRON, "INIT": INIT, "BASE": self._base, "CHECKOUT": str(ROOT), "NETWORK": suite}
+        environ["LOWER"] = str(bare_root(suite)) if suite else "/"
+        environ["ARCHIVES"] = str(archives(suite)) if suite else ""
+        environ["MEMORY"] = "/run" if suite else "/var/qmail /run /var/log"
         self._holder = subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None and self._holder.stderr is not None
         if self._holder.stdout.readline() != "ready\n":
@@ -59,6 +72,9 @@ class Machine:
             raise AssertionError(f"no scratch machine: {self._holder.stderr.read()}")
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()
         self.init = int(children[0])
+        if suite:
+            for name in ("resolv.conf", "hosts"):
+                self.path(f"/etc/{name}").write_bytes(Path(f"/etc/{name}").read_bytes())
 
     def path(self, name: str) -> Path:
         """The file ``name`` of the machine, as seen from here."""
@@ -68,14 +84,16 @@ class Machine:
         """A command that runs ``words`` inside."""
         return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--root", "env", "-C", "/", *words]
 
-    def run(self, script: str, *, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, script: str, *, check: bool = True, seconds: float = 120, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a shell script inside, as root."""
         done = subprocess.run(
             self.words(["sh", "-euc", script]),
             env={**ENVIRON, **environ},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=seconds,
             stdin=subprocess.DEVNULL,
         )
         assert not check or done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
