@@ -27,3 +27,20 @@ def server_context(pem: Path) -> ssl.SSLContext:
 def client_context(pem: Path) -> ssl.SSLContext:
     """What a client that trusts ``pem`` alone needs."""
     return ssl.create_default_context(cafile=str(pem))
+
+
+def signed_by(
+    authority: Path, folder: Path, name: str, kind: str = "ecdsa", *, email: str = "", days: int = 30
+) -> Path:
+    """A file with a key and a certificate for ``name`` that the self-signed ``authority`` signs."""
+    key, request, certificate, both = (folder / f"{name}-{kind}.{end}" for end in ("key", "csr", "crt", "pem"))
+    subject = f"/CN={name}" + (f"/emailAddress={email}" if email else "")
+    words = ["openssl", "req", *KEYS[kind], "-nodes", "-subj", subject, "-keyout", str(key), "-out", str(request)]
+    subprocess.run(words, check=True, capture_output=True)
+    names = folder / f"{name}.ext"
+    names.write_text(f"subjectAltName=DNS:{name}" + (f",email:{email}" if email else "") + "\n")
+    words = ["openssl", "x509", "-req", "-in", str(request), "-CA", str(authority), "-CAkey", str(authority)]
+    words += ["-CAcreateserial", "-days", str(days), "-extfile", str(names), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    return both

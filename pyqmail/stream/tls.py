@@ -121,6 +121,7 @@ def reason(error: Exception) -> str:
     """What went wrong in a handshake, short enough for a log line and without addresses of memory."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return str(error)
+    words = getattr(error, "reason", None)  # which an error made by set_ciphers does not have
+    if isinstance(error, ssl.SSLError) and words:
+        return str(words).lower().replace("_", " ")
+    return str(error.args[0] if error.args else error)
