@@ -63,6 +63,7 @@ class Kept:
     def __init__(self) -> None:
         self._files: dict[str, tuple[tuple[int, ...], bytes]] = {}
         self._missing: set[str] = set()
+        self.others: dict[object, object] = {}  # what was made of control files, by whoever made it
         self._directory: tuple[int, ...] | None = None  # the stamp under which they are
 
     def missing(self, path: str, directory: "tuple[int, ...] | None") -> bool:
@@ -159,6 +160,22 @@ class Control:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
         finally:
             os.close(fd)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is something under that name, of whatever kind. Raises ControlUnreadable."""
+        path = f"{self.directory}/{name}"
+        kept = self.kept
+        try:
+            if kept is not None and kept.missing(path, self._directory_stamp()):
+                return False
+            os.stat(path)
+        except FileNotFoundError:
+            if kept is not None:
+                kept.note_missing(path, self._directory_stamp())
+            return False
+        except OSError as error:
+            raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
+        return True
 
     def line(self, name: str) -> bytes | None:
         """The value of a one-line file; an empty file is the empty value, not a missing one."""

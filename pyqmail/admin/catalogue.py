@@ -42,6 +42,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-pop3d", 0o755, 0),
         _program("checkpassword", 0o700),
         _program("qmail-vuser", 0o700),
+        _program("qmail-cert", 0o700),
         _program("qmail-tcpok"),
         _program("qmail-smtpd", 0o755, 1),
         _program("qmail-rcptd", 0o711),

@@ -57,8 +57,32 @@ def find_trouble(home: str) -> list[str]:
     lines += small_limits(home)
     lines += _access_rules(home)
     lines += _queue(home)
+    lines += _certificates(home, control)
     lines += missing_lines(home)
     return lines
+
+
+def _certificates(home: str, control: Control) -> Iterator[str]:
+    """Certificates that end soon, are for other names, or that no server would show."""
+    if not (control.exists("servercert.pem") or control.exists("servercerts")):
+        return
+    from pyqmail.admin import certificates  # the library that it needs is seldom wanted here
+
+    try:
+        found = certificates.installed(home)
+    except OSError as error:
+        yield f"control/servercerts: {error.strerror}"
+        return
+    if found and found[0].name:
+        yield "control/servercert.pem: missing: without it no server offers TLS, whatever control/servercerts has"
+    for each in found:
+        shown = os.path.relpath(each.path, home)
+        names = [each.name] if each.name else [(control.me() or b"").decode("ascii", "replace").lower()]
+        try:
+            for one in each.read():
+                yield from (f"{shown}: {what}" for what in certificates.complaints(one, names, certificates.today()))
+        except (ValueError, OSError) as error:
+            yield f"{shown}: {error}"
 
 
 def _queue(home: str) -> Iterator[str]:
@@ -84,12 +108,15 @@ def _modes(control: Control, names: list[str]) -> Iterator[str]:
         except OSError as error:
             yield f"{shown}: {error.strerror}: the programs that read it fail for now"
             continue
-        needed = 0o555 if not name else 0o444
+        form = BY_NAME[name].form if name in BY_NAME else None
+        if name == "servercert.pem":
+            continue  # for its own user only: _certificates looks at it
+        needed = 0o555 if not name or form is Form.DIRECTORY else 0o444
         if status.st_mode & needed != needed and name in ("", *BY_NAME):
             yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: not every program can read it, and those fail"
         if status.st_mode & 0o022:
             yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may change it"
-        if name in BY_NAME and not stat.S_ISREG(status.st_mode):
+        if form is not None and form is not Form.DIRECTORY and not stat.S_ISREG(status.st_mode):
             yield f"{shown}: is not a file: the programs that read it fail for now"
 
 
@@ -105,6 +132,8 @@ def _unknown(name: str) -> Iterator[str]:
 def _syntax(control: Control, entry: ControlFile) -> Iterator[str]:
     """Bytes that do not mean what they seem to mean."""
     shown = f"control/{entry.name}"
+    if entry.form in (Form.PEM, Form.DIRECTORY):
+        return
     try:
         data = control.read(entry.name)
     except ControlUnreadable as trouble:

@@ -16,6 +16,8 @@ class Form(Enum):
     LIST = "list"
     MAP = "map"
     CDB = "database"
+    PEM = "PEM"  # certificates, and where it is so a private key, which is shown to nobody
+    DIRECTORY = "directory"
 
 
 START = "at each start"
@@ -123,6 +125,12 @@ ORIGINAL: tuple[ControlFile, ...] = (
 # Shown only where they exist, after the original's own.
 OURS: tuple[ControlFile, ...] = (
     _number("bouncemaxbytes", "Bytes of the original in a bounce: ", "", "all of it", SEND, HANGUP, ours=True),
+    ControlFile(
+        "clientca.pem", Form.PEM, "Authorities for client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
+    ),
+    ControlFile(
+        "clientcrl.pem", Form.PEM, "Revoked client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
+    ),
     _number("concurrencyincoming", "SMTP sessions at once: ", "", "40", ("run file of qmail-smtpd",), START, ours=True),
     _line("conf-break", "User-ext delimiter is ", "-", ALL, START, ours=True),
     _list("conf-groups", "Group: ", "", "Groups are qmail and nofiles.", ALL, START, ours=True),
@@ -161,6 +169,20 @@ OURS: tuple[ControlFile, ...] = (
     _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", INCOMING, CONNECTION, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
+    ControlFile(
+        "servercert.pem", Form.PEM, "Certificate and key of SMTP", "", "", "No TLS.", SMTPD, CONNECTION, ours=True
+    ),
+    ControlFile("servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", SMTPD, CONNECTION, ours=True),
+    _list(
+        "tlsclients",
+        "May relay with a certificate: ",
+        ".",
+        "No client certificate lets anybody relay.",
+        SMTPD,
+        CONNECTION,
+        ours=True,
+    ),
+    _list("tlsserverciphers", "Cipher: ", ".", "Ciphers are OpenSSL's own choice.", SMTPD, CONNECTION, ours=True),
     _number(
         "userconcurrency",
         "Local deliveries at once for one user are at most ",

@@ -64,6 +64,17 @@ class Client:
         relay = b"" if self.relay is None else self.relay
         return Client(self.ip, self.host, self.ident, helo=self.helo, relay=relay, secured=self.secured, user=user)
 
+    def trusted(self) -> "Client":
+        """After it has shown a certificate that lets it send anywhere."""
+        relay = b"" if self.relay is None else self.relay
+        return Client(self.ip, self.host, self.ident, helo=self.helo, relay=relay, secured=self.secured, user=self.user)
+
+    @property
+    def received_with(self) -> bytes:
+        """What stands behind "with" in Received: the word, and how the connection is encrypted."""
+        cipher = b" (%b encrypted)" % self.secured.cipher.encode("ascii") if self.secured else b""
+        return self.protocol + cipher
+
     @property
     def protocol(self) -> bytes:
         """The word for Received (RFC 3848); in clear and without a user it is SMTP, EHLO or not, as in qmail."""

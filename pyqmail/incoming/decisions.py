@@ -35,12 +35,12 @@ class DecisionLog:
 
     def accepted(self, client: Client, letter: Letter, number: int) -> None:
         """The queue has it under ``number``."""
-        tail = b" bytes=%d qp=%d" % (letter.size, number) + words(letter)
+        tail = b" bytes=%d qp=%d" % (letter.size, number) + words(client, letter)
         self.say(b"accepted " + who(client, letter.sender, letter.recipients, len(tail)) + tail)
 
     def refused(self, client: Client, letter: Letter, recipients: Sequence[bytes], reply: Reply) -> None:
         """``recipients`` of it, or the whole, have been refused with ``reply``."""
-        tail = b" reason=" + safe(reply.line.rstrip(b"\r\n")[:200]) + words(letter)
+        tail = b" reason=" + safe(reply.line.rstrip(b"\r\n")[:200]) + words(client, letter)
         self.say(b"refused " + who(client, letter.sender, recipients, len(tail)) + tail)
 
     def say(self, line: bytes) -> None:
@@ -56,9 +56,12 @@ class DecisionLog:
             self.wait_s = 0.0
 
 
-def words(letter: Letter) -> bytes:
-    """The evidence as it stands in a line."""
-    return b"".join(b" %b=%b" % (key, safe(value)) for key, value in letter.evidence) if letter.evidence else b""
+def words(client: Client, letter: Letter) -> bytes:
+    """The evidence as it stands in a line: what the connection is, then what the checks have found out."""
+    evidence = letter.evidence
+    if client.secured is not None:
+        evidence = [(b"encrypted", client.secured.version.encode("ascii")), *evidence]
+    return b"".join(b" %b=%b" % (key, safe(value)) for key, value in evidence) if evidence else b""
 
 
 def who(client: Client, sender: bytes, recipients: Sequence[bytes], tail: int) -> bytes:

@@ -13,6 +13,7 @@ from pyqmail.incoming.completion import RULE
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
 from pyqmail.protocol.reply import Reply
+from pyqmail.stream.stream import Stream
 
 
 class Session:
@@ -27,6 +28,12 @@ class Session:
         self.log = log
         self._home = home
         self._protocol = protocol  # the word for Received, where it is not the client's
+
+    def secured(self, stream: Stream, variables: Mapping[bytes, bytes]) -> None:
+        """After a handshake: what the client said before it is forgotten, and the queue program hears of it."""
+        assert stream.secured is not None
+        self.client = self.client.secured_by(stream.secured, self.environ)
+        self.environ = {**self.environ, **variables}
 
     def greet(self) -> Reply | None:
         """The refusal of a client that has just connected."""
@@ -55,7 +62,7 @@ class Session:
 
     def open(self, letter: Letter) -> None:
         """Let its text come. Raises OSError without a queue."""
-        word = self._protocol or self.client.protocol
+        word = self._protocol or self.client.received_with
         if self.client.relay is not None and RULE in self.environ:
             letter.complete(Control(self._home).line_or_me("idhost") or b"localhost")
         letter.open(self._home, self.environ, self.client, word, hold=self.checks.want_message)

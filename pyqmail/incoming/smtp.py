@@ -4,10 +4,23 @@ import _socket
 from collections.abc import Callable, Mapping
 
 from pyqmail.control import ControlUnreadable
+from pyqmail.formats.logline import safe
 from pyqmail.incoming.checks import CHECKS, Checks, Rules
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
-from pyqmail.incoming.refusals import NO_ADDRESSES, NO_MEMORY, NO_QUEUE, NOT_ASCII, STRAY_LF, TIMEOUT
+from pyqmail.incoming.refusals import (
+    BEFORE_TLS,
+    NO_ADDRESSES,
+    NO_CLIENT_CERTIFICATE,
+    NO_MEMORY,
+    NO_QUEUE,
+    NO_TLS,
+    NOT_ASCII,
+    STRAY_LF,
+    TIMEOUT,
+    TLS_FIRST,
+)
+from pyqmail.incoming.security import Security, TlsUnavailable, tls_variables, without_claims
 from pyqmail.incoming.session import Session
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.smtp_server import (
@@ -15,6 +28,7 @@ from pyqmail.protocol.smtp_server import (
     GATHERING,
     GO_AHEAD,
     OK,
+    READY_FOR_TLS,
     SYNTAX,
     BareLineFeed,
     BodyDecoder,
@@ -27,7 +41,7 @@ from pyqmail.protocol.smtp_server import (
     step,
 )
 from pyqmail.stream.lines import LineReader, LineTooLong
-from pyqmail.stream.stream import Stream, StreamEnded, StreamTimedOut
+from pyqmail.stream.stream import Stream, StreamEnded, StreamTimedOut, TlsFailed
 
 TIMEOUT_S = 1200
 COMMAND_MAX = 1048576  # bytes of one command line: more is "out of memory", which the original would reach later
@@ -45,6 +59,7 @@ class Settings:
     """What one session knows before it begins. Raises ControlUnreadable, also when there is no name to greet with."""
 
     def __init__(self, home: str, environ: Mapping[bytes, bytes]) -> None:
+        environ = without_claims(environ)
         self.rules = Rules(home, environ)
         control = self.rules.control
         greeting = control.line_or_me("smtpgreeting")
@@ -56,6 +71,7 @@ class Settings:
         timeout_s = control.integer("timeoutsmtpd", TIMEOUT_S) & 0xFFFFFFFF  # an int, as in the original
         self.timeout_s = timeout_s if 0 < timeout_s < 0x80000000 else 1
         self.local_ip_host = control.line_or_me("localiphost")
+        self.security = Security(control, environ)
         self.checks = Checks(CHECKS, self.rules)
 
     def close(self) -> None:
@@ -105,11 +121,11 @@ def is_allowed(address: bytes, letter: Letter) -> bool:
 
 
 class SmtpSession:
-    """One client from greeting to end."""
+    """One client from greeting to end. ``stream`` is what the last words are said on."""
 
     def __init__(self, settings: Settings, stream: Stream, log: DecisionLog) -> None:
         self._settings = settings
-        self._stream = stream
+        self.stream = stream
         self._lines = LineReader(stream, COMMAND_MAX)
         self._log = log
         self._session = Session(settings.home, settings.environ, settings.checks, log)
@@ -119,19 +135,22 @@ class SmtpSession:
             Effect.SENDER: self._begin,
             Effect.RECIPIENT: self._add,
             Effect.DATA: self._take_message,
+            Effect.TLS: self._start_tls,
             Effect.RESET: self._forget,
         }
 
     def run(self) -> int:
         """Serve until QUIT: 0. Raises SessionEnd, StreamEnded and ControlUnreadable."""
+        if self._settings.security.implicit:
+            self._secure()
         self._greet()
         while True:
             verb, argument = parse_command(self._line())
             effect, reply, argument = step(self._state(), verb, argument, self._offer())
             act = self._effects.get(effect)
-            self._stream.write(reply if act is None else act(argument) or reply)
+            self.stream.write(reply if act is None else act(argument) or reply)
             if verb not in GATHERING:
-                self._stream.flush()
+                self.stream.flush()
             if effect is Effect.QUIT:
                 return 0
 
@@ -139,11 +158,11 @@ class SmtpSession:
         refusal = self._session.greet()
         if refusal is not None:
             raise SessionEnd(refusal)
-        self._stream.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
+        self.stream.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
         if self._settings.rules.relaying.rcpthosts_missing and self._session.client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
         self._log.wait_s = LOG_WAIT_S
-        self._log.before_waiting = self._stream.flush
+        self._log.before_waiting = lambda: self.stream.flush()
 
     def _state(self) -> State:
         if self._letter is None:
@@ -151,7 +170,8 @@ class SmtpSession:
         return State.RECIPIENTS if self._letter.recipients else State.SENDER
 
     def _offer(self) -> Offer:
-        return Offer(self._settings.greeting, self._settings.rules.size_limit)
+        tls = self._settings.security.offered and self.stream.secured is None
+        return Offer(self._settings.greeting, self._settings.rules.size_limit, tls=tls)
 
     def _line(self) -> bytes:
         """The next command. Raises SessionEnd and StreamEnded."""
@@ -162,11 +182,39 @@ class SmtpSession:
         except LineTooLong:
             raise SessionEnd(NO_MEMORY) from None
 
+    def _secure(self, ready: bytes = b"") -> None:
+        """Shake hands; of what was said in clear nothing stays. Raises SessionEnd and StreamEnded."""
+        try:
+            self.stream, addresses = self._settings.security.start(self.stream, self._alert, ready)
+        except TlsUnavailable:
+            raise
+        except TlsFailed as failure:
+            self._log.say(b"tls-failed ip=%b reason=%b" % (self._session.client.ip, safe(str(failure).encode())))
+            raise
+        self._lines = LineReader(self.stream, COMMAND_MAX)
+        self._letter = None
+        self._session.secured(self.stream, tls_variables(self.stream, addresses))
+        if self._settings.security.may_relay(addresses):
+            self._session.client = self._session.client.trusted()
+
+    def _alert(self, text: str) -> None:
+        self._log.say(b"alert: " + text.encode("utf-8", "replace"))
+
     # The commands. Each returns the reply, empty for the one that the protocol has.
 
     def _hello(self, name: bytes) -> bytes:
         self._session.client = self._session.client.greeted(name)
         return self._forget()
+
+    def _start_tls(self, _: bytes) -> bytes:
+        """STARTTLS."""
+        if self._lines.pending:
+            raise SessionEnd(BEFORE_TLS)
+        try:
+            self._secure(READY_FOR_TLS)
+        except TlsUnavailable:
+            return NO_TLS.line
+        return b""
 
     def _forget(self, _: bytes = b"") -> bytes:
         self._letter = None
@@ -174,6 +222,9 @@ class SmtpSession:
 
     def _begin(self, argument: bytes) -> bytes:
         """MAIL. Where it is refused, what was before it stands."""
+        refusal = self._insecure()
+        if refusal is not None:
+            return refusal.line
         sender = self._settings.localize(parse_address(argument))
         if len(sender) > ADDRESS_MAX:
             return SYNTAX
@@ -187,6 +238,16 @@ class SmtpSession:
             return refusal.line
         self._letter = letter
         return OK
+
+    def _insecure(self) -> Reply | None:
+        """The refusal of a client that must do something about TLS first."""
+        security = self._settings.security
+        secured = self.stream.secured
+        if security.required and secured is None:
+            return TLS_FIRST
+        if security.needs_client_certificate and (secured is None or secured.certificate is None):
+            return NO_CLIENT_CERTIFICATE
+        return None
 
     def _add(self, argument: bytes) -> bytes:
         """RCPT."""
@@ -210,7 +271,7 @@ class SmtpSession:
         reply, number = NO_QUEUE, 0
         try:
             if self._open(letter):
-                self._stream.write(GO_AHEAD)
+                self.stream.write(GO_AHEAD)
                 self._copy(letter)
                 reply, number = self._session.close(letter)
         except SessionEnd as end:
@@ -220,8 +281,8 @@ class SmtpSession:
         finally:
             letter.abort()
         try:
-            self._stream.write(reply.line)
-            self._stream.flush()
+            self.stream.write(reply.line)
+            self.stream.flush()
         finally:
             self._session.log_decision(letter, reply, number)
         return b""

@@ -88,7 +88,10 @@ class Display:
     def _paragraph(self, entry: ControlFile) -> bytes:
         text = b"\n%s: " % entry.name.encode()
         try:
-            text += self._databases() if entry.form is Form.CDB else self._value(entry)
+            if entry.form in (Form.PEM, Form.DIRECTORY):
+                text += entry.before.encode() + b"; see qmail-cert show.\n"  # a key is nobody's to read
+            else:
+                text += self._databases() if entry.form is Form.CDB else self._value(entry)
         except ControlUnreadable:
             text += OOPS
         if self._readers:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.refusals import NO_CONTROLS, NO_MEMORY
+from pyqmail.incoming.security import TlsUnavailable
 from pyqmail.incoming.smtp import TIMEOUT_S, SessionEnd, Settings, SmtpSession, say_last
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
@@ -30,18 +31,20 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         name_fault(environ, error)
         return say_last(DescriptorStream(0, 1, TIMEOUT_S), NO_CONTROLS)
     stream = DescriptorStream(0, 1, settings.timeout_s)
+    session = SmtpSession(settings, stream, DecisionLog(NAME, environ, sockets=stream.sockets))
     try:
-        return SmtpSession(settings, stream, DecisionLog(NAME, environ, sockets=stream.sockets)).run()
+        return session.run()
     except SessionEnd as end:
-        return say_last(stream, end.reply)
-    except StreamEnded:
+        return say_last(session.stream, end.reply)
+    except (StreamEnded, TlsUnavailable):
         return 1
     except ControlUnreadable as error:
         name_fault(environ, error)
-        return say_last(stream, NO_CONTROLS)
+        return say_last(session.stream, NO_CONTROLS)
     except MemoryError:
-        return say_last(stream, NO_MEMORY)
+        return say_last(session.stream, NO_MEMORY)
     finally:
+        session.stream.close()
         settings.close()
 
 

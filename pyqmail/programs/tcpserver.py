@@ -18,9 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 
+from pyqmail.control import home_of
 from pyqmail.options import UsageError
 from pyqmail.options import parse_options as options_and_words
 from pyqmail.policy.admission import Admission, Dropped, Terms
+from pyqmail.system.alert_clock import AlertClock
 from pyqmail.system.files import write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import HIGHEST, find_program, plug_standard_descriptors, reset_signals, schedule_as_batch
@@ -368,7 +370,8 @@ def _reason(error: OSError) -> str:
 
 
 def preload() -> None:
-    """Bring into memory what workers may need."""
+    """Bring into memory what workers may need, and what they share."""
+    AlertClock.inherited = AlertClock()
     for name in PRELOADED:
         try:
             import_module(name)
@@ -385,6 +388,8 @@ def prepare(options: Options, environ: Mapping[bytes, bytes]) -> tuple[socket.so
         preload()
         schedule_as_batch()
     drop_privileges(options, environ)
+    if chain is not None and os.path.lexists(home_of(environ) + "/control/servercert.pem"):
+        import_module("pyqmail.tcp.certificates")  # ssl once for all workers, and only where it is used
     if options.print_port:
         write_all(1, b"%d\n" % listener.getsockname()[1])
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

@@ -66,6 +66,7 @@ class Effect(Enum):
     SENDER = "begin a message of this sender"
     RECIPIENT = "add this recipient"
     DATA = "take the message"
+    TLS = "shake hands, and begin anew"
     RESET = "forget the message"
     QUIT = "end the session"
 
@@ -81,11 +82,12 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("greeting", "size_limit")
+    __slots__ = ("greeting", "size_limit", "tls")
 
-    def __init__(self, greeting: bytes, size_limit: int) -> None:
+    def __init__(self, greeting: bytes, size_limit: int, *, tls: bool = False) -> None:
         self.greeting = greeting
         self.size_limit = size_limit
+        self.tls = tls
 
 
 # The extensions in the order of the answer to EHLO: a keyword, and its parameters or None where it is not offered.
@@ -93,6 +95,7 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"PIPELINING", lambda offer: b""),  # RFC 2920
     (b"SIZE", lambda offer: b" %d" % offer.size_limit),  # RFC 1870
     (b"8BITMIME", lambda offer: b""),  # RFC 6152
+    (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
 )
 
 # The effect of a command, its reply (CR LF included; empty where the session finds it), and the command's argument.
@@ -102,9 +105,11 @@ Step = tuple[Effect, bytes, bytes]
 SYNTAX = b"555 syntax error (#5.5.4)\r\n"
 WANT_MAIL = b"503 MAIL first (#5.5.1)\r\n"
 WANT_RCPT = b"503 RCPT first (#5.5.1)\r\n"
+NO_PARAMETERS = b"501 STARTTLS takes no parameters (#5.5.4)\r\n"
 UNKNOWN = b"502 unimplemented (#5.5.1)\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 OK = b"250 ok\r\n"
+READY_FOR_TLS = b"220 ready for tls\r\n"
 GATHERING = frozenset((b"MAIL", b"RCPT", b"RSET"))  # the replies that wait for the next read; all others go at once
 
 _FIXED = {
@@ -127,6 +132,8 @@ def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
             return Effect.HELLO, b"250 " + offer.greeting + b"\r\n", argument
         case b"EHLO":
             return Effect.HELLO, format_ehlo(offer), argument
+        case b"STARTTLS" if offer.tls:
+            return (Effect.NONE, NO_PARAMETERS, b"") if argument else (Effect.TLS, b"", b"")
         case b"RSET":
             return Effect.RESET, b"250 flushed\r\n", b""
         case b"QUIT":

@@ -8,22 +8,20 @@ long as the file exists. Without anything in force a broken file is an error for
 Contexts and keys belong to one worker. What the parent makes before it forks is one clock for all alerts.
 """
 
-import mmap
 import os
 import re
 import ssl
 import stat
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 from pyqmail.stream.tls import reason
+from pyqmail.system.alert_clock import AlertClock
 from pyqmail.system.stamp import Stamp, stamp_of
 from pyqmail.tcp.pem import PEM_MAX, PemError, split_pairs
 
 FILE = "servercert.pem"
 NAMES_MAX = 32  # contexts that a worker keeps for names beside the default
-ALERT_S = 60.0
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 # A suite for each type of key, to have it shown in a handshake of TLS 1.2; a client of TLS 1.3 takes whatever comes.
 _BY_KEY = ("aECDSA", "aRSA")
@@ -34,58 +32,30 @@ class NoCertificate(Exception):
     """There is a file, but nothing that could be shown to a client; the text says why, for the log."""
 
 
-class AlertClock:
-    """One alert a minute for all processes that were forked after this was made."""
-
-    def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, 8)
-
-    def due(self) -> bool:
-        """Whether nobody has said anything for a minute; now somebody has."""
-        now = int(time.monotonic() * 1000) + 1
-        last = int.from_bytes(self._shared[:8], "little")
-        if last and now - last < ALERT_S * 1000:
-            return False
-        self._shared[:8] = now.to_bytes(8, "little")
-        return True
-
-
 class TlsSettings:
     """What all contexts of a server have in common.
 
-    ``ciphers``: a list in OpenSSL's form for TLS 1.2 and before, empty for the default. ``oldest``: the least version.
-    ``authorities``: PEM of the CAs whose client certificates are asked for and ``revoked`` their CRLs; none: not asked.
+    ``ciphers``: a list in OpenSSL's form for TLS 1.2, empty for the default. ``authorities``: PEM of the CAs whose
+    client certificates are asked for, and ``revoked`` their CRLs; none: not asked for.
     """
 
-    __slots__ = ("authorities", "ciphers", "oldest", "revoked")
+    __slots__ = ("authorities", "ciphers", "revoked")
 
-    def __init__(
-        self,
-        *,
-        ciphers: str = "",
-        oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
-        authorities: str = "",
-        revoked: str = "",
-    ) -> None:
+    def __init__(self, *, ciphers: str = "", authorities: str = "", revoked: str = "") -> None:
         self.ciphers = ciphers
-        self.oldest = oldest
         self.authorities = authorities
         self.revoked = revoked
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TlsSettings) and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__
-        )
-
-    def __hash__(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__slots__))
+    def key(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return self.ciphers, self.authorities, self.revoked
 
 
 def new_context(settings: TlsSettings) -> ssl.SSLContext:
     """A server's context without a certificate. Raises PemError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.minimum_version = settings.oldest
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         if settings.ciphers:
             context.set_ciphers(settings.ciphers)
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -149,7 +119,6 @@ def _shake_hands(server: ssl.SSLContext, suite: str) -> bytes:
     """The certificate (DER) that ``server`` shows to a client that takes ``suite`` only. Raises PemError."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    client.minimum_version = min(server.minimum_version, ssl.TLSVersion.TLSv1_2)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
         if suite:
@@ -205,8 +174,9 @@ class ServerCertificates:
     """The contexts of one server process, by the names that clients ask for."""
 
     def __init__(self, home: str, *, clock: AlertClock | None = None) -> None:
+        self.home = home
         self._directory = home + "/control"
-        self._clock = clock or AlertClock()
+        self._clock = clock or AlertClock.inherited or AlertClock()
         self._settings = TlsSettings()
         self._default = _Entry()
         self._named: OrderedDict[str, _Entry] = OrderedDict()
@@ -216,7 +186,7 @@ class ServerCertificates:
 
         Raises NoCertificate, of which the log has heard then.
         """
-        if settings != self._settings:
+        if settings.key() != self._settings.key():
             self._settings = settings
             self._default = _Entry()
             self._named.clear()

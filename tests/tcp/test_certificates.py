@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.tcp.certificates import AlertClock, NoCertificate, ServerCertificates, TlsSettings, load
-from pyqmail.tcp.pem import PemError, split_pairs
+from pyqmail.system.alert_clock import AlertClock
+from pyqmail.tcp.certificates import NoCertificate, ServerCertificates, TlsSettings, load
+from pyqmail.tcp.pem import split_pairs
 from tests.certificates import self_signed, signed_by
 
 DEFAULT = TlsSettings()
@@ -275,9 +276,6 @@ def test_ciphers_that_there_are_not_are_named(home: Path, made: dict[str, bytes]
     assert line == "control/servercert.pem: TLS settings: No cipher can be selected."
 
 
-def test_the_least_version(made: dict[str, bytes]) -> None:
-    context = load(made["mx.test-rsa"], TlsSettings(oldest=ssl.TLSVersion.TLSv1_3))
-    with pytest.raises(ssl.SSLError):
-        shown(context, ciphers="aRSA")
-    with pytest.raises(PemError):
-        load(broken(made, "a key of another type"), TlsSettings(oldest=ssl.TLSVersion.TLSv1_3))
+def test_tls_before_1_2_is_not_spoken(made: dict[str, bytes]) -> None:
+    context = load(made["mx.test-rsa"], DEFAULT)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2

@@ -1,0 +1,131 @@
+"""TLS at the door: whether a session has it, needs it, and how it begins (RFC 3207, RFC 8314, qmail-smtpd(8)).
+
+control/servercert.pem switches it on. $SMTPS: TLS before the greeting. $DISABLETLS: none. $UCSPITLS: ``!`` no mail
+without it, ``@`` no mail without a verified certificate of the client, ``-`` none, anything else as if it were unset.
+"""
+
+from collections.abc import Callable, Mapping
+
+from pyqmail.control import Control, ControlUnreadable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyqmail.stream.stream import Stream
+    from pyqmail.tcp.certificates import ServerCertificates, TlsSettings
+
+CERTIFICATE = "servercert.pem"
+# What tells programs of the queue about the connection is set here, and is nobody else's to say.
+OWN_VARIABLES = (b"SSL_PROTOCOL", b"SSL_CIPHER", b"SSL_CIPHER_ALGKEYSIZE", b"SSL_CLIENT_S_DN_Email")
+
+
+class TlsUnavailable(Exception):
+    """There is no certificate that could be shown; the log has heard why."""
+
+
+def set_and_on(environ: Mapping[bytes, bytes], name: bytes) -> bool:
+    """Whether a variable is there and neither empty nor 0."""
+    return environ.get(name, b"") not in (b"", b"0")
+
+
+class Security:
+    """What one session does about TLS."""
+
+    def __init__(self, control: Control, environ: Mapping[bytes, bytes]) -> None:
+        """Raises ControlUnreadable."""
+        word = environ.get(b"UCSPITLS", b"")
+        within = environ.get(b"TCPREMOTEINFO") == b"sendmail-bs"  # a local user, who may not read the key
+        self._control = control
+        self._environ = environ
+        off = within or word == b"-" or set_and_on(environ, b"DISABLETLS")
+        self.implicit = set_and_on(environ, b"SMTPS") and not off
+        self.offered = not off and not self.implicit and control.exists(CERTIFICATE)
+        self.required = word in (b"!", b"@") and not within
+        self.needs_client_certificate = word == b"@" and not within
+
+    def start(self, stream: "Stream", alert: Callable[[str], None], ready: bytes = b"") -> "tuple[Stream, list[bytes]]":
+        """Say ``ready`` and shake hands: the stream to talk on, and the addresses in the client's verified certificate.
+
+        Raises TlsUnavailable before anything was said, and StreamEnded.
+        """
+        from pyqmail.tcp.certificates import NoCertificate
+
+        try:
+            context = self._certificates().context(self._settings(), alert)
+        except NoCertificate:
+            raise TlsUnavailable from None
+        except (ControlUnreadable, ValueError) as error:
+            alert(str(error))
+            raise TlsUnavailable from None
+        stream.write(ready)
+        secured = stream.start_tls(context, server_side=True)
+        from pyqmail.stream.tls import TlsStream
+
+        assert isinstance(secured, TlsStream)
+        return secured, verified_addresses(secured)
+
+    def may_relay(self, addresses: list[bytes]) -> bool:
+        """Whether control/tlsclients has one of them. Raises ControlUnreadable."""
+        allowed = {entry.lower() for entry in self._control.lines("tlsclients") or ()} if addresses else ()
+        return any(one.lower() in allowed for one in addresses)
+
+    def _certificates(self) -> "ServerCertificates":
+        """Those of this process, if it serves many sessions."""
+        from pyqmail.tcp.certificates import ServerCertificates
+
+        home = self._control.directory.removesuffix("/control")
+        kept = Control.kept
+        if kept is None:
+            return ServerCertificates(home)
+        found = kept.others.get(ServerCertificates)
+        if not isinstance(found, ServerCertificates) or found.home != home:
+            found = kept.others[ServerCertificates] = ServerCertificates(home)
+        return found
+
+    def _settings(self) -> "TlsSettings":
+        """From the control files. Raises ControlUnreadable and ValueError."""
+        from pyqmail.tcp.certificates import TlsSettings
+
+        control = self._control
+        ciphers = self._environ.get(b"TLSCIPHERS") or b":".join(control.lines("tlsserverciphers") or ())
+        asks = self.needs_client_certificate or control.exists("tlsclients")
+        authorities = (control.read("clientca.pem") or b"") if asks else b""
+        revoked = (control.read("clientcrl.pem") or b"") if authorities else b""
+        return TlsSettings(
+            ciphers=ciphers.decode("ascii"), authorities=authorities.decode("ascii"), revoked=revoked.decode("ascii")
+        )
+
+
+def verified_addresses(stream: "Stream") -> list[bytes]:
+    """The e-mail addresses in the certificate that the client has proved to own in this very handshake."""
+    from pyqmail.stream.tls import TlsStream
+
+    assert isinstance(stream, TlsStream)
+    if stream.ssl_object.session_reused:
+        return []
+    found: dict[str, Any] = stream.ssl_object.getpeercert() or {}
+    names = [value for kind, value in found.get("subjectAltName", ()) if kind == "email"]
+    names += [value for part in found.get("subject", ()) for kind, value in part if kind == "emailAddress"]
+    return [name.encode("utf-8", "replace") for name in names]
+
+
+def tls_variables(stream: "Stream", addresses: list[bytes]) -> dict[bytes, bytes]:
+    """What programs of the queue are told of the connection (tcp-environ(5))."""
+    secured = stream.secured
+    if secured is None:
+        return {}
+    found = {
+        b"SSL_PROTOCOL": secured.version.encode("ascii"),
+        b"SSL_CIPHER": secured.cipher.encode("ascii"),
+        b"SSL_CIPHER_ALGKEYSIZE": b"%d" % secured.bits,
+    }
+    if addresses:
+        found[b"SSL_CLIENT_S_DN_Email"] = addresses[0]
+    return found
+
+
+def without_claims(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """``environ`` without what only this session may say of its client: who it is, and how the connection is."""
+    claims = [name for name in environ if name.startswith((b"SSL_", b"SMTPAUTHUSER", b"SMTPAUTHMETHOD", b"SMTP_AUTH_"))]
+    return {name: value for name, value in environ.items() if name not in claims} if claims else environ

@@ -1,0 +1,384 @@
+"""TLS at the door of qmail-smtpd: real processes, real clients, and clients that no good client is."""
+
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import client_context, self_signed, signed_by
+from tests.programs.door import DEADLINE_S, Door, door_of
+
+CLEAR = b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250 8BITMIME\r\n"
+OFFERED = b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250 STARTTLS\r\n"
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return self_signed(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def door(pem: Path) -> Iterator[Door]:
+    with door_of("qmail-smtpd", "-x") as made:
+        install(made, pem)
+        yield made
+
+
+def install(door: Door, pem: Path, name: str = "servercert.pem", mode: int = 0o400) -> None:
+    path = door.base / "control" / name
+    shutil.copy(pem, path.with_suffix(".new"))
+    path.with_suffix(".new").chmod(mode)
+    path.with_suffix(".new").rename(path)
+
+
+class Client:
+    """One session with the program."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.sock, self.process = door.start()
+        self.lines = self.sock.makefile("rb")
+
+    def reply(self) -> bytes:
+        """The next reply, all lines of it."""
+        said = b""
+        while True:
+            line = self.lines.readline()
+            said += line
+            if line[3:4] != b"-":
+                return said
+
+    def say(self, command: bytes) -> bytes:
+        self.sock.sendall(command + b"\r\n")
+        return self.reply()
+
+    def secure(self, context: ssl.SSLContext, name: str | None = "mx.test") -> None:
+        self.sock = context.wrap_socket(self.sock, server_hostname=name)
+        self.lines = self.sock.makefile("rb")
+
+    def end(self) -> tuple[bytes, int, str]:
+        """What is still said, the exit code, and the log."""
+        try:
+            rest = self.lines.read()
+        except OSError:
+            rest = b"(broken)"
+        self.sock.close()
+        return rest, self.process.wait(DEADLINE_S), self.door.log.read_text()
+
+
+def test_without_a_certificate_nothing_is_offered(door: Door) -> None:
+    (door.base / "control/servercert.pem").unlink()
+    client = Client(door)
+    assert client.reply().startswith(b"220 ")
+    assert client.say(b"EHLO c") == CLEAR
+    assert client.say(b"STARTTLS") == b"502 unimplemented (#5.5.1)\r\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "answer"),
+    [
+        ({"DISABLETLS": "1"}, CLEAR),
+        ({"DISABLETLS": "0"}, OFFERED),
+        ({"UCSPITLS": "-"}, CLEAR),
+        ({"UCSPITLS": ""}, OFFERED),
+    ],
+)
+def test_what_the_environment_says(door: Door, environ: dict[str, str], answer: bytes) -> None:
+    door.environ |= environ
+    client = Client(door)
+    client.reply()
+    assert client.say(b"EHLO c") == answer
+
+
+def test_a_message_over_tls(door: Door, pem: Path) -> None:
+    client = Client(door)
+    client.reply()
+    client.say(b"EHLO before.test")
+    assert client.say(b"STARTTLS") == b"220 ready for tls\r\n"
+    client.secure(client_context(pem))
+    assert client.say(b"EHLO after.test") == CLEAR
+    assert client.say(b"STARTTLS") == b"502 unimplemented (#5.5.1)\r\n"
+    for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>"):
+        assert client.say(command) == b"250 ok\r\n"
+    assert client.say(b"DATA") == b"354 go ahead\r\n"
+    assert client.say(b"Subject: x\r\n\r\ny\r\n.").startswith(b"250 ok ")
+    assert client.say(b"QUIT") == b"221 mx.test\r\n"
+    rest, code, log = client.end()
+    assert (rest, code) == (b"", 0)  # close_notify came: Python would raise without it
+    received = (door.base / "message").read_bytes().partition(b";")[0].split(b"\n  ")
+    assert received == [
+        b"Received: from unknown (HELO after.test) (192.0.2.7)",
+        b"by mx.test with ESMTPS (TLS_AES_256_GCM_SHA384 encrypted)",
+    ]
+    assert re.fullmatch(r"qmail-smtpd: accepted ip=192\.0\.2\.7 helo=after\.test .* qp=\d+ encrypted=TLSv1\.3\n", log)
+
+
+def test_smtps_greets_under_tls_and_knows_that_it_is_there(door: Door, pem: Path) -> None:
+    door.environ |= {"SMTPS": "1", "UCSPITLS": "!"}
+    client = Client(door)
+    client.secure(client_context(pem))
+    assert client.reply() == b"220 mx.test ESMTP\r\n"
+    assert client.say(b"EHLO c") == CLEAR
+    assert client.say(b"MAIL FROM:<a@b>") == b"250 ok\r\n"
+    client.say(b"QUIT")
+    assert client.end()[:2] == (b"", 0)
+
+
+def test_the_queue_program_hears_of_the_connection(door: Door, pem: Path) -> None:
+    door.queue(f"env >{door.base}/environ")
+    door.environ |= {"SSL_CIPHER": "claimed", "SSL_CLIENT_S_DN_Email": "claimed", "SMTPAUTHUSER": "claimed"}
+    client = Client(door)
+    client.reply()
+    client.say(b"STARTTLS")
+    client.secure(client_context(pem))
+    for command in (b"HELO c", b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>", b"DATA", b"x: y\r\n."):
+        client.say(command)
+    variables = dict(line.split("=", 1) for line in (door.base / "environ").read_text().splitlines())
+    assert variables["SSL_PROTOCOL"] == "TLSv1.3" and variables["SSL_CIPHER"] == "TLS_AES_256_GCM_SHA384"
+    assert variables["SSL_CIPHER_ALGKEYSIZE"] == "256"
+    assert "claimed" not in variables.values()
+
+
+def test_what_was_said_in_clear_is_forgotten(door: Door, pem: Path) -> None:
+    client = Client(door)
+    client.reply()
+    for command in (b"EHLO c", b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>", b"STARTTLS"):
+        client.say(command)
+    client.secure(client_context(pem))
+    assert client.say(b"RCPT TO:<c@here.test>").startswith(b"503 ")
+    assert client.say(b"DATA").startswith(b"503 ")
+
+
+def test_what_follows_starttls_in_clear_ends_the_session(door: Door) -> None:
+    client = Client(door)
+    client.reply()
+    client.sock.sendall(b"STARTTLS\r\nEHLO injected\r\nMAIL FROM:<a@b>\r\n")
+    assert client.reply() == b"501 nothing may follow STARTTLS in clear (#5.5.1)\r\n"
+    assert client.end()[:2] == (b"", 1)
+
+
+def test_starttls_takes_no_parameters(door: Door) -> None:
+    client = Client(door)
+    client.reply()
+    assert client.say(b"STARTTLS now").startswith(b"501 ")
+    assert client.say(b"NOOP") == b"250 ok\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"EHLO c\r\n", id="a command"),
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", id="HTTP"),
+        pytest.param(b"\x16\x03\x01\xff\xff" + bytes(100_000), id="100 KiB of a ClientHello"),
+        pytest.param(b"\x16\x03\x01\x00\x05" + b"\x01\x00\x00", id="half a record"),
+        pytest.param(bytes(range(256)) * 20, id="noise"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("implicit", [False, True], ids=["STARTTLS", "SMTPS"])
+def test_what_is_no_handshake_ends_it_with_a_line(door: Door, data: bytes, implicit: bool) -> None:
+    if implicit:
+        door.environ["SMTPS"] = "1"
+    client = Client(door)
+    if not implicit:
+        client.reply()
+        client.say(b"STARTTLS")
+    try:
+        client.sock.sendall(data)
+        client.sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it has hung up already
+    _, code, log = client.end()
+    assert code == 1
+    assert re.fullmatch(r"qmail-smtpd: tls-failed ip=192\.0\.2\.7 reason=[ -~]{1,120}\n", log)
+    assert not (door.base / "pids").exists()
+
+
+def test_a_handshake_in_pieces_of_a_byte(door: Door, pem: Path) -> None:
+    client = Client(door)
+    client.reply()
+    client.say(b"STARTTLS")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context(pem).wrap_bio(incoming, outgoing, server_hostname="mx.test")
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            for byte in outgoing.read():
+                client.sock.send(bytes((byte,)))
+            incoming.write(client.sock.recv(1))
+    tls.write(b"NOOP\r\n")
+    for byte in outgoing.read():
+        client.sock.send(bytes((byte,)))
+    said = b""
+    while not said.endswith(b"\r\n"):
+        try:
+            said += tls.read()
+        except ssl.SSLWantReadError:
+            incoming.write(client.sock.recv(1))
+    assert said == b"250 ok\r\n"
+
+
+def test_a_handshake_that_stops_is_left(door: Door) -> None:
+    door.control(timeoutsmtpd="1")
+    client = Client(door)
+    client.reply()
+    client.say(b"STARTTLS")
+    client.sock.sendall(b"\x16\x03\x01\x02\x00")
+    _, code, log = client.end()
+    assert (code, log) == (1, "qmail-smtpd: tls-failed ip=192.0.2.7 reason=the_handshake_took_too_long\n")
+
+
+def test_the_end_without_a_goodbye_in_a_message_is_no_message(door: Door, pem: Path) -> None:
+    client = Client(door)
+    client.reply()
+    client.say(b"STARTTLS")
+    client.secure(client_context(pem))
+    for command in (b"HELO c", b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>", b"DATA"):
+        client.say(command)
+    client.sock.sendall(b"Subject: half\r\n\r\nof a mess")
+    raw = socket.socket(fileno=os.dup(client.sock.fileno()))
+    raw.shutdown(socket.SHUT_RDWR)
+    raw.close()
+    assert client.end()[1] == 1
+    assert not (door.base / "envelope").exists() or door.envelope() == b""
+
+
+@pytest.mark.parametrize("word", ["!", "@"])
+def test_no_mail_without_tls_where_it_is_required(door: Door, word: str) -> None:
+    door.environ["UCSPITLS"] = word
+    client = Client(door)
+    client.reply()
+    assert client.say(b"EHLO c") == OFFERED
+    assert client.say(b"MAIL FROM:<a@b>") == b"530 must issue STARTTLS first (#5.7.0)\r\n"
+    assert client.say(b"RCPT TO:<c@here.test>") == b"503 MAIL first (#5.5.1)\r\n"
+
+
+def test_tls_is_required_even_where_the_certificate_is_gone(door: Door) -> None:
+    (door.base / "control/servercert.pem").unlink()
+    door.environ["UCSPITLS"] = "!"
+    client = Client(door)
+    client.reply()
+    assert client.say(b"MAIL FROM:<a@b>").startswith(b"530 ")
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o400], ids=["others can read it", "it is empty"])
+def test_a_broken_certificate_is_454_and_an_alert(door: Door, tmp_path: Path, pem: Path, mode: int) -> None:
+    (tmp_path / "empty").touch()
+    install(door, pem if mode == 0o444 else tmp_path / "empty", mode=mode)
+    client = Client(door)
+    client.reply()
+    assert client.say(b"EHLO c") == OFFERED
+    assert client.say(b"STARTTLS") == b"454 TLS not available at the moment (#4.3.0)\r\n"
+    assert client.say(b"QUIT") == b"221 mx.test\r\n"
+    log = client.end()[2]
+    reason = "others can read it" if mode == 0o444 else "no private key in it"
+    assert log == f"qmail-smtpd: alert: control/servercert.pem: {reason}\n"
+
+
+def test_a_broken_certificate_closes_the_port_of_smtps(door: Door, pem: Path) -> None:
+    install(door, pem, mode=0o444)
+    door.environ["SMTPS"] = "1"
+    client = Client(door)
+    rest, code, log = client.end()
+    assert (rest, code) == (b"", 1) and "alert: control/servercert.pem" in log
+
+
+def test_sendmail_bs_offers_no_tls(door: Door) -> None:
+    door.environ |= {"TCPREMOTEINFO": "sendmail-bs", "TCPREMOTEIP": "127.0.0.1", "UCSPITLS": "!"}
+    client = Client(door)
+    client.reply()
+    assert client.say(b"EHLO c") == CLEAR
+    assert client.say(b"MAIL FROM:<a@b>") == b"250 ok\r\n"
+
+
+class TestClientCertificates:
+    """control/clientca.pem and tlsclients."""
+
+    @pytest.fixture(scope="class")
+    def authority(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return self_signed(tmp_path_factory.mktemp("authority"), "ca.test")
+
+    @pytest.fixture(scope="class")
+    def printer(self, authority: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return signed_by(authority, tmp_path_factory.mktemp("clients"), "printer.test", email="printer@here.test")
+
+    def relay(self, door: Door, pem: Path, show: Path | None) -> bytes:
+        """What a client hears that wants to send somewhere else."""
+        client = Client(door)
+        client.reply()
+        client.say(b"STARTTLS")
+        context = client_context(pem)
+        if show is not None:
+            context.load_cert_chain(show)
+        client.secure(context)
+        client.say(b"EHLO c")
+        client.say(b"MAIL FROM:<a@b>")
+        return client.say(b"RCPT TO:<c@elsewhere.test>")
+
+    def install_authority(self, door: Door, authority: Path) -> None:
+        text = authority.read_text()
+        (door.base / "control/clientca.pem").write_text(text[text.index("-----BEGIN CERT") :])
+
+    def test_a_listed_one_may_relay(self, door: Door, pem: Path, authority: Path, printer: Path) -> None:
+        self.install_authority(door, authority)
+        door.control(tlsclients="Printer@here.test")
+        assert self.relay(door, pem, printer) == b"250 ok\r\n"
+        assert self.relay(door, pem, None).startswith(b"553 ")
+
+    def test_one_that_is_not_listed_may_not(self, door: Door, pem: Path, authority: Path, printer: Path) -> None:
+        self.install_authority(door, authority)
+        door.control(tlsclients="other@here.test")
+        assert self.relay(door, pem, printer).startswith(b"553 ")
+
+    def test_without_tlsclients_nobody_is_asked(self, door: Door, pem: Path, authority: Path) -> None:
+        self.install_authority(door, authority)
+        assert self.relay(door, pem, pem).startswith(b"553 ")  # a certificate of nobody's would end the handshake
+
+    def test_a_stranger_to_the_authority_is_not_served(self, door: Door, pem: Path, authority: Path) -> None:
+        self.install_authority(door, authority)
+        door.control(tlsclients="printer@here.test")
+        with pytest.raises((ssl.SSLError, OSError)):
+            assert self.relay(door, pem, pem).startswith(b"250 ")
+            raise OSError
+
+    def test_a_certificate_is_required_where_the_rules_say_so(
+        self, door: Door, pem: Path, authority: Path, printer: Path
+    ) -> None:
+        self.install_authority(door, authority)
+        door.environ["UCSPITLS"] = "@"
+        client = Client(door)
+        client.reply()
+        client.say(b"STARTTLS")
+        client.secure(client_context(pem))
+        assert client.say(b"MAIL FROM:<a@b>") == b"530 a client certificate is needed here (#5.7.0)\r\n"
+        assert self.relay(door, pem, printer).startswith(b"553 ")
+
+
+def test_swaks_and_curl_send_over_tls(door: Door, pem: Path, tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    (tmp_path / "message").write_bytes(b"Subject: curl\r\n\r\nx\r\n")
+    envelope = ["--mail-from", "a@b", "--mail-rcpt", "c@here.test", "-T", str(tmp_path / "message")]
+    trust = ["--ssl-reqd", "--cacert", str(pem), "--connect-to", f"mx.test:{port}:127.0.0.1:{port}"]
+    commands = {
+        "swaks": ["swaks", "--server", f"127.0.0.1:{port}", "--tls", "-f", "a@b", "-t", "c@here.test", "--hide-all"],
+        "curl": ["curl", "-s", f"smtp://mx.test:{port}", *trust, *envelope],
+    }
+    for name, command in commands.items():
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        listener.settimeout(DEADLINE_S)
+        connection, _ = listener.accept()
+        with connection, door.log.open("ab") as log:
+            server = subprocess.Popen(door.command, stdin=connection, stdout=connection, stderr=log, env=door.environ)
+        output = running.communicate(timeout=DEADLINE_S)[0]
+        assert (running.returncode, server.wait(DEADLINE_S)) == (0, 0), (name, output)
+    assert door.log.read_text().count("encrypted=TLSv1.3") == 2
+    listener.close()
