@@ -6,7 +6,6 @@ import stat
 from pyqmail.admin import package, tree
 from pyqmail.admin.going_back import needs_of_queue
 from pyqmail.admin.installing import KINDS, differs, queue_split
-from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import small_limits
 from pyqmail.admin.target import Owners, Target, read_owners, say
 from pyqmail.admin.tree import Entry
@@ -27,11 +26,16 @@ def check(target: Target) -> int:
     wrong += library_faults(target)
     wrong += setuid_faults(target)
     wrong += small_limits(str(target.root))
-    if str(target.root) == target.home:
-        wrong += instruction_troubles(target.home)
+    notes = list(needs_of_queue(str(target.root)))
+    try:
+        from pyqmail.admin.instructions import instruction_troubles  # needs modules that are perhaps not here yet
+    except ModuleNotFoundError as error:
+        notes.append(f"the .qmail files were not looked at, for want of the module {error.name}: qmail-showctl --check")
+    else:
+        wrong += instruction_troubles(target.home) if str(target.root) == target.home else ()
     for line in wrong:
         say(1, f"qmail-setup: warning: {line}")
-    for line in needs_of_queue(str(target.root)):
+    for line in notes:
         say(1, f"qmail-setup: note: {line}")
     return 1 if wrong else 0
 

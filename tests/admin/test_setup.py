@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin import tree
+from pyqmail.admin.catalogue import PYTHON
 from tests.public_directory import public_directory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,14 @@ def installed() -> Iterator[Path]:
         result = setup(base / "qmail")
         assert result.returncode == 0, result.stderr
         yield base / "qmail"
+
+
+def test_it_needs_none_of_the_modules_that_it_installs() -> None:
+    blocked = "import sys; sys.path.insert(0, sys.argv[1]); sys.modules |= dict.fromkeys(sys.argv[2:])\n"
+    modules = ("cdblib", "dns", "daemon", "setproctitle", "pamela", "lockfile")
+    program = blocked + "import pyqmail.admin.setup, pyqmail.admin.inspection"
+    done = subprocess.run([PYTHON, "-I", "-c", program, str(ROOT), *modules], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_misuse_is_one_message_and_changes_nothing(tmp_path: Path) -> None:
