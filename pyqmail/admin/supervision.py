@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pyqmail.build import BUILD_ID
 from pyqmail.spool.layout import Layout
 from pyqmail.system import processes
 from pyqmail.warm.supervised import HELPERS, Helper, answers, ask_build
-from pyqmail.warm.supervisor import TITLE, is_left_behind, send_signal, serving, supervisors
+from pyqmail.warm.supervisor import TITLE, is_left_behind, serving, supervisors
 
 END_S = 30.0  # that a supervisor may take to end; its helpers have less
 TURN_S = 0.05
@@ -97,7 +98,7 @@ def left_over(home: str) -> list[processes.Process]:
 
 def end(process: processes.Process) -> bool:
     """TERM to ``process``; whether it has ended."""
-    send_signal(process, 15)
+    processes.send_signal(process, signal.SIGTERM)
     until = time.monotonic() + END_S
     while time.monotonic() < until:
         now = processes.look(process.pid)

@@ -19,8 +19,9 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.stamp import stamp
 from pyqmail.warm.cold import NULL
 from pyqmail.warm.runner import Runner
-from pyqmail.warm.spawner import Collector, Done, Spawner, begin
+from pyqmail.warm.spawner import Collector, Done, Spawner, Stop, begin
 
+DELIVERY_S = 86400.0  # that a whole delivery may take: as long as one to a Maildir
 LOOKUPS_MAX = 8  # qmail-getpw at once; they are short
 RECENT_SECONDS = 1.0  # how long an answer of our own qmail-getpw stands
 RECENT_MAX = 1000
@@ -94,31 +95,31 @@ class LocalChannel:
             exec_exit=SpawnExit.EXEC_GETPW,
         )
 
-    def start(self, command: Command, message: int, output: int, done: Done) -> None:
+    def start(self, command: Command, message: int, output: int, done: Done) -> Stop:
         """Begin with the account of the recipient's local part, everything before the last @."""
         local = command.recipient.rpartition(b"@")[0]
         if not local:
-            _finish(message, output, done, 0)  # the trash address
-            return
+            return _finish(message, output, done, 0)  # the trash address
         try:
             record = self._users.find(local)
         except UsersTrouble:
-            _finish(message, output, done, SpawnExit.CDB)
-            return
+            return _finish(message, output, done, SpawnExit.CDB)
         if record is None:
             record = self._recent.get(local)
         if record is not None:
-            self._run(command, record, message, output, done)
-            return
-        looked_up = partial(self._looked_up, command, message, output, done)
+            return self._run(command, record, message, output, done)
+        steps = Steps()
+        looked_up = partial(self._looked_up, steps, command, message, output, done)
         collector = Collector(self._loop, append_whole, looked_up)
         identity = (self._accounts.uid_passwd, self._accounts.gid_nofiles)
         argv = (b"bin/qmail-getpw", local)
         try:
-            self._getpw.run(argv, identity, NULL, collector.output, collector.ended, errors=False)
+            collector.stop = self._getpw.run(argv, identity, NULL, collector.output, collector.ended, errors=False)
         except OSError:
             collector.cancel()
             raise
+        steps.stop = collector.give_up
+        return steps
 
     def append(self, stored: bytearray, data: bytes) -> None:
         """Keep output up to the limit of local reports."""
@@ -134,7 +135,14 @@ class LocalChannel:
         self._getpw.close()
 
     def _looked_up(
-        self, command: Command, message: int, output: int, done: Done, status: int | None, record: bytes
+        self,
+        steps: "Steps",
+        command: Command,
+        message: int,
+        output: int,
+        done: Done,
+        status: int | None,
+        record: bytes,
     ) -> None:
         if status != 0:
             _finish(message, output, done, SpawnExit.SYSTEM if status is None else status)
@@ -142,24 +150,34 @@ class LocalChannel:
         if self._getpw.warm:
             self._recent.put(command.recipient.rpartition(b"@")[0], record)
         try:
-            self._run(command, record, message, output, done)
+            steps.stop = self._run(command, record, message, output, done)
         except OSError:
             _finish(message, output, done, SpawnExit.SYSTEM)
 
-    def _run(self, command: Command, record: bytes, message: int, output: int, done: Done) -> None:
+    def _run(self, command: Command, record: bytes, message: int, output: int, done: Done) -> Stop:
         assignment = parse_assignment(record)
         if assignment is None:
-            _finish(message, output, done, SpawnExit.USAGE)
-            return
+            return _finish(message, output, done, SpawnExit.USAGE)
         single_user = self._accounts.single_user
         if (os.getuid() if single_user else assignment.uid) == 0:
-            _finish(message, output, done, SpawnExit.ROOT)
-            return
+            return _finish(message, output, done, SpawnExit.ROOT)
         local, _, domain = command.recipient.rpartition(b"@")
         who = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext)
         argv = (b"bin/qmail-local", b"--", *who, domain, command.sender, self._default_delivery)
         identity = None if single_user else (assignment.uid, assignment.gid)
-        self._local.run(argv, identity, message, output, done)
+        return self._local.run(argv, identity, message, output, done)
+
+
+class Steps:
+    """What ends a delivery now, the look-up or what comes after it."""
+
+    def __init__(self) -> None:
+        self.stop: Stop | None = None
+
+    def __call__(self) -> None:
+        """End the step that is under way."""
+        if self.stop is not None:
+            self.stop()
 
 
 def append_whole(stored: bytearray, data: bytes) -> None:
@@ -167,11 +185,16 @@ def append_whole(stored: bytearray, data: bytes) -> None:
     stored += data
 
 
-def _finish(message: int, output: int, done: Done, status: int) -> None:
-    """End a delivery without a program."""
+def _finish(message: int, output: int, done: Done, status: int) -> Stop:
+    """End a delivery without a program; there is nothing to stop."""
     os.close(message)
     os.close(output)
     done(status)
+    return _nothing
+
+
+def _nothing() -> None:
+    """Nothing runs."""
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -184,5 +207,5 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     home, accounts, limit = begun
     loop = Loop()
     channel = LocalChannel(loop, home, accounts, argv[1], environ, limit)
-    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue).run()
+    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue, delivery_s=DELIVERY_S).run()
     return 0

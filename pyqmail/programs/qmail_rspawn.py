@@ -20,9 +20,10 @@ from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
 from pyqmail.warm.runner import Runner
-from pyqmail.warm.spawner import Done, Spawner, begin
+from pyqmail.warm.spawner import Done, Spawner, Stop, begin
 
 TCPTO_SIZE = 1024  # bytes of lock/tcpto
+DELIVERY_S = 43200.0  # that a whole delivery may take, all answers of the other host together
 
 
 class RemoteChannel:
@@ -46,17 +47,17 @@ class RemoteChannel:
             exec_exit=111,
         )
 
-    def start(self, command: Command, message: int, output: int, done: Done) -> None:
+    def start(self, command: Command, message: int, output: int, done: Done) -> Stop:
         """Run the program for everything after the last @; an empty box is nothing special here."""
-        self.start_together((command,), message, output, done)
+        return self.start_together((command,), message, output, done)
 
-    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> None:
+    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
         """Run the program for all of a group; any of their hosts has their route."""
         first = commands[0]
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
         near = self._place(host, self._latest) if self._latest.reuse_s else None
-        self._runner.run(argv, None, message, output, done, near=near)
+        return self._runner.run(argv, None, message, output, done, near=near)
 
     def group(self, command: Command) -> tuple[Hashable, int]:
         """Message, sender and where it goes; as many as control/remotebatch says, if warm workers serve."""
@@ -118,5 +119,6 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     wipe_tcpto(home + "/queue/lock/tcpto")
     loop = Loop()
     channel = RemoteChannel(loop, home, environ, limit)
-    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue, joiner=channel).run()
+    owner = accounts.uid_queue
+    Spawner(loop, channel, spawn_limit=limit, message_owner=owner, delivery_s=DELIVERY_S, joiner=channel).run()
     return 0

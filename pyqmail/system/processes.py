@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 
 LIBRARY = re.compile(rb"(/[^\n]*)/lib/pyqmail-([0-9A-Za-z]+)/")  # where qmail-setup puts a copy of the package
 CHECKOUT = re.compile(rb"(/[^\n]*)/\.deps/")
@@ -80,3 +81,37 @@ def _paths(maps: bytes) -> bytes:
     """The sixth column, a line each."""
     columns = (line.split(None, 5) for line in maps.split(b"\n"))
     return b"\n".join([line[5] for line in columns if len(line) == 6])
+
+
+def send_signal(process: Process, signum: int) -> None:
+    """Signal ``process``, and nobody who has its number by now; one that is stopped goes on."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        now = look(process.pid)
+        if now is not None and now.ticks == process.ticks:
+            signal.pidfd_send_signal(handle, signum)
+            signal.pidfd_send_signal(handle, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def kill_family(pid: int) -> None:
+    """Kill the child ``pid``, not collected yet, and its descendants that have its user. It is stopped first."""
+    os.kill(pid, signal.SIGSTOP)
+    head = look(pid)
+    every = all_processes()
+    family = {pid}
+    for _ in every:
+        more = {process.pid for process in every if process.parent in family} - family
+        if not more:
+            break
+        family |= more
+    for process in every:
+        if process.pid in family and process.pid != pid and head is not None and process.uid == head.uid:
+            send_signal(process, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)

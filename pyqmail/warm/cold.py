@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, reset_signals
+from pyqmail.system.processes import kill_family
 
 Done = Callable[[int | None], None]
 _USED = (_signal.SIGALRM, _signal.SIGCHLD, _signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGXFSZ)
@@ -29,8 +30,11 @@ class Program:
     exec_exit: int = 111
 
 
-def start_program(loop: Loop, program: Program, done: Done) -> None:
-    """Fork and execute ``program``; ``done`` gets its exit status, None if it was killed. Raises OSError."""
+def start_program(loop: Loop, program: Program, done: Done) -> Callable[[], None]:
+    """Fork and execute ``program``; ``done`` gets its exit status, None if it was killed. Raises OSError.
+
+    What it returns kills the program and its descendants; to be called only while ``done`` was not.
+    """
     pid = os.fork()
     if pid == 0:
         _child(program)
@@ -38,8 +42,9 @@ def start_program(loop: Loop, program: Program, done: Done) -> None:
         watch = os.pidfd_open(pid)
     except OSError:  # no descriptor to spare, or an old kernel: look now and then
         loop.call_later(0.05, lambda: _look(loop, pid, done))
-        return
-    loop.add_reader(watch, lambda: _ended(loop, pid, watch, done))
+    else:
+        loop.add_reader(watch, lambda: _ended(loop, pid, watch, done))
+    return lambda: kill_family(pid)
 
 
 def _status(code: int) -> int | None:

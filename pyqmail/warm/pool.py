@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 from pyqmail.system.loop import Loop, Timer
+from pyqmail.system.processes import kill_family
 from pyqmail.warm.wire import pair, send_record
 from pyqmail.warm.worker import JOB, RESULT, Serve, Wait, enter, serve_jobs
 
@@ -131,6 +132,25 @@ class Pool:
             self._pace()
             return None
         return self._start(key, job)
+
+    @property
+    def submitted(self) -> int:
+        """The number of the job that was submitted last."""
+        return self._count
+
+    def stop(self, number: int) -> None:
+        """End job ``number``: its worker is killed, and what that has started; its status is None."""
+        for waiting in self._waiting:
+            if waiting[1].number == number:
+                self._waiting.remove(waiting)
+                for fd in waiting[1].fds:
+                    os.close(fd)
+                waiting[1].done(None)
+                return
+        for worker in self._workers.values():
+            if worker.job is not None and worker.job.number == number:
+                kill_family(worker.pid)
+                return
 
     def pids(self) -> list[int]:
         """The processes of the live workers."""

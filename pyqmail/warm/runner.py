@@ -93,11 +93,12 @@ class Runner:
         *,
         errors: bool = True,
         near: Hashable = None,
-    ) -> None:
+    ) -> Callable[[], None]:
         """Run the program as ``identity`` (uid, gid; None: as we are), owning both descriptors.
 
         ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2; ``near`` tells the
-        pool which worker to prefer. Raises OSError when it could not be started; the descriptors are then still the
+        pool which worker to prefer. What it returns kills the program and its descendants as long as ``done`` was not
+        called. Raises OSError when it could not be started; the descriptors are then still the
         caller's.
         """
         path = self._locate()
@@ -106,13 +107,15 @@ class Runner:
         workers = self._workers(path) if len(payload) <= PAYLOAD_MAX else None
         if workers is not None:
             workers.submit(identity, payload, fds, done, near=near)
-            return
+            number = workers.submitted
+            return lambda: workers.stop(number)
         standard = (message, output, output if errors else NULL)
         if path is not None and launch.is_launcher(path):
             done = _temporary_without_interpreter(done)
-        start_program(self._loop, self._cold(path, argv, identity, standard), done)
+        stop = start_program(self._loop, self._cold(path, argv, identity, standard), done)
         for fd in fds:
             os.close(fd)
+        return stop
 
     def close(self) -> None:
         """No more jobs."""

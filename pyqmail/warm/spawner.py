@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol
 
@@ -32,9 +33,14 @@ from pyqmail.system.process import plug_standard_descriptors
 from pyqmail.warm.batch import Batches
 
 Done = Callable[[int | None], None]
+Stop = Callable[[], None]
 Append = Callable[[bytearray, bytes], None]
 MESSAGE_NAME_MAX = 99  # the reference's buffer is 100, NUL included
 READ_SIZE = 16384
+OUTPUT_MAX = 16 << 20  # bytes; a program that says more finds its pipe closed: nobody would read that
+SIZE_PACE = 1024  # bytes of a message for each further second of a delivery
+LOOK_S = 60.0  # from one look for deliveries that never end to the next
+TOO_SLOW = b"ZThis delivery took too long and was ended. (#4.4.7)\n"
 AGAIN_S = 1.0  # after a report could not be written, for other reasons than that nobody reads
 WATCH_SECONDS = 0.05  # a program that is done by then has its output read when it ends
 
@@ -42,8 +48,11 @@ WATCH_SECONDS = 0.05  # a program that is done by then has its output read when 
 class Channel(Protocol):
     """What differs between the local and the remote spawner."""
 
-    def start(self, command: Command, message: int, output: int, done: Done) -> None:
-        """Run the delivery and own both descriptors; ``done`` gets the status. OSError: not started, not owned."""
+    def start(self, command: Command, message: int, output: int, done: Done) -> Stop:
+        """Run the delivery and own both descriptors; ``done`` gets the status. OSError: not started, not owned.
+
+        What it returns ends the program, if that still runs; ``done`` is called all the same.
+        """
 
     def append(self, stored: bytearray, data: bytes) -> None:
         """Keep ``data`` of a delivery's output."""
@@ -61,7 +70,7 @@ class Joiner(Protocol):
     def group(self, command: Command) -> tuple[Hashable, int]:
         """What all deliveries have in common that may go with this one, and how many may at most; 1: it goes alone."""
 
-    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> None:
+    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
         """As `Channel.start`, for all of one group."""
 
     def reports(self, status: int | None, output: bytes, commands: Sequence[Command]) -> list[bytes | None]:
@@ -81,6 +90,9 @@ class Collector:
         self._stored = bytearray()
         self._status: int | None = None
         self._has_status = False
+        self._read = 0  # bytes
+        self.stop: Stop | None = None  # ends the program
+        self.given_up = False
         self._fd, self.output = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._fd, False)
         self._watched = False
@@ -95,6 +107,15 @@ class Collector:
         if self._fd >= 0:
             self._watch()
         self._finish()
+
+    def give_up(self) -> None:
+        """End the program, if it runs, and wait for its output no longer."""
+        self.given_up = True
+        if self.stop is not None and not self._has_status:
+            self.stop()
+        if self._fd >= 0:
+            self._close()
+            self._finish()
 
     def cancel(self) -> None:
         """Nothing was started: forget the pipe. The write end is closed too."""
@@ -121,9 +142,10 @@ class Collector:
             return False
         except OSError:
             data = b""
+        self._read += len(data)
         if data:
             self._append(self._stored, data)
-        else:
+        if not data or self._read > OUTPUT_MAX:
             self._close()
         return True
 
@@ -158,8 +180,8 @@ def check_message_name(name: bytes) -> None:
         raise _Refused(FAILURE, b"Internal error: message name is empty. (#5.3.5)\n")
 
 
-def open_message(name: bytes, owner: int) -> int:
-    """The message file ``name`` below the current directory, if qmail-queue wrote it. Raises _Refused."""
+def open_message(name: bytes, owner: int) -> tuple[int, int]:
+    """The message file ``name`` below the current directory, if qmail-queue wrote it, and its size. Raises _Refused."""
     try:
         fd = open_read(name)
     except OSError:
@@ -176,14 +198,21 @@ def open_message(name: bytes, owner: int) -> int:
     except _Refused:
         os.close(fd)
         raise
-    return fd
+    return fd, status.st_size
 
 
 class Spawner:
     """One spawner process: descriptor 0 takes commands, descriptor 1 gives the limit byte and reports."""
 
     def __init__(
-        self, loop: Loop, channel: Channel, *, spawn_limit: int, message_owner: int, joiner: Joiner | None = None
+        self,
+        loop: Loop,
+        channel: Channel,
+        *,
+        spawn_limit: int,
+        message_owner: int,
+        delivery_s: float,
+        joiner: Joiner | None = None,
     ) -> None:
         self._loop = loop
         self._channel = channel
@@ -194,6 +223,9 @@ class Spawner:
         self._message_owner = message_owner
         self._parser = CommandParser()
         self._busy: set[int] = set()
+        self._delivery_s = delivery_s  # that a whole delivery may take, and a second more for each SIZE_PACE bytes
+        self._running: dict[int, tuple[float, Collector]] = {}  # by one of its slots: when it is given up
+        self._looking = False
         self._out = bytearray()
         self._reading = True
         self._writing = True
@@ -269,7 +301,7 @@ class Spawner:
                 self._busy.add(slot)
                 self._batches.add(key, command, most)
                 return
-        message = open_message(command.message, self._message_owner)
+        message, size = open_message(command.message, self._message_owner)
         try:
             collector = Collector(self._loop, self._channel.append, lambda status, out: self._over(slot, status, out))
         except OSError:
@@ -277,26 +309,31 @@ class Spawner:
             raise _Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
         self._busy.add(slot)
         try:
-            self._channel.start(command, message, collector.output, collector.ended)
+            self._limit_time(slot, size, collector)
+            collector.stop = self._channel.start(command, message, collector.output, collector.ended)
         except OSError:
             self._busy.discard(slot)
+            self._running.pop(slot, None)
             collector.cancel()
             os.close(message)
             raise _Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
 
     def _start_together(self, key: Hashable, commands: Sequence[Command]) -> None:
         try:
-            message = open_message(commands[0].message, self._message_owner)
-            self._run_together(key, commands, message)
+            message, size = open_message(commands[0].message, self._message_owner)
+            self._run_together(key, commands, message, size)
         except _Refused as refused:
             self._over_together(key, commands, [refused.letter + refused.text] * len(commands))
 
-    def _run_together(self, key: Hashable, commands: Sequence[Command], message: int) -> None:
+    def _run_together(self, key: Hashable, commands: Sequence[Command], message: int, size: int) -> None:
         joiner = self._joiner
         assert joiner is not None
+        first = commands[0].slot
 
         def over(status: int | None, output: bytes) -> None:
-            self._over_together(key, commands, joiner.reports(status, output, commands))
+            reports = joiner.reports(status, output, commands)
+            late = self._running.pop(first)[1].given_up and status is None
+            self._over_together(key, commands, [TOO_SLOW] * len(commands) if late else reports)
 
         try:
             collector = Collector(self._loop, self._channel.append, over)
@@ -304,8 +341,10 @@ class Spawner:
             os.close(message)
             raise _Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
         try:
-            joiner.start_together(commands, message, collector.output, collector.ended)
+            self._limit_time(first, size, collector)
+            collector.stop = joiner.start_together(commands, message, collector.output, collector.ended)
         except OSError:
+            self._running.pop(first, None)
             collector.cancel()
             os.close(message)
             raise _Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
@@ -323,7 +362,23 @@ class Spawner:
 
     def _over(self, slot: int, status: int | None, output: bytes) -> None:
         self._busy.discard(slot)
-        self._report(slot, self._channel.report(status, output))
+        late = self._running.pop(slot)[1].given_up and status is None
+        self._report(slot, TOO_SLOW if late else self._channel.report(status, output))
+
+    def _limit_time(self, slot: int, size: int, collector: Collector) -> None:
+        """Give the delivery up when it has taken too long: one look a minute at all of them."""
+        self._running[slot] = time.monotonic() + self._delivery_s + size / SIZE_PACE, collector
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for late in [collector for until, collector in self._running.values() if until <= now]:
+            late.give_up()
+        self._looking = bool(self._running)
+        if self._looking:
+            self._loop.call_later(LOOK_S, self._look)
 
     def _report(self, slot: int, report: bytes) -> None:
         self._send(format_report(slot, report[:1], report[1:], wide=self._parser.wide))

@@ -237,7 +237,7 @@ class Supervisor:
                 if left is not None and left.parent == earlier.pid:
                     self._bequeathed.add(left.pid)
             knows = earlier.name == TITLE and is_of_our_build(earlier.pid)
-            send_signal(earlier, signal.SIGUSR1 if knows else signal.SIGTERM)
+            processes.send_signal(earlier, signal.SIGUSR1 if knows else signal.SIGTERM)
         self._inheriting = True
         self._inherit(time.monotonic() + LAST_WAIT_S)
 
@@ -259,7 +259,7 @@ class Supervisor:
     def _take_over(self, kept: Kept, left: processes.Process) -> bool:
         """Watch ``left``; false if it had to be told to end, since it is of another build."""
         if not is_of_our_build(left.pid):
-            send_signal(left, signal.SIGTERM)
+            processes.send_signal(left, signal.SIGTERM)
             return False
         self._adopt(kept, left.pid)
         return True
@@ -347,20 +347,3 @@ def is_left_behind(process: processes.Process) -> bool:
 def is_of_our_build(pid: int) -> bool:
     """Whether ``pid`` runs from the same copy of the package as we do."""
     return processes.build_of(pid) == processes.build_of(os.getpid())
-
-
-def send_signal(process: processes.Process, signum: int) -> None:
-    """Signal ``process``, and nobody who has its number by now; one that is stopped goes on."""
-    try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:
-        return
-    try:
-        now = processes.look(process.pid)
-        if now is not None and now.ticks == process.ticks:
-            signal.pidfd_send_signal(handle, signum)
-            signal.pidfd_send_signal(handle, signal.SIGCONT)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(handle)
