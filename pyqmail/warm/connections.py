@@ -34,6 +34,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from pyqmail.control import Control, Kept
+from pyqmail.system.logpipe import LogWriter
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import close_all_but, reset_signals, set_title
 
@@ -423,9 +424,9 @@ def dead_children() -> Iterable[tuple[int, int]]:
         yield pid, status
 
 
+_LOG = LogWriter(2, b"tcpserver")  # of this process; a child goes on with a copy
+
+
 def write_log(text: bytes) -> None:
-    """``text`` to descriptor 2 in one write; a log that fails stops no mail."""
-    try:
-        os.write(2, text)
-    except OSError:
-        pass
+    """``text`` to descriptor 2 in one write; a log that fails, or takes nothing any more, stops no mail."""
+    _LOG.write(text)

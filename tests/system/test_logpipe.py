@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.system.logpipe import write_line
+from pyqmail.system.logpipe import LogWriter, write_line
 
 
 def test_a_line_goes_into_a_pipe() -> None:
@@ -43,5 +43,31 @@ def test_a_full_pipe_is_given_up(monkeypatch: pytest.MonkeyPatch, old_kernel: bo
     os.read(reader, 4096)
     assert write_line(writer, b"line\n", 0.0)
     assert os.read(reader, 100) == b"line\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_writer_waits_once_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogWriter, "WAIT_S", 0.05)
+    reader, writer = os.pipe()
+    log = LogWriter(writer, b"tcpserver")
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"x" * 4096)
+    log.write(b"first\n")
+    monkeypatch.setattr(LogWriter, "WAIT_S", 1000)
+    log.write(b"second\nthird\n")
+    os.read(reader, 4096)
+    log.write(b"fourth\n")
+    note = b"tcpserver: warning: 3 lines of the log were lost: it took none\n"
+    assert os.read(reader, 4096) == note + b"fourth\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_writer_cuts_what_is_long_between_lines() -> None:
+    reader, writer = os.pipe()
+    text = b"y" * 3000 + b"\n" + b"z" * 2000 + b"\n"
+    LogWriter(writer, b"tcpserver").write(text)
+    assert os.read(reader, 8192) == text
     os.close(reader)
     os.close(writer)
