@@ -162,53 +162,59 @@ TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules
 
 
 class Checks:
-    """The checks of one session. Making them raises ControlUnreadable, and so may each question."""
+    """The checks of one session. Making them raises ControlUnreadable, and so may each question.
+
+    Only those are asked that have something to say: a check costs nothing where it has left a hook alone.
+    """
 
     def __init__(self, kinds: Iterable[type[Check]], rules: Rules) -> None:
-        self._checks: list[Check] = []
-        try:
-            for kind in kinds:
-                self._checks.append(kind(rules))
-        except BaseException:
-            self.close()
-            raise
-        self.want_message = any(check.wants_message for check in self._checks)
+        checks = [kind(rules) for kind in kinds]
+        self._connected = [each.connected for each in checks if type(each).connected is not Check.connected]
+        self._sender = [each.sender for each in checks if type(each).sender is not Check.sender]
+        self._recipient = [each.recipient for each in checks if type(each).recipient is not Check.recipient]
+        self._message = [each.message for each in checks if type(each).message is not Check.message]
+        self._closing = [each.close for each in checks if type(each).close is not Check.close]
+        self.want_message = True in [check.wants_message for check in checks]
 
     def connected(self, client: Client) -> Verdict | None:
         """The verdict on a client that has said nothing yet."""
-        return first(check.connected(client) for check in self._checks)
+        for ask in self._connected:
+            verdict = ask(client)
+            if verdict is not None and verdict.reply is not None:
+                return verdict
+        return None
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
-        """The verdict on the sender; its evidence is the letter's."""
-        return noted(letter, (check.sender(client, letter) for check in self._checks))
+        """The verdict on the sender; what all that were asked have found is the letter's from now on."""
+        for ask in self._sender:
+            verdict = ask(client, letter)
+            if verdict is not None and decides(verdict, letter):
+                return verdict
+        return None
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
-        """The verdict on one recipient."""
-        return noted(letter, (check.recipient(client, letter, address) for check in self._checks))
+        """The verdict on one recipient; evidence as for the sender."""
+        for ask in self._recipient:
+            verdict = ask(client, letter, address)
+            if verdict is not None and decides(verdict, letter):
+                return verdict
+        return None
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
-        """The verdict on the whole."""
-        return noted(letter, (check.message(client, letter) for check in self._checks))
+        """The verdict on the whole; evidence as for the sender."""
+        for ask in self._message:
+            verdict = ask(client, letter)
+            if verdict is not None and decides(verdict, letter):
+                return verdict
+        return None
 
     def close(self) -> None:
         """Give back what the checks have open."""
-        for check in self._checks:
-            check.close()
+        for close in self._closing:
+            close()
 
 
-def first(verdicts: Iterable[Verdict | None]) -> Verdict | None:
-    """The first that refuses; those after it are not asked."""
-    for verdict in verdicts:
-        if verdict is not None and verdict.reply is not None:
-            return verdict
-    return None
-
-
-def noted(letter: Letter, verdicts: Iterable[Verdict | None]) -> Verdict | None:
-    """As ``first``; the evidence of all that were asked is the letter's from now on."""
-    for verdict in verdicts:
-        if verdict is not None:
-            letter.evidence += verdict.evidence
-            if verdict.reply is not None:
-                return verdict
-    return None
+def decides(verdict: Verdict, letter: Letter) -> bool:
+    """Keep its evidence; whether no other check is asked after it."""
+    letter.evidence += verdict.evidence
+    return verdict.reply is not None

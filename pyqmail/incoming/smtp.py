@@ -1,7 +1,7 @@
 """One SMTP session: the protocol core joined to a stream, and to what all protocols do alike (qmail-smtpd(8))."""
 
 import _socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.logline import safe
@@ -125,19 +125,10 @@ class SmtpSession:
 
     def __init__(self, settings: Settings, stream: Stream, log: DecisionLog) -> None:
         self._settings = settings
-        self.stream = stream
-        self._lines = LineReader(stream, COMMAND_MAX)
         self._log = log
+        self._go_on(stream)
         self._session = Session(settings.home, settings.environ, settings.checks, log)
         self._letter: Letter | None = None
-        self._effects: dict[Effect, Callable[[bytes], bytes]] = {
-            Effect.HELLO: self._hello,
-            Effect.SENDER: self._begin,
-            Effect.RECIPIENT: self._add,
-            Effect.DATA: self._take_message,
-            Effect.TLS: self._start_tls,
-            Effect.RESET: self._forget,
-        }
 
     def run(self) -> int:
         """Serve until QUIT: 0. Raises SessionEnd, StreamEnded and ControlUnreadable."""
@@ -146,13 +137,20 @@ class SmtpSession:
         self._greet()
         while True:
             verb, argument = parse_command(self._line())
-            effect, reply, argument = step(self._state(), verb, argument, self._offer())
-            act = self._effects.get(effect)
-            self.stream.write(reply if act is None else act(argument) or reply)
+            effect, reply, argument = step(self._state(), verb, argument, self._offer)
+            self.stream.write(self._act(effect, argument) or reply)
             if verb not in GATHERING:
                 self.stream.flush()
             if effect is Effect.QUIT:
                 return 0
+
+    def _go_on(self, stream: Stream) -> None:
+        """Talk on ``stream`` from now on; nothing that the one before has read is a command any more."""
+        self.stream = stream
+        self._lines = LineReader(stream, COMMAND_MAX)
+        self._log.before_waiting = stream.flush
+        tls = self._settings.security.offered and stream.secured is None
+        self._offer = Offer(self._settings.greeting, self._settings.rules.size_limit, tls=tls)
 
     def _greet(self) -> None:
         refusal = self._session.greet()
@@ -162,16 +160,11 @@ class SmtpSession:
         if self._settings.rules.relaying.rcpthosts_missing and self._session.client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
         self._log.wait_s = LOG_WAIT_S
-        self._log.before_waiting = lambda: self.stream.flush()
 
     def _state(self) -> State:
         if self._letter is None:
             return State.IDLE
         return State.RECIPIENTS if self._letter.recipients else State.SENDER
-
-    def _offer(self) -> Offer:
-        tls = self._settings.security.offered and self.stream.secured is None
-        return Offer(self._settings.greeting, self._settings.rules.size_limit, tls=tls)
 
     def _line(self) -> bytes:
         """The next command. Raises SessionEnd and StreamEnded."""
@@ -185,13 +178,13 @@ class SmtpSession:
     def _secure(self, ready: bytes = b"") -> None:
         """Shake hands; of what was said in clear nothing stays. Raises SessionEnd and StreamEnded."""
         try:
-            self.stream, addresses = self._settings.security.start(self.stream, self._alert, ready)
+            stream, addresses = self._settings.security.start(self.stream, self._alert, ready)
         except TlsUnavailable:
             raise
         except TlsFailed as failure:
             self._log.say(b"tls-failed ip=%b reason=%b" % (self._session.client.ip, safe(str(failure).encode())))
             raise
-        self._lines = LineReader(self.stream, COMMAND_MAX)
+        self._go_on(stream)
         self._letter = None
         self._session.secured(self.stream, tls_variables(self.stream, addresses))
         if self._settings.security.may_relay(addresses):
@@ -202,11 +195,24 @@ class SmtpSession:
 
     # The commands. Each returns the reply, empty for the one that the protocol has.
 
+    def _act(self, effect: Effect, argument: bytes) -> bytes:
+        if effect is Effect.SENDER:
+            return self._begin(argument)
+        if effect is Effect.RECIPIENT:
+            return self._add(argument)
+        if effect is Effect.DATA:
+            return self._take_message()
+        if effect is Effect.HELLO:
+            return self._hello(argument)
+        if effect is Effect.TLS:
+            return self._start_tls()
+        return self._forget() if effect is Effect.RESET else b""
+
     def _hello(self, name: bytes) -> bytes:
         self._session.client = self._session.client.greeted(name)
         return self._forget()
 
-    def _start_tls(self, _: bytes) -> bytes:
+    def _start_tls(self) -> bytes:
         """STARTTLS."""
         if self._lines.pending:
             raise SessionEnd(BEFORE_TLS)
@@ -216,7 +222,7 @@ class SmtpSession:
             return NO_TLS.line
         return b""
 
-    def _forget(self, _: bytes = b"") -> bytes:
+    def _forget(self) -> bytes:
         self._letter = None
         return b""
 
@@ -264,7 +270,7 @@ class SmtpSession:
         self._log.refused(self._session.client, self._letter, (recipient,), refusal)
         return refusal.line
 
-    def _take_message(self, _: bytes) -> bytes:
+    def _take_message(self) -> bytes:
         """DATA: everything between 354 and the final reply, which is sent here, before the log hears of it."""
         letter, self._letter = self._letter, None
         assert letter is not None
@@ -278,6 +284,8 @@ class SmtpSession:
             if end.reply is not None:
                 self._session.log_decision(letter, end.reply, 0)
             raise
+        except OSError:  # whatever it is, the client hears that it has to come again
+            reply, number = NO_QUEUE, 0
         finally:
             letter.abort()
         try:

@@ -30,7 +30,8 @@ class DescriptorStream(Stream):
         self._timeout_s = timeout_s
         self._deadline: float | None = None
         self.sockets = self._kernel = timeout_s is not None and not shared and self._arm(timeout_s)
-        self._socket = self.sockets or (timeout_s is not None and _is_socket(writer))
+        self._socket = True if self.sockets else None  # None: not known yet
+        self._simple = self.sockets or timeout_s is None  # each read and write is one system call
 
     def _arm(self, timeout_s: float) -> bool:
         """Let the kernel limit each read and write; false where one of the descriptors is no socket."""
@@ -50,6 +51,7 @@ class DescriptorStream(Stream):
 
     def until(self, deadline: float | None) -> None:
         self._deadline = deadline
+        self._simple = deadline is None and (self._kernel or self._timeout_s is None)
 
     def close(self) -> None:
         try:
@@ -67,14 +69,14 @@ class DescriptorStream(Stream):
     def _receive(self) -> bytes:
         while True:
             try:
-                if not self._ready(self._reader, select.POLLIN):
+                if not self._simple and not self._ready(self._reader, select.POLLIN):
                     raise StreamTimedOut
                 data = os.read(self._reader, CHUNK)
             except BlockingIOError:
                 if self._wait_ourselves(self._reader):
                     continue
                 raise StreamTimedOut from None
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a descriptor that another stream has taken over
                 raise StreamEnded from None
             if not data:
                 raise StreamEnded
@@ -83,18 +85,20 @@ class DescriptorStream(Stream):
     def _send(self, data: bytearray) -> int:
         while True:
             try:
+                if self._simple:
+                    return os.write(self._writer, data)
                 if not self._ready(self._writer, select.POLLOUT):
                     raise StreamEnded
                 return self._write_some(data)
             except BlockingIOError:
                 if not self._wait_ourselves(self._writer):
                     raise StreamEnded from None
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a descriptor that another stream has taken over
                 raise StreamEnded from None
 
     def _write_some(self, data: bytearray) -> int:
-        if self._timeout_s is None or (self._kernel and self._deadline is None):
-            return os.write(self._writer, data)
+        if self._socket is None:
+            self._socket = _is_socket(self._writer)
         if not self._socket:
             return os.write(self._writer, data[:PIPE_PIECE])
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fileno=self._writer)  # only for its send
@@ -104,12 +108,9 @@ class DescriptorStream(Stream):
             sock.detach()
 
     def _ready(self, fd: int, event: int) -> bool:
-        """Wait, unless the kernel does; false when the time is over."""
+        """Wait; false when the time is over."""
         seconds = self._timeout_s
-        if self._deadline is None:
-            if self._kernel or seconds is None:
-                return True
-        else:
+        if self._deadline is not None:
             left = max(0.0, self._deadline - time.monotonic())
             seconds = left if seconds is None else min(left, seconds)
         return _poll(fd, event, seconds)
@@ -120,7 +121,7 @@ class DescriptorStream(Stream):
             return True  # polled, and somebody else was quicker
         if os.get_blocking(fd):
             return self._deadline is not None
-        self._kernel = False
+        self._kernel = self._simple = False
         if self._timeout_s is None:
             _poll(fd, select.POLLIN if fd == self._reader else select.POLLOUT, None)
         return True

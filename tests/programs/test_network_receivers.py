@@ -67,14 +67,15 @@ def server(tree: Tree, program: str) -> Iterator[int]:
 
 @pytest.mark.parametrize(("program", "wire", "success"), PROGRAMS)
 def test_one_worker_takes_message_after_message(tree: Tree, program: str, wire: bytes, success: bytes) -> None:
-    numbers = []
+    answers = []
     with server(tree, program) as port:
         for _ in range(4):
-            numbers += re.findall(success, ask(port, wire))
+            answers.append(ask(port, wire))
             ask(port, wire[: len(wire) // 2])  # and a client that goes away
         log = tree.home / "log"
         wait_for(lambda: log.read_bytes().count(b"tcpserver: end ") == 8, "the end of each session")
-    assert len(set(numbers)) == 4 and all(int(number) > 4194304 for number in numbers)
+    numbers = [number for answer in answers for number in re.findall(success, answer)]
+    assert len(set(numbers)) == 4 and all(int(number) > 4194304 for number in numbers), (answers, log.read_bytes())
     pids = set(re.findall(rb"tcpserver: end (\d+) ", log.read_bytes()))
     assert len(pids) == 1, "not the same worker"
     assert b"Traceback" not in log.read_bytes()

@@ -27,7 +27,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def peer(act: Callable[[socket.socket], None]) -> Iterator[Stream]:
+def peer(act: Callable[[socket.socket], None], *, shared: bool = False) -> Iterator[Stream]:
     """A stream to somebody who does ``act`` in a thread; what that raises is raised here."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(DEADLINE_S)
@@ -43,7 +43,7 @@ def peer(act: Callable[[socket.socket], None]) -> Iterator[Stream]:
     thread = threading.Thread(target=run)
     thread.start()
     with ours:
-        yield DescriptorStream(ours.fileno(), ours.fileno(), DEADLINE_S)
+        yield DescriptorStream(ours.fileno(), ours.fileno(), DEADLINE_S, shared=shared)
     thread.join(DEADLINE_S)
     if errors:
         raise errors[0]
@@ -132,12 +132,13 @@ def test_what_was_read_in_clear_never_comes_out_of_the_new_stream(pem: Path) -> 
         stream.close()
 
 
-def test_the_stream_in_clear_is_at_its_end(pem: Path) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_stream_in_clear_is_at_its_end(pem: Path, shared: bool) -> None:
     def talk(tls: ssl.SSLSocket) -> None:
         tls.sendall(b"secret")
         assert tls.recv(100) == b"bye"
 
-    with peer(client(pem, talk)) as clear:
+    with peer(client(pem, talk), shared=shared) as clear:
         stream = clear.start_tls(server_context(pem), server_side=True)
         with pytest.raises(StreamEnded):
             clear.read()
