@@ -20,13 +20,17 @@ _SPECIAL = frozenset(b'<>(),;:"\\\r\n')
 
 
 class Reading:
-    """The items of a list in order, and whether it was clean all through."""
+    """The items of a list in order.
 
-    __slots__ = ("clean", "items")
+    ``sure``: there is no doubt what they say. ``clean``: and written anew it would say the same.
+    """
 
-    def __init__(self, items: "list[Item]", *, clean: bool) -> None:
+    __slots__ = ("clean", "items", "sure")
+
+    def __init__(self, items: "list[Item]", *, sure: bool, kept: bool) -> None:
         self.items = items
-        self.clean = clean and all(item.clean for item in items)
+        self.sure = sure and all(item.clean for item in items)
+        self.clean = self.sure and kept
 
     @property
     def addresses(self) -> "list[Address]":
@@ -37,13 +41,13 @@ class Reading:
 def read_list(text: bytes) -> Reading:
     """What ``text`` says, the body of a field or a word of a command line."""
     splitter = _Splitter(text)
-    items, clean = splitter.run()
+    items, sure = splitter.run()
     brackets = splitter.junk or any(address.angle for item in items for address in item.addresses)
     for place, item in enumerate(items):
         following = items[place + 1] if place + 1 < len(items) else None
         if brackets and _is_half(item, before_name=following is not None and following.named, junk=splitter.junk):
-            clean = False
-    return Reading(items, clean=clean)
+            sure = False
+    return Reading(items, sure=sure, kept=splitter.kept)
 
 
 def _is_half(item: Item, *, before_name: bool, junk: bool) -> bool:
@@ -64,11 +68,12 @@ def _is_half(item: Item, *, before_name: bool, junk: bool) -> bool:
 
 
 def complete_list(text: bytes, rules: rfc822.Rules) -> bytes:
-    """``text`` as it is, but for the hosts that addresses in brackets lack."""
+    """``text`` as it is, but for hosts: those that addresses in brackets lack, or where there is no doubt any."""
     out = []
     at = 0
-    for address in sorted(read_list(text).addresses, key=lambda address: address.start):
-        if address.angle and address.raw and not address.host:
+    reading = read_list(text)
+    for address in sorted(reading.addresses, key=lambda address: address.start):
+        if address.raw and (address.angle or reading.sure):
             tokens = address.tokens
             whole = rfc822.complete(tokens, rules)
             if whole[: len(tokens)] == tokens:
@@ -124,6 +129,7 @@ class _Splitter:
         self.last_semicolon = text.rfind(b";")
         self.items: list[Item] = []
         self.parts: list[Part] = []  # of the item at hand
+        self.kept = True
         self.junk = False
         self.group = False
         self.colon = False  # in the item at hand stands one that opens no group
@@ -153,10 +159,12 @@ class _Splitter:
         if kind in (ATOM, QUOTED) and not raw.startswith(b'"') and (kind == QUOTED or raw != content):
             self.clean = False
             return ODD
-        if kind == JUNK or (kind in (QUOTED, COMMENT, LITERAL) and not {10, 13}.isdisjoint(content)):
-            self.clean = False  # a line break would get a backslash
+        if kind == JUNK:
+            self.clean = False
+        elif kind in (QUOTED, COMMENT, LITERAL) and not {10, 13}.isdisjoint(content):
+            self.kept = False  # a line break would get a backslash
         elif kind == COMMENT and b"\\" not in raw and raw.count(b"(") > 1:
-            self.clean = False  # a comment within it would lose its parentheses
+            self.kept = False  # a comment within it would lose its parentheses
         return kind
 
     def run(self) -> "tuple[list[Item], bool]":

@@ -137,7 +137,7 @@ class Settings:
         What is not clean stays as it was written, but for hosts that its addresses lack; so does an ``author`` who is
         words without any address.
         """
-        name, _colon, body = text.partition(b":")
+        name, _colon, body = text.removesuffix(b"\n").partition(b":")
         if rfc822.is_plain_list(body):
             return self._format(name, body, found)
         from pyqmail.formats.address_list import complete_list, read_list  # most fields are plain
@@ -155,7 +155,7 @@ class Settings:
             formatted = self._format(name, body, named) if clean else b""
         except (rfc822.LexicalError, rfc822.StructureError):
             formatted = b""
-        return formatted if formatted and named == addresses else name + b":" + complete_list(body, self.rules)
+        return formatted if formatted and named == addresses else name + b":" + complete_list(body, self.rules) + b"\n"
 
     def _envelope(self, address: "rfc822.Tokens") -> bytes:
         """The address as the envelope has it; after a NUL would come a forged record."""

@@ -15,7 +15,19 @@ from unittest import mock
 
 from pyqmail import address, envelope
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, parse_mapping
-from pyqmail.formats import aliases, assign, dotqmail, forwarding, header, mailline, netstring, report, rfc822, todo
+from pyqmail.formats import (
+    address_list,
+    aliases,
+    assign,
+    dotqmail,
+    forwarding,
+    header,
+    mailline,
+    netstring,
+    report,
+    rfc822,
+    todo,
+)
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.incoming import decisions, relaying
 from pyqmail.intake.client import Injection
@@ -142,6 +154,8 @@ def addresses(data: bytes) -> None:
             == (data.rpartition(b"@")[0])
         )
     rules = rfc822.Rules(b"host", b"domain", b"plus")
+    assert all(b"\0" not in found and found for found in address_list.parse_addresses(data))
+    address_list.complete_list(data, rules)
     try:
         tokens = rfc822.tokenize(data)
         assert rfc822.tokenize(rfc822.format_tokens(tokens)) is not None

@@ -61,6 +61,28 @@ def test_a_to_field_is_written_back_and_gives_its_recipients(field: str, written
     assert (shown or "none") == recipients
 
 
+def differing_rows() -> dict[str, tuple[str, str]]:
+    lines = (DATA / "addresses-differ.tsv").read_text().splitlines()
+    rows = (line.split("\t") for line in lines if not line.startswith("# "))
+    return {field: (written, recipients) for field, written, recipients in rows}
+
+
+DIFFERING = differing_rows()
+
+
+@pytest.mark.contract("inject 1.16", "inject 2", "inject 2.9")
+@pytest.mark.parametrize(("field", "written", "recipients"), list(address_rows()))
+def test_qmail_inject_writes_the_same_where_the_field_is_clean(field: str, written: str, recipients: str) -> None:
+    settings = qmail_inject.Settings.__new__(qmail_inject.Settings)
+    settings.rules = RULES
+    found: list[bytes] = []
+    text = settings.rewrite(b"To: " + unescape(field) + b"\n", found, [])
+    written, recipients = DIFFERING.get(field, (written, recipients))
+    assert text.removeprefix(b"To:").removeprefix(b" ").rstrip(b"\n") == unescape(written).rstrip(b"\n")
+    shown = " ".join(f"<{address.decode('latin-1').encode('unicode_escape').decode()}>" for address in found)
+    assert (shown or "none") == recipients
+
+
 class Run:
     """One recorded run."""
 
