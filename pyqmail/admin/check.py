@@ -31,6 +31,14 @@ EMPTY_BITES = {
     "smtpgreeting": "empty: the greeting names no host",
     "helohost": "empty: HELO names no host",
 }
+WILDCARDS = {
+    "locals": "there are no wildcards here: virtualdomains has them",
+    "rcpthosts": ".example.org is all below example.org",
+    "morercpthosts": ".example.org is all below example.org",
+    "virtualdomains": ".example.org is all below example.org, and an empty name everything",
+    "smtproutes": ".example.org is all below example.org, and an empty name everything",
+    "badmailfrom": "@example.org is everybody there",
+}
 ACCESS_RULES = re.compile(r"\btcpserver\b[^\n]*?\s-x\s*(/\S+\.cdb)\b")
 EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
 
@@ -183,6 +191,10 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
             yield f"{shown}: {_show(value)}: has no colon, so that it is ignored"
         elif entry.form is Form.LIST and b"@" in value and entry.name not in ("badmailfrom", "dnsservers"):
             yield f"{shown}: {_show(value)}: is an address, where domains stand"
+        elif b"*" in key and entry.name in WILDCARDS:
+            yield f"{shown}: {_show(key)}: a * stands for itself: {WILDCARDS[entry.name]}"
+        elif key.startswith(b".") and entry.name == "locals":
+            yield f"{shown}: {_show(key)}: there are no wildcards here: virtualdomains has them"
         what = key.lower() if entry.form is Form.MAP else value.lower()
         if entry.form is Form.MAP and what in seen and seen[what] != rest:
             yield f"{shown}: {_show(key)}: stands there twice, and the last line wins"
