@@ -99,9 +99,9 @@ class Answer:
 class Injection:
     """One message on its way to qmail-queue: write the message, then close with the envelope, or fail and close.
 
-    Every path ends in ``close`` or ``abort``. Writing never raises; the answer tells. The service hears of a message
-    when it is whole or no longer small, so that a slow sender holds nothing but the sender's own process, and a worker
-    of the service finds all of a small message at once.
+    Every path ends in ``close`` or ``abort``. Neither these nor writing ever raise; the answer tells. The service hears
+    of a message when it is whole or no longer small, so that a slow sender holds nothing but the sender's own process,
+    and a worker of the service finds all of a small message at once.
     """
 
     __slots__ = (
@@ -139,9 +139,14 @@ class Injection:
         return self
 
     def write(self, data: "bytes | bytearray | memoryview") -> None:
-        """Add to the message; a failure is remembered and told by ``close``."""
-        if self._failed:
-            return
+        """Add to the message. Never raises: a failure is remembered and told by ``close``."""
+        if not self._failed:
+            try:
+                self._write(data)
+            except (OSError, MemoryError):
+                self._failed, self._held = True, None
+
+    def _write(self, data: "bytes | bytearray | memoryview") -> None:
         if self._held is not None:
             self._held.append(bytes(data))
             if sum(map(len, self._held)) <= HELD_MAX:
@@ -154,7 +159,15 @@ class Injection:
         self._failed = True
 
     def close(self, sender: bytes, recipients: "Sequence[bytes]") -> Answer:
-        """End the message, send the envelope (not after a failure) and wait for the answer."""
+        """End the message, send the envelope (not after a failure) and wait for the answer. Never raises: without
+        descriptors, processes or memory the answer is a temporary one."""
+        try:
+            return self._close(sender, recipients)
+        except (OSError, MemoryError):
+            self.abort()
+            return Answer(QueueExit.NO_MEMORY, 0)
+
+    def _close(self, sender: bytes, recipients: "Sequence[bytes]") -> Answer:
         from pyqmail.envelope import format_envelope
 
         if self._held is not None:
@@ -244,7 +257,10 @@ class Injection:
         own = os.geteuid() == 0 or own_queue(self._home)
         sock = connect(self._home + "/run/qmail-queued.sock", 0 if own else CONNECT_SECONDS)
         if sock is None and own:
-            self._fork(lambda: _run_queue(self._environ))
+            try:
+                self._fork(lambda: _run_queue(self._environ))
+            except OSError:
+                self._answer = QueueExit.NO_MEMORY
         elif sock is None:
             self._answer = QueueExit.CONNECT_REFUSED
         return sock
@@ -265,7 +281,14 @@ class Injection:
     def _fork(self, job: "Callable[[], int]") -> None:
         """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on 6."""
         message, envelope = self._pipes()
-        self._errors, errors = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._errors, errors = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            for fd in (message, envelope):  # or a write to our own ends would wait for ever
+                os.close(fd)
+            self._shut("message")
+            self._shut("_envelope")
+            raise
         try:
             self._child = self._number = os.fork()
         except OSError:
@@ -311,6 +334,8 @@ class Injection:
             return status
         if self._answer is not None:
             return self._answer
+        if not self._child:
+            return QueueExit.NO_MEMORY  # there was never anybody to give it to
         child, self._child = self._child, 0
         try:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,7 +1,8 @@
 """An Injection as its callers use it: through the service, in a child, through QMAILQUEUE."""
 
 import os
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,38 @@ def test_no_service_is_73_for_those_who_may_not_write_the_queue(plain: Tree, mon
     injection = start(plain)
     injection.write(b"x")
     assert injection.close(b"s", [b"r"]).status == 73
+
+
+def with_few_descriptors(more: int, deed: Callable[[], int]) -> int:
+    """What ``deed`` returns in a process that may open ``more`` descriptors from now on; 99 for an exception."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            first = os.open("/dev/null", os.O_RDONLY)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1 + more, first + 1 + more))
+            code = deed()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("size", [5, 200000], ids=["small", "large"])
+def test_without_descriptors_writing_never_raises_and_the_answer_is_temporary(tree: Tree, size: int) -> None:
+    """A server that asks for the answer always has one to give."""
+
+    def deed() -> int:
+        try:
+            injection = start(tree)
+        except OSError:  # documented, and before anything has been promised to a client
+            return 51
+        injection.write(b"x" * size)
+        injection.write(b"more")
+        answer = injection.close(b"s", [b"r"])
+        injection.abort()
+        return answer.status & 255
+
+    answers = [with_few_descriptors(more, deed) for more in range(12)]
+    assert answers[0] != 0 and answers[-1] == 0
+    assert all(status == 0 or not 11 <= status <= 40 for status in answers) and 99 not in answers
+    assert len(tree.todo()) == answers.count(0)
