@@ -236,7 +236,7 @@ class BackgroundInjections:
             over(NOT_STARTED, 0)
             return
         sock.setblocking(False)
-        if sock.connect_ex(self._layout.run_socket) == 0:
+        if sock.connect_ex(self._layout.run_own_socket) == 0 or sock.connect_ex(self._layout.run_socket) == 0:
             try:
                 injection.hand_to_service(sock)
             except OSError:

@@ -27,8 +27,12 @@ ERROR_TEXT_MAX = 255  # bytes of fd 6 that are read
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 
 
-def connect(path: str, seconds: float) -> "_socket.socket | None":
-    """A connection to qmail-queued, tried for at most ``seconds``; None when there is none."""
+def connect(path: str, seconds: float, own: str = "") -> "_socket.socket | None":
+    """A connection to qmail-queued, tried for at most ``seconds``; None when there is none.
+
+    ``own`` is the socket of our own warm programs, tried first each time: who may not use it, or finds nobody there,
+    goes the way of everybody.
+    """
     deadline = time.monotonic() + seconds
     try:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
@@ -38,6 +42,8 @@ def connect(path: str, seconds: float) -> "_socket.socket | None":
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, patience)
     while True:
         try:
+            if own and _connected(sock, own):
+                return sock
             sock.connect(path)
             return sock
         except OSError as error:
@@ -45,6 +51,14 @@ def connect(path: str, seconds: float) -> "_socket.socket | None":
                 sock.close()
                 return None
         time.sleep(RETRY_SECONDS)
+
+
+def _connected(sock: "_socket.socket", path: str) -> bool:
+    try:
+        sock.connect(path)
+    except OSError:
+        return False
+    return True
 
 
 def hand_over(sock: "_socket.socket", message: int, envelope: int, *, serial: bool) -> bool:
@@ -255,7 +269,8 @@ class Injection:
     def _reach(self) -> "_socket.socket | None":
         """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
         own = os.geteuid() == 0 or own_queue(self._home)
-        sock = connect(self._home + "/run/qmail-queued.sock", 0 if own else CONNECT_SECONDS)
+        run = self._home + "/run/qmail-queued."
+        sock = connect(run + "sock", 0 if own else CONNECT_SECONDS, run + "own" if self._serial else "")
         if sock is None and own:
             try:
                 self._fork(lambda: _run_queue(self._environ))

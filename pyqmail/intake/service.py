@@ -1,382 +1,173 @@
-"""The parent of qmail-queued: it takes connections and passes each to a worker; it reads no mail.
+"""The parent of qmail-queued: it takes connections, learns from the kernel whose they are, and hands them on.
 
-It learns who the client is from the kernel, bounds how many submissions a uid has open, and passes each to one of a few
-workers (intake/worker.py), which answer the client themselves.
+Our own warm programs (qmail-smtpd and its like as qmaild, qmail-send as qmails, forwards of alias) connect to a socket
+of their own and are served by a few shared workers. Everybody else, and whatever bin/qmail-queue sends, is served by a
+worker for that uid alone (intake/strangers.py). The parent receives from neither: requests, descriptors and mail are
+the workers' (intake/worker.py).
 """
 
-import fcntl
 import os
 import signal
 import socket
-from collections import deque
-from collections.abc import Mapping
 
 from pyqmail.build import BUILD_ID
-from pyqmail.exits import QueueExit
-from pyqmail.intake import worker
+from pyqmail.intake.doors import open_own
+from pyqmail.intake.pulse import DISK, tell_bug
 from pyqmail.intake.serials import Serials
+from pyqmail.intake.shared import Shared
+from pyqmail.intake.strangers import Strangers, keep_until_closed
+from pyqmail.intake.workers import TICK_SECONDS, WorkerLink, Workers
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
-from pyqmail.spool.enqueue import Spool
 from pyqmail.spool.layout import Layout
-from pyqmail.system import files, foreign
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import (
-    become,
-    close_all_but,
-    plug_standard_descriptors,
-    reset_signals,
-    set_title,
-)
-from pyqmail.warm import wire
+from pyqmail.system.process import close_all_but
 
-WORKERS_MAX = 4  # measured: enough to keep a disk's journal busy; more than processors share fewer syncs
 SLOTS = 100  # open submissions per uid, without control/conf-queueslots
 DAEMON_SLOTS = 400  # qmaild has at least as many: every qmail-smtpd submits as qmaild
 WAITING = 400  # submissions of one uid that wait for a slot; more are refused
-WAITING_SHARE = 8  # each of them holds three descriptors: fewer wait where there are few, or one uid would have all
-REQUEST_SECONDS = 30.0  # for the request to follow the connection
+WAITING_SHARE = 8  # fewer where there are few descriptors, or one uid would have all
 ACCEPTS_A_TURN = 64
-RESTART_SECONDS = 1.0  # before a dead worker is replaced
-RETRY_SECONDS = 0.05  # when a worker's job socket takes no more descriptors
-LISTEN_FDS_START = 3  # sd_listen_fds(3)
-
-
-def worker_count() -> int:
-    """How many workers read and commit submissions on this machine."""
-    return max(2, min(WORKERS_MAX, os.cpu_count() or 2))
-
-
-class Submitter:
-    """A uid's account of slots."""
-
-    __slots__ = ("open", "waiting")
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.waiting: deque[tuple[socket.socket, int, int, int]] = deque()
-
-
-class Lane:
-    """A worker as the parent sees it: its socket, its open jobs and what could not be sent yet."""
-
-    __slots__ = ("jobs", "pid", "socket", "unsent")
-
-    def __init__(self, pid: int, sock: socket.socket) -> None:
-        self.pid = pid
-        self.socket = sock
-        self.jobs: dict[int, int] = {}  # job id: uid
-        self.unsent: deque[tuple[bytes, socket.socket, int, int]] = deque()
+RETRY_SECONDS = 0.05  # when there are no descriptors, or too many connections are held
+STOP_SECONDS = 6.0  # after TERM, for workers that strangers may hold
+BUGS_MAX = 100  # in a row, before the service ends and lets its supervisor start it anew
 
 
 class Service:
     """The parent process."""
 
-    def __init__(self, layout: Layout, accounts: Accounts, listener: socket.socket, slots: int, waiting: int) -> None:
-        self.layout = layout
-        self.accounts = accounts
-        self.listener = listener
-        self.slots = slots
-        self.waiting = waiting
-        self.loop = Loop()
-        self.serials = Serials(layout.serial)
-        self.submitters: dict[int, Submitter] = {}
-        self.visitors: dict[int, int] = {}  # connections without a request yet, per peer uid
-        self.lanes: list[Lane] = []
-        self.last_job = 0
-        self.stopping = False
+    def __init__(
+        self, layout: Layout, accounts: Accounts, public: socket.socket, slots: int, descriptors: int, *, used: bool
+    ) -> None:
+        self._accounts = accounts
+        self._slots = slots
+        self._own_uids = {accounts.uid_daemon, accounts.uid_send, accounts.uid_alias}
+        self._public = public
+        self._own = open_own(layout, self._own_uids)
+        self._serials = Serials(layout.serial, used=used)
+        self._loop = Loop()
+        self._workers = Workers(self._loop, layout, accounts, self._freed)
+        self._workers.ended = self._ended
+        waiting = min(WAITING, descriptors // WAITING_SHARE)
+        self._shared = Shared(self._loop, self._workers, self._serial, self._limit, waiting)
+        self._strangers = Strangers(self._loop, self._workers, self._serial, self._limit, descriptors)
+        self._ticking = self._stopping = False
         self.lock = -1  # that of the one running service
 
     def run(self) -> int:
-        """Serve until SIGTERM, then let the workers finish."""
-        for _ in range(worker_count()):
-            self._start_worker()
-        self.loop.add_signal(signal.SIGTERM, self._stop)
-        self.listener.setblocking(False)
-        self.loop.add_reader(self.listener.fileno(), self._accept)
-        while not (self.stopping and not self.lanes):
-            self.loop.run_once()
-        return 0
+        """Serve until SIGTERM, then let the workers finish; 0 then, 1 after too many bugs."""
+        self._loop.add_signal(signal.SIGTERM, self._stop)
+        self._loop.add_signal(signal.SIGCHLD, self._workers.reap)
+        self._shared.start()
+        for listener in (self._public, self._own):
+            listener.setblocking(False)
+            self._listen(listener)
+        bugs = 0
+        while not (self._stopping and not self._workers.links):
+            try:
+                self._loop.run_once()
+                bugs = 0
+            except Exception as error:
+                tell_bug("qmail-queued", error)
+                bugs += 1
+                if bugs >= BUGS_MAX:
+                    break
+        keep_until_closed(self._strangers.held(), close_all_but)
+        return 0 if self._stopping else 1
 
-    def limit(self, uid: int) -> int:
+    def _limit(self, uid: int) -> int:
         """How many submissions ``uid`` may have open."""
-        return max(self.slots, DAEMON_SLOTS) if uid == self.accounts.uid_daemon else self.slots
+        return max(self._slots, DAEMON_SLOTS) if uid == self._accounts.uid_daemon else self._slots
 
-    def _start_worker(self) -> None:
-        if self.stopping:
-            return
-        ours, theirs = wire.pair()
-        pid = os.fork()
-        if pid == 0:
-            code = QueueExit.BUG
-            try:
-                close_all_but((1, 2, theirs.fileno()))
-                plug_standard_descriptors()
-                reset_signals()
-                set_title("qmail-queue")
-                code = worker.serve(Spool(self.layout, self.accounts), theirs)
-            except BaseException:
-                import traceback
+    def _serial(self) -> int:
+        """A number for a submission; 0 when none can be reserved."""
+        try:
+            return self._serials.take()
+        except OSError:
+            return 0
 
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        theirs.close()
-        ours.setblocking(False)
-        lane = Lane(pid, ours)
-        self.lanes.append(lane)
-        self.loop.add_reader(ours.fileno(), lambda: self._hear(lane))
+    def _listen(self, listener: socket.socket) -> None:
+        if not self._stopping:
+            self._loop.add_reader(listener.fileno(), lambda: self._accept(listener))
 
-    def _hear(self, lane: Lane) -> None:
-        """Jobs that are over, or the end of the worker."""
-        while True:
-            try:
-                record = lane.socket.recv(64)
-            except BlockingIOError:
-                return
-            except OSError:
-                record = b""
-            if not record:
-                self._bury(lane)
-                return
-            uid = lane.jobs.pop(int.from_bytes(record, "little"), None)
-            if uid is not None:
-                self._free(uid)
+    def _pause(self, listener: socket.socket) -> None:
+        """Look again soon."""
+        self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(RETRY_SECONDS, lambda: self._listen(listener))
 
-    def _bury(self, lane: Lane) -> None:
-        """A worker has ended: its clients see the end of their connections; another takes its place."""
-        self.loop.remove_reader(lane.socket.fileno())
-        self.loop.remove_writer(lane.socket.fileno())
-        lane.socket.close()
-        os.waitpid(lane.pid, 0)
-        self.lanes.remove(lane)
-        for _, connection, message, envelope in lane.unsent:
-            foreign.give_back(connection, (message, envelope))
-        if not self.stopping:
-            self.loop.call_later(RESTART_SECONDS if not self.lanes else 0.0, self._start_worker)
-        for uid in lane.jobs.values():
-            self._free(uid)
-
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_A_TURN):
+            if listener is self._public and self._strangers.full:
+                self._pause(listener)
+                return
             try:
-                connection, name = self.listener.accept()
+                connection, name = listener.accept()
             except BlockingIOError:
                 return
-            except OSError:
-                self.loop.remove_reader(self.listener.fileno())  # no descriptors: look again soon
-                self.loop.call_later(RETRY_SECONDS, self._accept_again)
+            except OSError:  # no descriptors
+                self._pause(listener)
                 return
-            if isinstance(name, bytes) and name.startswith(queued.BUILD_QUESTION):
-                _say(connection, queued.format_build(BUILD_ID))
-                connection.close()
-                continue
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            self._receive_or_wait(connection)
+            ids = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            uid = queued.parse_credentials(ids)[1]
+            if listener is self._own and uid in self._own_uids:
+                self._shared.take(uid, connection)
+            elif isinstance(name, bytes) and name.startswith(queued.BUILD_QUESTION):
+                self._strangers.answer(uid, connection, queued.format_build(BUILD_ID))
+            else:
+                self._strangers.take(uid, connection)
+            self._keep_ticking()
 
-    def _accept_again(self) -> None:
-        if not self.stopping:
-            self.loop.add_reader(self.listener.fileno(), self._accept)
-
-    def _receive_or_wait(self, connection: socket.socket) -> None:
-        """The request has usually come with the connection; if not, wait for it, a bounded number per uid."""
-        if self._receive(connection):
-            return
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = queued.parse_credentials(credentials)[1]
-        if self.visitors.get(uid, 0) >= self.limit(uid):
-            foreign.give_back(connection, ())
-            return
-        self.visitors[uid] = self.visitors.get(uid, 0) + 1
-        fd = connection.fileno()
-
-        def leave() -> None:
-            timer.cancel()
-            self.loop.remove_reader(fd)
-            self.visitors[uid] -= 1
-            if not self.visitors[uid]:
-                del self.visitors[uid]
-
-        def ready() -> None:
-            leave()
-            if not self._receive(connection):
-                foreign.give_back(connection, ())
-
-        def expire() -> None:
-            leave()
-            foreign.give_back(connection, ())
-
-        timer = self.loop.call_later(REQUEST_SECONDS, expire)
-        self.loop.add_reader(fd, ready)
-
-    def _receive(self, connection: socket.socket) -> bool:
-        """Take the request if it is there; false when it has not come yet."""
-        space = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)  # all: what does not fit the kernel closes, at leisure
-        try:
-            data, ancillary, flags, _ = connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            foreign.give_back(connection, ())
-            return True
-        fds, sender = _unpack(ancillary)
-        serial = queued.parse_request(data)
-        if serial is None or sender is None or len(fds) != 2 or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-            if data:
-                _refuse(connection, QueueExit.BUG)
-            foreign.give_back(connection, fds)
-            return True
-        pid, uid, _gid = sender
-        try:
-            submission = self.serials.take() if serial else pid
-        except OSError:
-            _refuse(connection, QueueExit.NO_PID_FILE)
-            foreign.give_back(connection, fds)
-            return True
-        self._admit(uid, connection, fds[0], fds[1], submission)
-        return True
-
-    def _admit(self, uid: int, connection: socket.socket, message: int, envelope: int, submission: int) -> None:
-        submitter = self.submitters.setdefault(uid, Submitter())
-        if submitter.open < self.limit(uid) and self.lanes:
-            submitter.open += 1
-            self._dispatch(uid, connection, message, envelope, submission)
-        elif len(submitter.waiting) < self.waiting:
-            submitter.waiting.append((connection, message, envelope, submission))
-            if not self.lanes:
-                self.loop.call_later(RESTART_SECONDS, lambda: self._advance(uid))
+    def _freed(self, link: WorkerLink, uid: int) -> None:
+        if link.uid is None:
+            self._shared.freed(uid)
         else:
-            _refuse(connection, QueueExit.CONNECT_REFUSED)
-            foreign.give_back(connection, (message, envelope))
+            self._strangers.freed(link)
 
-    def _free(self, uid: int) -> None:
-        """A slot of ``uid`` is free: the first of its waiting submissions takes it."""
-        self.submitters[uid].open -= 1
-        self._advance(uid)
+    def _ended(self, link: WorkerLink) -> None:
+        if link.uid is None:
+            self._shared.ended(link)
+        else:
+            self._strangers.ended(link)
 
-    def _advance(self, uid: int) -> None:
-        submitter = self.submitters.get(uid)
-        if submitter is None:
-            return
-        if not self.lanes and submitter.waiting and not self.stopping:
-            self.loop.call_later(RESTART_SECONDS, lambda: self._advance(uid))
-            return
-        while submitter.waiting and self.lanes and submitter.open < self.limit(uid):
-            connection, message, envelope, submission = submitter.waiting.popleft()
-            submitter.open += 1
-            self._dispatch(uid, connection, message, envelope, submission)
-        if not submitter.open and not submitter.waiting:
-            self.submitters.pop(uid, None)
+    def _keep_ticking(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_SECONDS, self._tick)
 
-    def _dispatch(self, uid: int, connection: socket.socket, message: int, envelope: int, submission: int) -> None:
-        lane = min(self.lanes, key=lambda lane: len(lane.jobs))
-        self.last_job += 1
-        lane.jobs[self.last_job] = uid
-        pipes = foreign.is_pipe(message) and foreign.is_pipe(envelope)
-        record = queued.format_job(self.last_job, uid, submission, pipes=pipes)
-        lane.unsent.append((record, connection, message, envelope))
-        if len(lane.unsent) == 1:
-            self._send(lane)
-
-    def _send(self, lane: Lane) -> None:
-        """Send what the worker's socket takes; the rest when it takes more."""
-        if lane.socket.fileno() < 0:
-            return
-        self.loop.remove_writer(lane.socket.fileno())
-        while lane.unsent:
-            payload, connection, message, envelope = lane.unsent[0]
-            try:
-                wire.send_record(lane.socket, payload, (connection.fileno(), message, envelope))
-            except BlockingIOError:
-                self.loop.add_writer(lane.socket.fileno(), lambda: self._send(lane))
-                return
-            except (BrokenPipeError, ConnectionResetError):
-                return  # its end will be heard
-            except OSError:  # too many descriptors on their way
-                self.loop.call_later(RETRY_SECONDS, lambda: self._send(lane))
-                return
-            lane.unsent.popleft()
-            foreign.give_back(None, (message, envelope), pipes=queued.parse_job(payload)[3])
-            connection.close()  # the worker has it too, and sees to what is sent on it unasked
+    def _tick(self) -> None:
+        """Look after the workers, once a second while anything is under way."""
+        self._ticking = False
+        try:
+            self._workers.tick()
+            self._strangers.tick()
+        finally:
+            if self._workers.dying or self._strangers.busy or any(link.jobs for link in self._workers.links):
+                self._keep_ticking()
 
     def _stop(self) -> None:
         """No new submissions; the workers finish what is open and end when their job sockets do.
 
         The lock is given back at once, so that a successor may serve meanwhile.
         """
-        if self.stopping:
+        if self._stopping:
             return
-        self.stopping = True
+        self._stopping = True
         if self.lock >= 0:
             os.close(self.lock)
-        self.loop.remove_reader(self.listener.fileno())
-        self.listener.close()
-        for submitter in self.submitters.values():
-            while submitter.waiting:
-                connection, message, envelope, _ = submitter.waiting.popleft()
-                foreign.give_back(connection, (message, envelope))
-        for lane in self.lanes:
-            lane.socket.shutdown(socket.SHUT_WR)
+        for listener in (self._public, self._own):
+            self._loop.remove_reader(listener.fileno())
+            listener.close()
+        self._shared.stop()
+        self._strangers.stopping = True
+        for link in list(self._workers.links):
+            self._workers.retire(link)
+        keep_until_closed(self._strangers.held(), close_all_but)
+        self._loop.call_later(STOP_SECONDS, self._leave_strangers)
 
-
-def _unpack(
-    ancillary: list[tuple[int, int, bytes]],
-) -> tuple[list[int], tuple[int, int, int] | None]:
-    """Descriptors and credentials of a request."""
-    sender = None
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(data) == 12:
-            sender = queued.parse_credentials(data)
-    return foreign.rights_of(ancillary), sender
-
-
-def _refuse(connection: socket.socket, exit_code: int) -> None:
-    _say(connection, queued.format_answer(exit_code, 0))
-
-
-def _say(connection: socket.socket, record: bytes) -> None:
-    try:
-        connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    except OSError:
-        pass
-
-
-def inherited_socket(environ: Mapping[bytes, bytes]) -> socket.socket | None:
-    """The listening socket that a supervisor passed (LISTEN_FDS)."""
-    if environ.get(b"LISTEN_FDS") != b"1" or environ.get(b"LISTEN_PID", b"%d" % os.getpid()) != b"%d" % os.getpid():
-        return None
-    return socket.socket(fileno=LISTEN_FDS_START)
-
-
-def lock_service(layout: Layout) -> int | None:
-    """The held lock of the one running service; None when another has it. Raises OSError."""
-    fd = os.open(layout.run_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
-
-
-def bind(layout: Layout) -> socket.socket:
-    """A fresh socket under the well-known name, whoever's stale one it replaces; only the lock's holder calls this."""
-    files.unlink_if_present(layout.run_socket)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(layout.run_socket)
-    os.chmod(layout.run_socket, 0o666)
-    listener.listen(1024)
-    return listener
-
-
-def prepare_run(layout: Layout, accounts: Accounts) -> None:
-    """Create run/ if need be, and take the queue's user if started by root. Raises OSError."""
-    folder = os.path.dirname(layout.run_socket)
-    root = os.geteuid() == 0
-    if not os.path.isdir(folder):
-        os.mkdir(folder, 0o755)
-    if root:
-        os.chown(folder, accounts.uid_queue, accounts.gid_qmail)
-        become(accounts.uid_queue, accounts.gid_qmail, [accounts.gid_qmail])
-    if os.stat(folder).st_uid == os.geteuid():
-        os.chmod(folder, 0o755)
+    def _leave_strangers(self) -> None:
+        """Do not wait for what a stranger may hold."""
+        for link in list(self._workers.links):
+            if link.uid is not None and link.pulse.read()[2] != DISK:
+                self._workers.replace(link)
+        if self._workers.links:
+            self._loop.call_later(STOP_SECONDS, self._leave_strangers)

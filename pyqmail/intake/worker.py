@@ -1,78 +1,67 @@
 """A worker of qmail-queued: reads many submissions at once and commits the complete ones together.
 
-A submission is a connection (answered once; its end before the commit aborts), a message and an envelope descriptor.
-Those two are the caller's open files, so they are never switched to non-blocking: pipes are spliced with
-SPLICE_F_NONBLOCK, sockets read with MSG_DONTWAIT, and what poll cannot watch is read in a process of its own.
+A submission comes as a connection, from which the worker takes the request: who the client is, and two descriptors. The
+connection is answered once; its end before the commit aborts. The two are the client's open files, so they are never
+switched to non-blocking: pipes are spliced with SPLICE_F_NONBLOCK and sockets read with MSG_DONTWAIT.
+
+A shared worker serves our own warm programs, whose descriptors are pipes that these made: anything else it leaves as it
+is, untouched, and asks to be replaced. A worker for one uid alone takes whatever that uid has; what poll cannot watch
+is read in a thread, and what waits for ever keeps nobody else waiting: the parent replaces the worker.
+
 The parent is told when a submission is over. When the parent goes, what is complete is committed, slow ones are
 given a moment, and the worker ends.
 """
 
-import errno
-import fcntl
 import os
 import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 from pyqmail.exits import QueueExit
+from pyqmail.intake.aside import Aside
+from pyqmail.intake.pulse import BUSY, DISK, WAITING, Pulse, tell_bug
+from pyqmail.intake.reading import CHUNKS_A_TURN, Reader, readable
+from pyqmail.intake.receipt import Receipt
 from pyqmail.protocol import queued
 from pyqmail.spool.enqueue import Draft, QueueFailure, Spool, enqueue
 from pyqmail.system import foreign
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import close_all_but, reset_signals
 from pyqmail.warm import wire
 
 LIFETIME_SECONDS = 86400.0  # of a submission: qmail-queue's alarm
 INSPECT_SECONDS = 60.0  # from one look at the ages to the next
+REQUEST_SECONDS = 30.0  # for the request to follow the connection
 GRACE_SECONDS = 3.0  # for open submissions once the parent has gone
-CHUNK = 1 << 16
-CHUNKS_A_TURN = 16  # read from one sender before the others have their turn
+CLOSE_SECONDS = 5.0  # for closing what a client gave, before the worker asks to be replaced
 BATCH_MAX = 64
-
-
-class Receipt:
-    """One submission that is being read."""
-
-    __slots__ = (
-        "child", "connection", "draft", "envelope", "heard", "job", "message", "pipes", "read", "reading", "sockets",
-        "started", "submission",
-    )  # fmt: skip
-
-    def __init__(self, job: int, submission: int, connection: int, message: int, envelope: int) -> None:
-        self.job = job
-        self.submission = submission
-        self.connection = connection
-        self.message = message  # -1 once it has been read
-        self.envelope = envelope
-        self.pipes = False  # both are, and nothing else
-        self.reading = -1  # the descriptor that the loop watches
-        self.heard = False  # the loop watches the connection
-        self.sockets: set[int] = set()  # which of the two are no pipes
-        self.read: list[int] = []  # of those, what has been read
-        self.draft: Draft | None = None
-        self.child = 0  # the process that reads unwatchable descriptors
-        self.started = time.monotonic()
+READY = b"ready"  # first word to the parent: nothing that the parent has open is open here
 
 
 class Worker:
-    """Everything that one worker process does."""
+    """Everything that one worker process does; ``alone`` for one uid, else shared by our own programs."""
 
-    def __init__(self, spool: Spool, jobs: socket.socket) -> None:
+    def __init__(self, spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool) -> None:
         self.spool = spool
         self.jobs = jobs
         jobs.setblocking(False)
+        self.pulse = pulse
+        self.alone = alone
         self.loop = Loop()
+        self.aside = Aside(self.loop)
         self.receipts: dict[int, Receipt] = {}
         self.ready: list[Receipt] = []
-        self.leaving = False
-        self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # envelope bytes pass through it
+        self.leaving = self.retiring = False
+        self.untouched: list[int] = []  # what a shared worker must not even close
+        self.reader = Reader(spool)
 
     def run(self) -> int:
         """Serve until the parent has gone and nothing is open."""
         self.loop.add_reader(self.jobs.fileno(), self._take_jobs)
         self.loop.call_later(INSPECT_SECONDS, self._inspect)
-        while not (self.leaving and not self.receipts):
+        while not self.leaving or any(not receipt.gone for receipt in self.receipts.values()):
+            self.pulse.show(WAITING)
             self.loop.run_once()
             while self.ready:
                 batch, self.ready = self.ready[:BATCH_MAX], self.ready[BATCH_MAX:]
@@ -91,38 +80,91 @@ class Worker:
             if record is None:
                 self._leave()
                 return
-            self._begin(*record)
+            self.pulse.took()
+            payload, fds = record
+            if len(payload) != queued.JOB_SIZE or len(fds) != 1:
+                raise ValueError("malformed job")
+            job, serial, refuse = queued.parse_job(payload)
+            receipt = self.receipts[job] = Receipt(job, serial, fds[0])
+            receipt.refused = refuse
+            self._safely(receipt, self._request)
 
-    def _begin(self, payload: bytes, fds: list[int]) -> None:
-        if len(payload) != queued.JOB_SIZE or len(fds) != 3:
-            raise ValueError("malformed job")
-        job, uid, submission, pipes = queued.parse_job(payload)
-        receipt = Receipt(job, submission, *fds)
-        receipt.pipes = pipes
-        self.receipts[job] = receipt
-        for fd in (receipt.message, receipt.envelope):
-            if pipes or foreign.is_pipe(fd):
-                continue
-            if foreign.is_socket(fd):
-                receipt.sockets.add(fd)
-            else:  # poll cannot watch it
-                self._hear(receipt)
-                self._read_apart(receipt, uid)
-                return
+    def _safely(self, receipt: Receipt, deed: Callable[[Receipt], None]) -> None:
+        """Do ``deed`` for one submission; whatever nobody expected ends that submission, and the log has it."""
+        self.pulse.show(BUSY)
+        try:
+            deed(receipt)
+        except Exception as error:
+            tell_bug("qmail-queue", error)
+            self._finish(receipt, QueueExit.BUG)
+
+    # the request
+
+    def _request(self, receipt: Receipt) -> None:
+        """Take the request: it has usually come with the connection."""
+        if receipt.refused:
+            self._finish(receipt, receipt.refused)
+            return
+        try:
+            known = receipt.receive()
+        except BlockingIOError:
+            self._await_request(receipt)
+            return
+        except OSError:
+            self._finish(receipt, QueueExit.CONNECTION_BROKE)
+            return
+        self._deaf(receipt)
+        if not known:
+            self._finish(receipt, QueueExit.BUG)
+        elif not receipt.submission:
+            self._finish(receipt, QueueExit.NO_PID_FILE)  # no serial could be had
+        else:
+            self._begin(receipt)
+
+    def _await_request(self, receipt: Receipt) -> None:
+        if receipt.timer is None:
+            receipt.timer = self.loop.call_later(
+                REQUEST_SECONDS, lambda: self._safely(receipt, lambda late: self._finish(late, QueueExit.READ_ERROR))
+            )
+            receipt.heard = True
+            self.loop.add_reader(receipt.connection.fileno(), lambda: self._safely(receipt, self._request))
+
+    def _begin(self, receipt: Receipt) -> None:
+        """Start to read both descriptors, each in the way of its kind."""
+        kinds = [foreign.kind(fd) for fd in (receipt.message, receipt.envelope)]
+        if not self.alone and kinds != [foreign.PIPE, foreign.PIPE]:
+            self._finish(receipt, QueueExit.BUG)
+            return
+        if not all(kinds):  # poll cannot watch it
+            self._hear(receipt)
+            self._read_apart(receipt)
+            return
+        receipt.sockets = {
+            fd for fd, kind in zip((receipt.message, receipt.envelope), kinds, strict=True) if kind == foreign.SOCKET
+        }
         try:
             if not (readable(receipt.message) and readable(receipt.envelope)):
                 raise QueueFailure(QueueExit.READ_ERROR)
-            receipt.draft = self.spool.begin(uid, submission)
+            receipt.draft = self.spool.begin(receipt.uid, receipt.submission)
         except QueueFailure as failure:
             self._finish(receipt, failure.exit_code)
             return
         self._read(receipt)
 
+    # the end, of one or of all
+
     def _leave(self) -> None:
-        """The parent has gone or is stopping: no new jobs."""
+        """The parent has gone or sends no more jobs."""
         self.loop.remove_reader(self.jobs.fileno())
         self.leaving = True
-        self.loop.call_later(GRACE_SECONDS, self._abandon_all)
+        if not self.retiring:
+            self.loop.call_later(GRACE_SECONDS, self._abandon_all)
+
+    def _retire(self) -> None:
+        """Ask for no more jobs: something here may take for ever."""
+        if not self.retiring and not self.leaving:
+            self.retiring = True
+            self._tell(queued.RETIRING)
 
     def _abandon_all(self) -> None:
         for receipt in list(self.receipts.values()):
@@ -133,7 +175,15 @@ class Worker:
         """Notice from now on when the client goes."""
         if not receipt.heard:
             receipt.heard = True
-            self.loop.add_reader(receipt.connection, lambda: self._hung_up(receipt))
+            self.loop.add_reader(receipt.connection.fileno(), lambda: self._safely(receipt, self._hung_up))
+
+    def _deaf(self, receipt: Receipt) -> None:
+        if receipt.timer is not None:
+            receipt.timer.cancel()
+            receipt.timer = None
+        if receipt.heard:
+            receipt.heard = False
+            self.loop.remove_reader(receipt.connection.fileno())
 
     def _hung_up(self, receipt: Receipt) -> None:
         """The client has gone, or says something it should not: nothing of it is committed."""
@@ -152,9 +202,11 @@ class Worker:
         assert draft is not None
         try:
             for _ in range(CHUNKS_A_TURN):
+                self.pulse.beat()
                 if receipt.message >= 0:
-                    self._read_message(receipt, draft)
-                elif self._read_envelope(receipt, draft):
+                    if not self.reader.read_message(receipt, draft):
+                        self._message_ended(receipt, draft)
+                elif self.reader.read_envelope(receipt, draft):
                     self._watch(receipt, -1)
                     self.ready.append(receipt)
                     return
@@ -166,55 +218,14 @@ class Worker:
         self._watch(receipt, receipt.message if receipt.message >= 0 else receipt.envelope)
         self._hear(receipt)
 
-    def _read_message(self, receipt: Receipt, draft: Draft) -> None:
+    def _message_ended(self, receipt: Receipt, draft: Draft) -> None:
+        self._watch(receipt, -1)
         if receipt.message in receipt.sockets:
-            data = _receive(receipt.message)
-            count = len(data)
-            self.spool.write_message(draft, data)
+            receipt.read.append(receipt.message)
         else:
-            count = self._splice_message(receipt, draft)
-        if count == 0:
-            self._watch(receipt, -1)
-            if receipt.message not in receipt.sockets:
-                os.close(receipt.message)
-            else:
-                receipt.read.append(receipt.message)
-            receipt.message = -1
-            self.spool.message_complete(draft)
-
-    def _splice_message(self, receipt: Receipt, draft: Draft) -> int:
-        try:
-            return os.splice(receipt.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                raise QueueFailure(QueueExit.READ_ERROR) from None
-            if error.errno != errno.EINVAL:
-                raise QueueFailure(QueueExit.WRITE_ERROR) from None
-        data = self._through_private_pipe(receipt.message)  # this filesystem does not splice
-        self.spool.write_message(draft, data)
-        return len(data)
-
-    def _read_envelope(self, receipt: Receipt, draft: Draft) -> bool:
-        fd = receipt.envelope
-        data = _receive(fd) if fd in receipt.sockets else self._through_private_pipe(fd)
-        if not data:
-            raise QueueFailure(QueueExit.READ_ERROR)
-        return self.spool.feed_envelope(draft, data)
-
-    def _through_private_pipe(self, fd: int) -> bytes:
-        """What is in pipe ``fd`` now, empty at its end. Raises BlockingIOError when there is nothing yet."""
-        try:
-            count = os.splice(fd, self.private[1], CHUNK, flags=os.SPLICE_F_NONBLOCK)
-        except BlockingIOError:
-            raise
-        except OSError:
-            raise QueueFailure(QueueExit.READ_ERROR) from None
-        data = b""
-        while len(data) < count:
-            data += os.read(self.private[0], count - len(data))
-        return data
+            os.close(receipt.message)
+        receipt.message = -1
+        self.spool.message_complete(draft)
 
     def _watch(self, receipt: Receipt, fd: int) -> None:
         if receipt.reading != fd:
@@ -222,7 +233,7 @@ class Worker:
                 self.loop.remove_reader(receipt.reading)
             receipt.reading = fd
             if fd >= 0:
-                self.loop.add_reader(fd, lambda: self._read(receipt))
+                self.loop.add_reader(fd, lambda: self._safely(receipt, self._read))
 
     def _commit(self, batch: list[Receipt]) -> None:
         """Commit what is complete, except for clients that have gone meanwhile."""
@@ -230,35 +241,76 @@ class Worker:
         for receipt in batch:
             if receipt.job not in self.receipts or receipt.draft is None:
                 continue
-            if _gone(receipt.connection):
+            if receipt.hung_up():
                 self._hung_up(receipt)
             else:
                 drafts.append((receipt, receipt.draft))
+        self.pulse.show(DISK)
         self.spool.commit([draft for _, draft in drafts])
+        self.pulse.show(BUSY)
         for receipt, draft in drafts:
             self._finish(receipt, draft.exit_code)
 
     def _finish(self, receipt: Receipt, exit_code: int) -> None:
         """Answer, give everything back and free the slot; a draft that was not committed leaves the queue."""
-        if self.receipts.pop(receipt.job, None) is None:
+        if receipt.job not in self.receipts:
             return
         self._watch(receipt, -1)
+        self._deaf(receipt)
+        receipt.answer(exit_code)
+        if receipt.apart:  # its descriptors are in use, and nobody knows for how long
+            receipt.gone = True
+            self._retire()
+            return
+        del self.receipts[receipt.job]
         if receipt.draft is not None and receipt.draft.message >= 0:
             self.spool.failed(receipt.draft, exit_code)
-        if receipt.child:
-            os.kill(receipt.child, signal.SIGKILL)  # collected when it has ended: that may take as long as its read
-            receipt.child = 0
-        if receipt.heard:
-            self.loop.remove_reader(receipt.connection)
-        _answer(receipt.connection, exit_code, receipt.submission)
-        fds = [fd for fd in (receipt.message, receipt.envelope, *receipt.read) if fd >= 0]
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, receipt.connection)
-        foreign.give_back(connection, fds, lambda: self._free_slot(receipt.job), pipes=receipt.pipes)
+        if self.alone:
+            self._give_back(receipt)
+        else:
+            self._give_back_pipes(receipt)
 
-    def _free_slot(self, job: int) -> None:
+    def _give_back_pipes(self, receipt: Receipt) -> None:
+        """In a shared worker: close pipes only, which our own programs have made."""
+        for fd in receipt.descriptors():
+            if receipt.draft is not None or foreign.kind(fd) == foreign.PIPE:
+                os.close(fd)
+            else:
+                self.untouched.append(fd)
+                self._retire()
+        receipt.connection.close()
+        self._tell(receipt.job)
+
+    def _give_back(self, receipt: Receipt) -> None:
+        """In a worker for one uid: close what is sure at once, the rest beside the loop, with what came unasked."""
+        odd = []
+        for fd in receipt.descriptors():
+            if foreign.kind(fd) == foreign.PIPE:
+                os.close(fd)
+            else:
+                odd.append(fd)
+        unasked = foreign.shut(receipt.connection)
+        if not odd and unasked is None:
+            receipt.connection.close()
+            self._tell(receipt.job)
+            return
+        late = self.loop.call_later(CLOSE_SECONDS, self._retire)
+
+        def closed() -> None:
+            late.cancel()
+            self._tell(receipt.job)
+
+        try:
+            self.aside.do(lambda: receipt.close_slowly(odd, unasked), closed)
+        except (OSError, RuntimeError):
+            receipt.close_slowly(odd, unasked)
+            closed()
+
+    def _tell(self, word: int) -> None:
+        """Tell the parent that a job is over, or RETIRING."""
         while True:
             try:
-                self.jobs.send(job.to_bytes(8, "little"), socket.MSG_NOSIGNAL)
+                self.jobs.send(word.to_bytes(8, "little"), socket.MSG_NOSIGNAL)
                 return
             except BlockingIOError:
                 room = select.poll()
@@ -267,77 +319,37 @@ class Worker:
             except OSError:
                 return  # the parent has gone: nobody counts slots any more
 
-    def _read_apart(self, receipt: Receipt, uid: int) -> None:
-        """Read descriptors that may block, or that poll cannot watch, in a process of their own."""
+    def _read_apart(self, receipt: Receipt) -> None:
+        """Read descriptors that may block, or that poll cannot watch, beside the loop."""
+        receipt.apart = True
+        codes = [int(QueueExit.BUG)]
+
+        def read() -> None:
+            codes[0] = enqueue(
+                self.spool,
+                receipt.uid,
+                receipt.submission,
+                receipt.message,
+                receipt.envelope,
+                lambda: not receipt.gone,
+            )
+
+        def over() -> None:
+            receipt.apart = False
+            self._finish(receipt, codes[0])
+
         try:
-            receipt.child = os.fork()
-        except OSError:
-            self._finish(receipt, QueueExit.NO_MEMORY)
-            return
-        if receipt.child == 0:
-            code = QueueExit.BUG
-            try:
-                close_all_but((1, 2, receipt.message, receipt.envelope))
-                reset_signals()
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-                code = enqueue(self.spool, uid, receipt.submission, receipt.message, receipt.envelope)
-            finally:
-                os._exit(code)
-        child = receipt.child
-        try:
-            process = os.pidfd_open(child)
-        except OSError:  # no descriptor to watch it by
-            self._finish(receipt, QueueExit.NO_MEMORY)
-            return
-        self.loop.add_reader(process, lambda: self._read_was_apart(receipt, child, process))
-
-    def _read_was_apart(self, receipt: Receipt, child: int, process: int) -> None:
-        self.loop.remove_reader(process)
-        os.close(process)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if not receipt.child:
-            return  # it was ended with its client
-        receipt.child = 0
-        self._finish(receipt, code if code >= 0 else QueueExit.CONNECTION_BROKE)
+            self.aside.do(read, over)
+        except (OSError, RuntimeError):
+            codes[0] = QueueExit.NO_MEMORY
+            over()
 
 
-def _receive(fd: int) -> bytes:
-    """What socket ``fd`` has now. Raises BlockingIOError when there is nothing, QueueFailure for a broken one."""
-    sock = foreign.borrow(fd)
-    try:
-        return sock.recv(CHUNK, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        raise
-    except OSError:
-        raise QueueFailure(QueueExit.READ_ERROR) from None
-    finally:
-        sock.detach()
-
-
-def readable(fd: int) -> bool:
-    """Whether ``fd`` is open for reading: poll would wait for ever on one that is not."""
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    return not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY
-
-
-def _answer(connection: int, exit_code: int, submission: int) -> None:
-    try:
-        os.write(connection, queued.format_answer(exit_code & 255, submission))  # the only record on it: never blocks
-    except OSError:
-        pass  # the client has gone; what is queued stays queued
-
-
-def _gone(connection: int) -> bool:
-    """Whether the client has closed its end, or says something it should not."""
-    look = select.poll()
-    look.register(connection, select.POLLIN)
-    return bool(look.poll(0))
-
-
-def serve(spool: Spool, jobs: socket.socket) -> int:
+def serve(spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool) -> int:
     """A worker's life, from its job socket."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file size limit is a write error
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the job socket is what ends a worker
-    return Worker(spool, jobs).run()
+    jobs.send(READY, socket.MSG_NOSIGNAL)
+    return Worker(spool, jobs, pulse, alone=alone).run()

@@ -7,20 +7,14 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable, home_of
-from pyqmail.intake.service import (
-    SLOTS,
-    WAITING,
-    WAITING_SHARE,
-    Service,
-    bind,
-    inherited_socket,
-    lock_service,
-    prepare_run,
-)
+from pyqmail.intake.doors import inherited_socket, lock_service, open_public, prepare_run
+from pyqmail.intake.service import SLOTS, Service
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.spool.layout import read_layout
 from pyqmail.system.process import reset_signals, schedule_as_batch, set_title
 from pyqmail.system.readiness import tell_ready
+
+MANY = 1 << 20  # descriptors, where there is no limit
 
 
 def _complain(text: str) -> int:
@@ -40,20 +34,21 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         slots = max(1, Control(home).integer("conf-queueslots", SLOTS))
         prepare_run(layout, accounts)
         os.chdir(layout.queue)
+        used = os.path.lexists(layout.run_lock)
         lock = lock_service(layout)
         if lock is None:
             return _complain("already running")
-        listener = inherited_socket(environ) or bind(layout)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        descriptors = MANY if hard == resource.RLIM_INFINITY else hard
+        public = inherited_socket(environ) or open_public(layout)
+        service = Service(layout, accounts, public, slots, descriptors, used=used)
     except AccountMissing as error:
         os.write(2, f"{error}\n".encode())
         return 111
     except (ControlUnreadable, OSError) as error:
         return _complain(str(error))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     set_title("qmail-queued")
-    waiting = WAITING if hard == resource.RLIM_INFINITY else min(WAITING, hard // WAITING_SHARE)
-    service = Service(layout, accounts, listener, slots, waiting)
     service.lock = lock
     gc.freeze()
     tell_ready(environ)

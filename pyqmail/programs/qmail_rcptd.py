@@ -44,7 +44,7 @@ def answer_questions(door: socket.socket, lifeline: int, lookup: Lookup) -> None
         except OSError:
             continue  # another worker was quicker
         if ancillary:  # taken only to be closed where nobody waits for it
-            foreign.give_back(None, foreign.rights_of(ancillary))
+            foreign.close_aside(foreign.rights_of(ancillary))
         question = parse_question(data)
         if question is None or not sender:
             continue

@@ -2,9 +2,9 @@
 
 client -> service    request: b"pq1" flags(1), with SCM_CREDENTIALS and exactly two descriptors
 service -> client    answer:  b"pa1" exit code(1) submission(8)
-parent -> worker     job:     id(8) uid(8) submission(8) both are pipes(8), with connection, message, envelope
-worker -> parent     freed:   id(8)
 service -> client    build:   b"pb1" build, unasked, to a client whose own address begins with BUILD_QUESTION
+parent -> worker     job:     id(8) serial(8) refuse(8), with the connection
+worker -> parent     freed:   id(8); RETIRING: no more jobs, please
 """
 
 import sys
@@ -12,7 +12,8 @@ import sys
 SERIAL = 1  # flag: name the submission by a serial, not by the client's pid
 REQUEST_SIZE = 4
 ANSWER_SIZE = 12
-JOB_SIZE = 32
+JOB_SIZE = 24
+RETIRING = 0  # no job has this id
 BUILD_QUESTION = b"\0pyqmail-build/"  # an abstract name: with it the parent knows the question and receives nothing
 
 
@@ -54,18 +55,18 @@ def parse_credentials(data: bytes) -> tuple[int, int, int]:
     )
 
 
-def format_job(job: int, uid: int, submission: int, *, pipes: bool = False) -> bytes:
-    """The job record."""
-    return b"".join([value.to_bytes(8, "little") for value in (job, uid, submission, pipes)])
+def format_job(job: int, serial: int, refuse: int = 0) -> bytes:
+    """The job record: ``serial`` names the submission if the client asks for one, 0 is none; ``refuse`` is an exit code
+    to answer without reading what the client wants."""
+    return b"".join([value.to_bytes(8, "little") for value in (job, serial, refuse)])
 
 
-def parse_job(data: bytes) -> tuple[int, int, int, bool]:
-    """Job id, uid and submission, and whether message and envelope are known to be pipes."""
+def parse_job(data: bytes) -> tuple[int, int, int]:
+    """Job id, serial, and the exit code to refuse with (0: do not)."""
     return (
         int.from_bytes(data[0:8], "little"),
         int.from_bytes(data[8:16], "little"),
         int.from_bytes(data[16:24], "little"),
-        data[24] == 1,
     )
 
 

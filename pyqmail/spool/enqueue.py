@@ -310,8 +310,18 @@ def _read(fd: int) -> bytes:
                 raise QueueFailure(QueueExit.READ_ERROR) from None
 
 
-def enqueue(spool: Spool, uid: int, submission: int, message: int, envelope: int) -> int:
-    """Queue one message read from descriptors, the message to its end first; qmail-queue's exit code."""
+def enqueue(
+    spool: Spool,
+    uid: int,
+    submission: int,
+    message: int,
+    envelope: int,
+    wanted: "Callable[[], bool]" = lambda: True,
+) -> int:
+    """Queue one message read from descriptors, the message to its end first; qmail-queue's exit code.
+
+    ``wanted`` is asked before the commit, in case the client has gone meanwhile.
+    """
     try:
         draft = spool.begin(uid, submission)
         try:
@@ -323,6 +333,8 @@ def enqueue(spool: Spool, uid: int, submission: int, message: int, envelope: int
                 if not data:
                     raise QueueFailure(QueueExit.READ_ERROR)
                 spool.feed_envelope(draft, data)
+            if not wanted():
+                raise QueueFailure(QueueExit.CONNECTION_BROKE)
         except QueueFailure as failure:
             if draft.message >= 0:
                 spool.failed(draft, failure.exit_code)

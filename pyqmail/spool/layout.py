@@ -92,6 +92,11 @@ class Layout:
         return self.home + "/run/qmail-queued.sock"
 
     @property
+    def run_own_socket(self) -> str:
+        """The socket of qmail-queued for our own warm programs."""
+        return self.home + "/run/qmail-queued.own"
+
+    @property
     def run_lock(self) -> str:
         """The lock of the one running qmail-queued."""
         return self.home + "/run/qmail-queued.lock"

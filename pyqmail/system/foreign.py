@@ -1,40 +1,36 @@
 """Descriptors that came from strangers by a local socket: what they are, and how to be rid of them.
 
 Closing is no harmless act on what a stranger made: the last close of a TCP socket may wait for its peer (SO_LINGER, as
-long as the stranger likes), and that of a file may wait for the stranger's own file system (FUSE). Only pipes are sure.
-All else is closed in a thread of its own. That goes for what the kernel would drop too: descriptors that do not fit, or
-that nobody has received, are closed by whoever receives the rest or closes the socket.
+long as the stranger likes), that of a file for the stranger's own file system (FUSE), and that of a pipe for a write of
+the stranger's that sits in a page of such a file: then nothing ends it, no signal either. Whoever does any of it
+must be a process that serves that stranger alone. That goes for what the kernel would drop too: descriptors that do not
+fit, or that nobody has received, are closed by whoever receives the rest or closes the socket.
 """
 
 import _thread
 import array
-import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
 
 MANY = 253  # descriptors in one record: the kernel's SCM_MAX_FD
 RIGHTS_SPACE = socket.CMSG_SPACE(MANY * 4)
+PIPE = "pipe:["
+SOCKET = "socket:["
 STACK_BYTES = 262144
 _NO_LINGER = struct.pack("ii", 0, 0)
 
 
-def is_pipe(fd: int) -> bool:
-    """Whether ``fd`` is a pipe or FIFO. Unlike fstat(2) it asks no file system, which might be slow to answer."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) > 0
-    except OSError:
-        return False
+def kind(fd: int) -> str:
+    """PIPE, SOCKET, or anything else; learned from /proc, which asks neither the file nor its file system.
 
-
-def is_socket(fd: int) -> bool:
-    """Whether ``fd`` is a socket that can be received from."""
+    A FIFO with a name is something else: its file system may have a say in it.
+    """
     try:
-        borrow(fd).detach()
+        target = os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
-        return False
-    return True
+        return ""
+    return next((name for name in (PIPE, SOCKET) if target.startswith(name)), "")
 
 
 def borrow(fd: int) -> socket.socket:
@@ -51,53 +47,20 @@ def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def give_back(
-    connection: socket.socket | None,
-    fds: Sequence[int],
-    then: Callable[[], None] | None = None,
-    *,
-    pipes: bool = False,
-) -> None:
-    """Close ``fds``, and ``connection`` last with all that may have been sent on it unasked; never waits.
+def shut(connection: socket.socket) -> list[int] | None:
+    """Let nothing more be sent on ``connection``; the descriptors of the first record that waits on it, None for none.
 
-    With ``pipes`` all of ``fds`` are known to be pipes. ``then`` is called when all is closed, perhaps in another
-    thread: what it does must be safe there. ``connection`` has SO_PASSCRED set, and nobody else receives from it.
+    ``connection`` has SO_PASSCRED set: each record comes with credentials, so that an empty one is not the end.
     """
-    odd = []
-    for fd in fds:
-        if pipes or is_pipe(fd):
-            os.close(fd)
-        else:
-            odd.append(fd)
-    if connection is not None:
-        _shut(connection)  # from here on nothing more can be sent
-        unasked = _unasked(connection)
-        if not odd and unasked is None:
-            connection.close()
-            connection = None
-        odd += unasked or ()
-    if odd or connection is not None:
-        _thread.stack_size(STACK_BYTES)  # a hundred of them must fit into a modest limit of memory
-        try:
-            _thread.start_new_thread(_close_slowly, (connection, odd, then))
-        except RuntimeError:  # no room for a thread
-            _close_slowly(connection, odd, then)
-    elif then is not None:
-        then()
-
-
-def _shut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RD)
     except OSError:
         pass  # the other end is closed
+    return unasked(connection)
 
 
-def _unasked(connection: socket.socket) -> list[int] | None:
-    """The descriptors of the next record on a connection that is shut; None when there is no more.
-
-    Each record comes with credentials, so that an empty one is not taken for the end.
-    """
+def unasked(connection: socket.socket) -> list[int] | None:
+    """The descriptors of the next record on a connection that is shut; None when there is no more."""
     try:
         _, ancillary, _, _ = connection.recvmsg(
             1, RIGHTS_SPACE + socket.CMSG_SPACE(12), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
@@ -107,27 +70,35 @@ def _unasked(connection: socket.socket) -> list[int] | None:
     return rights_of(ancillary) if ancillary else None
 
 
-def _close_slowly(connection: socket.socket | None, fds: list[int] | None, then: Callable[[], None] | None) -> None:
-    while fds is not None:
-        for fd in fds:
-            _close(fd)
-        fds = None if connection is None else _unasked(connection)
-    if connection is not None:
-        connection.close()
-    if then is not None:
-        then()
-
-
-def _close(fd: int) -> None:
+def close(fd: int) -> None:
+    """Close ``fd``, which a stranger made: in a process, or at least a thread, that may wait for it."""
     try:
         sock = borrow(fd)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         finally:
             sock.detach()
-    except OSError:
-        pass  # no socket, or one of a kind that knows no such option
+    except Exception:
+        pass  # no socket, or of a kind that knows no such option: CPython has errors of its own for some
+    finally:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def close_aside(fds: list[int]) -> None:
+    """Close ``fds`` in a thread of its own, where nobody waits for it."""
+    if not fds:
+        return
+    _thread.stack_size(STACK_BYTES)
     try:
-        os.close(fd)
-    except OSError:
-        pass
+        _thread.start_new_thread(close_each, (fds,))
+    except RuntimeError:  # no room for a thread
+        close_each(fds)
+
+
+def close_each(fds: list[int]) -> None:
+    """Close each of ``fds``, which a stranger made."""
+    for fd in fds:
+        close(fd)

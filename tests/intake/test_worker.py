@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyqmail.intake import worker
+from pyqmail.intake import client, worker
+from pyqmail.intake.pulse import Pulse
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
 from pyqmail.spool.enqueue import Spool
@@ -20,15 +21,17 @@ ACCOUNTS = Accounts([1, 2, 3, 0, 4, 5, 6, 7], [8, 9], b"alias")
 class Bench:
     """A worker, the parent's end of its job socket, and hand-made submissions."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, *, alone: bool = False) -> None:
         self.parent, jobs = wire.pair()
-        self.worker = worker.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs)
+        self.worker = worker.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs, Pulse(), alone=alone)
         self.worker.loop.add_reader(jobs.fileno(), self.worker._take_jobs)
 
     def submit(self, job: int, message: int, envelope: int) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(10)
-        wire.send_record(self.parent, queued.format_job(job, 1234, 99), (theirs.fileno(), message, envelope))
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        assert client.hand_over(ours, message, envelope, serial=True)
+        wire.send_record(self.parent, queued.format_job(job, 99), (theirs.fileno(),))
         for closing in (message, envelope):
             os.close(closing)
         theirs.close()
@@ -100,7 +103,7 @@ def test_where_splice_does_not_work_the_message_is_copied(
     real = os.splice
 
     def splice(source: int, target: int, count: int, *, flags: int) -> int:
-        if target != bench.worker.private[1]:
+        if target != bench.worker.reader.private[1]:
             raise OSError(22, "Invalid argument")
         return real(source, target, count, flags=flags)
 

@@ -1,0 +1,61 @@
+"""What a worker shows of itself to its parent, in memory that they share: no system call tells it, none asks.
+
+The parent believes nothing of it but that it changes; a worker that was made to write nonsense is replaced at most.
+"""
+
+import mmap
+import os
+import struct
+
+WAITING = 0  # for something to happen
+BUSY = 1  # with what a client gave
+DISK = 2  # with files of the queue, which may be slow and are nobody's fault
+_FIELDS = struct.Struct("=QQB")  # turns, jobs taken, state
+
+
+class Pulse:
+    """One worker's page, made by the parent before it forks."""
+
+    __slots__ = ("_page", "_state", "_taken", "_turns")
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, _FIELDS.size)
+        self._turns = self._taken = 0
+        self._state = WAITING
+
+    def show(self, state: int) -> None:
+        """The worker is in ``state`` now, and alive."""
+        self._turns += 1
+        self._state = state
+        _FIELDS.pack_into(self._page, 0, self._turns, self._taken, state)
+
+    def beat(self) -> None:
+        """The worker goes on with what it does."""
+        self.show(self._state)
+
+    def took(self) -> None:
+        """The worker has received one more job."""
+        self._taken += 1
+        self.show(BUSY)
+
+    def read(self) -> tuple[int, int, int]:
+        """Turns, jobs taken and state, as the worker has last shown them."""
+        turns, taken, state = _FIELDS.unpack_from(self._page)
+        return turns, taken, state
+
+    def close(self) -> None:
+        """The parent forgets the page; harmless for the worker's own."""
+        self._page.close()
+
+
+def tell_bug(program: str, error: BaseException) -> None:
+    """One line for the log about what nobody expected; nobody listening changes nothing."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else f" ({os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno})"
+    text = f"{program}: alert: bug: {type(error).__name__}: {error}{where}"
+    try:
+        os.write(2, text.encode("utf-8", "replace").replace(b"\n", b" ")[:1000] + b"\n")
+    except OSError:
+        return

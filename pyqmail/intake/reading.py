@@ -1,0 +1,85 @@
+"""Reading what a client gave, without ever waiting for it and without changing its flags, which the client shares."""
+
+import errno
+import fcntl
+import os
+import socket
+
+from pyqmail.exits import QueueExit
+from pyqmail.intake.receipt import Receipt
+from pyqmail.spool.enqueue import Draft, QueueFailure, Spool
+from pyqmail.system import foreign
+
+CHUNK = 1 << 16
+CHUNKS_A_TURN = 16  # read from one sender before the others have their turn
+
+
+class Reader:
+    """Takes from pipes and sockets what is there now. Each method raises BlockingIOError when there is nothing yet."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # envelope bytes pass through it
+
+    def read_message(self, receipt: Receipt, draft: Draft) -> int:
+        """How many bytes have been added to ``draft``, 0 at the end of the message. Raises QueueFailure."""
+        if receipt.message not in receipt.sockets:
+            return self._splice_message(receipt, draft)
+        data = _receive(receipt.message)
+        self.spool.write_message(draft, data)
+        return len(data)
+
+    def read_envelope(self, receipt: Receipt, draft: Draft) -> bool:
+        """Whether the envelope is complete now. Raises QueueFailure."""
+        fd = receipt.envelope
+        data = _receive(fd) if fd in receipt.sockets else self._through_private_pipe(fd)
+        if not data:
+            raise QueueFailure(QueueExit.READ_ERROR)
+        return self.spool.feed_envelope(draft, data)
+
+    def _splice_message(self, receipt: Receipt, draft: Draft) -> int:
+        try:
+            return os.splice(receipt.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise QueueFailure(QueueExit.READ_ERROR) from None
+            if error.errno != errno.EINVAL:
+                raise QueueFailure(QueueExit.WRITE_ERROR) from None
+        data = self._through_private_pipe(receipt.message)  # this filesystem does not splice
+        self.spool.write_message(draft, data)
+        return len(data)
+
+    def _through_private_pipe(self, fd: int) -> bytes:
+        """What is in pipe ``fd`` now, empty at its end."""
+        try:
+            count = os.splice(fd, self.private[1], CHUNK, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            raise
+        except OSError:
+            raise QueueFailure(QueueExit.READ_ERROR) from None
+        data = b""
+        while len(data) < count:
+            data += os.read(self.private[0], count - len(data))
+        return data
+
+
+def _receive(fd: int) -> bytes:
+    """What socket ``fd`` has now. Raises BlockingIOError when there is nothing, QueueFailure for a broken one."""
+    try:
+        sock = foreign.borrow(fd)
+        try:
+            return sock.recv(CHUNK, socket.MSG_DONTWAIT)
+        finally:
+            sock.detach()
+    except BlockingIOError:
+        raise
+    except Exception:  # CPython has errors of its own for some families
+        raise QueueFailure(QueueExit.READ_ERROR) from None
+
+
+def readable(fd: int) -> bool:
+    """Whether ``fd`` is open for reading: poll would wait for ever on one that is not."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    return not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY

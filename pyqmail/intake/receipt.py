@@ -1,0 +1,85 @@
+"""One submission in the hands of a worker: its connection, what came on it, and how far it has been read."""
+
+import select
+import socket
+import time
+
+from pyqmail.protocol import queued
+from pyqmail.spool.enqueue import Draft
+from pyqmail.system import foreign
+from pyqmail.system.loop import Timer
+
+
+class Receipt:
+    """A submission from its connection to its answer; ``job`` is what the parent calls it."""
+
+    __slots__ = (
+        "apart", "connection", "draft", "envelope", "given", "gone", "heard", "job", "message", "read", "reading",
+        "refused", "serial", "sockets", "started", "submission", "timer", "uid",
+    )  # fmt: skip
+
+    def __init__(self, job: int, serial: int, connection: int) -> None:
+        self.job = job
+        self.serial = serial  # to be used if the client asks for one; 0 is none
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, connection)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.refused = 0  # the exit code to answer, whatever the client wants
+        self.uid = -1  # the real uid of the client
+        self.submission = 0
+        self.message = self.envelope = -1  # -1 once it has been read
+        self.given: list[int] = []  # descriptors of a request that is none
+        self.reading = -1  # the descriptor that the loop watches
+        self.heard = False  # the loop watches the connection
+        self.timer: Timer | None = None  # while the request has not come
+        self.sockets: set[int] = set()  # which of the two are no pipes
+        self.read: list[int] = []  # of those, what has been read
+        self.draft: Draft | None = None
+        self.apart = False  # a thread reads it
+        self.gone = False  # and nobody waits for that any more
+        self.started = time.monotonic()
+
+    def receive(self) -> bool:
+        """Take the request; whether it is one. Raises BlockingIOError while it has not come, OSError if it will not."""
+        space = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)
+        data, ancillary, flags, _ = self.connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+        self.given = foreign.rights_of(ancillary)
+        if not data and not self.given:
+            raise ConnectionError("the client has gone")
+        sender = None
+        for level, kind, ids in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(ids) == 12:
+                sender = queued.parse_credentials(ids)
+        serial = queued.parse_request(data)
+        whole = not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
+        if serial is None or sender is None or len(self.given) != 2 or not whole:
+            return False
+        (self.message, self.envelope), self.given = self.given, []
+        pid, self.uid, _gid = sender
+        self.submission = self.serial if serial else pid
+        return True
+
+    def answer(self, exit_code: int) -> None:
+        """Tell the client; it may have gone, and what is queued stays queued."""
+        try:
+            record = queued.format_answer(exit_code & 255, self.submission)
+            self.connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            return
+
+    def hung_up(self) -> bool:
+        """Whether the client has closed its end, or says something it should not."""
+        look = select.poll()
+        look.register(self.connection, select.POLLIN)
+        return bool(look.poll(0))
+
+    def descriptors(self) -> list[int]:
+        """What of the client's is still open here."""
+        return [fd for fd in (self.message, self.envelope, *self.read, *self.given) if fd >= 0]
+
+    def close_slowly(self, odd: list[int], unasked: list[int] | None) -> None:
+        """Close ``odd``, all that was sent on the connection unasked, and the connection last."""
+        foreign.close_each(odd)
+        while unasked is not None:
+            foreign.close_each(unasked)
+            unasked = foreign.unasked(self.connection)
+        self.connection.close()
