@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 
 from pyqmail.admin import package, tree
 from pyqmail.admin.going_back import needs_of_queue
@@ -27,8 +28,9 @@ def check(target: Target) -> int:
     wrong += setuid_faults(target)
     wrong += small_limits(str(target.root))
     notes = list(needs_of_queue(str(target.root)))
+    sys.path.append(str(target.root / "lib" / target.library))
     try:
-        from pyqmail.admin.instructions import instruction_troubles  # needs modules that are perhaps not here yet
+        from pyqmail.admin.instructions import instruction_troubles  # needs modules that perhaps only the tree has
     except ModuleNotFoundError as error:
         notes.append(f"the .qmail files were not looked at, for want of the module {error.name}: qmail-showctl --check")
     else:

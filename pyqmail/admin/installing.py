@@ -16,6 +16,7 @@ from pyqmail.policy.accounts import GROUPS, ROLES
 from pyqmail.spool.split import count_split
 
 DOCUMENTS = ("README.md", "INSTALL.md", "CHANGELOG.md", "LICENSE", "pyqmail/ARCHITECTURE.md")
+EXAMPLES = "control-examples"
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # ioctl_iflags(2)
 KINDS = {Kind.DIRECTORY: stat.S_ISDIR, Kind.FILE: stat.S_ISREG, Kind.FIFO: stat.S_ISFIFO}
 
@@ -122,18 +123,27 @@ def spread(directory: Path) -> None:
 
 
 def documents_of_checkout() -> list[tuple[Path, str]]:
-    """The documents and manual pages of a checkout: where each is, and its place below the home."""
-    checkout = package.package_directory().parent
+    """The documents, manual pages and examples: where each is, and its place below the home.
+
+    They lie beside the package in a checkout, and in its share/ where pip installed it.
+    """
+    beside = package.package_directory() / "share"
+    checkout = beside if beside.is_dir() else package.package_directory().parent
     found = [(checkout / name, f"doc/{Path(name).name}") for name in DOCUMENTS]
+    found += [(path, f"doc/{path.relative_to(checkout)}") for path in sorted((checkout / EXAMPLES).rglob("*"))]
     pages = (package.package_directory() / "man").glob("*.[1578]")
     return found + [(page, f"man/man{page.suffix[1:]}/{page.name}") for page in pages]
 
 
 def install_documents(target: Target, owners: Owners | None) -> None:
-    """Copy the documents and manual pages of a checkout."""
+    """Copy the documents, manual pages and examples, with the directories of these."""
+    put(target, owners, tree.directory(f"doc/{EXAMPLES}"))
     for source, place in documents_of_checkout():
-        if source.is_file():
-            put(target, owners, Entry(place, Kind.FILE, "root", 0o644, source.read_bytes()))
+        if source.is_dir():
+            put(target, owners, tree.directory(place))
+        elif source.is_file():
+            mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
+            put(target, owners, Entry(place, Kind.FILE, "root", mode, source.read_bytes()))
 
 
 def write_controls(target: Target, me: str) -> None:

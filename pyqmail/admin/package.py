@@ -37,8 +37,11 @@ def package_directory() -> Path:
 
 def sources() -> list[Path]:
     """The package's own modules and the lock, in a fixed order."""
-    found = [path for path in package_directory().rglob("*.py") if "__pycache__" not in path.parts]
-    return sorted([*found, package_directory() / LOCK])
+    top = package_directory()
+    found = [
+        path for path in top.rglob("*.py") if "__pycache__" not in path.parts and top / "share" not in path.parents
+    ]
+    return sorted([*found, top / LOCK])
 
 
 def build_id(python: str, home: str, choice: Sequence[str]) -> str:

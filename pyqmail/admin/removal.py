@@ -95,8 +95,12 @@ def remove_files(wanted: Removal) -> Iterator[str]:
         if is_launcher(str(path)) or (path.is_symlink() and path.name in PROGRAMS):
             path.unlink()
     made = [f"boot/{name}" for name in tree.boot_scripts()]
+    examples = [name for name in wanted.documents if (root / name).is_dir()]
     for name in (*made, *wanted.documents):
-        (root / name).unlink(missing_ok=True)
+        if name not in examples:
+            (root / name).unlink(missing_ok=True)
+    for name in sorted({*examples, "doc/control-examples"}, reverse=True):  # what is inside comes first
+        yield from close(root / name)
     yield from clear(root / "run")
     if (root / "rc").is_file():
         if (root / "rc").read_bytes() == tree.rc_script(wanted.home):

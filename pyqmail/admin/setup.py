@@ -32,6 +32,7 @@ from pyqmail.admin.target import SYSTEM, SetupError, Target, remembered, say
 from pyqmail.admin.wheels import Interpreter, WheelError, digest, interpreter_of, select
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.dependencies import LockError, chosen, groups_of, lock_path, read_lock
+from pyqmail.launch import run
 from pyqmail.policy.accounts import GROUPS, ROLES, AccountMissing, read_accounts
 
 EXPECTED = (
@@ -39,6 +40,11 @@ EXPECTED = (
     AccountMissing, ControlUnreadable, debian_package.DebError,
 )  # fmt: skip
 DEBIANS = ((3, 11), (3, 13))  # of Debian 12 and 13: what a wheelhouse is made for, beside this Python
+
+
+def console() -> None:
+    """The command that pip puts on the path with the wheel of this package; it never returns."""
+    run("pyqmail.admin.setup", 1)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
