@@ -9,11 +9,13 @@ is slow must not make it send the message again.
 
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
+from pyqmail.log.events import Decision
 from pyqmail.protocol.reply import Reply
 from pyqmail.system.logpipe import LINE_MAX, write_line
 
@@ -35,19 +37,27 @@ class DecisionLog:
 
     def accepted(self, client: Client, letter: Letter, number: int) -> None:
         """The queue has it under ``number``."""
-        tail = b" bytes=%d qp=%d" % (letter.size, number) + words(client, letter)
-        self.say(b"accepted " + who(client, letter.sender, letter.recipients, len(tail)) + tail)
+        self._decide(
+            "accepted", client, letter, letter.recipients, (b"bytes", b"%d" % letter.size), (b"qp", b"%d" % number)
+        )
 
     def refused(self, client: Client, letter: Letter, recipients: Sequence[bytes], reply: Reply) -> None:
         """``recipients`` of it, or the whole, have been refused with ``reply``."""
-        tail = b" reason=" + safe(reply.line.rstrip(b"\r\n")[:200]) + words(client, letter)
-        self.say(b"refused " + who(client, letter.sender, recipients, len(tail)) + tail)
+        self._decide("refused", client, letter, recipients, (b"reason", reply.line.rstrip(b"\r\n")[:200]))
+
+    def _decide(
+        self, result: str, client: Client, letter: Letter, recipients: Sequence[bytes], *words: tuple[bytes, bytes]
+    ) -> None:
+        if self._mode:
+            self._write(decision(self._program, result, client, letter, recipients, words).format())
 
     def say(self, line: bytes) -> None:
         """Write one line. The client is not kept waiting for a log that is full, and the session only once."""
-        if not self._mode:
-            return
-        line = (self._program + b": " + line)[: LINE_MAX - 1] + b"\n"
+        if self._mode:
+            self._write(self._program + b": " + line)
+
+    def _write(self, line: bytes) -> None:
+        line = line[: LINE_MAX - 1] + b"\n"
         regular = stat.S_ISREG(self._mode)
         if write_line(2, line, 0.0, regular=regular) or self.wait_s <= 0:
             return
@@ -56,18 +66,37 @@ class DecisionLog:
             self.wait_s = 0.0
 
 
-def words(client: Client, letter: Letter) -> bytes:
-    """The evidence as it stands in a line: what the connection is, then what the checks have found out."""
-    evidence = letter.evidence
+def decision(
+    program: bytes,
+    result: str,
+    client: Client,
+    letter: Letter,
+    recipients: Sequence[bytes],
+    words: tuple[tuple[bytes, bytes], ...],
+) -> Decision:
+    """What the log says; the evidence follows ``words``, and recipients without room are a number at the end."""
+    made = Decision(
+        program,
+        result,
+        client.ip[:64],
+        (client.helo or b"")[:256],
+        letter.sender,
+        b"",
+        (*words, *found_out(client, letter)),
+    )
+    room = LINE_MAX - len(made.format()) + len(program) + len(result) + 3 - 48
+    return replace(made, to=format_recipients(recipients, room))
+
+
+def found_out(client: Client, letter: Letter) -> Iterator[tuple[bytes, bytes]]:
+    """The evidence: what the connection is, then what the checks have found out."""
     if client.secured is not None:
-        evidence = [(b"encrypted", client.secured.version.encode("ascii")), *evidence]
-    return b"".join(b" %b=%b" % (key, safe(value)) for key, value in evidence) if evidence else b""
+        yield b"encrypted", client.secured.version.encode("ascii")
+    yield from letter.evidence
 
 
-def who(client: Client, sender: bytes, recipients: Sequence[bytes], tail: int) -> bytes:
-    """The fields that all decisions have; recipients for whom the line has no room are a number at the end."""
-    head = b"ip=%b helo=%b from=<%b> to=" % (safe(client.ip[:64]), safe((client.helo or b"")[:256]), safe(sender))
-    room = LINE_MAX - len(head) - tail - 48
+def format_recipients(recipients: Sequence[bytes], room: int) -> bytes:
+    """``<a>,<b>,+3``: as many as ``room`` bytes take, and the number of the others."""
     shown: list[bytes] = []
     for recipient in recipients:
         room -= len(recipient) + 3
@@ -75,7 +104,7 @@ def who(client: Client, sender: bytes, recipients: Sequence[bytes], tail: int) -
             shown.append(b"+%d" % (len(recipients) - len(shown)))
             break
         shown.append(b"<" + safe(recipient) + b">")
-    return head + b",".join(shown)
+    return b",".join(shown)
 
 
 def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pyqmail.formats import sendlog
+from pyqmail.log import events
+from pyqmail.log.stamps import parse_line
 
 DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
 COLORS = {"success": "32", "accepted": "32", "failure": "31", "refused": "31", "deferral": "33", "alert": "31"}
@@ -56,7 +57,30 @@ def latest(message: Message) -> dict[str, Delivery]:
     return {delivery.recipient: delivery for delivery in message.deliveries}
 
 
-Item = Message | Delivery | sendlog.Session | sendlog.Trouble
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A door has accepted or refused mail; ``rest`` is the recipients and what follows them."""
+
+    result: str
+    ip: str
+    helo: str
+    sender: str
+    rest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An alert or a warning."""
+
+    text: str
+
+
+Item = Message | Delivery | Session | Trouble
+
+
+def shown(text: bytes) -> str:
+    """``text`` of a line as it is looked for and shown."""
+    return text.decode("utf-8", "surrogateescape")
 
 
 class Joiner:
@@ -68,25 +92,26 @@ class Joiner:
 
     def feed(self, line: str) -> Iterator[tuple[float | None, Item]]:
         """What ``line`` completes, and when."""
-        when, event = sendlog.parse_line(line)
+        when, event = parse_line(line)
         match event:
-            case sendlog.New(number):
+            case events.NewMessage(number):
                 self.messages[number] = Message(number, when)
-            case sendlog.Info(number, size, sender, qp, uid):
+            case events.MessageInfo(number, size, sender, qp, uid):
                 message = self._message(number)
-                message.sender, message.size, message.qp, message.uid = sender, size, qp, uid
-            case sendlog.Start(delivery, number, channel, recipient):
-                self._running[delivery] = Delivery(self._message(number), channel, recipient, when)
-            case sendlog.End(delivery, result, text):
-                yield from self._end(when, delivery, result, text)
-            case sendlog.Bounce(number):
+                message.sender, message.size, message.qp, message.uid = shown(sender), size, qp, uid
+            case events.DeliveryStarted(delivery, number, channel, recipient):
+                self._running[delivery] = Delivery(self._message(number), channel, shown(recipient), when)
+            case events.DeliveryEnded(delivery, result, text) if result != "mangled":
+                yield from self._end(when, delivery, result, shown(text).strip("/"))
+            case events.BounceQueued(number) | events.BounceDiscarded(number):
                 self._message(number).bounced = True
-            case sendlog.Done(number):
+            case events.MessageEnded(number):
                 yield when, self.messages.pop(number, Message(number))
-            case sendlog.Session() | sendlog.Trouble():
-                yield when, event
-            case None:
-                return
+            case events.Decision():
+                rest = shown(event.to + event.tail)
+                yield when, Session(event.result, shown(event.ip), shown(event.helo), shown(event.sender), rest)
+            case events.Warn() | events.Alert():
+                yield when, Trouble(shown(event.format()))
 
     def _message(self, number: int) -> Message:
         return self.messages.setdefault(number, Message(number))
@@ -117,16 +142,16 @@ class Filters:
         if self.since is not None and (when is None or when < self.since):
             return False
         match item:
-            case sendlog.Trouble():
+            case Trouble():
                 return not any((self.sender, self.recipient, self.address, self.host, self.result, self.number))
-            case sendlog.Session():
+            case Session():
                 return self._wants_session(item)
             case Delivery():
                 return self._wants_message(item.message, [item])
             case Message():
                 return self._wants_message(item, item.deliveries)
 
-    def _wants_session(self, item: sendlog.Session) -> bool:
+    def _wants_session(self, item: Session) -> bool:
         recipients = item.rest.partition(" ")[0]
         return (
             (self.number is None or item.rest.endswith(f" qp={self.number}"))
@@ -178,9 +203,9 @@ class Printer:
                 self._line(when, item.result, self._delivery(item))
             case Message():
                 self._line(when, *self._message(item))
-            case sendlog.Session():
+            case Session():
                 self._line(when, item.result, f"{item.ip} <{item.sender}> to {item.rest}")
-            case sendlog.Trouble():
+            case Trouble():
                 self._line(when, "alert", item.text)
 
     def _line(self, when: float | None, result: str, text: str) -> None:
@@ -259,9 +284,9 @@ class Statistics:
                 began = item.message.began
                 if item.result == "success" and began is not None and item.ended is not None:
                     self._delays.append(item.ended - began)
-            case sendlog.Session():
+            case Session():
                 self._sessions[item.result] += 1
-            case sendlog.Trouble():
+            case Trouble():
                 self._results["alert"] += 1
 
     def lines(self) -> Iterator[str]:

@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.logline import safe_words
+from pyqmail.log.events import Alert, Warn
+from pyqmail.log.sinks import ClassicSink
 from pyqmail.send.bugs import describe_bug
 from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.daemon import Daemon
-from pyqmail.send.log import Log
 from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import set_title
@@ -78,29 +79,28 @@ def _spawner_limit(fd: int) -> int:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Run qmail-send on descriptors 0 to 6; 0 after SIGTERM, 111 if it cannot start."""
-    lines = Log(0)
+    log = ClassicSink(0)
     try:
-        return _serve(lines, environ)
+        return _serve(log, environ)
     except CannotStart as trouble:
-        lines.line(b"alert: cannot start: " + str(trouble).encode())
+        log(Alert(b"cannot start: " + str(trouble).encode()))
         return FATAL
     except BaseException as error:
-        lines.line(describe_bug(error))
+        log(describe_bug(error))
         raise
     finally:
-        lines.flush()
+        log.flush()
 
 
-def _serve(lines: Log, environ: Mapping[bytes, bytes]) -> int:
+def _serve(log: ClassicSink, environ: Mapping[bytes, bytes]) -> int:
     """Start and run. Raises CannotStart."""
-    log = lines.line
     layout, controls, limits = _start(environ)
     set_title("qmail-send")
     tell_ready(environ)
     for fault in controls.faults:
-        log(b"warning: " + safe_words(fault) + b"; it is ignored")
+        log(Warn(safe_words(fault) + b"; it is ignored"))
     loop = Loop()
     daemon = Daemon(loop, layout, controls, environ, log)
-    lines.gather(loop)
+    log.gather(loop)
     daemon.run(limits)
     return STARTED

@@ -5,7 +5,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-from pyqmail.send.log import Line
+from pyqmail.log.events import Alert, Warn
+from pyqmail.log.sinks import Sink
 from pyqmail.system.loop import Loop
 
 FAILED = 111  # the exit code of a program that a bug has ended
@@ -21,7 +22,7 @@ class Background:
     once, not with the first job, and where there is none to be had (pids.max, RLIMIT_NPROC) jobs wait until there is.
     """
 
-    def __init__(self, loop: Loop, log: Line) -> None:
+    def __init__(self, loop: Loop, log: Sink) -> None:
         self._loop = loop
         self._log = log
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -42,12 +43,12 @@ class Background:
             threading.Thread(target=self._work_to_the_end, daemon=True).start()
         except (RuntimeError, MemoryError, OSError):  # "can't start new thread" is all that CPython says of EAGAIN
             if not self._missed:
-                self._log(b"alert: unable to start a thread, will try again; what needs the disk waits")
+                self._log(Alert(b"unable to start a thread, will try again; what needs the disk waits"))
             self._missed = True
             self._loop.call_later(AGAIN_S, self._begin)
             return
         if self._missed:
-            self._log(b"warning: the thread that was missing is there")
+            self._log(Warn(b"the thread that was missing is there"))
 
     def _work_to_the_end(self) -> None:
         """A thread that has ended would leave the loop waiting for it; a program that has ended is started again."""

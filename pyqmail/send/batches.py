@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from pyqmail.log.events import Warn
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.means import Means
 from pyqmail.spool.preprocess import Prepared, make_durable
@@ -16,8 +17,8 @@ class Outcome(Protocol):
     def committed(self, prepared: Prepared) -> None:
         """Its files are durable, and its todo/N has gone."""
 
-    def failed(self, number: int, trouble: bytes) -> None:
-        """It stays in todo/; ``trouble`` is the log line."""
+    def failed(self, number: int, trouble: Warn) -> None:
+        """It stays in todo/; ``trouble`` is for the log."""
 
 
 class Batches:
@@ -59,7 +60,7 @@ class Batches:
 
         self._means.background.submit(sync)
 
-    def _synced(self, batch: list[Prepared], answers: list[bytes | None]) -> None:
+    def _synced(self, batch: list[Prepared], answers: list[Warn | None]) -> None:
         self._syncing = []
         self.start()
         for prepared, trouble in zip(batch, answers, strict=True):
@@ -75,7 +76,7 @@ class Batches:
             if done:
                 self._outcome.committed(prepared)
             else:
-                trouble = b"warning: qmail-clean unable to clean up todo/%d" % prepared.number
+                trouble = Warn(b"qmail-clean unable to clean up todo/%d" % prepared.number)
                 self._outcome.failed(prepared.number, trouble)
 
         return answered

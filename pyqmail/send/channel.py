@@ -14,6 +14,7 @@ todo/N is what a crash would start again from.  Once delivered it leaves the que
 anything but success waits until they are durable, and is then acted on as for any other message.
 """
 
+from pyqmail.log.events import Warn
 from pyqmail.send.agenda import Agenda, Begin, First, Resume
 from pyqmail.send.delivery import Deliveries
 from pyqmail.send.fresh import FreshMessages
@@ -118,7 +119,7 @@ class Channel:
                 files.set_times(layout.part(self.name, number), when)
             except OSError:
                 name = layout.relative(self.name, number).encode()
-                self._means.log(b"warning: unable to utime %b; message will be retried too soon" % name)
+                self._means.log(Warn(b"unable to utime %b; message will be retried too soon" % name))
 
     def at_work(self, number: int) -> bool:
         """Whether ``number`` is being delivered, or waits for a domain or user that has its share of deliveries."""

@@ -10,8 +10,9 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from pyqmail.log.events import Warn
+from pyqmail.log.sinks import Sink
 from pyqmail.send.control_connection import ControlConnection, Passes, Served
-from pyqmail.send.log import Line
 from pyqmail.send.order_book import OrderBook
 from pyqmail.send.order_requests import OrderRequests
 from pyqmail.system import files
@@ -31,7 +32,7 @@ class ControlSocket:
         channels: Mapping[str, Passes],
         book: OrderBook,
         requests: OrderRequests,
-        log: Line,
+        log: Sink,
     ) -> None:
         self.served = Served(channels, book, requests)
         self.connections: set[ControlConnection] = set()
@@ -52,7 +53,7 @@ class ControlSocket:
         except OSError as error:
             listener.close()
             reason = os.strerror(error.errno or 0).lower().encode()
-            self._log(b"warning: unable to listen on run/send/control, qmail-q will not reach me: " + reason)
+            self._log(Warn(b"unable to listen on run/send/control, qmail-q will not reach me: " + reason))
             return
         listener.setblocking(False)
         self._listener = listener

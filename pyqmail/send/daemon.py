@@ -7,6 +7,8 @@ from typing import Protocol
 
 from pyqmail.formats.logline import safe_words
 from pyqmail.intake.background import BackgroundInjections
+from pyqmail.log.events import Alert, Exiting, OrderGiven, Warn
+from pyqmail.log.sinks import Sink
 from pyqmail.send.background import Background
 from pyqmail.send.channel import Channel
 from pyqmail.send.cleaner import Cleaner
@@ -15,7 +17,6 @@ from pyqmail.send.control_socket import ControlSocket
 from pyqmail.send.controls import Controls
 from pyqmail.send.delivery import TERM_S
 from pyqmail.send.holds import Orders, OrdersUnreadable, read_orders
-from pyqmail.send.log import Line
 from pyqmail.send.means import Means
 from pyqmail.send.measuring import measure
 from pyqmail.send.messages import Messages
@@ -48,7 +49,7 @@ class Daemon:
     """Made once. ``run`` serves until TERM, or until a spawner or qmail-clean has gone."""
 
     def __init__(
-        self, loop: Loop, layout: Layout, controls: Controls, environ: Mapping[bytes, bytes], log: Line
+        self, loop: Loop, layout: Layout, controls: Controls, environ: Mapping[bytes, bytes], log: Sink
     ) -> None:
         self._means = means = Means(loop, layout, log, Background(loop, log), History(layout), Counters(), controls)
         self._injections = BackgroundInjections(loop, layout, without_feed(environ))
@@ -82,7 +83,7 @@ class Daemon:
             channel.start(limit)
         self._take_orders()
         self._name_odd_directories()
-        means.log(self._status.line())
+        means.log(self._status.running())
         self._metrics.set_path(means.layout.home, means.controls.metrics_file)
         self._routing_feed.serve(means.controls.routing)
         self._serve()
@@ -90,7 +91,7 @@ class Daemon:
         for channel in self._messages.channels.values():
             channel.save_times()
         self._metrics.write_last()
-        means.log(b"status: exiting")
+        means.log(Exiting())
 
     def _serve(self) -> None:
         while not self._may_exit():
@@ -98,22 +99,22 @@ class Daemon:
                 self._means.loop.run_once(self._patience())
                 self._turn()
             except MemoryError:
-                self._means.log(b"alert: out of memory, sleeping...")
+                self._means.log(Alert(b"out of memory, sleeping..."))
                 self._sleep_until = time.monotonic() + SLEEP_S
 
     def _take_orders(self) -> None:
         """Go on with the orders of the last run, and listen for new ones."""
         means = self._means
         for line in take_actions(means.layout):
-            means.log(line)
+            means.log(OrderGiven(line.removeprefix(b"control: ")))
         writable = means.history.prepare()
         if not writable:
-            means.log(b"warning: " + NO_PLACE.encode() + b"; nothing can be held")
+            means.log(Warn(NO_PLACE.encode() + b"; nothing can be held"))
         orders = Orders()
         try:
             orders = read_orders(means.layout)
         except OrdersUnreadable as error:
-            means.log(b"alert: unable to use queue/pyqmail/orders, nothing is held: " + safe_words(str(error)))
+            means.log(Alert(b"unable to use queue/pyqmail/orders, nothing is held: " + safe_words(str(error))))
             writable = False
         self._messages.orders.start(orders, writable=writable)
         self._control.open()
@@ -121,7 +122,7 @@ class Daemon:
     def _name_odd_directories(self) -> None:
         layout = self._means.layout
         for name, missing in odd_directories(layout.queue, layout.split, todo_split=layout.todo_split):
-            self._means.log(b"alert: " + describe_odd(name, missing=missing, split=layout.split).encode())
+            self._means.log(Alert(describe_odd(name, missing=missing, split=layout.split).encode()))
 
     # the turn
 
@@ -157,7 +158,7 @@ class Daemon:
         self._control.close()
 
     def _cleaner_lost(self) -> None:
-        self._means.log(b"alert: oh no! lost qmail-clean connection! dying...")
+        self._means.log(Alert(b"oh no! lost qmail-clean connection! dying..."))
         self._means.exiting = True
 
     def _may_exit(self) -> bool:

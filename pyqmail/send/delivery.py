@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pyqmail.formats.logline import safe
+from pyqmail.log.events import Alert, DeliveryEnded, DeliveryStarted, Warn
 from pyqmail.policy.classify import variable_sender
 from pyqmail.protocol import spawn
 from pyqmail.send.agenda import First, Resume
@@ -86,10 +86,8 @@ class Deliveries:
         self.shares.started(self._key(recipient))
         delivery = Delivery(job, self._status.next_serial(), offset, recipient)
         slot = self.slots.take(delivery)
-        means.log(
-            b"starting delivery %d: msg %d to %b %b\n%b"
-            % (delivery.serial, job.number, self.name.encode(), safe(recipient), self._status.line())
-        )
+        means.log(DeliveryStarted(delivery.serial, job.number, self.name, recipient))
+        means.log(self._status.running())
         message = b"%d/%d" % (job.number % means.layout.split, job.number)
         self.link.command(slot, message, variable_sender(job.sender, recipient), recipient)
 
@@ -98,35 +96,34 @@ class Deliveries:
         self._given_up = True
         for delivery in self.slots.used.values():
             self._means.log(
-                b"warning: delivery %d: still running %d seconds after TERM, not waited for; it will be made again"
-                % (delivery.serial, TERM_S)
+                Warn(
+                    b"delivery %d: still running %d seconds after TERM, not waited for; it will be made again"
+                    % (delivery.serial, TERM_S)
+                )
             )
 
     def _report(self, report: spawn.Report) -> None:
         means = self._means
         delivery = self.slots.release(report.slot)
         if delivery is None:
-            means.log(b"warning: internal error: delivery report out of range")
+            means.log(Warn(b"internal error: delivery report out of range"))
             return
         self.shares.ended(self._key(delivery.recipient))
         letter, text = judge(delivery.job, report.letter, report.text)
         means.counters.reported(self.name, letter, means.clock() - delivery.job.birth)
-        means.log(b"delivery %d: %b\n%b" % (delivery.serial, outcome(letter, text), self._status.line()))
+        means.log(ended(delivery.serial, letter, text))
+        means.log(self._status.running())
         self._reported(delivery, letter, text)
 
     def _lost(self) -> None:
-        self._means.log(b"alert: oh no! lost spawn connection! dying...")
+        self._means.log(Alert(b"oh no! lost spawn connection! dying..."))
         self._means.exiting = True
 
 
-def outcome(letter: bytes, text: bytes) -> bytes:
-    """What the log says of a report."""
-    match letter:
-        case spawn.SUCCESS:
-            return b"success: " + safe(text)
-        case spawn.DEFERRAL:
-            return b"deferral: " + safe(text)
-        case spawn.FAILURE:
-            return b"failure: " + safe(text)
-        case _:
-            return b"report mangled, will defer"
+RESULTS = {spawn.SUCCESS: "success", spawn.DEFERRAL: "deferral", spawn.FAILURE: "failure"}
+
+
+def ended(serial: int, letter: bytes, text: bytes) -> DeliveryEnded:
+    """What the log says of a report; any other letter defers."""
+    result = RESULTS.get(letter)
+    return DeliveryEnded(serial, result, text) if result is not None else DeliveryEnded(serial, "mangled")

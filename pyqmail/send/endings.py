@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from pyqmail.log.events import Warn
 from pyqmail.send.holds import DELETE
 from pyqmail.send.means import Means
 from pyqmail.send.order_book import OrderBook
@@ -82,7 +83,7 @@ class Endings:
         self._running -= set(work)
         for number, (kind, birth) in work.items():
             if number in failed:
-                self._means.log(f"warning: unable to {kind.decode()} msg {number}; will try again later".encode())
+                self._means.log(Warn(f"unable to {kind.decode()} msg {number}; will try again later".encode()))
                 continue
             self._book.gone(number)
             if kind == DELETE:

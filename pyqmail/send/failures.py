@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from pyqmail.formats.bounce_text import format_paragraph
+from pyqmail.log.events import Alert
 from pyqmail.policy.classify import strip_prepend
 from pyqmail.send.job import Delivery
 from pyqmail.send.means import Means
@@ -41,7 +42,7 @@ class Failures:
         try:
             append(means.layout.bounce(delivery.job.number), format_paragraph(address, text))
         except OSError:
-            means.log(b"alert: unable to append to bounce message; HELP! sleeping...")
+            means.log(Alert(b"unable to append to bounce message; HELP! sleeping..."))
             means.loop.call_later(SLEEP_S, lambda: self._append(delivery, text))
             return
         self._writing -= 1
@@ -70,7 +71,7 @@ class Failures:
             number = delivery.job.number
             if number in troubled:
                 # not believed, so not marked: tried again later, and the paragraph may appear twice
-                self._means.log(b"alert: trouble fsyncing bounce/%d; will try again later" % number)
+                self._means.log(Alert(b"trouble fsyncing bounce/%d; will try again later" % number))
             self._recorded(delivery, number not in troubled)
         self._sync()
 

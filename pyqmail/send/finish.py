@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pyqmail.formats.bounce_text import bounce_envelope, return_address
 from pyqmail.intake.background import NOT_STARTED, BackgroundInjections
+from pyqmail.log.events import BounceDiscarded, BounceQueued, MessageEnded, Warn
 from pyqmail.send.bounce import bounce_pieces
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.leaving import Leaving
@@ -16,8 +17,8 @@ from pyqmail.spool.channel import read_info
 from pyqmail.system import files
 
 MESSAGES_PER_TURN = 32
-_START = b"warning: unable to start qmail-queue, will try later"
-_INJECT = b"warning: trouble injecting bounce message, will try later"
+_START = Warn(b"unable to start qmail-queue, will try later")
+_INJECT = Warn(b"trouble injecting bounce message, will try later")
 
 
 class Finisher:
@@ -48,7 +49,7 @@ class Finisher:
             try:
                 self._finish(number)
             except OSError:
-                self._means.log(b"warning: unable to stat %b; will try again later" % self._info(number))
+                self._means.log(Warn(b"unable to stat %b; will try again later" % self._info(number)))
                 self._later(number)
 
     def injecting(self, number: int) -> bool:
@@ -82,7 +83,7 @@ class Finisher:
         sender = return_address(read_info(layout.info(number))[0])
         envelope = bounce_envelope(sender, self._means.controls.double_bounce_to or b"")
         if envelope is None or (not sender and self._means.controls.double_bounce_to is None):
-            self._means.log(b"%b bounce: discarding bounce/%d" % (b"double" if not sender else b"triple", number))
+            self._means.log(BounceDiscarded(number, "triple" if sender else "double"))
             self._means.counters.bounced("discarded")
             self._bounced(number)
             return
@@ -95,7 +96,7 @@ class Finisher:
         def done(status: int, qp: int) -> None:
             self._injecting.discard(number)
             if status == 0:
-                self._means.log(b"bounce msg %d qp %d" % (number, qp))
+                self._means.log(BounceQueued(number, qp))
                 self._means.counters.bounced("single" if sender else "double")
                 self._bounced(number)
             else:
@@ -113,18 +114,18 @@ class Finisher:
         try:
             files.unlink(self._means.layout.bounce(number))
         except OSError:
-            self._means.log(b"warning: unable to unlink bounce/%d" % number)
+            self._means.log(Warn(b"unable to unlink bounce/%d" % number))
             self._later(number)
             return
         self._end(number)
 
     def _end(self, number: int) -> None:
-        self._means.log(b"end msg %d" % number)
+        self._means.log(MessageEnded(number))
         try:
             birth = int(os.stat(self._means.layout.info(number)).st_mtime)
             files.unlink(self._means.layout.info(number))
         except OSError:
-            self._means.log(b"warning: unable to unlink %b; will try again later" % self._info(number))
+            self._means.log(Warn(b"unable to unlink %b; will try again later" % self._info(number)))
             self._later(number)
             return
         self._means.counters.left(birth)
@@ -135,7 +136,7 @@ class Finisher:
 
     def removed(self, number: int, birth: int) -> None:
         """Somebody has had all files of ``number`` removed but its message file."""
-        self._means.log(b"end msg %d" % number)
+        self._means.log(MessageEnded(number))
         self._means.counters.left(birth)
         layout = self._means.layout
         parts = (layout.info, layout.local, layout.remote, layout.bounce)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pyqmail.log.events import Warn
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.means import Means
 from pyqmail.system import files
@@ -49,7 +50,7 @@ class Leaving:
         self._syncing = False
         self._sync_names()
         if not durable:
-            self._means.log(b"warning: unable to sync the queue's directories; messages stay for the cleanup")
+            self._means.log(Warn(b"unable to sync the queue's directories; messages stay for the cleanup"))
             return
         for number, _ in batch:
             self._remove(number)
@@ -57,7 +58,7 @@ class Leaving:
     def _remove(self, number: int) -> None:
         def answered(done: bool) -> None:
             if not done:
-                self._means.log(b"warning: qmail-clean unable to clean up foop/%d" % number)
+                self._means.log(Warn(b"qmail-clean unable to clean up foop/%d" % number))
 
         self._cleaner.ask(b"foop", number, answered)
 

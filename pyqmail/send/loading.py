@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from pyqmail.log.events import Alert, Warn
 from pyqmail.send.means import Means
 from pyqmail.send.retry import TROUBLE_S, Schedule
 from pyqmail.spool import sweep
@@ -88,7 +89,7 @@ class Loading:
 
     def _pause(self, error: OSError) -> None:
         name = os.path.relpath(error.filename or "info", self._means.layout.queue).encode()
-        self._means.log(b"alert: unable to opendir %b, sleeping..." % name)
+        self._means.log(Alert(b"unable to opendir %b, sleeping..." % name))
         self._paused = True
         self._only_missing = isinstance(error, FileNotFoundError)
         self._means.loop.call_later(SLEEP_S, self._go_on)
@@ -109,7 +110,7 @@ class Loading:
             birth = _modified(layout.info(number))
         except OSError:
             name = layout.relative("info", number).encode()
-            self._means.log(b"warning: unable to stat %b; will try again later" % name)
+            self._means.log(Warn(b"unable to stat %b; will try again later" % name))
             self._unread.add(number)
             self._later.add(number, int(self._means.clock()) + TROUBLE_S)
             return
@@ -124,9 +125,9 @@ class Loading:
         try:
             sweep.set_aside(self._means.layout, number)
         except OSError:
-            self._means.log(b"alert: %b has no message; unable to set it aside, skipped" % name)
+            self._means.log(Alert(b"%b has no message; unable to set it aside, skipped" % name))
         else:
-            self._means.log(b"alert: %b has no message, set aside" % name)
+            self._means.log(Alert(b"%b has no message, set aside" % name))
 
 
 def _modified(path: str) -> int | None:

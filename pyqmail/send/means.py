@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pyqmail.log.sinks import Sink
 from pyqmail.send.background import Background
 from pyqmail.send.controls import Controls
-from pyqmail.send.log import Line
 from pyqmail.send.metrics import Counters
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
@@ -19,7 +19,7 @@ class Means:
 
     loop: Loop
     layout: Layout
-    log: Line
+    log: Sink
     background: Background
     history: History
     counters: Counters

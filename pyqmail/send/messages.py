@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from pyqmail.intake.background import BackgroundInjections
+from pyqmail.log.events import MessageEnded
 from pyqmail.send.channel import Channel
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.finish import Finisher
@@ -72,7 +73,7 @@ class Messages:
 
     def fresh_delivered(self, number: int) -> None:
         """The only recipient of ``number`` is done, and there is nothing in info/ to remove."""
-        self._means.log(b"end msg %d" % number)
+        self._means.log(MessageEnded(number))
         self._means.counters.ended += 1
         self.orders.missed(number)
         self.todo.delivered(number)

@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from pyqmail.log.events import Warn
+from pyqmail.log.sinks import Sink
 from pyqmail.protocol import spawn
 from pyqmail.send.background import Background
-from pyqmail.send.log import Line
 from pyqmail.system import files
 from pyqmail.system.loop import Loop, Timer
 
@@ -189,7 +190,7 @@ def write_metrics(path: str, data: bytes) -> None:
 class MetricsFile:
     """Writes the file now and then, in a thread; a failure is logged once until it works again."""
 
-    def __init__(self, loop: Loop, background: Background, measure: Callable[[], bytes], log: Line) -> None:
+    def __init__(self, loop: Loop, background: Background, measure: Callable[[], bytes], log: Sink) -> None:
         self._loop = loop
         self._background = background
         self._measure = measure
@@ -237,5 +238,5 @@ class MetricsFile:
     def _written(self, trouble: bytes) -> None:
         self._writing = False
         if trouble and not self._failed:
-            self._log(b"warning: unable to write the file of control/metricsfile: " + trouble)
+            self._log(Warn(b"unable to write the file of control/metricsfile: " + trouble))
         self._failed = bool(trouble)

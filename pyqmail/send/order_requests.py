@@ -10,6 +10,7 @@ An order for a message that is still in todo/, perhaps in its first delivery, wa
 from collections.abc import Callable, Collection
 from functools import partial
 
+from pyqmail.log.events import OrderGiven
 from pyqmail.send.endings import Ordered
 from pyqmail.send.holds import birth_of
 from pyqmail.send.means import Means
@@ -169,7 +170,7 @@ class OrderRequests:
         self._orders.book.save(saved)
 
     def _say(self, who: str, text: str) -> None:
-        self._means.log(f"control: {who}: {text}".encode("ascii", "replace"))
+        self._means.log(OrderGiven(f"{who}: {text}".encode("ascii", "replace")))
 
     def _say_each(self, who: str, verb: str, numbers: Collection[int], what: str) -> None:
         if what and numbers:

@@ -1,5 +1,6 @@
 """The passes of one channel, one after another, and the recipients that they had to skip (qmail-send(8))."""
 
+from pyqmail.log.events import Warn
 from pyqmail.send.agenda import Agenda, Resume
 from pyqmail.send.delivery import Deliveries
 from pyqmail.send.job import Job
@@ -49,7 +50,7 @@ class Passes:
             recipients = RecipientFile(self._path(number))
         except OSError:
             if not self._gone(number):
-                means.log(b"warning: trouble opening %b; will try again later" % self._relative(number))
+                means.log(Warn(b"trouble opening %b; will try again later" % self._relative(number)))
                 self._agenda.schedule.add(number, now + TROUBLE_S)
             return
         except MemoryError:
@@ -81,7 +82,7 @@ class Passes:
         try:
             recipient = recipient_at(self._path(job.number), offset)
         except OSError:
-            self._means.log(b"warning: trouble reading %b; will try again later" % self._relative(job.number))
+            self._means.log(Warn(b"trouble reading %b; will try again later" % self._relative(job.number)))
             self._settling.settle(job)
             return
         if recipient is not None and self._orders.withholds_recipient(recipient):

@@ -1,5 +1,6 @@
 """What people ordered, as the channels ask for it before a message or recipient is tried (qmail-q(8))."""
 
+from pyqmail.log.events import OrderGiven
 from pyqmail.send.endings import Endings, Ordered
 from pyqmail.send.holds import Orders
 from pyqmail.send.means import Means
@@ -59,7 +60,7 @@ class QueueOrders:
         """``number`` is delivered, and never was in the queue for longer."""
         order = self.book.early.pop(number, None)
         if order is not None:
-            self._means.log(f"control: {order[0]} msg {number}: too late, it is delivered".encode())
+            self._means.log(OrderGiven(f"{order[0]} msg {number}: too late, it is delivered".encode()))
 
     def forget(self, number: int) -> None:
         """``number`` has left the queue."""

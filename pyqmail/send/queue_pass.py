@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from pyqmail.log.events import Warn
+from pyqmail.log.sinks import Sink
 from pyqmail.send.job import Job
-from pyqmail.send.log import Line
 from pyqmail.send.shares import Key
 from pyqmail.spool.channel import Pause, UnknownMark
 
@@ -61,7 +62,7 @@ class Nothing(Enum):
 class QueuePass:
     """One pass over ``job``; the log calls its file ``name``."""
 
-    def __init__(self, job: Job, recipients: Recipients, name: bytes, log: Line) -> None:
+    def __init__(self, job: Job, recipients: Recipients, name: bytes, log: Sink) -> None:
         self.job = job
         self._recipients = recipients
         self._name = name
@@ -74,10 +75,10 @@ class QueuePass:
         try:
             found = self._recipients.read_on()
         except UnknownMark:
-            self._log(b"warning: unknown record type in %b!" % self._name)
+            self._log(Warn(b"unknown record type in %b!" % self._name))
             return Nothing.OVER
         except OSError:
-            self._log(b"warning: trouble reading %b; will try again later" % self._name)
+            self._log(Warn(b"trouble reading %b; will try again later" % self._name))
             return Nothing.OVER
         if isinstance(found, Pause):
             return Nothing.PASSED

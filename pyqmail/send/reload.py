@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.logline import safe_words
+from pyqmail.log.events import Alert
 from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.means import Means
 
@@ -24,7 +25,7 @@ class Reload:
         try:
             os.chdir(layout.home)
         except OSError:
-            log(b"alert: unable to reread controls: unable to switch to home directory")
+            log(Alert(b"unable to reread controls: unable to switch to home directory"))
             return
         try:
             new = read_controls(layout.home, self._means.controls)
@@ -39,12 +40,12 @@ class Reload:
         self._return_to_queue()
 
     def _keep_old(self, why: str) -> None:
-        self._means.log(b"alert: unable to reread " + why.partition(":")[0].encode())
-        self._means.log(b"alert: " + safe_words(why) + b"; all controls stay as they were")
+        self._means.log(Alert(b"unable to reread " + why.partition(":")[0].encode()))
+        self._means.log(Alert(safe_words(why) + b"; all controls stay as they were"))
 
     def _return_to_queue(self) -> None:
         try:
             os.chdir(self._means.layout.queue)
         except OSError:
-            self._means.log(b"alert: unable to switch back to queue directory; HELP! sleeping...")
+            self._means.log(Alert(b"unable to switch back to queue directory; HELP! sleeping..."))
             self._means.loop.call_later(SLEEP_S, self._return_to_queue)

@@ -9,10 +9,11 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from pyqmail.log.events import Alert
+from pyqmail.log.sinks import Sink
 from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing
 from pyqmail.protocol import supervision
-from pyqmail.send.log import Line
 from pyqmail.system.loop import Loop
 
 PATIENCE_S = 2
@@ -21,7 +22,7 @@ PATIENCE_S = 2
 class RoutingFeed:
     """Our ends of the connections to the supervisor and to qmail-rcptd."""
 
-    def __init__(self, environ: Mapping[bytes, bytes], loop: Loop, log: Line) -> None:
+    def __init__(self, environ: Mapping[bytes, bytes], loop: Loop, log: Sink) -> None:
         self._supervisor: socket.socket | None = None
         self._helper: socket.socket | None = None
         self._routing: Routing | None = None
@@ -70,12 +71,12 @@ class RoutingFeed:
         except OSError:
             record, fds = b"", []
         if not record:
-            self._log(b"alert: the supervisor of qmail-start is gone: helpers that end are not started again")
+            self._log(Alert(b"the supervisor of qmail-start is gone: helpers that end are not started again"))
             self._forget_supervisor()
             return
         match supervision.parse_record(record):
             case (b"A", text):
-                self._log(b"alert: " + text)
+                self._log(Alert(text))
             case (supervision.ENDS, _):
                 self._forget_supervisor()
             case (b"F", b"qmail-rcptd") if fds:

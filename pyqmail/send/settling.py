@@ -1,5 +1,6 @@
 """What a report leads to in the queue, and what becomes of a message once nothing holds it (qmail-send(8))."""
 
+from pyqmail.log.events import Warn
 from pyqmail.protocol import spawn
 from pyqmail.send.failures import Failures
 from pyqmail.send.job import Delivery, Job, JobState
@@ -55,7 +56,7 @@ class Settling:
             mark_done(self._means.layout.part(self._name, job.number), delivery.offset)
         except OSError:
             name = self._means.layout.relative(self._name, job.number).encode()
-            self._means.log(b"warning: trouble marking %b; message will be delivered twice!" % name)
+            self._means.log(Warn(b"trouble marking %b; message will be delivered twice!" % name))
         job.not_done -= 1
         self._release(job)
 
@@ -80,10 +81,8 @@ class Settling:
         try:
             files.unlink(self._means.layout.part(self._name, number))
         except OSError:
-            self._means.log(
-                b"warning: unable to unlink %b; will try again later"
-                % self._means.layout.relative(self._name, number).encode()
-            )
+            name = self._means.layout.relative(self._name, number).encode()
+            self._means.log(Warn(b"unable to unlink %b; will try again later" % name))
             self._schedule.add(number, int(self._means.clock()) + TROUBLE_S)
             return
         self._messages.channel_empty(self._name, number)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from pyqmail.log.events import Running
 from pyqmail.send.means import Means
 
 
@@ -31,9 +32,7 @@ class Status:
         self._serial += 1
         return self._serial
 
-    def line(self) -> bytes:
+    def running(self) -> Running:
         """The status line."""
         local, remote = self.channels["local"], self.channels["remote"]
-        exiting = b" exitasap" if self._means.exiting else b""
-        counts = (local.running, local.limit, remote.running, remote.limit)
-        return b"status: local %d/%d remote %d/%d" % counts + exiting
+        return Running(local.running, local.limit, remote.running, remote.limit, self._means.exiting)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from pyqmail.log.events import Warn
 from pyqmail.policy.classify import Routing
 from pyqmail.send.batches import Batches
 from pyqmail.send.cleaner import Cleaner
@@ -93,7 +94,7 @@ class TodoPass:
         except LongTodo:
             self._long.append(number)
         except PreprocessTrouble as trouble:
-            self.failed(number, trouble.text)
+            self.failed(number, trouble.warning)
         except MemoryError:
             self._troubled.add(number)
             self._in_flight.discard(number)
@@ -107,7 +108,7 @@ class TodoPass:
         try:
             prepared = next(self._slices)
         except PreprocessTrouble as trouble:
-            self.failed(number, trouble.text)
+            self.failed(number, trouble.warning)
         else:
             if prepared is None:
                 return
@@ -135,7 +136,7 @@ class TodoPass:
         try:
             self._batches.add(prepare(self._means.layout, new, None))
         except PreprocessTrouble as trouble:
-            self._means.log(trouble.text)
+            self._means.log(trouble.warning)
             self._write_later(new.number)
             return
         self._batches.start()
@@ -156,7 +157,7 @@ class TodoPass:
                 self._leave(number)
                 self._receiver.end_fresh(number)
                 return
-            self._means.log(b"warning: qmail-clean unable to clean up todo/%d" % number)
+            self._means.log(Warn(b"qmail-clean unable to clean up todo/%d" % number))
             self._means.loop.call_later(TROUBLE_S, lambda: self.delivered(number))
 
         self._cleaner.ask(b"todo", number, answered)
@@ -170,7 +171,7 @@ class TodoPass:
         else:
             self._receiver.accept(number, prepared.channels)
 
-    def failed(self, number: int, trouble: bytes) -> None:
+    def failed(self, number: int, trouble: Warn) -> None:
         """A message stays in todo/, for the next scan."""
         self._means.log(trouble)
         if number in self._to_write:

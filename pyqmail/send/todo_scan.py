@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator
 
+from pyqmail.log.events import Alert
 from pyqmail.send.means import Means
 from pyqmail.spool import sweep
 from pyqmail.system.loop import Loop
@@ -95,7 +96,7 @@ class TodoScan:
             self.first = False
             return None
         except OSError:
-            self._means.log(b"alert: unable to opendir todo, sleeping...")
+            self._means.log(Alert(b"unable to opendir todo, sleeping..."))
             self._names = None
             self._at = min(self._at, self._at - SCAN_S + SLEEP_S)
             return None
@@ -119,7 +120,7 @@ class TodoScan:
         try:
             sweep.set_todo_aside(layout, number)
         except OSError:  # todo/ belongs to qmailq: then it stays, and its number cannot be taken again
-            log(b"alert: todo/%d has no message, skipped" % number)
+            log(Alert(b"todo/%d has no message, skipped" % number))
         else:
-            log(b"alert: todo/%d has no message, set aside" % number)
+            log(Alert(b"todo/%d has no message, set aside" % number))
         return True

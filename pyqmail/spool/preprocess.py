@@ -11,23 +11,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pyqmail.formats.logline import safe
 from pyqmail.formats.todo import Todo, UnknownRecord, parse_todo
+from pyqmail.log.events import MessageInfo, NewMessage, Warn
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 
-Log = Callable[[bytes], None]
+Log = Callable[[NewMessage | MessageInfo], None]
 SLICE = 65536  # bytes of an envelope at a time
 LONG = 1 << 18  # bytes of an envelope that is prepared in slices
 
 
 class PreprocessTrouble(Exception):
-    """The message stays in todo; ``text`` is the log line."""
+    """The message stays in todo; ``warning`` is the log line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.text = text.encode()
+        self.warning = Warn(text.encode())
 
 
 class LongTodo(Exception):
@@ -46,10 +46,9 @@ class New:
 
     def log(self, log: Log) -> None:
         """The two lines of a new message."""
-        log(b"new msg %d" % self.number)
+        log(NewMessage(self.number))
         todo = self.todo
-        sender = safe(todo.sender)
-        log(b"info msg %d: bytes %d from <%b> qp %d uid %d" % (self.number, self.size, sender, todo.pid, todo.uid))
+        log(MessageInfo(self.number, self.size, todo.sender, todo.pid, todo.uid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def _read_todo(layout: Layout, number: int) -> bytes:
     try:
         fd = files.open_read(layout.todo(number))
     except OSError:
-        raise PreprocessTrouble(f"warning: unable to open todo/{number}") from None
+        raise PreprocessTrouble(f"unable to open todo/{number}") from None
     try:
         data = b""
         while chunk := os.read(fd, SLICE):
@@ -79,7 +78,7 @@ def _read_todo(layout: Layout, number: int) -> bytes:
                 raise LongTodo
         return data
     except OSError:
-        raise PreprocessTrouble(f"warning: trouble reading todo/{number}") from None
+        raise PreprocessTrouble(f"trouble reading todo/{number}") from None
     finally:
         os.close(fd)
 
@@ -89,21 +88,21 @@ def _clear(layout: Layout, number: int) -> None:
         try:
             files.unlink_if_present(layout.part(part, number))
         except OSError:
-            raise PreprocessTrouble(f"warning: unable to unlink {layout.relative(part, number)}") from None
+            raise PreprocessTrouble(f"unable to unlink {layout.relative(part, number)}") from None
 
 
 def _create(layout: Layout, part: str, number: int) -> int:
     try:
         return files.create_exclusive(layout.part(part, number))
     except OSError:
-        raise PreprocessTrouble(f"warning: unable to create {layout.relative(part, number)}") from None
+        raise PreprocessTrouble(f"unable to create {layout.relative(part, number)}") from None
 
 
 def _write(layout: Layout, part: str, number: int, fd: int, data: bytes) -> None:
     try:
         files.write_all(fd, data)
     except OSError:
-        raise PreprocessTrouble(f"warning: trouble writing to {layout.relative(part, number)}") from None
+        raise PreprocessTrouble(f"trouble writing to {layout.relative(part, number)}") from None
     files.start_writeback(fd)
 
 
@@ -115,7 +114,7 @@ def prepare_long(layout: Layout, number: int, routing: Routing, log: Log) -> Ite
     try:
         size = os.stat(layout.mess(number)).st_size
     except OSError:
-        raise PreprocessTrouble(f"warning: unable to stat {layout.relative('mess', number)}") from None
+        raise PreprocessTrouble(f"unable to stat {layout.relative('mess', number)}") from None
     _clear(layout, number)
     opened = {"info": _create(layout, "info", number)}
     head: list[bytes] = []
@@ -140,8 +139,8 @@ def prepare_long(layout: Layout, number: int, routing: Routing, log: Log) -> Ite
             os.close(fd)
         if not isinstance(error, UnknownRecord):
             raise
-        log(b"new msg %d" % number)
-        raise PreprocessTrouble(f"warning: unknown record type in todo/{number}") from None
+        log(NewMessage(number))
+        raise PreprocessTrouble(f"unknown record type in todo/{number}") from None
     New(number, size, todo, time.time(), {}).log(log)
     channels = tuple(sorted(opened.keys() - {"info"}))
     yield Prepared(number, channels, tuple((layout.relative(name, number), fd) for name, fd in opened.items()))
@@ -152,14 +151,14 @@ def _slices(layout: Layout, number: int) -> Iterator[list[bytes]]:
     try:
         fd = files.open_read(layout.todo(number))
     except OSError:
-        raise PreprocessTrouble(f"warning: unable to open todo/{number}") from None
+        raise PreprocessTrouble(f"unable to open todo/{number}") from None
     rest = b""
     try:
         while chunk := os.read(fd, SLICE):
             *records, rest = (rest + chunk).split(b"\0")
             yield records
     except OSError:
-        raise PreprocessTrouble(f"warning: trouble reading todo/{number}") from None
+        raise PreprocessTrouble(f"trouble reading todo/{number}") from None
     finally:
         os.close(fd)
     if rest:
@@ -172,12 +171,12 @@ def examine(layout: Layout, number: int, routing: Routing, log: Log) -> New:
     try:
         size = os.stat(layout.mess(number)).st_size
     except OSError:
-        raise PreprocessTrouble(f"warning: unable to stat {layout.relative('mess', number)}") from None
+        raise PreprocessTrouble(f"unable to stat {layout.relative('mess', number)}") from None
     try:
         todo = parse_todo(data)
     except UnknownRecord:
-        log(b"new msg %d" % number)
-        raise PreprocessTrouble(f"warning: unknown record type in todo/{number}") from None
+        log(NewMessage(number))
+        raise PreprocessTrouble(f"unknown record type in todo/{number}") from None
     channels: dict[str, list[bytes]] = {}
     for recipient in todo.recipients:
         channel, address = classify(recipient, routing)
@@ -211,9 +210,9 @@ def prepare(layout: Layout, new: New, log: Log | None) -> Prepared:
     return Prepared(number, channels, tuple(opened))
 
 
-def make_durable(layout: Layout, batch: Iterable[Prepared]) -> list[bytes | None]:
-    """Sync a batch and close its files; for each message None, or the log line of what went wrong."""
-    answers: list[bytes | None] = []
+def make_durable(layout: Layout, batch: Iterable[Prepared]) -> list[Warn | None]:
+    """Sync a batch and close its files; for each message None, or what went wrong."""
+    answers: list[Warn | None] = []
     folders: dict[str, list[int]] = {}
     for index, prepared in enumerate(batch):
         answers.append(None)
@@ -223,12 +222,12 @@ def make_durable(layout: Layout, batch: Iterable[Prepared]) -> list[bytes | None
                 if answers[index] is None:
                     files.sync(fd)
             except OSError:
-                answers[index] = b"warning: trouble fsyncing " + name.encode()
+                answers[index] = Warn(b"trouble fsyncing " + name.encode())
         prepared.close()
     for folder, members in folders.items():
         try:
             files.sync_directory(f"{layout.queue}/{folder}")
         except OSError:
             for index in members:
-                answers[index] = answers[index] or b"warning: trouble fsyncing " + folder.encode()
+                answers[index] = answers[index] or Warn(b"trouble fsyncing " + folder.encode())
     return answers

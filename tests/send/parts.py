@@ -98,7 +98,7 @@ class OneChannel:
         self.means = Means(
             self.loop,
             layout,
-            self.lines.append,
+            lambda event: self.lines.append(event.format()),
             cast(Background, AtOnce()),
             History(layout),
             Counters(),

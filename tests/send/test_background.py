@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pyqmail.log.events import Event
 from pyqmail.send import background as background_module
 from pyqmail.send.background import Background
 from pyqmail.send.bugs import describe_bug
@@ -17,7 +18,7 @@ from pyqmail.system.loop import Loop
 STALLED_S = 20
 
 
-def no_line(text: bytes) -> None:
+def no_line(event: Event) -> None:
     """For a log that nobody reads."""
 
 
@@ -95,7 +96,7 @@ def test_without_a_thread_jobs_wait_until_there_is_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(threading.Thread, "start", start)
     monkeypatch.setattr(background_module, "AGAIN_S", 0.01)
     loop, lines = Loop(), list[bytes]()
-    background = Background(loop, lines.append)
+    background = Background(loop, lambda event: lines.append(event.format()))
     background.submit(lambda: loop.stop)
     loop.run()
     assert refused == 2
@@ -112,12 +113,12 @@ def test_an_error_is_one_line_that_says_where() -> None:
     try:
         broken()
     except KeyError as error:
-        line = describe_bug(error)
+        line = describe_bug(error).format()
     assert re.fullmatch(
         rb"alert: bug: KeyError: 'x\\nalert: forged .x1b\[0m'; test_background.py:\d+ in broken < \S+ in test_an_\w+",
         line,
     ), line
-    assert describe_bug(Unspeakable()) == b"alert: bug: Unspeakable"
+    assert describe_bug(Unspeakable()).format() == b"alert: bug: Unspeakable"
 
 
 class Unspeakable(Exception):

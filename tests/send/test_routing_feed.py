@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyqmail.log.events import Event
 from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing
 from pyqmail.protocol.supervision import FD_VARIABLE, HERE, format_alert, format_feed
@@ -23,7 +24,10 @@ class Ends:
         self.supervisor.settimeout(20)
         self.lines: list[bytes] = []
         self.loop = Loop()
-        self.feed = RoutingFeed({FD_VARIABLE: b"%d" % ours.detach()}, self.loop, self.lines.append)
+        self.feed = RoutingFeed({FD_VARIABLE: b"%d" % ours.detach()}, self.loop, self._say)
+
+    def _say(self, event: Event) -> None:
+        self.lines.append(event.format())
 
     def helper(self) -> socket.socket:
         """Our end of a new qmail-rcptd."""

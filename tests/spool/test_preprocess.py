@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.log.events import Warn
 from pyqmail.policy.classify import Routing
 from pyqmail.spool.layout import Layout
 from pyqmail.spool.preprocess import Log, Prepared, PreprocessTrouble, examine, make_durable, prepare
@@ -31,7 +32,7 @@ def test_old_files_are_replaced_and_order_is_kept(layout: Layout) -> None:
     for part in ("info", "local"):
         Path(layout.part(part, 4)).write_bytes(b"old")
     log: list[bytes] = []
-    prepared = prepare_todo(layout, 4, ROUTING, log.append)
+    prepared = prepare_todo(layout, 4, ROUTING, lambda event: log.append(event.format()))
     assert make_durable(layout, [prepared]) == [None]
     assert log == [b"new msg 4", b"info msg 4: bytes 5 from <s> qp 2 uid 1"]
     assert prepared.channels == ("local", "remote")
@@ -55,7 +56,7 @@ def test_each_trouble_has_its_line(layout: Layout, broken: str, text: bytes) -> 
         os.unlink(layout.todo(4) if broken == "todo" else layout.mess(4))
     with pytest.raises(PreprocessTrouble) as caught:
         prepare_todo(layout, 4, ROUTING, lambda line: None)
-    assert caught.value.text == text
+    assert caught.value.warning.format() == text
 
 
 @pytest.mark.contract("send 4.7")
@@ -65,4 +66,4 @@ def test_a_failed_sync_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) 
 
     prepared = prepare_todo(layout, 4, ROUTING, lambda line: None)
     monkeypatch.setattr(files, "sync", fail)
-    assert make_durable(layout, [prepared]) == [b"warning: trouble fsyncing info/1/4"]
+    assert make_durable(layout, [prepared]) == [Warn(b"trouble fsyncing info/1/4")]
