@@ -33,7 +33,6 @@ ALLOWED = {
 
 # A program that imports another one, until its engine has a room.
 PROGRAMS_ALLOWED = {
-    ("qmail_explain", "qmail_remote"),
     ("datemail", "predate"),
     ("mailsubj", "predate"),
     ("sendmail", "qmail_inject"),

@@ -1,6 +1,7 @@
 """What would become of mail for an address, along all local forwards: does it loop, bounce or wait?"""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,6 +9,7 @@ from pyqmail.control import Control, read_knobs
 from pyqmail.exits import SpawnExit
 from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats import dotqmail
+from pyqmail.formats.aliases import FILE, INCLUDE, NULL_DEVICE, PROGRAM, ListError, parse_lines
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.report import local_report
 from pyqmail.local import passwd
@@ -17,9 +19,10 @@ from pyqmail.local.suspicions import BOUNCES, DEFERS, Suspicion, judge
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
-from pyqmail.system.files import open_read
+from pyqmail.system.files import open_read, read_file
 from pyqmail.system.process import Acting
 
+DOT_FORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?dot-forward[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
 LOOPS = "loops:"
 TRAIL_MAX = 50  # forwards, one after another
 
@@ -43,7 +46,7 @@ def judge_lines(
     for kind, argument in dotqmail.parse_lines(instructions.data):
         found = judge(kind, argument, forward_only=forward_only, home=home)
         if found is None and kind == dotqmail.PROGRAM:
-            found = _judge_aliases(argument, instructions.default, domain)
+            found = _judge_aliases(argument, instructions.default, domain) or _judge_forward_file(argument, home)
         yield kind, argument, found
         forward_only = forward_only or kind == dotqmail.FORWARD_ONLY
 
@@ -68,6 +71,39 @@ def _judge_aliases(command: bytes, default: bytes | None, domain: bytes) -> Susp
         return Suspicion(DEFERS, f"{shown} is damaged")
     finally:
         os.close(fd)
+    return None
+
+
+def _judge_forward_file(command: bytes, home: str) -> Suspicion | None:
+    """What is wrong with the file that ``dot-forward FILE`` would obey: the first line that cannot be honoured."""
+    match = DOT_FORWARD.fullmatch(command)
+    if match is None:
+        return None
+    shown = os.fsdecode(match[1])
+    try:
+        for number, entries in parse_lines(read_file(match[1])):
+            for kind, text in entries:
+                wrong = _judge_entry(kind, text, home)
+                if wrong is not None:
+                    return Suspicion(wrong.code, f"{shown}: line {number}: {os.fsdecode(text)}: {wrong.text}")
+    except FileNotFoundError:
+        return None
+    except ListError as error:
+        return Suspicion(DEFERS, f"{shown}: line {error.line}: {os.fsdecode(error.text)}")
+    except OSError as error:
+        return Suspicion(DEFERS, f"{shown}: {error.strerror}")
+    return None
+
+
+def _judge_entry(kind: int, text: bytes, home: str) -> Suspicion | None:
+    path = b"." + text[1:] if text.startswith(b"~/") else text
+    if kind == INCLUDE:
+        return None if os.path.exists(path) else Suspicion(DEFERS, "the list is not there")
+    if kind == PROGRAM:
+        return judge(dotqmail.PROGRAM, text[1:], forward_only=False, home=home)
+    if kind == FILE and path != NULL_DEVICE:
+        where = dotqmail.MAILDIR if path.endswith(b"/") else dotqmail.MBOX
+        return judge(where, path, forward_only=False, home=home)
     return None
 
 

@@ -44,6 +44,11 @@ FILES = {
     "dead": b"&joe-nothing@example.test\n",
     "chain": b"&joe-null@example.test\n&joe-gone@example.test\n",
     "aliases-default": b"| fastforward -d aliases.cdb\n",
+    "sendmail": b"|dot-forward .good\n./Maildir/\n",
+    "exim": b"|dot-forward .filter\n./Maildir/\n",
+    "nolist": b"|dot-forward .nolist\n./Maildir/\n",
+    "norun": b"| dot-forward .norun\n./Maildir/\n",
+    "noforward": b"|dot-forward .none\n./Maildir/\n",
     "noaliases": b"| fastforward -d none.cdb\n",
 }
 
@@ -61,6 +66,10 @@ def home(single_user_home: Path) -> Path:
     write_cdb(str(joe / "aliases.cdb"), [(b":known@", b"&x@remote.test\0")])
     (joe / ".qmail-broken").write_text("\n./Maildir/\n")
     (joe / ".qmail-nodir").write_text("./Missing/\n")
+    (joe / ".good").write_text('\\joe, "|cat", ~/Maildir/, /dev/null # all\r\n')
+    (joe / ".filter").write_text("# Exim filter\nif error_message then finish endif\n")
+    (joe / ".nolist").write_text("a@remote.test\n:include:/no/list\n")
+    (joe / ".norun").write_text('"|/no/program"\n')
     for file, content in FILES.items():
         (joe / f".qmail-{file}").write_bytes(content)
     for path in joe.glob(".qmail*"):
@@ -189,6 +198,15 @@ VERDICTS = [
     (["joe-chain@example.test"], 111, "deferred: joe-gone@example.test: /no/such/program: the program"),
     (["joe-aliases-known@example.test"], 0, "deliverable: by the instructions above"),
     (["joe-aliases-new@example.test"], 100, "refused:  fastforward -d aliases.cdb: aliases.cdb has no such address"),
+    (["joe-sendmail@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-noforward@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-exim@example.test"], 111, "deferred: dot-forward .filter: .filter: line 1: filters are not supported"),
+    (
+        ["joe-nolist@example.test"],
+        111,
+        "deferred: dot-forward .nolist: .nolist: line 2: /no/list: the list is not",
+    ),
+    (["joe-norun@example.test"], 111, "deferred:  dot-forward .norun: .norun: line 1: |/no/program: the program"),
     (["joe-noaliases@example.test"], 111, "deferred:  fastforward -d none.cdb: none.cdb: No such file or directory"),
     (["odd@example.test"], 100, "refused: qmail-local does not take 'here' for a home"),
     (["@example.test"], 0, "deliverable: an empty local part"),
