@@ -26,9 +26,7 @@ FLOORS = {
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # An arrow upwards, each with its reason.
-ALLOWED = {
-    ("policy", "resolver"): "remote names ask DNS; they move to tcp/",
-}
+ALLOWED: dict[tuple[str, str], str] = {}
 
 
 # A program that imports another one, until its engine has a room.

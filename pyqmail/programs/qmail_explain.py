@@ -28,7 +28,6 @@ from pyqmail.local.outlook import Outlook, default_delivery, identity, judge_lin
 from pyqmail.local.suspicions import Suspicion
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.classify import classify, domain_keys
-from pyqmail.policy.tcprules import decide
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.dns import format_address
 from pyqmail.remote import tcpto
@@ -38,6 +37,7 @@ from pyqmail.remote.routes import find_route, route_keys
 from pyqmail.send.controls import read_controls
 from pyqmail.spool.layout import Layout
 from pyqmail.system.files import write_all
+from pyqmail.tcp.tcprules import decide
 
 DELIVERABLE, REFUSED, DEFERRED = 0, 100, 111
 USAGE = b"qmail-explain: usage: qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--rules FILE]\n"

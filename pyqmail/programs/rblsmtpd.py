@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from pyqmail.formats.printable import printable
 from pyqmail.options import UsageError, parse_options
-from pyqmail.policy.remote_name import Kind, SoftFailure, packed, resolver, reversed_labels
 from pyqmail.protocol.dns import Answer
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import Stream, StreamEnded
 from pyqmail.system.process import cannot_run, execute
+from pyqmail.tcp.remote_name import Kind, SoftFailure, packed, resolver, reversed_labels
 
 USAGE = 100
 FAILED = 111

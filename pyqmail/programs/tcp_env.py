@@ -7,9 +7,9 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from pyqmail.options import UsageError, parse_options
-from pyqmail.policy.admission import plain_address
-from pyqmail.policy.remote_name import SoftFailure, ident_user, name_of
 from pyqmail.system.process import execute
+from pyqmail.tcp.admission import plain_address
+from pyqmail.tcp.remote_name import SoftFailure, ident_user, name_of
 
 FAILED = 111
 IDENT_TIMEOUT_S = 30

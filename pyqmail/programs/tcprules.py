@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.intake.resend import complain
-from pyqmail.policy.tcprules import BadRule, parse_rules
 from pyqmail.system.errors import reason
 from pyqmail.system.files import read_all
+from pyqmail.tcp.tcprules import BadRule, parse_rules
 
 
 def _failed(doing: bytes, error: OSError) -> int:

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
-from pyqmail.policy.tcprules import Decision, decide
 from pyqmail.system.files import write_all
+from pyqmail.tcp.tcprules import Decision, decide
 
 
 def _shown(decision: Decision) -> bytes:

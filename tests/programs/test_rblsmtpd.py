@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyqmail.policy.remote_name import packed, reversed_labels
 from pyqmail.programs.rblsmtpd import parse
+from pyqmail.tcp.remote_name import packed, reversed_labels
 from tests.loopback import everything
 from tests.nameserver import nameserver, own_network
 from tests.programs.tcp_servers import BIN, theirs

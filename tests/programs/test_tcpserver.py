@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.formats.cdb import write_cdb
-from pyqmail.policy.tcprules import parse_rules
+from pyqmail.tcp.tcprules import parse_rules
 from tests.loopback import everything
 from tests.nameserver import ident, nameserver, own_network
 from tests.programs.tcp_servers import ENVIRON, OURS, Servers, theirs

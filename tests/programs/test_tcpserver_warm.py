@@ -16,7 +16,7 @@ import pytest
 
 from pyqmail.formats.cdb import write_cdb
 from pyqmail.launch import launcher_text
-from pyqmail.policy.tcprules import parse_rules
+from pyqmail.tcp.tcprules import parse_rules
 from tests.loopback import everything
 from tests.programs.sending import make_queue
 from tests.programs.tcp_servers import BIN, DEADLINE_S, ENVIRON, OURS, Running, Servers, gone, theirs
@@ -443,7 +443,8 @@ LIFE = """
 import os, signal, socket, sys
 sys.path[:0] = [{package!r}, {package!r} + "/.deps"]
 from pyqmail.system.loop import Loop
-from pyqmail.warm.connections import Workers, dead_children
+from pyqmail.tcp.children import dead_children
+from pyqmail.tcp.workers import Workers
 loop, listener = Loop(), socket.create_server(("127.0.0.1", 0))
 listener.setblocking(False)
 

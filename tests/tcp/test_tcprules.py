@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.formats.cdb import Cdb
-from pyqmail.policy.tcprules import BadRule, Decision, decide, parse_rules
+from pyqmail.tcp.tcprules import BadRule, Decision, decide, parse_rules
 
 BIN = Path(__file__).parents[2] / "bin"
 

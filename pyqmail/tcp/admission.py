@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
-from pyqmail.policy.tcprules import Decision, decide
 from pyqmail.system.stamp import Stamp, stamp_of
+from pyqmail.tcp.tcprules import Decision, decide
 
 IN_MEMORY_MAX = 65536  # a rules file up to this size is kept as a mapping
 
@@ -113,7 +113,7 @@ class Admission:
             self._rules = Rules(terms.rules, optional=terms.rules_optional)
         self._asks = terms.remote_host or terms.local_host is None or terms.ident
         if self._asks:
-            import pyqmail.policy.remote_name  # noqa: F401 - here, once, rather than in each worker
+            import pyqmail.tcp.remote_name  # noqa: F401 - here, once, rather than in each worker
 
     def admit(
         self, line: socket.socket, peer: tuple[str, int], say: Callable[[bytes], None] | None
@@ -189,7 +189,7 @@ class Admission:
         )
 
     def _name(self, ip: str, *, paranoid: bool = False) -> bytes | None:
-        from pyqmail.policy.remote_name import SoftFailure, name_of
+        from pyqmail.tcp.remote_name import SoftFailure, name_of
 
         try:
             return name_of(ip, self._environ, paranoid=paranoid)
@@ -197,6 +197,6 @@ class Admission:
             return None
 
     def _user(self, line: socket.socket) -> bytes | None:
-        from pyqmail.policy.remote_name import ident_user
+        from pyqmail.tcp.remote_name import ident_user
 
         return ident_user(line, self._terms.ident_timeout_s)

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyqmail.formats.cdb import write_cdb
-from pyqmail.policy.admission import FIELD_MAX, IN_MEMORY_MAX, Dropped, Rules, plain_address, visible
-from pyqmail.policy.remote_name import packed, reversed_labels
-from pyqmail.policy.tcprules import parse_rules
 from pyqmail.protocol.dns import BadAnswer, Kind, format_query, name_text, parse_answer, parse_host
+from pyqmail.tcp.admission import FIELD_MAX, IN_MEMORY_MAX, Dropped, Rules, plain_address, visible
+from pyqmail.tcp.remote_name import packed, reversed_labels
+from pyqmail.tcp.tcprules import parse_rules
 
 
 def rules(path: Path, text: bytes, *, optional: bool = False) -> Rules:

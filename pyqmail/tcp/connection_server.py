@@ -1,0 +1,85 @@
+"""What happens to one connection of tcpserver, in the process that serves it."""
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+
+from pyqmail.system.process import HIGHEST, find_program, reset_signals
+from pyqmail.tcp.admission import Admission, Dropped
+from pyqmail.tcp.chain import Chain
+from pyqmail.tcp.command_line import Options
+from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Peer, write_log
+
+DENIED = 100  # what a connection that the rules deny ends with
+REASONS = {errno.ENOENT: "file does not exist", errno.EADDRINUSE: "address already used"}  # where ours differ
+
+
+class ConnectionServer:
+    """What happens to one connection, in the process that serves it."""
+
+    def __init__(
+        self, options: Options, environ: Mapping[bytes, bytes], admission: Admission, chain: Chain | None
+    ) -> None:
+        self._program = options.program
+        self._path = environ.get(b"PATH")
+        self._verbosity = options.verbosity
+        self._admission = admission
+        self._chain = chain
+
+    def serve(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
+        """Serve ``connection``, which is also on 0 and 1; the exit code."""
+        try:
+            environ = self._admission.admit(connection, peer, log.log if self._verbosity >= 2 else None)
+        except Dropped as error:
+            self._warn(log, f"dropping connection, {error}")
+            return FAILED
+        except OSError as error:
+            self._warn(log, f"dropping connection, {reason(error)}")
+            return FAILED
+        finally:
+            connection.close()
+        if environ is None:
+            return DENIED
+        chain = self._chain
+        if chain is None or not chain.unchanged(environ):
+            if chain is not None:
+                log.outdated()
+            return self._execute(environ, log)
+        try:
+            return chain.run(environ)
+        except BaseException:  # a bug ends this process, loudly, and nothing else
+            import traceback
+
+            write_log(traceback.format_exc().encode("utf-8", "replace"))
+            os._exit(FAILED)
+
+    def _execute(self, environ: dict[bytes, bytes], log: ConnectionLog) -> int:
+        """Become the program, found by the server's own PATH."""
+        path = find_program(self._program[0], self._path)
+        why = "file does not exist"
+        if path is not None:
+            try:
+                reset_signals()
+                os.closerange(3, HIGHEST)
+                os.execve(path, self._program, environ)
+            except OSError as error:
+                why = reason(error)
+        name = os.fsdecode(self._program[0])
+        if self._verbosity >= 1:
+            write_log(warning(f"dropping connection, unable to run {name}: {why}"))
+        os._exit(FAILED)
+
+    def _warn(self, log: ConnectionLog, text: str) -> None:
+        if self._verbosity >= 1:
+            log.log(warning(text))
+
+
+def warning(text: str) -> bytes:
+    """A line for the log."""
+    return f"tcpserver: warning: {text}\n".encode("utf-8", "surrogateescape")
+
+
+def reason(error: OSError) -> str:
+    """Why, in the words of ucspi-tcp."""
+    return REASONS.get(error.errno or 0) or os.strerror(error.errno or 0).lower()
