@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from pyqmail.log.events import Event
 from pyqmail.policy.classify import Routing
 from pyqmail.protocol.spawn import Command, CommandParser, format_report
 from pyqmail.send.background import Background, Job
@@ -84,27 +85,26 @@ class Notes:
         self.said.append(("empty", name, number))
 
 
+def means_for(
+    home: Path, loop: Loop, say: Callable[[Event], None], clock: Callable[[], float], **values: object
+) -> Means:
+    """What the parts work with, on a new queue of one subdirectory each."""
+    make_queue(home, 1)
+    layout = Layout(str(home), 1)
+    background = cast(Background, AtOnce())
+    return Means(loop, layout, say, background, History(layout), Counters(), controls(**values), clock=clock)
+
+
 class OneChannel:
     """A channel with a queue of its own, its spawner's ends of the pipes, and a clock to be moved."""
 
     def __init__(self, home: Path, name: str = "local", limit: int = 10, **values: object) -> None:
-        make_queue(home, 1)
-        self.queue = home / "queue"
         self.now: float = NOW
         self.lines: list[bytes] = []
         self.notes = Notes()
         self.loop = Loop()
-        layout = Layout(str(home), 1)
-        self.means = Means(
-            self.loop,
-            layout,
-            lambda event: self.lines.append(event.format()),
-            cast(Background, AtOnce()),
-            History(layout),
-            Counters(),
-            controls(**values),
-            clock=lambda: self.now,
-        )
+        self.means = means_for(home, self.loop, self._say, lambda: self.now, **values)
+        self.queue = home / "queue"
         self.commands, theirs = os.pipe()
         mine, self.reports = os.pipe()
         status = Status(self.means)
@@ -114,6 +114,9 @@ class OneChannel:
         self.channel.start(limit)
         os.set_blocking(self.commands, False)
         self._parser = CommandParser()
+
+    def _say(self, event: Event) -> None:
+        self.lines.append(event.format())
 
     def place(self, number: int, *recipients: bytes, due: float | None = None, birth: float | None = None) -> None:
         """Put a preprocessed message into the queue and the schedule."""
