@@ -6,7 +6,7 @@
     HOME/.qmail-NAME            ./NAME/Maildir/ and &ADDRESS lines
     HOME/.qmail-default         what becomes of names that nobody has; without it they do not exist
     HOME/NAME/Maildir/          the mail
-    users/virtual, .cdb         the passwords (policy/virtual_users.py)
+    users/virtual, .cdb         the passwords (login/virtual_users.py)
 
 Everything below HOME is written by a child that has become the domain's user: root follows nobody's links there.
 """

@@ -37,9 +37,9 @@ from pyqmail.admin.virtual_domains import (
 )
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.local.outlook import LOOPS, Outlook
-from pyqmail.policy import passwords
+from pyqmail.login import passwords
+from pyqmail.login.virtual_users import VirtualUnreadable, VirtualUser, read_users, write_users
 from pyqmail.policy.accounts import AccountMissing, read_accounts
-from pyqmail.policy.virtual_users import VirtualUnreadable, VirtualUser, read_users, write_users
 from pyqmail.send.controls import read_controls
 from pyqmail.system import files
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.policy import passwords
-from pyqmail.policy.virtual_users import (
+from pyqmail.login import passwords
+from pyqmail.login.virtual_users import (
     VirtualUnreadable,
     VirtualUser,
     find_user,

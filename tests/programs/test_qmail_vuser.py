@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin.virtual_domains import Instructions, VuserTrouble, split_address, with_line
-from pyqmail.policy import passwords
-from pyqmail.policy.virtual_users import find_user, read_users
+from pyqmail.login import passwords
+from pyqmail.login.virtual_users import find_user, read_users
 from tests.public_directory import public_directory
 
 BIN = Path(__file__).resolve().parents[2] / "bin"

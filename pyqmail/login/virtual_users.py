@@ -2,7 +2,7 @@
 
     ADDRESS:HASH:SECRET:UID:GID:HOME        one user a line, of root, 0600
 
-HASH is a password hash (policy/passwords.py), SECRET the password itself in hexadecimal, for APOP, mostly empty. HOME
+HASH is a password hash (login/passwords.py), SECRET the password itself in hexadecimal, for APOP, mostly empty. HOME
 is where checkpassword goes; the Maildir is below it. The cdb has the address in lower case as its key and the other
 fields, separated by NUL, as its data.
 """

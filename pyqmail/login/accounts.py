@@ -1,0 +1,92 @@
+"""Whether a name and a password are those of a virtual user or, by PAM, of the system (checkpassword(8))."""
+
+import hmac
+import os
+import pwd
+from dataclasses import dataclass
+
+from pyqmail.login import passwords
+from pyqmail.login.virtual_users import VirtualUnreadable, find_user
+
+PAM_SERVICE = "pop3"
+# What PAM says when it cannot know: not that the password is wrong (pam(3))
+PAM_TROUBLE = frozenset((1, 2, 3, 4, 5, 9, 14, 15, 20, 21, 22, 24, 25, 26))
+
+
+class Refused(Exception):
+    """The name or the password is wrong, or the account may not be used."""
+
+
+class Temporary(Exception):
+    """It cannot be known now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whom to become. ``groups`` None: all that the account's name is a member of."""
+
+    user: bytes
+    uid: int
+    gid: int
+    home: bytes
+    shell: bytes
+    groups: tuple[int, ...] | None
+
+
+def check_virtual(home: str, address: bytes, password: bytes, stamp: bytes) -> Account:
+    """The virtual user ``address``. Raises Refused and Temporary."""
+    try:
+        user = find_user(home, address)
+        if user is None:
+            passwords.waste_time(password)
+            raise Refused
+        right = passwords.verify_password(user.password_hash, password)
+    except (VirtualUnreadable, passwords.HashFormat, MemoryError):
+        raise Temporary from None
+    if user.secret and hmac.compare_digest(passwords.apop_digest(stamp, user.secret), password):
+        right = True
+    if not right:
+        raise Refused
+    return Account(user.address, user.uid, user.gid, user.home, b"/bin/sh", (user.gid,))
+
+
+def check_system(name: bytes, password: bytes) -> Account:
+    """The account ``name`` of the system. Raises Refused and Temporary."""
+    try:
+        import pamela
+    except (ImportError, OSError, TypeError, AttributeError):
+        raise Temporary from None
+    try:
+        # a tuple: one password, for the one question that is asked
+        pamela.authenticate(name, (password,), service=PAM_SERVICE, resetcred=0)
+    except pamela.PAMError as error:
+        if error.errno in PAM_TROUBLE:
+            raise Temporary from None
+        raise Refused from None
+    try:
+        entry = pwd.getpwnam(os.fsdecode(name))
+    except KeyError:
+        raise Refused from None
+    if without_password(name):
+        raise Refused
+    home, shell = os.fsencode(entry.pw_dir), os.fsencode(entry.pw_shell)
+    return Account(os.fsencode(entry.pw_name), entry.pw_uid, entry.pw_gid, home, shell, None)
+
+
+def without_password(name: bytes) -> bool:
+    """Whether the account has an empty password, which PAM takes any password for where it says nullok."""
+    try:
+        with open("/etc/shadow", "rb") as source:
+            return any(line.startswith(name + b"::") for line in source)
+    except OSError:
+        return False
+
+
+def authenticate(home: str, name: bytes, password: bytes, stamp: bytes) -> Account:
+    """The account behind ``name`` if ``password`` is right. Raises Refused and Temporary."""
+    if not name or not password:
+        raise Refused
+    account = check_virtual(home, name, password, stamp) if b"@" in name else check_system(name, password)
+    if account.uid == 0:
+        raise Refused  # nobody guesses root's password here
+    return account
