@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin.catalogue import PROGRAMS
+from pyqmail.dependencies import read_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyqmail"
@@ -117,3 +119,24 @@ def test_importing_every_module_prints_nothing_and_opens_nothing() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program, str(ROOT), *names], capture_output=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_the_map_is_printed_from_the_imports() -> None:
+    """Run it with -s to see it: each floor, its rooms, and what each of them imports."""
+    arrows: dict[str, set[str]] = {}
+    for path in MODULES:
+        if room_of(path) != "__init__":
+            arrows.setdefault(room_of(path), set()).update(imported_rooms(path) - {room_of(path)})
+    for floor in sorted(FLOORS, reverse=True):
+        for room in (room for room in FLOORS[floor] if room in arrows):
+            below = sorted(arrows[room], key=lambda other: (-FLOOR[other], other))
+            print(f"{floor}  {room:12} {' '.join(below)}")
+    table = re.findall(r"^\| (\d) \| ([^|]+) \|", (PACKAGE / "ARCHITECTURE.md").read_text(), re.M)
+    written = {name.strip().removesuffix("/"): int(floor) for floor, names in table for name in names.split(",")}
+    assert written == {room: FLOOR[room] for room in arrows}
+
+
+def test_the_hooks_are_those_of_the_lock() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    (ruff,) = (found for found in read_lock() if found.name == "ruff")
+    assert set(re.findall(r"ruff==([0-9.]+)", text)) == {ruff.version}

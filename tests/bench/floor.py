@@ -6,7 +6,7 @@
 
 It speaks enough SMTP on 127.0.0.1:PORT for a load generator and puts each message into MAILDIR. The processes are those
 of the real one, because it is the design that a message passes through all of them, and so are what each of them asks
-of the kernel and who waits for whom (ARCHITECTURE, "What a message costs"):
+of the kernel and who waits for whom (PERFORMANCE.md, "What a message costs"):
 
     qmail-smtpd      accept, a read and a write for each line of the dialogue, the body through a pipe
     qmail-queued     hands the message to a worker
