@@ -15,7 +15,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # Bare roots are made by root, and not in a bare root (tests/fresh).
-collect_ignore = [] if os.geteuid() == 0 and not os.environ.get("PYQMAIL_FRESH") else ["admin/test_debian_package.py"]
+BARE = ["admin/test_debian_package.py", "admin/test_container.py"]
+collect_ignore = [] if os.geteuid() == 0 and not os.environ.get("PYQMAIL_FRESH") else BARE
 
 
 @pytest.fixture(autouse=True)

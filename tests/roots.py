@@ -32,5 +32,5 @@ def bare_root(suite: str) -> Path:
 def archives(suite: str) -> Path:
     """Where packages that apt fetched for ``suite`` are kept."""
     path = bare_root(suite).with_name(f"{suite}.archives")
-    (path / "partial").mkdir(parents=True, exist_ok=True)
+    path.mkdir(exist_ok=True)
     return path

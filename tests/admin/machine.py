@@ -43,7 +43,7 @@ mkdir -p "$root$CHECKOUT"
 mount --bind "$CHECKOUT" "$root$CHECKOUT" # it may lie on a filesystem of its own
 mount -o remount,ro,bind "$root$CHECKOUT"
 rm -rf "$root/service"
-[ -z "$ARCHIVES" ] || mount --bind "$ARCHIVES" "$root/var/cache/apt/archives"
+[ -z "$ARCHIVES" ] || find "$ARCHIVES" -maxdepth 1 -name '*.deb' -exec cp -t "$root/var/cache/apt/archives" {} +
 [ -n "$NETWORK" ] || ip link set lo up
 exec /usr/bin/python3 -I -c "$INIT" "$root"
 """
@@ -58,12 +58,13 @@ class Machine:
     """
 
     def __init__(self, suite: str = "") -> None:
-        self._base = tempfile.mkdtemp(prefix="pyqmail-")
+        self.base = tempfile.mkdtemp(prefix="pyqmail-")
         apart = ["--mount", "--pid", "--fork", "--kill-child"] + ([] if suite else ["--net"])
         words = ["unshare", *apart, "sh", "-c", SETUP]
-        environ = {**ENVIRON, "INIT": INIT, "BASE": self._base, "CHECKOUT": str(ROOT), "NETWORK": suite}
+        environ = {**ENVIRON, "INIT": INIT, "BASE": self.base, "CHECKOUT": str(ROOT), "NETWORK": suite}
         environ["LOWER"] = str(bare_root(suite)) if suite else "/"
-        environ["ARCHIVES"] = str(archives(suite)) if suite else ""
+        self._archives = archives(suite) if suite else Path()
+        environ["ARCHIVES"] = str(self._archives) if suite else ""
         environ["MEMORY"] = "/run" if suite else "/var/qmail /run /var/log"
         self._holder = subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._holder.stdout is not None and self._holder.stderr is not None
@@ -83,6 +84,14 @@ class Machine:
     def words(self, words: list[str]) -> list[str]:
         """A command that runs ``words`` inside."""
         return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--root", "env", "-C", "/", *words]
+
+    def keep_packages(self) -> None:
+        """Put what apt has fetched into the store, each file at once: others may use it now."""
+        for path in self.path("/var/cache/apt/archives").glob("*.deb"):
+            if not (self._archives / path.name).exists():
+                fresh = self._archives / f"{path.name}.{os.getpid()}"
+                fresh.write_bytes(path.read_bytes())
+                fresh.rename(self._archives / path.name)
 
     def run(
         self, script: str, *, check: bool = True, seconds: float = 120, **environ: str
@@ -138,7 +147,7 @@ class Machine:
         """End it and everything in it."""
         self._holder.kill()
         self._holder.wait()
-        os.rmdir(self._base)
+        os.rmdir(self.base)
         for stream in (self._holder.stdout, self._holder.stderr):
             if stream is not None:
                 stream.close()

@@ -84,6 +84,7 @@ def apt(machine: Machine, words: str) -> str:
     done = machine.run(f"apt-get {words} || {{ apt-get update -q && apt-get {words}; }}", check=False, seconds=400,
                        DEBIAN_FRONTEND="noninteractive")  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    machine.keep_packages()
     return done.stdout + done.stderr
 
 
