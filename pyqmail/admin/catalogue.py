@@ -95,3 +95,8 @@ CHECKOUT: dict[str, Program] = {
 }
 
 PYTHON = "/usr/bin/python3"  # readable by every qmail user; an interpreter below /root is not
+# Where an interpreter is looked for, in this order: the system's, then newer ones beside an old one.
+PYTHON_PLACES = (
+    PYTHON,
+    *(f"{place}/python3.{minor}" for place in ("/usr/bin", "/usr/local/bin") for minor in (14, 13, 12, 11)),
+)

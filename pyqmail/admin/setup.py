@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyqmail.admin import debian_package, system_sendmail
-from pyqmail.admin.catalogue import PYTHON
+from pyqmail.admin.catalogue import PYTHON, PYTHON_PLACES
 from pyqmail.admin.fetching import FetchError, fetch
 from pyqmail.admin.inspection import check
 from pyqmail.admin.installing import documents_of_checkout, install
@@ -29,7 +29,7 @@ from pyqmail.admin.removal import Removal, RemovalError, remove
 from pyqmail.admin.system_accounts import make_accounts, names
 from pyqmail.admin.system_sendmail import SendmailTrouble
 from pyqmail.admin.target import SYSTEM, SetupError, Target, remembered, say
-from pyqmail.admin.wheels import Interpreter, WheelError, digest, interpreter_of, select
+from pyqmail.admin.wheels import Interpreter, WheelError, digest, find_python, interpreter_of, select
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.dependencies import LockError, chosen, groups_of, lock_path, read_lock
 from pyqmail.launch import run
@@ -57,6 +57,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return 2 if end.code else 0
     os.umask(0o022)
     try:
+        options.python = find_python([options.python] if options.python else PYTHON_PLACES)
         if options.deb:
             return package_for_debian(options)
         if options.download or options.modules:
@@ -104,7 +105,7 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--single-user", action="store_true", help="everything belongs to and runs as the caller")
     parser.add_argument("--dependencies", metavar="DIR", help="take the modules from the wheels in DIR; no network")
     parser.add_argument("--me", metavar="NAME", help="write first control files for host NAME if control/me is missing")
-    parser.add_argument("--python", default=PYTHON, help=f"the interpreter of the launchers (default: {PYTHON})")
+    parser.add_argument("--python", help=f"the interpreter of the launchers (default: {PYTHON}, or a newer one)")
     parser.add_argument("--remove", action="store_true", help="undo what was made; queue, control and mail stay")
     parser.add_argument("--purge", action="store_true", help="with --remove: queue, control, users, alias and mail too")
     options = parser.parse_args(words)

@@ -3,6 +3,7 @@
 Unpacking needs neither pip nor a network, and runs nothing of what is unpacked.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -11,11 +12,11 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyqmail.dependencies import Requirement, normal
+from pyqmail.dependencies import PYTHONS, Requirement, normal
 
 GLIBC = 36  # of glibc 2.36, Debian 12's: what is fetched runs on nothing older
 CHUNK = 1 << 20
@@ -47,6 +48,16 @@ def interpreter_of(python: str) -> Interpreter:
     except (OSError, ValueError) as error:
         raise WheelError(f"{python} does not run") from error
     return Interpreter((int(major), int(minor)), platform.machine())
+
+
+def find_python(candidates: Sequence[str]) -> str:
+    """The first of ``candidates`` that is a Python of a supported version. Raises WheelError."""
+    for python in candidates:
+        with contextlib.suppress(WheelError):
+            if interpreter_of(python).version in PYTHONS:
+                return python
+    names = ", ".join("{}.{}".format(*version) for version in PYTHONS)
+    raise WheelError(f"{' and '.join(candidates)}: none is a Python {names}; name one with --python")
 
 
 def fits(file: str, interpreter: Interpreter) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin.modules import copy_modules
-from pyqmail.admin.wheels import Interpreter, WheelError, digest, fits, interpreter_of, select, unpack
+from pyqmail.admin.wheels import Interpreter, WheelError, digest, find_python, fits, interpreter_of, select, unpack
 from pyqmail.dependencies import Requirement
 
 DEBIAN_12, DEBIAN_13 = Interpreter((3, 11), "x86_64"), Interpreter((3, 13), "x86_64")
@@ -134,6 +134,21 @@ def test_modules_of_another_version_are_not_taken(tmp_path: Path) -> None:
     installed(tmp_path / "there", "1.1")
     item = Requirement("probe", "1.0", None, ("base",))
     assert copy_modules([str(tmp_path / "there")], tmp_path, [item]) == "probe 1.0"
+
+
+def interpreter(path: Path, version: str) -> str:
+    """A program that says it is that Python."""
+    path.write_text(f"#!/bin/sh\necho {version}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_newer_python_is_found_beside_an_old_one(tmp_path: Path) -> None:
+    old, new = interpreter(tmp_path / "python3", "3 9"), interpreter(tmp_path / "python3.12", "3 12")
+    assert find_python([old, str(tmp_path / "missing"), new]) == new
+    assert find_python(["/usr/bin/python3", new]) == "/usr/bin/python3"
+    with pytest.raises(WheelError, match="none is a Python 3.11, 3.12, 3.13, 3.14; name one with --python"):
+        find_python([old, interpreter(tmp_path / "python3.15", "3 15")])
 
 
 def test_an_interpreter_that_does_not_run_is_named(tmp_path: Path) -> None:
