@@ -60,9 +60,20 @@ class Reader:
         except OSError:
             raise QueueFailure(QueueExit.READ_ERROR) from None
         data = b""
-        while len(data) < count:
-            data += os.read(self.private[0], count - len(data))
+        try:
+            while len(data) < count:
+                data += os.read(self.private[0], count - len(data))
+        except BaseException:
+            self._renew()  # what is left in it would become part of another's envelope
+            raise
         return data
+
+    def _renew(self) -> None:
+        """Another private pipe; while there is none to be had, every read fails. Raises OSError."""
+        old, self.private = self.private, (-1, -1)
+        for fd in old:
+            os.close(fd)
+        self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _receive(fd: int) -> bytes:

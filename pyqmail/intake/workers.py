@@ -243,10 +243,12 @@ def _ready(sock: socket.socket) -> bool:
 
 
 def _say_no_more(link: WorkerLink) -> None:
-    try:
-        link.socket.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # it has ended
+    for _ in range(2):  # a worker that never hears it would never end
+        try:
+            link.socket.shutdown(socket.SHUT_WR)
+            return
+        except OSError:
+            continue  # or it has ended
 
 
 def _limit(what: int, most: int) -> None:

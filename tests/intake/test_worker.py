@@ -117,3 +117,31 @@ def test_where_splice_does_not_work_the_message_is_copied(
     assert queued.parse_answer(connection.recv(64)) == (0, 99)
     assert tree.read(tree.todo()[0])[0].split(b"\n", 1)[1] == b"x" * 60000
     connection.close()
+
+
+def test_what_a_failed_read_leaves_behind_is_nobody_elses_envelope(
+    tree: Tree, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One client's envelope in another's message would send it to the wrong people."""
+    real, private, failed = os.read, bench.worker.reader.private[0], []
+
+    def read(fd: int, count: int) -> bytes:
+        if fd == private and not failed:
+            failed.append(fd)
+            raise OSError(5, "Input/output error")
+        return real(fd, count)
+
+    monkeypatch.setattr(os, "read", read)
+    answers = []
+    for job, envelope in ((1, b"Fa\0Tfirst\0\0"), (2, b"Fa\0Tsecond\0\0")):
+        pipes = os.pipe(), os.pipe()
+        os.close(pipes[0][1])
+        os.write(pipes[1][1], envelope)
+        os.close(pipes[1][1])
+        connection = bench.submit(job, pipes[0][0], pipes[1][0])
+        bench.worker._commit(bench.worker.ready)
+        bench.worker.ready = []
+        answers.append(queued.parse_answer(connection.recv(64)))
+        connection.close()
+    assert failed and answers[0] != (0, 99) and answers[1] == (0, 99)
+    assert [tree.read(number)[1].endswith(b"Fa\0Tsecond\0") for number in tree.todo()] == [True]
