@@ -56,8 +56,8 @@ class RemoteChannel:
         first = commands[0]
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
-        near = self._place(host, self._latest) if self._latest.reuse_s else None
-        return self._runner.run(argv, None, message, output, done, near=near)
+        affinity = self._place(host, self._latest) if self._latest.reuse_s else None
+        return self._runner.run(argv, None, message, output, done, affinity=affinity)
 
     def group(self, command: Command) -> tuple[Hashable, int]:
         """Message, sender and where it goes; as many as control/remotebatch says, if warm workers serve."""

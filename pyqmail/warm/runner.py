@@ -92,11 +92,11 @@ class Runner:
         done: Done,
         *,
         errors: bool = True,
-        near: Hashable = None,
+        affinity: Hashable = None,
     ) -> Callable[[], None]:
         """Run the program as ``identity`` (uid, gid; None: as we are), owning both descriptors.
 
-        ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2; ``near`` tells the
+        ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2; ``affinity`` tells the
         pool which worker to prefer. What it returns kills the program and its descendants as long as ``done`` was not
         called. Raises OSError when it could not be started; the descriptors are then still the
         caller's.
@@ -106,7 +106,7 @@ class Runner:
         fds = (output,) if message == NULL else (output, message)
         workers = self._workers(path) if len(payload) <= PAYLOAD_MAX else None
         if workers is not None:
-            workers.submit(identity, payload, fds, done, near=near)
+            workers.submit(identity, payload, fds, done, affinity=affinity)
             number = workers.submitted
             return lambda: workers.stop(number)
         standard = (message, output, output if errors else NULL)

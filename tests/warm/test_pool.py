@@ -201,7 +201,7 @@ def test_a_job_goes_to_the_worker_that_was_last_near_the_same_place(loop: Loop) 
             return note
 
         for place in ("a", "b"):
-            pool.submit("k", b"x", (), done(place), near=place)
+            pool.submit("k", b"x", (), done(place), affinity=place)
         timer = loop.call_later(10, loop.stop)
         loop.run()
         timer.cancel()
