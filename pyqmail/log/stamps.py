@@ -10,7 +10,8 @@ Nov 23 13:15:02 host qmail: 1795440902.123456 ...   syslog: what splogger wrote 
 import calendar
 import re
 
-from pyqmail.log.events import Known, parse_event
+from pyqmail.log.events import Known
+from pyqmail.log.parse import parse_event
 
 TAI_OFFSET_S = 10  # what multilog takes TAI to be ahead of UTC, leap seconds being the system clock's own affair
 TAI_LABEL = 1 << 62

@@ -20,8 +20,8 @@ from pyqmail.log.events import (
     OrderGiven,
     Running,
     Warn,
-    parse_event,
 )
+from pyqmail.log.parse import parse_event
 
 EVENTS = [
     (b"new msg 5", NewMessage(5)),
