@@ -47,7 +47,7 @@ def send(machine: Machine, number: str) -> None:
 
 def stop(machine: Machine) -> None:
     """TERM to qmail-send and to the keeper of qmail-queued, and wait for the end of everything."""
-    machine.run("kill $(pgrep -x 'qmail-send|qmail-start')")
+    machine.run("kill $(pgrep 'qmail-send|qmail-keeper')")
     machine.wait_for(lambda: machine.run("pgrep -c 'qmail-' || :").stdout == "0\n", "the end of qmail-send")
 
 
