@@ -31,14 +31,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED: dict[tuple[str, str], str] = {}
 
 
-# A program that imports another one, until its engine has a room.
-PROGRAMS_ALLOWED = {
-    ("datemail", "predate"),
-    ("mailsubj", "predate"),
-    ("sendmail", "qmail_inject"),
-}
-
-
 def room_of(path: Path) -> str:
     """The module or directory of the map that ``path`` belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -93,7 +85,7 @@ def test_no_program_imports_a_program() -> None:
         for name in imported_names(path)
         if name.startswith("pyqmail.programs.")
     }
-    assert arrows - PROGRAMS_ALLOWED == set()
+    assert arrows == set()
 
 
 @pytest.mark.contract("queue 12.4")

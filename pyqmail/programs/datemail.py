@@ -3,7 +3,7 @@
 import os
 
 from pyqmail.control import home_of
-from pyqmail.programs import predate
+from pyqmail.intake.feeding import feed_dated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,5 +12,4 @@ if TYPE_CHECKING:
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     """``predate sendmail`` with our arguments."""
-    sendmail = os.fsencode(home_of(environ)) + b"/bin/sendmail"
-    return predate.main([b"predate", sendmail, *argv[1:]], environ)
+    return feed_dated([os.fsencode(home_of(environ)) + b"/bin/sendmail", *argv[1:]], environ)

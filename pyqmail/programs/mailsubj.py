@@ -3,7 +3,7 @@
 import os
 
 from pyqmail.control import home_of
-from pyqmail.programs.predate import feed
+from pyqmail.intake.feeding import feed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pyqmail.options import UsageError, parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     Options = Sequence[tuple[bytes, bytes]]
 
@@ -79,32 +79,11 @@ def _become(
     if mode in PROGRAMS:
         return _execute(home, PROGRAMS[mode], environ)
     if mode in b"vt" and mode:
-        return _explain(home, arguments if arguments or mode == b"v" else _lines(), environ)
+        from pyqmail.admin.address_verification import read_addresses, verify_addresses
+
+        return verify_addresses(home, arguments if arguments or mode == b"v" else read_addresses(), environ)
     complain(b"sendmail: fatal: " + NO_DAEMON if mode in (b"d", b"D") else USAGE)
     return 100
-
-
-def _lines() -> "Iterator[bytes]":
-    """The lines of descriptor 0; of sendmail's ``3,0 address`` what follows the rule sets."""
-    with open(0, "rb", closefd=False) as lines:
-        for line in lines:
-            yield line.strip().split(b" ", 1)[-1] if line[:1].isdigit() else line
-
-
-def _explain(home: str, words: "Iterable[bytes]", environ: "Mapping[bytes, bytes]") -> int:
-    """Say for each address what would become of mail; the highest exit code of qmail-explain."""
-    from pyqmail.formats.address_list import parse_addresses
-
-    program = os.fsencode(home) + b"/bin/qmail-explain"
-    code = 0
-    for address in (address for word in words for address in parse_addresses(word)):
-        try:
-            child = os.posix_spawn(program, [program, address], environ)
-        except OSError as error:
-            complain(b"sendmail: fatal: unable to run qmail-explain: " + (error.strerror or "").encode())
-            return 111
-        code = max(code, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    return code
 
 
 def _inject(home: str, options: "Options", arguments: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
@@ -118,9 +97,9 @@ def _inject(home: str, options: "Options", arguments: "Sequence[bytes]", environ
         command += [b"-f", given[-1] if ours else _sender(given[-1])]
     environ = inject_environment(options, environ)
     if ours:
-        from pyqmail.programs import qmail_inject
+        from pyqmail.intake.inject import inject
 
-        return qmail_inject.main([*command, b"--", *arguments], environ)
+        return inject([*command, b"--", *arguments], environ)
     from pyqmail.formats.address_list import parse_addresses
 
     named = [address for argument in arguments for address in parse_addresses(argument)]  # another one reads no lists

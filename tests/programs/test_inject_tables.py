@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.formats import rfc822
+from pyqmail.intake.compose import Rewriter
 from pyqmail.programs import qmail_inject
 
 DATA = Path(__file__).parent / "inject"
@@ -73,10 +74,8 @@ DIFFERING = differing_rows()
 @pytest.mark.contract("inject 1.16", "inject 2", "inject 2.9")
 @pytest.mark.parametrize(("field", "written", "recipients"), list(address_rows()))
 def test_qmail_inject_writes_the_same_where_the_field_is_clean(field: str, written: str, recipients: str) -> None:
-    settings = qmail_inject.Settings.__new__(qmail_inject.Settings)
-    settings.rules = RULES
     found: list[bytes] = []
-    text = settings.rewrite(b"To: " + unescape(field) + b"\n", found, [])
+    text = Rewriter(RULES).rewrite(b"To: " + unescape(field) + b"\n", found, [])
     written, recipients = DIFFERING.get(field, (written, recipients))
     assert text.removeprefix(b"To:").removeprefix(b" ").rstrip(b"\n") == unescape(written).rstrip(b"\n")
     shown = " ".join(f"<{address.decode('latin-1').encode('unicode_escape').decode()}>" for address in found)

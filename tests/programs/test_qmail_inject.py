@@ -327,7 +327,7 @@ def test_a_nul_in_a_header_address_forges_no_envelope_record(box: Sandbox) -> No
 
 def test_what_starts_once_per_message_imports_little() -> None:
     code = f"import sys; before = set(sys.modules); sys.path.insert(0, {str(BIN.parent)!r})\n"
-    code += "import pyqmail.programs.sendmail, pyqmail.programs.qmail_inject, pyqmail.launch\n"
+    code += "import pyqmail.programs.sendmail, pyqmail.programs.qmail_inject, pyqmail.intake.inject, pyqmail.launch\n"
     code += "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
     loaded = subprocess.run([sys.executable, "-ISXutf8", "-c", code], capture_output=True, check=True).stdout.split()
     allowed = b"_collections_abc _socket _stat errno genericpath os posixpath pyqmail stat".split()
