@@ -14,7 +14,7 @@ class Client:
     connection itself says.
     """
 
-    __slots__ = ("helo", "host", "ident", "ip", "relay", "secured", "user")
+    __slots__ = ("helo", "host", "ident", "ip", "method", "relay", "secured", "user")
 
     ip: bytes  # "unknown" where nobody says
     host: bytes
@@ -23,6 +23,7 @@ class Client:
     relay: bytes | None  # it may send anywhere, with this appended to each recipient; None: it may not
     secured: "Secured | None"
     user: bytes | None  # who has proved in this session to be that user, and by nothing else
+    method: bytes  # by which mechanism
 
     def __init__(
         self,
@@ -34,8 +35,9 @@ class Client:
         relay: bytes | None = None,
         secured: "Secured | None" = None,
         user: bytes | None = None,
+        method: bytes = b"",
     ) -> None:
-        for name, value in zip(self.__slots__, (helo, host, ident, ip, relay, secured, user), strict=True):
+        for name, value in zip(self.__slots__, (helo, host, ident, ip, method, relay, secured, user), strict=True):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -51,23 +53,25 @@ class Client:
             relay=environ.get(b"RELAYCLIENT"),
         )
 
+    def _with(self, *, helo: bytes | None, relay: bytes | None, user: bytes | None, method: bytes) -> "Client":
+        secured = self.secured
+        return Client(self.ip, self.host, self.ident, helo=helo, relay=relay, secured=secured, user=user, method=method)
+
     def greeted(self, helo: bytes) -> "Client":
         """After HELO or EHLO."""
-        return Client(self.ip, self.host, self.ident, helo=helo, relay=self.relay, secured=self.secured, user=self.user)
+        return self._with(helo=helo, relay=self.relay, user=self.user, method=self.method)
 
     def secured_by(self, secured: "Secured", environ: "Mapping[bytes, bytes]") -> "Client":
-        """After a TLS handshake: the greeting is forgotten."""
+        """After a TLS handshake: the greeting is forgotten, and the user."""
         return Client(self.ip, self.host, self.ident, relay=environ.get(b"RELAYCLIENT"), secured=secured)
 
-    def known_as(self, user: bytes) -> "Client":
+    def known_as(self, user: bytes, method: bytes = b"") -> "Client":
         """After a user has proved to be one; that user may send anywhere."""
-        relay = b"" if self.relay is None else self.relay
-        return Client(self.ip, self.host, self.ident, helo=self.helo, relay=relay, secured=self.secured, user=user)
+        return self._with(helo=self.helo, relay=self.relay or b"", user=user, method=method)
 
     def trusted(self) -> "Client":
         """After it has shown a certificate that lets it send anywhere."""
-        relay = b"" if self.relay is None else self.relay
-        return Client(self.ip, self.host, self.ident, helo=self.helo, relay=relay, secured=self.secured, user=self.user)
+        return self._with(helo=self.helo, relay=self.relay or b"", user=self.user, method=self.method)
 
     @property
     def received_with(self) -> bytes:

@@ -90,6 +90,9 @@ def decision(
 
 def found_out(client: Client, letter: Letter) -> Iterator[tuple[bytes, bytes]]:
     """The evidence: what the connection is, then what the checks have found out."""
+    if client.user is not None:
+        yield b"authuser", client.user
+        yield b"authtype", client.method
     if client.secured is not None:
         yield b"encrypted", client.secured.version.encode("ascii")
     yield from letter.evidence

@@ -20,6 +20,9 @@ CERTIFICATE = "servercert.pem"
 OWN_VARIABLES = (b"SSL_PROTOCOL", b"SSL_CIPHER", b"SSL_CIPHER_ALGKEYSIZE", b"SSL_CLIENT_S_DN_Email")
 
 
+CLAIMS = (b"SSL_", b"SMTPAUTHUSER", b"SMTPAUTHMETHOD", b"SMTP_AUTH_", b"AUTH")
+
+
 class TlsUnavailable(Exception):
     """There is no certificate that could be shown; the log has heard why."""
 
@@ -127,5 +130,5 @@ def tls_variables(stream: "Stream", addresses: list[bytes]) -> dict[bytes, bytes
 
 def without_claims(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
     """``environ`` without what only this session may say of its client: who it is, and how the connection is."""
-    claims = [name for name in environ if name.startswith((b"SSL_", b"SMTPAUTHUSER", b"SMTPAUTHMETHOD", b"SMTP_AUTH_"))]
+    claims = [name for name in environ if name.startswith(CLAIMS)]
     return {name: value for name, value in environ.items() if name not in claims} if claims else environ

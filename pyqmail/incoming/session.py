@@ -23,6 +23,7 @@ class Session:
         self, home: str, environ: Mapping[bytes, bytes], checks: Checks, log: DecisionLog, protocol: bytes = b""
     ) -> None:
         self.environ = environ
+        self._given = environ  # before anything was learnt
         self.client = Client.from_environ(environ)
         self.checks = checks
         self.log = log
@@ -32,8 +33,20 @@ class Session:
     def secured(self, stream: Stream, variables: Mapping[bytes, bytes]) -> None:
         """After a handshake: what the client said before it is forgotten, and the queue program hears of it."""
         assert stream.secured is not None
-        self.client = self.client.secured_by(stream.secured, self.environ)
-        self.environ = {**self.environ, **variables}
+        self.client = self.client.secured_by(stream.secured, self._given)
+        self.environ = {**self._given, **variables}
+
+    def authenticated(self, user: bytes, method: bytes) -> None:
+        """The client has proved to be ``user``, and the queue program hears of it (tcp-environ(5))."""
+        self.client = self.client.known_as(user, method)
+        self.environ = {
+            **self.environ,
+            b"RELAYCLIENT": self.client.relay or b"",
+            b"TCPREMOTEINFO": user,
+            b"SMTPAUTHUSER": user,
+            b"SMTPAUTHMETHOD": method,
+            b"SMTP_AUTH_USER": user,
+        }
 
     def greet(self) -> Reply | None:
         """The refusal of a client that has just connected."""

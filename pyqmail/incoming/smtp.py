@@ -1,10 +1,11 @@
 """One SMTP session: the protocol core joined to a stream, and to what all protocols do alike (qmail-smtpd(8))."""
 
 import _socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.logline import safe
+from pyqmail.incoming.authentication import FAILURES_MAX, Authentication
 from pyqmail.incoming.checks import CHECKS, Checks, Rules
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
@@ -58,7 +59,8 @@ class SessionEnd(Exception):
 class Settings:
     """What one session knows before it begins. Raises ControlUnreadable, also when there is no name to greet with."""
 
-    def __init__(self, home: str, environ: Mapping[bytes, bytes]) -> None:
+    def __init__(self, home: str, environ: Mapping[bytes, bytes], words: Sequence[bytes] = ()) -> None:
+        """``words`` name the checker of passwords."""
         environ = without_claims(environ)
         self.rules = Rules(home, environ)
         control = self.rules.control
@@ -72,6 +74,7 @@ class Settings:
         self.timeout_s = timeout_s if 0 < timeout_s < 0x80000000 else 1
         self.local_ip_host = control.line_or_me("localiphost")
         self.security = Security(control, environ)
+        self.authentication = Authentication(control, words, environ)
         self.checks = Checks(CHECKS, self.rules)
 
     def close(self) -> None:
@@ -149,8 +152,10 @@ class SmtpSession:
         self.stream = stream
         self._lines = LineReader(stream, COMMAND_MAX)
         self._log.before_waiting = stream.flush
-        tls = self._settings.security.offered and stream.secured is None
-        self._offer = Offer(self._settings.greeting, self._settings.rules.size_limit, tls=tls)
+        secured = stream.secured is not None
+        mechanisms = self._settings.authentication.offer(secured=secured)
+        tls = self._settings.security.offered and not secured
+        self._offer = Offer(self._settings.greeting, self._settings.rules.size_limit, tls=tls, mechanisms=mechanisms)
 
     def _greet(self) -> None:
         refusal = self._session.greet()
@@ -206,6 +211,8 @@ class SmtpSession:
             return self._hello(argument)
         if effect is Effect.TLS:
             return self._start_tls()
+        if effect is Effect.AUTH:
+            return self._authenticate(argument)
         return self._forget() if effect is Effect.RESET else b""
 
     def _hello(self, name: bytes) -> bytes:
@@ -221,6 +228,14 @@ class SmtpSession:
         except TlsUnavailable:
             return NO_TLS.line
         return b""
+
+    def _authenticate(self, argument: bytes) -> bytes:
+        """AUTH."""
+        authentication = self._settings.authentication
+        reply = authentication.answer(argument, self._session, self._line, self.stream.write)
+        if authentication.failures >= FAILURES_MAX:
+            raise SessionEnd(reply)
+        return reply.line
 
     def _forget(self) -> bytes:
         self._letter = None
@@ -246,14 +261,14 @@ class SmtpSession:
         return OK
 
     def _insecure(self) -> Reply | None:
-        """The refusal of a client that must do something about TLS first."""
+        """The refusal of a client that must do something about TLS first, or say who it is."""
         security = self._settings.security
         secured = self.stream.secured
         if security.required and secured is None:
             return TLS_FIRST
         if security.needs_client_certificate and (secured is None or secured.certificate is None):
             return NO_CLIENT_CERTIFICATE
-        return None
+        return self._settings.authentication.missing(self._session.client.user)
 
     def _add(self, argument: bytes) -> bytes:
         """RCPT."""

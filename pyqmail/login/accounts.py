@@ -43,7 +43,7 @@ def check_virtual(home: str, address: bytes, password: bytes, stamp: bytes) -> A
         right = passwords.verify_password(user.password_hash, password)
     except (VirtualUnreadable, passwords.HashFormat, MemoryError):
         raise Temporary from None
-    if user.secret and hmac.compare_digest(passwords.apop_digest(stamp, user.secret), password):
+    if user.secret and stamp and hmac.compare_digest(passwords.apop_digest(stamp, user.secret), password):
         right = True
     if not right:
         raise Refused

@@ -1,6 +1,6 @@
 """checkpassword: checks a name and a password, then becomes the user and goes on as another program (checkpassword(8)).
 
-    checkpassword PROGRAM [ARGUMENT ...]        3< NAME \\0 PASSWORD \\0 STAMP \\0
+    checkpassword PROGRAM [ARGUMENT ...]        3< NAME \\0 PASSWORD \\0 [STAMP \\0]
 
 A name with ``@`` is a virtual user (qmail-vuser(8)), any other one an account of the system, which PAM is asked about.
 Whatever is wrong with name and password, the answer is the same and comes after the same time.
@@ -34,7 +34,7 @@ def read_request() -> tuple[bytes, bytes, bytes]:
     except OSError:
         raise Misuse from None
     fields = data.split(b"\0")
-    if len(data) > REQUEST_MAX or len(fields) < 4:
+    if len(data) > REQUEST_MAX or len(fields) < 4 and (len(fields), fields[-1]) != (3, b""):
         raise Misuse
     return fields[0], fields[1], fields[2]
 

@@ -20,13 +20,13 @@ NAME = b"qmail-smtpd"
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
-    """Serve one client on descriptors 0 and 1; arguments are ignored."""
+    """Serve one client on descriptors 0 and 1; arguments are ``[host] checker program``, for AUTH."""
     if signal.getsignal(signal.SIGPIPE) is not signal.SIG_IGN:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         home = home_of(environ)
         os.chdir(home)
-        settings = Settings(home, environ)
+        settings = Settings(home, environ, argv[1:])
     except (OSError, ControlUnreadable) as error:
         name_fault(environ, error)
         return say_last(DescriptorStream(0, 1, TIMEOUT_S), NO_CONTROLS)

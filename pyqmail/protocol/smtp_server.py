@@ -67,6 +67,7 @@ class Effect(Enum):
     RECIPIENT = "add this recipient"
     DATA = "take the message"
     TLS = "shake hands, and begin anew"
+    AUTH = "find out who the client is"
     RESET = "forget the message"
     QUIT = "end the session"
 
@@ -82,12 +83,13 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("greeting", "size_limit", "tls")
+    __slots__ = ("greeting", "mechanisms", "size_limit", "tls")
 
-    def __init__(self, greeting: bytes, size_limit: int, *, tls: bool = False) -> None:
+    def __init__(self, greeting: bytes, size_limit: int, *, tls: bool = False, mechanisms: bytes | None = None) -> None:
         self.greeting = greeting
         self.size_limit = size_limit
         self.tls = tls
+        self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
 
 # The extensions in the order of the answer to EHLO: a keyword, and its parameters or None where it is not offered.
@@ -96,6 +98,7 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"SIZE", lambda offer: b" %d" % offer.size_limit),  # RFC 1870
     (b"8BITMIME", lambda offer: b""),  # RFC 6152
     (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
+    (b"AUTH", lambda offer: b" " + offer.mechanisms if offer.mechanisms else None),  # RFC 4954
 )
 
 # The effect of a command, its reply (CR LF included; empty where the session finds it), and the command's argument.
@@ -106,6 +109,7 @@ SYNTAX = b"555 syntax error (#5.5.4)\r\n"
 WANT_MAIL = b"503 MAIL first (#5.5.1)\r\n"
 WANT_RCPT = b"503 RCPT first (#5.5.1)\r\n"
 NO_PARAMETERS = b"501 STARTTLS takes no parameters (#5.5.4)\r\n"
+NO_AUTH_NOW = b"503 no auth during mail transaction (#5.5.0)\r\n"
 UNKNOWN = b"502 unimplemented (#5.5.1)\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 OK = b"250 ok\r\n"
@@ -134,6 +138,8 @@ def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
             return Effect.HELLO, format_ehlo(offer), argument
         case b"STARTTLS" if offer.tls:
             return (Effect.NONE, NO_PARAMETERS, b"") if argument else (Effect.TLS, b"", b"")
+        case b"AUTH" if offer.mechanisms is not None:
+            return (Effect.AUTH, b"", argument) if state is State.IDLE else (Effect.NONE, NO_AUTH_NOW, b"")
         case b"RSET":
             return Effect.RESET, b"250 flushed\r\n", b""
         case b"QUIT":

@@ -74,3 +74,12 @@ def test_ipv6_addresses_are_found(tmp_path: Path) -> None:
     line = "qmail-smtpd: refused ip=2001:db8::9 helo= from=<> to=<a@b> reason=550_sorry,_no_mailbox_here"
     log.write_text(PREFIXES["multilog"] + line + "\n")
     assert socket.inet_pton(socket.AF_INET6, found(log)[0]) == socket.inet_pton(socket.AF_INET6, "2001:db8::9")
+
+
+def test_wrong_passwords_are_counted_and_no_name_can_have_another_address_counted(tmp_path: Path) -> None:
+    line = "qmail-smtpd: auth: auth-%s type=plain user=<%s> ip=192.0.2.%d"
+    lines = [line % ("failed", "ann", 7), line % ("success", "ann", 8), line % ("deferred", "ann", 9)]
+    lines += [line % ("failed", ">_ip=192.0.2.99", 10), line % ("success", "x>_ip=192.0.2.99", 11)]
+    log = tmp_path / "log"
+    log.write_text("".join(prefix + line + "\n" for prefix in PREFIXES.values() for line in lines))
+    assert sorted(set(found(log))) == ["192.0.2.10", "192.0.2.7"]
