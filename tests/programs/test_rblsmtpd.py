@@ -258,6 +258,6 @@ def test_bad_calls_and_programs_that_are_missing(command: tuple[str, ...]) -> No
 
 def test_options_keep_their_order() -> None:
     options = parse([b"rblsmtpd", b"-a", b"x", b"-bc", b"-ry", b"-t", b"7s", b"-R", b"qmail-smtpd", b"-r"])
-    assert options.lists == ((b"a", b"x"), (b"r", b"y"))
-    assert (options.permanent, options.fail_closed, options.timeout_s) == (True, True, 7)
+    assert options.lists.bases == ((b"a", b"x"), (b"r", b"y"))
+    assert (options.lists.permanent, options.lists.fail_closed, options.timeout_s) == (True, True, 7)
     assert options.program == (b"qmail-smtpd", b"-r")
