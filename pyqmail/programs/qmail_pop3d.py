@@ -2,200 +2,22 @@
 
     qmail-pop3d Maildir
 
-Started by qmail-popup and a checkpassword, as the user. The list is made once, at the start. Nothing is locked: what
-another session removes or moves meanwhile is an error reply of one command. Messages are removed, and new ones moved to
-cur/, at QUIT and only then.
+Started by qmail-popup and a checkpassword, as the user. The session is local/pop3_session.
 """
 
-import itertools
 import os
-import time
 
-from pyqmail.mailbox.scan import clean_tmp, scan
+from pyqmail.local.pop3_session import SessionOver, answer
 from pyqmail.protocol import pop3
 from pyqmail.stream.descriptors import DescriptorStream
-from pyqmail.stream.lines import LineReader, LineTooLong
-from pyqmail.stream.stream import CHUNK, StreamEnded
+from pyqmail.stream.lines import LineTooLong
+from pyqmail.stream.stream import StreamEnded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from pyqmail.stream.stream import Stream
+    from collections.abc import Mapping, Sequence
 
 TIMEOUT_S = 1200
-UID_BYTES = bytes(range(0x21, 0x7F))  # what a unique-id may have (RFC 1939 section 7)
-CANNOT_OPEN = b"-ERR unable to open that message\r\n"
-UNIMPLEMENTED = b"-ERR unimplemented\r\n"
-
-
-class SessionOver(Exception):
-    """Nothing more is said."""
-
-
-class Message:
-    """One file of the Maildir, as it was when the session began."""
-
-    __slots__ = ("deleted", "path", "size")
-
-    def __init__(self, path: bytes, size: int) -> None:
-        self.path = path  # new/NAME or cur/NAME
-        self.size = size  # bytes in the file, which is what LIST says
-        self.deleted = False
-
-    @property
-    def uid(self) -> bytes:
-        """The name that no move and no flag changes: up to the first colon; a digest of one that POP3 cannot carry."""
-        name = self.path[4:].partition(b":")[0]
-        if name and not name.translate(None, UID_BYTES):
-            return name
-        from hashlib import sha256  # seldom needed
-
-        return sha256(name).hexdigest()[:32].encode("ascii")
-
-
-class Session:
-    """The commands of one session; each returns its reply."""
-
-    def __init__(self, messages: "list[Message]") -> None:
-        self._messages = messages
-        self._last = 0
-        self.commands: dict[bytes, Callable[[bytes], Iterator[bytes]]] = {
-            b"stat": self._stat,
-            b"list": lambda argument: self._listing(argument, lambda message: b"%d" % message.size),
-            b"uidl": lambda argument: self._listing(argument, lambda message: message.uid),
-            b"retr": self._retrieve,
-            b"top": self._retrieve,
-            b"dele": self._delete,
-            b"last": lambda argument: iter([b"+OK %d\r\n" % self._last]),
-            b"rset": self._reset,
-            b"noop": lambda argument: iter([pop3.OK]),
-            b"capa": lambda argument: iter([pop3.CAPABILITIES]),
-        }
-
-    def answer(self, line: bytes) -> "Iterator[bytes]":
-        """The reply to ``line``, in pieces. Raises SessionOver when a message cannot be read to its end."""
-        verb, argument = pop3.parse_command(line)
-        if verb not in self.commands:
-            return iter([UNIMPLEMENTED])
-        return self.commands[verb](argument)
-
-    def _stat(self, argument: bytes) -> "Iterator[bytes]":
-        sizes = [message.size for message in self._messages if not message.deleted]
-        yield b"+OK %d %d\r\n" % (len(sizes), sum(sizes))
-
-    def _find(self, argument: bytes) -> "tuple[int, bytes] | bytes":
-        """The message that ``argument`` names, by number from 1, and the rest of it; or the error reply."""
-        number, rest = pop3.leading_number(argument)
-        if number is None:
-            return pop3.SYNTAX
-        if number == 0:
-            return b"-ERR messages are counted from 1\r\n"
-        if number > len(self._messages):
-            return b"-ERR not that many messages\r\n"
-        if self._messages[number - 1].deleted:
-            return b"-ERR already deleted\r\n"
-        return number, rest
-
-    def _listing(self, argument: bytes, show: "Callable[[Message], bytes]") -> "Iterator[bytes]":
-        if argument:
-            found = self._find(argument)
-            if isinstance(found, bytes):
-                yield found
-            else:
-                yield b"+OK %d %b\r\n" % (found[0], show(self._messages[found[0] - 1]))
-            return
-        yield pop3.OK
-        lines = [b"%d %b\r\n" % (n, show(each)) for n, each in enumerate(self._messages, 1) if not each.deleted]
-        yield b"".join(lines)
-        yield b".\r\n"
-
-    def _retrieve(self, argument: bytes) -> "Iterator[bytes]":
-        """RETR and TOP alike: with a second number only so many lines of the body."""
-        found = self._find(argument)
-        if isinstance(found, bytes):
-            yield found
-            return
-        number, rest = found
-        lines, _ = pop3.leading_number(rest.lstrip(b" "))
-        try:
-            fd = os.open(self._messages[number - 1].path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            yield CANNOT_OPEN
-            return
-        try:
-            try:
-                first = os.read(fd, CHUNK)
-            except OSError:  # something else stands there now: before +OK that is an answer, later it ends the session
-                yield CANNOT_OPEN
-                return
-            yield pop3.OK
-            chunks = itertools.chain((first,), _chunks(fd)) if first else iter(())
-            yield from pop3.encode_message(chunks) if lines is None else pop3.encode_top(chunks, lines)
-        except OSError:
-            raise SessionOver from None
-        finally:
-            os.close(fd)
-
-    def _delete(self, argument: bytes) -> "Iterator[bytes]":
-        found = self._find(argument)
-        if isinstance(found, bytes):
-            yield found
-            return
-        number = found[0]
-        self._messages[number - 1].deleted = True
-        self._last = max(self._last, number)
-        yield pop3.OK
-
-    def _reset(self, argument: bytes) -> "Iterator[bytes]":
-        for message in self._messages:
-            message.deleted = False
-        self._last = 0
-        yield pop3.OK
-
-    def quit(self) -> bytes:
-        """Remove what is marked, move what is new to cur/; the reply. A move that fails changes nothing for anybody."""
-        troubles = 0
-        for message in self._messages:
-            try:
-                if message.deleted:
-                    os.unlink(message.path)
-                elif message.path.startswith(b"new/"):
-                    os.rename(message.path, b"cur/" + message.path[4:] + b":2,")
-            except OSError:
-                troubles += message.deleted
-        return b"-ERR unable to unlink all deleted messages\r\n" * troubles + pop3.OK
-
-
-def _chunks(fd: int) -> "Iterator[bytes]":
-    while chunk := os.read(fd, CHUNK):
-        yield chunk
-
-
-def serve(session: Session, stream: "Stream") -> None:
-    """Answer until QUIT. Raises SessionOver, LineTooLong, and StreamEnded after the time limit too."""
-    lines = LineReader(stream, pop3.LINE_MAX)
-    while True:
-        line = lines.line()
-        if pop3.parse_command(line)[0] == b"quit":
-            stream.write(session.quit())
-            return
-        for piece in session.answer(line):
-            stream.write(piece)
-
-
-def open_session(words: "Sequence[bytes]") -> "Session | bytes":
-    """The session in the Maildir ``words[0]``; or the error reply."""
-    try:
-        os.chdir(words[0])
-    except (IndexError, OSError, ValueError):
-        return b"-ERR this user has no $HOME/Maildir\r\n"
-    now = int(time.time())
-    clean_tmp(now)
-    try:
-        return Session([Message(path, size) for _, path, size in scan(now)])
-    except OSError:
-        return b"-ERR unable to scan $HOME/Maildir\r\n"
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
@@ -212,13 +34,3 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         stream.write(pop3.NO_MEMORY)
     stream.close()
     return 0
-
-
-def answer(stream: "Stream", words: "Sequence[bytes]") -> None:
-    """The whole conversation. Raises as ``serve`` does."""
-    session = open_session(words)
-    if isinstance(session, bytes):
-        stream.write(session)
-        return
-    stream.write(pop3.OK)
-    serve(session, stream)

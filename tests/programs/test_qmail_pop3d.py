@@ -311,10 +311,11 @@ def test_trouble_inside(home: Path, trouble: type[BaseException] | None) -> None
     put(home, "new/1", b"begun\n")
     program = (
         f"import os, sys; sys.path.insert(0, {str(BIN.parent)!r})\n"
+        "from pyqmail.local import pop3_session as session\n"
         "from pyqmail.programs import qmail_pop3d as program\n"
         f"def scan(now):\n    {raising}\n"
         "def chunks(fd):\n    raise OSError\n    yield\n"
-        "program._chunks = chunks; program.scan = scan; os.getuid = lambda: 1\n"
+        "session._chunks = chunks; session.scan = scan; os.getuid = lambda: 1\n"
         "os._exit(program.main([b'x', b'Maildir'], {}))\n"
     )
     result = subprocess.run(
