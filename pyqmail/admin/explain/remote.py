@@ -1,0 +1,52 @@
+"""What qmail-remote would do with the address, up to the connection."""
+
+import os
+import stat
+
+from pyqmail.admin.explain.verdict import DEFERRED, DELIVERABLE, REFUSED, Verdict, say
+from pyqmail.failure import MailFailure, PermanentFailure
+from pyqmail.formats.printable import visible
+from pyqmail.protocol.dns import format_address
+from pyqmail.remote import tcpto
+from pyqmail.remote.candidates import find_candidates
+from pyqmail.remote.controls import read_controls
+from pyqmail.remote.routes import find_route, route_keys
+from pyqmail.spool.layout import Layout
+
+
+def explain_remote(home: str, address: bytes) -> None:
+    """What qmail-remote does, up to the connection. Raises Verdict."""
+    controls = read_controls(home)
+    host = address.rpartition(b"@")[2]
+    route = find_route(controls.routes, host)
+    key = next((key for key in route_keys(host.lower()) if key in controls.routes), None)
+    if key is None:
+        say("smtproutes", "has no line for it: MX")
+    elif route is None:
+        say("smtproutes", f"the line for {visible(key)!r} is empty: MX")
+    else:
+        say("smtproutes", f"the line for {visible(key)!r}: {visible(route.relay)} port {route.port}")
+    table, blocked, count = Layout(home, 23).tcpto, 0, 0
+    try:
+        for candidate in find_candidates(host, route, controls):
+            count += 1
+            note = ""
+            if tcpto_blocked(table, candidate.packed):
+                blocked += 1
+                note = ", which timed out lately and is not tried for now"
+            say("server", f"{format_address(candidate.packed)}, preference {candidate.preference}{note}")
+    except MailFailure as failure:
+        code = REFUSED if isinstance(failure, PermanentFailure) else DEFERRED
+        raise Verdict(code, visible(failure.text)) from failure
+    if count == blocked:
+        raise Verdict(DEFERRED, "every server timed out lately (qmail-tcpok clears that)")
+    raise Verdict(DELIVERABLE, "to the first of the servers above that takes a connection")
+
+
+def tcpto_blocked(table: str, packed: bytes) -> bool:
+    """Whether qmail-remote leaves the address out for now; who may not look does not know."""
+    try:
+        mode = os.stat(table).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and tcpto.check(table, packed) is tcpto.Verdict.BLOCKED

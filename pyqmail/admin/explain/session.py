@@ -1,0 +1,79 @@
+"""What tcpserver and qmail-smtpd would say to a client who names the recipient."""
+
+import os
+from collections.abc import Mapping
+
+from pyqmail.admin.explain.verdict import DEFERRED, REFUSED, Verdict, say
+from pyqmail.control import Control
+from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.formats.printable import visible
+from pyqmail.incoming.checks import CHECKS
+from pyqmail.incoming.recipient_check import RecipientCheck
+from pyqmail.incoming.relaying import Relaying, size_limit
+from pyqmail.tcp.tcprules import decide
+
+
+def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: bytes) -> bytes:
+    """What tcpserver and qmail-smtpd say; the recipient that goes into the queue. Raises Verdict."""
+    variables = explain_rules(rules, ip)
+    say("checks", ", ".join(check.name for check in CHECKS))
+    control = Control(home)
+    relaying = Relaying(control)
+    try:
+        if relaying.bad_sender(sender):
+            say("badmailfrom", f"lists {visible(sender)}")
+            raise Verdict(REFUSED, "qmail-smtpd refuses each recipient of this sender (553)")
+        say("badmailfrom", f"does not list <{visible(sender)}>")
+        say("databytes", str(size_limit(control, variables) or "no limit"))
+        relay = variables.get(b"RELAYCLIENT")
+        if relay is not None:
+            say(
+                "RELAYCLIENT",
+                "set: every recipient is accepted" + (f", with {visible(relay)} appended" if relay else ""),
+            )
+            return address + relay
+        if relaying.rcpthosts_missing:
+            say("rcpthosts", "missing: only me and locals count")
+        if not relaying.accepts(address):
+            say("rcpthosts", "does not list the domain, nor does morercpthosts.cdb")
+            raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (553)")
+        say("rcpthosts", "accepts the domain")
+    finally:
+        relaying.close()
+    explain_recipient(home, control, address, variables)
+    return address
+
+
+def explain_rules(path: bytes, ip: bytes) -> dict[bytes, bytes]:
+    """What the rules file of tcpserver says: the variables that it sets. Raises Verdict."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        say("tcp rules", f"{visible(path)} is missing: without -x everybody may connect, with it nobody")
+        return {}
+    except OSError as error:
+        raise Verdict(DEFERRED, f"{visible(path)}: {error.strerror}: tcpserver drops every connection") from error
+    try:
+        decision = decide(Cdb(fd).get, ip, None, None)
+    except (CdbCorrupt, OSError):
+        raise Verdict(DEFERRED, f"{visible(path)} is damaged: tcpserver drops every connection") from None
+    finally:
+        os.close(fd)
+    found = "no rule" if decision.key is None else f"rule {visible(decision.key)!r}"
+    settings = "".join(f', {visible(name)}="{visible(value)}"' for name, value in decision.variables)
+    say("tcp rules", f"{found} of {visible(path)}: {'deny' if decision.deny else 'allow'}{settings}")
+    if decision.deny:
+        raise Verdict(REFUSED, "tcpserver closes the connection")
+    return dict(decision.variables)
+
+
+def explain_recipient(home: str, control: Control, recipient: bytes, variables: Mapping[bytes, bytes]) -> None:
+    """Whether qmail-smtpd believes that the recipient exists. Raises Verdict."""
+    check = RecipientCheck(control, home, variables)
+    try:
+        if not check.exists(recipient):
+            say("recipient", "does not exist here")
+            raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (550)")
+        say("recipient", "is not known to be nobody's")
+    finally:
+        check.close()
