@@ -1,0 +1,76 @@
+"""Where the lines of a log come from: a directory of multilog or svlogd, a file, the journal (qmail-log(8))."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+
+DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
+FOLLOW_S = 0.2  # between two looks at a file that did not grow  # between two looks at a file that did not grow
+
+
+def read_directory(path: str, follow: bool) -> Iterator[str]:
+    """The lines of a multilog or svlogd directory: what was rotated away, by its time, then ``current``."""
+    for name in sorted(name for name in os.listdir(path) if name.startswith("@")):
+        try:
+            with open(f"{path}/{name}", encoding="utf-8", errors="replace") as file:
+                yield from file
+        except FileNotFoundError:
+            continue  # the logger removed it meanwhile
+    yield from read_file(f"{path}/current", follow)
+
+
+def read_file(path: str, follow: bool) -> Iterator[str]:
+    """The lines of a file; with ``follow`` what is added to it, and to the one that takes its place."""
+    file = open(path, encoding="utf-8", errors="replace")  # another may take its place
+    try:
+        partial = ""
+        while True:
+            line = file.readline()
+            if line:
+                partial += line
+                if partial.endswith("\n") or not follow:
+                    yield partial
+                    partial = ""
+            elif not follow:
+                return
+            elif replaced(file.fileno(), path):
+                rest = file.read()
+                yield from (partial + rest).splitlines(keepends=True)
+                partial = ""
+                file.close()
+                file = open(path, encoding="utf-8", errors="replace")
+            else:
+                select.select([], [], [], FOLLOW_S)
+    finally:
+        file.close()
+
+
+def replaced(fd: int, path: str) -> bool:
+    """Whether ``path`` is another file than ``fd`` now."""
+    try:
+        now, then = os.stat(path), os.fstat(fd)
+    except FileNotFoundError:
+        return False
+    return (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino)
+
+
+def read_journal(unit: str, follow: bool) -> Iterator[str]:
+    """The lines that a unit has in the journal."""
+    words = ["journalctl", "-o", "short-unix", "--no-pager", "-u", unit, *(["-f", "-n", "all"] if follow else [])]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8", errors="replace") as journal:
+        assert journal.stdout is not None
+        yield from (line for line in journal.stdout if not line.startswith("--"))
+
+
+def open_source(log: str | None, unit: str | None, *, follow: bool) -> Iterator[str]:
+    """The lines to read. Raises FileNotFoundError when no log is named and none is in the usual places."""
+    if unit:
+        return read_journal(unit, follow)
+    path = log or next((name for name in DEFAULT_LOGS if os.path.exists(f"{name}/current")), None)
+    if path is None:
+        raise FileNotFoundError(2, "no log here; name one, or a unit", DEFAULT_LOGS[0])
+    if path == "-":
+        return iter(sys.stdin)
+    return read_directory(path, follow) if os.path.isdir(path) else read_file(path, follow)
