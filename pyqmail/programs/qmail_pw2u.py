@@ -4,184 +4,28 @@ Only a run that exits 0 has written a whole file; the final dot comes last, so q
 """
 
 import os
-import stat
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-from pyqmail.control import ControlUnreadable, home_of, parse_integer, parse_lines, read_knobs
-from pyqmail.options import UsageError, parse_options
-from pyqmail.policy.accounts import ROLES
-from pyqmail.system.files import read_all, read_file, write_all
+from pyqmail.admin.assign_lines import AssignError, Options, alias_name, format_assign, read_lists, read_options
+from pyqmail.control import ControlUnreadable, home_of, read_knobs
+from pyqmail.options import UsageError
+from pyqmail.system.files import read_all, write_all
 
 PREFIX = b"qmail-pw2u: fatal: "
-HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED = b"o", b"h", b"H"
-
-
-class _Fatal(Exception):
-    """Why the file cannot be made, for people."""
-
-    def __init__(self, text: bytes) -> None:
-        super().__init__(text)
-        self.text = text
-
-
-@dataclass(slots=True)
-class Options:
-    """The command line."""
-
-    homes: bytes = HOMES_OPTIONAL
-    upper: bool = False
-    separator: bytes = b"-"  # empty: no wildcards
-    dash: bytes = b"-"
-
-
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """The files below users/; None where there is none."""
-
-    include: frozenset[bytes] | None = None
-    exclude: frozenset[bytes] | None = None
-    mailnames: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict)
-    subusers: tuple[tuple[bytes, bytes, bytes], ...] = ()
-    append: bytes = b""
-
-
-def read_options(args: Sequence[bytes], break_char: bytes) -> Options:
-    """The options in ``args``, a later one overriding an earlier one. Raises UsageError."""
-    options = Options(separator=break_char)
-    for letter, argument in parse_options(args, b"/ohHuUCc:")[0]:
-        if letter in (HOMES_OPTIONAL, HOMES_NEEDED, HOMES_IGNORED):
-            options.homes = letter
-        elif letter in (b"u", b"U"):
-            options.upper = letter == b"u"
-        elif letter == b"/":
-            options.dash = b"-/"
-        else:
-            options.separator = argument[:1]  # C has no argument
-    return options
-
-
-def _mailnames(data: bytes) -> dict[bytes, tuple[bytes, ...]]:
-    names = {}
-    for line in parse_lines(data):
-        user, *listed = line.split(b":")
-        if not listed:
-            continue  # a name alone says nothing
-        names[user.lower()] = tuple(name for name in listed if name)
-    return names
-
-
-def _subusers(data: bytes) -> tuple[tuple[bytes, bytes, bytes], ...]:
-    lines = (line.split(b":", 3) for line in data.split(b"\n"))
-    return tuple((parts[0], parts[1], parts[2]) for parts in lines if len(parts) == 4)
-
-
-def _users(data: bytes | None) -> frozenset[bytes] | None:
-    return None if data is None else frozenset(name.lower() for name in parse_lines(data))
-
-
-def _read_users_file(name: str) -> bytes | None:
-    try:
-        return read_file(f"users/{name}")
-    except FileNotFoundError:
-        return None
-    except OSError:
-        raise _Fatal(b"unable to read controls") from None
-
-
-def read_lists() -> Lists:
-    """The files below users/ of the current directory. Raises _Fatal when one is there and cannot be read."""
-    return Lists(
-        include=_users(_read_users_file("include")),
-        exclude=_users(_read_users_file("exclude")),
-        mailnames=_mailnames(_read_users_file("mailnames") or b""),
-        subusers=_subusers(_read_users_file("subusers") or b""),
-        append=_read_users_file("append") or b"",
-    )
-
-
-def _home_counts(homedir: bytes, uid: int, homes: bytes) -> bool:
-    """Whether the home lets its account take mail. Raises _Fatal."""
-    if homes == HOMES_IGNORED:
-        return True
-    try:
-        return os.stat(homedir)[stat.ST_UID] == uid
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and homes == HOMES_OPTIONAL:
-            return False
-        raise _Fatal(b"unable to stat " + homedir) from None
-
-
-def _accepts(user: bytes, uid: int, homedir: bytes, options: Options, lists: Lists) -> bool:
-    """Whether the account takes mail: the first of the tests that fails skips it."""
-    if uid == 0 or (not options.upper and user != user.lower()):
-        return False
-    if lists.include is not None and user.lower() not in lists.include:
-        return False
-    if lists.exclude is not None and user.lower() in lists.exclude:
-        return False
-    return _home_counts(homedir, uid, options.homes)
-
-
-def format_assign(passwd: bytes, alias: bytes, options: Options, lists: Lists) -> Iterator[bytes]:
-    """The lines of users/assign for the accounts in ``passwd``. Raises _Fatal."""
-    accounts: dict[bytes, bytes] = {}
-    dash, separator = options.dash, options.separator
-    for line in passwd.split(b"\n"):
-        fields = line.split(b":")
-        if len(fields) < 7 or b"\0" in line:
-            continue
-        user, homedir = fields[0], fields[5]
-        if not _accepts(user, parse_integer(fields[2]) or 0, homedir, options, lists):
-            continue
-        account = b":%b:%b:%b:%b:" % (user, fields[2], fields[3], homedir)
-        accounts[user.lower()] = account
-        if user == alias:
-            yield b"+%b%b::\n" % (account, dash)
-        for name in lists.mailnames.get(user.lower(), (user,)):
-            yield b"=%b%b::\n" % (name, account)
-            if separator:
-                yield b"+%b%b%b%b::\n" % (name, separator, account, dash)
-    if alias.lower() not in accounts:
-        raise _Fatal(b"unable to find " + alias + b" user")
-    for sub, user, prefix in lists.subusers:
-        owner = accounts.get(user.lower())
-        if owner is None:
-            raise _Fatal(b"unable to find " + user + b" user for subuser")
-        yield b"=%b%b%b:%b:\n" % (sub, owner, dash, prefix)
-        if separator:
-            yield b"+%b%b%b%b:%b-:\n" % (sub, separator, owner, dash, prefix)
-    yield lists.append
-    yield b".\n"
-
-
-def _alias_name() -> bytes:
-    """The account of the alias role: its name, as control/conf-users has it."""
-    data = _read_conf_users()
-    return data[0] if data else ROLES[0]
-
-
-def _read_conf_users() -> tuple[bytes, ...]:
-    try:
-        return parse_lines(read_file("control/conf-users"))
-    except FileNotFoundError:
-        return ()
-    except OSError:
-        raise _Fatal(b"unable to read controls") from None
 
 
 def _convert(options: Options) -> None:
     lists = read_lists()
-    alias = _alias_name()
+    alias = alias_name()
     try:
         passwd = read_all(0)
     except OSError:
-        raise _Fatal(b"unable to read input") from None
+        raise AssignError(b"unable to read input") from None
     text = b"".join(format_assign(passwd, alias, options, lists))  # all or, after trouble, nothing
     try:
         write_all(1, text)
     except OSError:
-        raise _Fatal(b"unable to write output") from None
+        raise AssignError(b"unable to write output") from None
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -192,14 +36,14 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
             os.chdir(home)
             options = read_options(argv[1:], read_knobs(home).break_char)
         except OSError:
-            raise _Fatal(b"unable to chdir") from None
+            raise AssignError(b"unable to chdir") from None
         except ControlUnreadable:
-            raise _Fatal(b"unable to read controls") from None
+            raise AssignError(b"unable to read controls") from None
         _convert(options)
     except UsageError as usage:
         write_all(2, b"qmail-pw2u: " + usage.text + b"\n")
         return 100
-    except _Fatal as fatal:
+    except AssignError as fatal:
         write_all(2, PREFIX + fatal.text + b"\n")
         return 111
     except MemoryError:

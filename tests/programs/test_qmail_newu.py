@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.programs.qmail_pw2u import Options, format_assign, read_lists, read_options
+from pyqmail.admin.assign_lines import Options, format_assign, read_lists, read_options
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 PASSWD = (
