@@ -15,18 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PERMANENT_EXITS = (
-    100,
-    64,
-    65,
-    70,
-    76,
-    77,
-    78,
-    112,
-)  # of a program; any other trouble is temporary  # of a program; any other trouble is temporary
-NO_OWNER = (b"", b"#@[]")  # bounces keep their sender  # bounces keep their sender
-NULL_DEVICE = b"/dev/null"  # a list of nobody  # a list of nobody
+PERMANENT_EXITS = (100, 64, 65, 70, 76, 77, 78, 112)  # of a program; any other trouble is temporary
+NO_OWNER = (b"", b"#@[]")  # bounces keep their sender
+NULL_DEVICE = b"/dev/null"  # a list of nobody
 
 
 def unreadable(path: bytes, error: Exception) -> Fatal:

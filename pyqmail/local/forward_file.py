@@ -23,17 +23,8 @@ if TYPE_CHECKING:
 
     from pyqmail.formats.aliases import Entry
 
-HANDED_ON = 99  # qmail-local skips the lines that follow  # qmail-local skips the lines that follow
-PERMANENT_EXITS = (
-    100,
-    64,
-    65,
-    70,
-    76,
-    77,
-    78,
-    112,
-)  # of a program; any other trouble is temporary  # of a program; any other trouble is temporary
+HANDED_ON = 99  # qmail-local skips the lines that follow
+PERMANENT_EXITS = (100, 64, 65, 70, 76, 77, 78, 112)  # of a program; any other trouble is temporary
 
 
 class Forwarding:

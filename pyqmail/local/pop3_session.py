@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from pyqmail.stream.stream import Stream
 
-UID_BYTES = bytes(
-    range(0x21, 0x7F)
-)  # what a unique-id may have (RFC 1939 section 7)  # what a unique-id may have (RFC 1939 section 7)
+UID_BYTES = bytes(range(0x21, 0x7F))  # what a unique-id may have (RFC 1939 section 7)
 CANNOT_OPEN = b"-ERR unable to open that message\r\n"
 UNIMPLEMENTED = b"-ERR unimplemented\r\n"
 

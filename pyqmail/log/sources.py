@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
-FOLLOW_S = 0.2  # between two looks at a file that did not grow  # between two looks at a file that did not grow
+FOLLOW_S = 0.2  # between two looks at a file that did not grow
 
 
 def read_directory(path: str, follow: bool) -> Iterator[str]:

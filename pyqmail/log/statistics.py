@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pyqmail.log.joiner import Delivery, Item, Message, Session, Trouble
 from pyqmail.log.printer import duration
 
-TOP = 10  # rows of each table  # rows of each table
+TOP = 10  # rows of each table
 
 
 class Statistics:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 USAGE = b"fastforward: usage: fastforward [ -nNpPdD ] data.cdb"
-HANDED_ON = 99  # qmail-local skips the lines that follow  # qmail-local skips the lines that follow
+HANDED_ON = 99  # qmail-local skips the lines that follow
 
 
 class Options:

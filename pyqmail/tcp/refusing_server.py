@@ -7,7 +7,7 @@ from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import Stream, StreamEnded
 
-LINE_MAX = 512  # of a command, whose first word is all that counts  # of a command, whose first word is all that counts
+LINE_MAX = 512  # of a command, whose first word is all that counts
 NAME = b"rblsmtpd.local"
 PASSED = frozenset((b"helo", b"ehlo", b"mail", b"rset", b"noop"))
 
