@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 
-from pyqmail.intake.pulse import tell_bug
+from pyqmail.log.bugs import tell_bug
 from pyqmail.system.loop import Loop
 
 THREADS_MAX = 8  # at once; what comes then waits for its turn

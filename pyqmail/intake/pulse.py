@@ -4,7 +4,6 @@ The parent believes nothing of it but that it changes; a worker that was made to
 """
 
 import mmap
-import os
 import struct
 
 WAITING = 0  # for something to happen
@@ -46,16 +45,3 @@ class Pulse:
     def close(self) -> None:
         """The parent forgets the page; harmless for the worker's own."""
         self._page.close()
-
-
-def tell_bug(program: str, error: BaseException) -> None:
-    """One line for the log about what nobody expected; nobody listening changes nothing."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = "" if place is None else f" ({os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno})"
-    text = f"{program}: alert: bug: {type(error).__name__}: {error}{where}"
-    try:
-        os.write(2, text.encode("utf-8", "replace").replace(b"\n", b" ")[:1000] + b"\n")
-    except OSError:
-        return

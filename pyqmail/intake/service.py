@@ -12,11 +12,12 @@ import socket
 
 from pyqmail.build import BUILD_ID
 from pyqmail.intake.doors import open_own
-from pyqmail.intake.pulse import DISK, tell_bug
+from pyqmail.intake.pulse import DISK
 from pyqmail.intake.serials import Serials
 from pyqmail.intake.shared import Shared
 from pyqmail.intake.strangers import Strangers, keep_until_closed
 from pyqmail.intake.workers import TICK_SECONDS, WorkerLink, Workers
+from pyqmail.log.bugs import tell_bug
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
 from pyqmail.spool.layout import Layout

@@ -21,9 +21,10 @@ from collections.abc import Callable
 
 from pyqmail.exits import QueueExit
 from pyqmail.intake.aside import Aside
-from pyqmail.intake.pulse import BUSY, DISK, WAITING, Pulse, tell_bug
+from pyqmail.intake.pulse import BUSY, DISK, WAITING, Pulse
 from pyqmail.intake.reading import CHUNKS_A_TURN, Reader, readable
 from pyqmail.intake.receipt import Receipt
+from pyqmail.log.bugs import tell_bug
 from pyqmail.protocol import queued
 from pyqmail.spool.enqueue import Draft, QueueFailure, Spool, enqueue
 from pyqmail.system import foreign

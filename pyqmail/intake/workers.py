@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from pyqmail.exits import QueueExit
 from pyqmail.intake import worker
-from pyqmail.intake.pulse import DISK, WAITING, Pulse, tell_bug
+from pyqmail.intake.pulse import DISK, WAITING, Pulse
+from pyqmail.log.bugs import tell_bug
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
 from pyqmail.spool.enqueue import Spool

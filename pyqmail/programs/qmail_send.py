@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.logline import safe_words
+from pyqmail.log.bugs import describe_bug
 from pyqmail.log.events import Alert, Warn
 from pyqmail.log.sinks import ClassicSink
-from pyqmail.send.bugs import describe_bug
 from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.daemon import Daemon
 from pyqmail.spool.layout import Layout, read_layout
@@ -86,7 +86,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         log(Alert(b"cannot start: " + str(trouble).encode()))
         return FATAL
     except BaseException as error:
-        log(describe_bug(error))
+        log(Alert(safe_words(describe_bug(error))))
         raise
     finally:
         log.flush()

@@ -13,7 +13,7 @@ from pyqmail.formats.bounce_text import format_failures_cut
 from pyqmail.formats.cdb import Cdb, CdbCorrupt, write_cdb
 from pyqmail.local.alias_list import read_list
 from pyqmail.local.instructions import Arguments, read_instructions
-from pyqmail.send import finish
+from pyqmail.send import bounce
 from pyqmail.system import files
 from pyqmail.system.process import address_space, limit_memory
 
@@ -121,8 +121,8 @@ def test_a_cdb_with_a_full_table_is_not_searched_for_ever(tmp_path: Path) -> Non
 
 
 def test_the_failures_in_a_bounce_are_cut_after_a_line_and_it_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "bounce"
+    path = tmp_path / "failures"
     path.write_bytes(b"<joe@b.test>:\nno\n\n" * 10)
-    shown = b"".join(finish._at_most(str(path), 40, format_failures_cut))
+    shown = b"".join(bounce._at_most(str(path), 40, format_failures_cut))
     assert shown == b"<joe@b.test>:\nno\n\n" * 2 + b"\n[Here the failures are cut: 36 of 180 bytes are shown.]\n\n"
-    assert b"".join(finish._at_most(str(path), 180, format_failures_cut)) == path.read_bytes()
+    assert b"".join(bounce._at_most(str(path), 180, format_failures_cut)) == path.read_bytes()

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from pyqmail.log.events import Event
+from pyqmail.formats.logline import safe_words
+from pyqmail.log.bugs import describe_bug
+from pyqmail.log.events import Alert, Event
 from pyqmail.send import background as background_module
 from pyqmail.send.background import Background
-from pyqmail.send.bugs import describe_bug
 from pyqmail.system.loop import Loop
 
 STALLED_S = 20
@@ -113,12 +114,12 @@ def test_an_error_is_one_line_that_says_where() -> None:
     try:
         broken()
     except KeyError as error:
-        line = describe_bug(error).format()
+        line = Alert(safe_words(describe_bug(error))).format()
     assert re.fullmatch(
         rb"alert: bug: KeyError: 'x\\nalert: forged .x1b\[0m'; test_background.py:\d+ in broken < \S+ in test_an_\w+",
         line,
     ), line
-    assert describe_bug(Unspeakable()).format() == b"alert: bug: Unspeakable"
+    assert describe_bug(Unspeakable()) == "bug: Unspeakable"
 
 
 class Unspeakable(Exception):
