@@ -31,12 +31,13 @@ from pyqmail.formats import (
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.incoming import decisions, relaying
 from pyqmail.intake.client import Injection
-from pyqmail.policy import classify, routing_wire, tcprules, users
+from pyqmail.policy import classify, routing_wire, users
 from pyqmail.protocol import clean, control, dns, pop3, queued, recipients, smtp_client, smtp_server, spawn
 from pyqmail.protocol.qmqp import QmqpReader
 from pyqmail.protocol.qmtp import QmtpReader
 from pyqmail.remote import routes, tcpto
 from pyqmail.spool import channel
+from pyqmail.tcp import tcprules
 from tests.programs.test_smtp_fuzz import Queue, Queued, converse
 
 SLOWLY = 400  # bytes that are also given one at a time
