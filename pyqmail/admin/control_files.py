@@ -23,10 +23,12 @@ class Form(Enum):
 START = "at each start"
 CONNECTION = "for each connection"
 DELIVERY = "for each delivery"
+CHECK = "for each check"
 RUN = "each time it runs"
 HANGUP = "at start and on HUP"
 SEND = ("qmail-send",)
 SMTPD = ("qmail-smtpd",)
+AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 REMOTE = ("qmail-remote",)
 INJECT = ("qmail-inject", "sendmail", "newaliases", "newinclude", "dot-forward")
@@ -155,6 +157,7 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
         form=Form.MAP,
     ),
+    _list("authd", "Passwords are checked by ", ".", "Nobody checks passwords for AUTH.", AUTHD, CHECK, ours=True),
     _number(
         "incomingmax",
         "Messages that wait for a check take on the disk at most ",

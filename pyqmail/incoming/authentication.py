@@ -2,7 +2,7 @@
 
 $SMTPAUTH switches it on: ``!`` at its beginning refuses mail without it, ``+cram`` adds CRAM-MD5, ``cram`` has nothing
 else, ``-`` and ``0`` are off, any other word is LOGIN and PLAIN. Without TLS a password is taken only if $FORCETLS is
-0. The checker is the program on the command line, executed in the classic way.
+0. The checker is the program on the command line, executed in the classic way; where there is none, qmail-authd.
 """
 
 import os
@@ -49,11 +49,10 @@ class Authentication:
         if self.mechanisms is None or setting is None:
             return
         self._checker = checker(words, control, environ)
-        if not self._checker:
-            self.mechanisms = None
         self.required = setting.startswith(b"!")
         self._needs_tls = environ.get(b"FORCETLS") != b"0"
         self._host = control.me() or b"localhost"
+        self._home = control.directory.removesuffix("/control")
 
     def offer(self, *, secured: bool) -> bytes | None:
         """The mechanisms to offer now: none before TLS, None where there is no AUTH at all."""
@@ -88,24 +87,31 @@ class Authentication:
 
     def _judge(self, credentials: "Credentials", session: Session) -> Reply:
         started = time.monotonic()
-        found = self._check(credentials, session.environ) if credentials.possible else Answer.NO
+        found, user = self._check(credentials, session) if credentials.possible else (Answer.NO, b"")
         words = (credentials.method, safe(credentials.user[:USER_MAX]), safe(session.client.ip[:64]))
         result = {Answer.YES: b"success", Answer.NO: b"failed", Answer.LATER: b"deferred"}[found]
         session.log.say(b"auth: auth-%b type=%b user=<%b> ip=%b" % (result, *words))
         if found is Answer.YES:
-            session.authenticated(credentials.user, credentials.method)
+            session.authenticated(user, credentials.method)
             return ACCEPTED
         self.failures += 1
         if found is Answer.LATER:
             return LOGIN_UNKNOWN
-        time.sleep(max(0.0, started + FAILURE_S - time.monotonic()))
+        if self._checker or not credentials.possible:
+            time.sleep(max(0.0, started + FAILURE_S - time.monotonic()))
         return LOGIN_FAILED
 
-    def _check(self, credentials: "Credentials", environ: Mapping[bytes, bytes]) -> Answer:
-        from pyqmail.login.checker import run_checker
-
+    def _check(self, credentials: "Credentials", session: Session) -> tuple[Answer, bytes]:
+        """The answer, and the name that the user is known by."""
         assert self.mechanisms is not None
-        return run_checker(self._checker, credentials, environ, third=b"CRAM" in self.mechanisms)
+        if self._checker:
+            from pyqmail.login.checker import run_checker
+
+            third = b"CRAM" in self.mechanisms
+            return run_checker(self._checker, credentials, session.environ, third=third), credentials.user
+        from pyqmail.login.client import ask
+
+        return ask(self._home, credentials, session.client.ip)
 
 
 def converse(exchange: "Exchange", hear: Callable[[], bytes], say: Callable[[bytes], None]) -> "Credentials":

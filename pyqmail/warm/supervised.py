@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol import queued, recipients
+from pyqmail.protocol import logins, queued, recipients
 
 MIB = 1 << 20
 ANSWER_S = 1.0  # that qmail-queued may take to say what it is
@@ -38,6 +38,14 @@ def recipients_are_asked(home: str) -> bool:
         return True
 
 
+def logins_are_wanted(home: str) -> bool:
+    """Whether there is control/authd."""
+    try:
+        return Control(home).exists("authd")
+    except ControlUnreadable:
+        return True
+
+
 HELPERS = (
     Helper(
         b"qmail-queued", "/run/qmail-queued.sock", socket.SOCK_SEQPACKET,
@@ -48,6 +56,11 @@ HELPERS = (
         outlives=False, told=True, memory_bytes=1024 * MIB,
         loss="by SMTP every recipient of a local domain is accepted, and those that do not exist bounce",
         used=recipients_are_asked,
+    ),
+    Helper(
+        b"qmail-authd", logins.SOCKET, socket.SOCK_SEQPACKET,
+        outlives=True, told=False, memory_bytes=1024 * MIB, loss="nobody can say by AUTH who he is",
+        configured=logins_are_wanted, used=logins_are_wanted,
     ),
 )  # fmt: skip
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.protocol.logins import SOCKET, format_question
+from pyqmail.protocol.sasl import Credentials
 from tests.integration.conftest import USER
 from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries
 from tests.waiting import wait_for
@@ -111,6 +113,24 @@ def connect(path: Path, kind: int) -> Callable[[], object]:
     return act
 
 
+def ask_authd(home: Path) -> Callable[[], object]:
+    """Have a wrong password checked; who may not ask is hung up on."""
+
+    def act() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(30)
+            sock.connect(str(home) + SOCKET)
+            try:
+                sock.send(format_question(Credentials(b"plain", b"nobody@nowhere.test", b"x"), b"192.0.2.1"))
+                answer = sock.recv(100)
+            except (BrokenPipeError, ConnectionResetError):
+                answer = b""
+            if not answer:
+                raise PermissionError
+
+    return act
+
+
 def kill(pid: int) -> Callable[[], object]:
     return lambda: os.kill(pid, ALIVE)
 
@@ -139,6 +159,7 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "make a file in run": lambda place: write(place.home / "run"),
     "connect to qmail-queued": lambda place: connect(place.home / "run/qmail-queued.sock", socket.SOCK_SEQPACKET),
     "ask qmail-rcptd": lambda place: connect(place.home / "run/qmail-rcptd.sock", socket.SOCK_DGRAM),
+    "ask qmail-authd": lambda place: ask_authd(place.home),
     "order by run/send/control": lambda place: connect(place.home / "run/send/control", socket.SOCK_STREAM),
     "read control files": lambda place: read(place.home / "control/me"),
     "write control files": lambda place: write(place.home / "control/me"),
@@ -178,6 +199,8 @@ def place(installed_home: Path) -> Iterator[Place]:
     gate.parent.chmod(0o755)
     route = installed_home / "control/smtproutes"
     route.write_text(":127.0.0.1:1\n")
+    logins = installed_home / "control/authd"
+    logins.write_text("virtual\n")
     host = MailHost(installed_home)
     host.log.write_bytes(b"")
     host.start_delivery()
@@ -193,6 +216,7 @@ def place(installed_home: Path) -> Iterator[Place]:
         wait_for(lambda: host.queued() == 1, "the delivery")
     finally:
         route.unlink()
+        logins.unlink()
         host.stop()
         for path in installed_home.glob("queue/*/*/*"):
             if path.is_file():

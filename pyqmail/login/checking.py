@@ -1,0 +1,88 @@
+"""One check in a process of its own: who knows the password, as control/authd has it (qmail-authd(8)).
+
+An empty file, and each line ``virtual`` or ``system``: virtual users and, by PAM, accounts of the system. A line that
+begins with a slash: that checkpassword-compatible program, and nothing else.
+"""
+
+import hashlib
+import hmac
+import os
+import signal
+from collections.abc import Mapping
+
+from pyqmail.control import Control, ControlUnreadable
+from pyqmail.login.accounts import Refused, Temporary, authenticate
+from pyqmail.login.answer import Answer
+from pyqmail.login.checker import run_checker
+from pyqmail.login.virtual_users import VirtualUnreadable, find_user
+from pyqmail.protocol.sasl import Credentials
+from pyqmail.system.process import close_all_but, plug_standard_descriptors, reset_signals
+
+CHECK_S = 70  # after that the kernel ends it, PAM's modules included
+CONTROL = "authd"
+VIRTUAL, SYSTEM = b"virtual", b"system"
+CODES = {Answer.YES: 0, Answer.NO: 1, Answer.LATER: 111}
+ANSWERS = {code: answer for answer, code in CODES.items()}  # every other end is LATER
+
+
+def start(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) -> int:
+    """The pid of a process that checks and ends with one of CODES. Raises OSError."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = CODES[Answer.LATER]
+    try:
+        reset_signals()
+        signal.alarm(CHECK_S)
+        close_all_but(())
+        plug_standard_descriptors()
+        code = CODES[check(home, credentials, ip, single_user=single_user)]
+    finally:
+        os._exit(code)
+
+
+def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) -> Answer:
+    """Whether they are right. Never raises what the caller would have to know."""
+    try:
+        lines = Control(home).lines(CONTROL) or (VIRTUAL, SYSTEM)
+    except ControlUnreadable:
+        return Answer.LATER
+    if lines[0].startswith(b"/"):
+        third = bool(credentials.challenge)
+        return run_checker(lines[0].split(), credentials, environment(ip), third=third)
+    if not set(lines) <= {VIRTUAL, SYSTEM}:
+        return Answer.LATER  # a word of a later version, or a typing error
+    wanted = VIRTUAL if b"@" in credentials.user else SYSTEM
+    if wanted not in lines or (wanted == SYSTEM and (single_user or credentials.challenge)):
+        return Answer.NO
+    return _known(home, credentials)
+
+
+def environment(ip: bytes) -> Mapping[bytes, bytes]:
+    """What a program that checks is told."""
+    return {b"PATH": b"/bin:/usr/bin:/usr/local/bin", b"PROTO": b"TCP", b"TCPREMOTEIP": ip}
+
+
+def _known(home: str, credentials: Credentials) -> Answer:
+    try:
+        if credentials.challenge:
+            return _digest_is_right(home, credentials)
+        authenticate(home, credentials.user, credentials.secret, b"")
+        return Answer.YES
+    except Refused:
+        return Answer.NO
+    except (Temporary, VirtualUnreadable):
+        return Answer.LATER
+
+
+def _digest_is_right(home: str, credentials: Credentials) -> Answer:
+    user = find_user(home, credentials.user)
+    secret = user.secret if user is not None else b""
+    digest = hmac.new(secret or b"-", credentials.challenge, hashlib.md5).hexdigest().encode()
+    right = hmac.compare_digest(digest, credentials.secret) and bool(secret)
+    return Answer.YES if right else Answer.NO
+
+
+def known_as(credentials: Credentials) -> bytes:
+    """The name of a user that was found: virtual users have theirs in lower case."""
+    return credentials.user.lower() if b"@" in credentials.user else credentials.user

@@ -1,0 +1,160 @@
+"""qmail-authd at work: a question a connection, each answered by a forked check, with a wait for those who guess.
+
+This process reads 1 KiB at most of whom it trusts to ask, and looks at no password. A question that would be wrong is
+answered at the same time after it was taken up, whatever was wrong.
+"""
+
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+from pyqmail.login import checking
+from pyqmail.login.answer import Answer
+from pyqmail.login.failures import Failures, network_of
+from pyqmail.protocol.logins import QUESTION_MAX, parse_question
+from pyqmail.protocol.sasl import Credentials
+from pyqmail.system.loop import Loop
+
+QUESTION_S = 10.0  # for a client to ask
+FAILURE_S = 3.5  # from a question to the answer no; by then the random delay of PAM is over, too
+CONNECTIONS_MAX = 512
+CHECKS_MAX = 8  # at once
+ONE_MAX = 2  # of them for one user, and for one network
+_CREDENTIALS = struct.Struct("iII")  # a struct ucred
+
+
+class Question:
+    """One client, who waits."""
+
+    def __init__(self, sock: socket.socket, credentials: Credentials, ip: bytes) -> None:
+        self.sock = sock
+        self.credentials = credentials
+        self.ip = ip
+        self.network = network_of(ip)
+        self.user = checking.known_as(credentials).lower()
+        self.began = 0.0
+
+
+class Service:
+    """One loop: clients, checks, and their ends."""
+
+    def __init__(
+        self, loop: Loop, listener: socket.socket, home: str, trusted: Callable[[int], bool], *, single_user: bool
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._home = home
+        self._trusted = trusted  # the uid of who asks
+        self._single_user = single_user
+        self._open = 0
+        self._waiting: list[Question] = []
+        self._running: list[Question] = []
+        self._failures = Failures()
+        loop.add_reader(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        peer = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if not self._trusted(peer[1]) or self._open >= CONNECTIONS_MAX:
+            sock.close()
+            return
+        self._open += 1
+        sock.setblocking(False)
+        timer = self._loop.call_later(QUESTION_S, lambda: self._close(sock))
+
+        def read() -> None:
+            timer.cancel()
+            self._loop.remove_reader(sock.fileno())
+            self._ask(sock)
+
+        self._loop.add_reader(sock.fileno(), read)
+
+    def _ask(self, sock: socket.socket) -> None:
+        try:
+            found = parse_question(sock.recv(QUESTION_MAX + 1))
+        except OSError:
+            found = None
+        if found is None:
+            self._close(sock)
+            return
+        question = Question(sock, *found)
+        wait_s = self._failures.wait_s(question.network, question.user, time.monotonic())
+        self._loop.call_later(wait_s, lambda: self._take_up(question))
+
+    def _take_up(self, question: Question) -> None:
+        self._waiting.append(question)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin as many checks as there is room for, the oldest question first."""
+        for question in list(self._waiting):
+            if len(self._running) >= CHECKS_MAX:
+                return
+            if self._has_room(question):
+                self._waiting.remove(question)
+                self._begin(question)
+
+    def _has_room(self, question: Question) -> bool:
+        users = sum(other.user == question.user for other in self._running)
+        networks = sum(other.network == question.network for other in self._running)
+        return users < ONE_MAX and networks < ONE_MAX
+
+    def _begin(self, question: Question) -> None:
+        question.began = time.monotonic()
+        try:
+            pid = checking.start(self._home, question.credentials, question.ip, single_user=self._single_user)
+            watch = watched(pid)
+        except OSError:
+            self._answer(question, Answer.LATER)
+            return
+        self._running.append(question)
+
+        def ended() -> None:
+            self._loop.remove_reader(watch)
+            os.close(watch)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            self._running.remove(question)
+            self._judge(question, checking.ANSWERS.get(code, Answer.LATER))
+            self._go_on()
+
+        self._loop.add_reader(watch, ended)
+
+    def _judge(self, question: Question, answer: Answer) -> None:
+        now = time.monotonic()
+        if answer is Answer.NO:
+            self._failures.failed(question.network, question.user, now)
+            left_s = max(0.0, question.began + FAILURE_S - now)
+            self._loop.call_later(left_s, lambda: self._answer(question, answer))
+            return
+        if answer is Answer.YES:
+            self._failures.succeeded(question.network, question.user)
+        self._answer(question, answer)
+
+    def _answer(self, question: Question, answer: Answer) -> None:
+        name = checking.known_as(question.credentials) if answer is Answer.YES else b""
+        try:
+            question.sock.send(answer.value + name, socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # the client has gone
+        self._close(question.sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        self._loop.remove_reader(sock.fileno())
+        sock.close()
+        self._open -= 1
+
+
+def watched(pid: int) -> int:
+    """A descriptor that tells the end of our child. Raises OSError; there is no child then."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise

@@ -1,0 +1,180 @@
+"""qmail-authd as a process: what it answers, to whom, when, and what qmail-smtpd makes of it."""
+
+import base64
+import hashlib
+import hmac
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.login.answer import Answer
+from pyqmail.login.client import ask
+from pyqmail.login.passwords import hash_password
+from pyqmail.login.virtual_users import VirtualUser, write_users
+from pyqmail.protocol.logins import SOCKET, format_question
+from pyqmail.protocol.sasl import Credentials
+from tests.incoming.test_security import Client
+from tests.programs.door import BIN, DEADLINE_S, Door, door_of
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the service runs as root")
+SECRET = b"right horse"
+ANN = b"ann@v.example"
+
+
+def listens(home: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        try:
+            sock.connect(str(home) + SOCKET)
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    with door_of("qmail-smtpd") as made:
+        for name in ("run", "users"):
+            (made.base / name).mkdir()
+        user = VirtualUser(ANN, hash_password(SECRET), SECRET, 40001, 40001, b"/tmp")
+        plain = VirtualUser(b"bob@v.example", user.password_hash, b"", 40001, 40001, b"/tmp")
+        write_users(str(made.base), {ANN: user, plain.address: plain})
+        made.control(authd="virtual")
+        made.environ |= {"SMTPAUTH": "!+cram", "FORCETLS": "0"}
+        process = subprocess.Popen([BIN / "qmail-authd"], env={"QMAIL_HOME": str(made.base)})
+        try:
+            wait_for(lambda: listens(made.base), "qmail-authd", DEADLINE_S)
+            yield made
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE_S) == 0
+
+
+def answer(door: Door, user: bytes, secret: bytes, ip: bytes = b"192.0.2.7") -> tuple[Answer, bytes]:
+    return ask(str(door.base), Credentials(b"plain", user, secret), ip)
+
+
+def test_virtual_users_log_in_in_any_case(door: Door) -> None:
+    assert answer(door, b"Ann@V.example", SECRET) == (Answer.YES, ANN)
+
+
+def test_who_is_not_known_is_answered_when_a_wrong_password_is(door: Door) -> None:
+    for user in (ANN, b"nobody@v.example"):
+        began = time.monotonic()
+        assert answer(door, user, b"wrong") == (Answer.NO, b"")
+        assert 3.4 < time.monotonic() - began < 6
+
+
+def test_who_guesses_waits_and_others_do_not(door: Door) -> None:
+    began = time.monotonic()
+    for _ in range(2):
+        answer(door, ANN, b"wrong")
+    first = time.monotonic()
+    assert answer(door, ANN, SECRET)[0] is Answer.YES
+    assert time.monotonic() - first > 0.9  # a second for two wrong passwords
+    second = time.monotonic()
+    assert answer(door, ANN, SECRET)[0] is Answer.YES
+    assert time.monotonic() - second < 0.9
+    assert second - began > 7
+
+
+def test_accounts_of_the_system_are_not_asked_about_where_only_virtual_ones_are(door: Door) -> None:
+    assert answer(door, b"root", b"x")[0] is Answer.NO
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [("exit 0", Answer.YES), ("exit 1", Answer.NO), ("exit 111", Answer.LATER), ("kill -9 $$", Answer.LATER)],
+)
+def test_a_program_of_the_admin(door: Door, program: str, found: Answer) -> None:
+    path = door.base / "checker"
+    path.write_text(f'#!/bin/sh\n[ "$TCPREMOTEIP" = 192.0.2.7 ] || exit 0\n{program}\n')
+    path.chmod(0o755)
+    door.control(authd=f"{path} true")
+    assert answer(door, b"joe", b"pw")[0] is found
+
+
+@pytest.mark.parametrize("text", ["/nowhere/checker true", "virtua"])
+def test_what_cannot_be_asked_is_no_answer(door: Door, text: str) -> None:
+    door.control(authd=text)
+    assert answer(door, ANN, SECRET)[0] is Answer.LATER
+
+
+def test_a_damaged_database_is_no_answer(door: Door) -> None:
+    (door.base / "users/virtual.cdb").write_bytes(b"x")
+    assert answer(door, ANN, SECRET)[0] is Answer.LATER
+
+
+def test_others_are_hung_up_on_unread(door: Door) -> None:
+    door.base.chmod(0o755)
+    program = (
+        "import os, socket, sys\n"
+        "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); sock.connect(sys.argv[1])\n"
+        "try: assert sock.recv(10) == b''\n"
+        "except ConnectionResetError: pass\n"
+    )
+    subprocess.run(["/usr/bin/python3", "-c", program, str(door.base) + SOCKET], check=True, timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("record", [b"", b"pl1", b"pl2plain\0a\0b\0\0", b"x" * 5000, b"pl1plain\0a\n\0b\0\0"])
+def test_what_is_no_question_is_hung_up_on(door: Door, record: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(DEADLINE_S)
+        sock.connect(str(door.base) + SOCKET)
+        sock.send(record)
+        assert sock.recv(10) == b""
+
+
+def test_a_socket_of_somebody_else_is_told_no_password(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as trap:
+        trap.bind(str(tmp_path) + SOCKET)
+        pid = os.fork()
+        if pid == 0:
+            os.setresuid(65534, 65534, 65534)
+            trap.listen()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert ask(str(tmp_path), Credentials(b"plain", b"ann", b"pw"), b"") == (Answer.LATER, b"")
+
+
+def test_qmail_smtpd_asks_it(door: Door) -> None:
+    client = Client(door)
+    client.reply()
+    assert b"250 AUTH LOGIN PLAIN CRAM-MD5\r\n" in client.say(b"EHLO c")
+    assert client.say(b"AUTH PLAIN " + base64.b64encode(b"\0Ann@v.example\0" + SECRET)).startswith(b"235 ")
+    for command in (b"MAIL FROM:<a@b>", b"RCPT TO:<c@elsewhere.test>", b"DATA", b"x: y\r\n."):
+        client.say(command)
+    client.say(b"QUIT")
+    log = client.end()[2]
+    assert "type=plain user=<ann@v.example>" in log.lower() and " authuser=ann@v.example authtype=plain" in log
+    assert door.base.joinpath("envelope").read_bytes() == b"Fa@b\0Tc@elsewhere.test\0\0"
+
+
+@pytest.mark.parametrize(("user", "reply"), [(ANN, b"235 "), (b"bob@v.example", b"535 "), (b"no@v.example", b"535 ")])
+def test_cram_md5_is_for_users_with_a_secret(door: Door, user: bytes, reply: bytes) -> None:
+    client = Client(door)
+    client.reply()
+    challenge = base64.b64decode(client.say(b"AUTH CRAM-MD5").removeprefix(b"334 "))
+    digest = hmac.new(SECRET, challenge, hashlib.md5).hexdigest().encode()
+    assert client.say(base64.b64encode(user + b" " + digest)).startswith(reply)
+
+
+def test_a_service_that_is_away_is_454() -> None:
+    with door_of("qmail-smtpd") as door:
+        door.environ |= {"SMTPAUTH": "", "FORCETLS": "0"}
+        client = Client(door)
+        client.reply()
+        assert client.say(b"AUTH PLAIN " + base64.b64encode(b"\0ann\0pw")).startswith(b"454 ")
+
+
+def test_a_question_is_not_more_than_it_may_be() -> None:
+    longest = Credentials(b"cram-md5", b"u" * 250, b"s" * 200, b"c" * 59)
+    assert longest.possible and len(format_question(longest, b"2001:db8::1")) <= 1024
