@@ -7,7 +7,8 @@ import socket
 
 from pyqmail.exits import QueueExit
 from pyqmail.intake.receipt import Receipt
-from pyqmail.spool.enqueue import Draft, QueueFailure, Spool
+from pyqmail.spool.draft import Draft, QueueFailure
+from pyqmail.spool.enqueue import Spool
 from pyqmail.system import foreign
 
 CHUNK = 1 << 16

@@ -5,7 +5,7 @@ import socket
 import time
 
 from pyqmail.protocol import queued
-from pyqmail.spool.enqueue import Draft
+from pyqmail.spool.draft import Draft
 from pyqmail.system import foreign
 from pyqmail.system.loop import Timer
 

@@ -26,7 +26,8 @@ from pyqmail.intake.reading import CHUNKS_A_TURN, Reader, readable
 from pyqmail.intake.receipt import Receipt
 from pyqmail.log.bugs import tell_bug
 from pyqmail.protocol import queued
-from pyqmail.spool.enqueue import Draft, QueueFailure, Spool, enqueue
+from pyqmail.spool.draft import Draft, QueueFailure
+from pyqmail.spool.enqueue import Spool, enqueue
 from pyqmail.system import foreign
 from pyqmail.system.loop import Loop
 from pyqmail.warm import wire

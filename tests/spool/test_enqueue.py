@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pyqmail.exits import QueueExit
 from pyqmail.formats.received import format_received, how_invoked
 from pyqmail.policy.accounts import Accounts
-from pyqmail.spool.enqueue import Draft, QueueFailure, Spool, enqueue
+from pyqmail.spool.draft import Draft, QueueFailure
+from pyqmail.spool.enqueue import Spool, enqueue
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 from tests.spool.queue_tree import Tree
@@ -31,7 +32,7 @@ def tree() -> Iterator[Tree]:
 @pytest.fixture(params=["unnamed", "classic"])
 def spool(tree: Tree, request: pytest.FixtureRequest) -> Spool:
     made = Spool(Layout(str(tree.home), 23), ACCOUNTS)
-    made.classic = request.param == "classic"
+    made.drafts.classic = request.param == "classic"
     return made
 
 
@@ -113,8 +114,8 @@ def test_classic_names_leave_intd_linked_to_todo(tree: Tree, spool: Spool) -> No
     assert run(spool) == 0
     (number,) = tree.todo()
     links = (tree.queue / f"todo/{number}").stat().st_nlink
-    assert links == (2 if spool.classic else 1)
-    assert tree.leftovers() == ([str(number)] if spool.classic else [])
+    assert links == (2 if spool.drafts.classic else 1)
+    assert tree.leftovers() == ([str(number)] if spool.drafts.classic else [])
 
 
 def test_unnamed_files_are_on_disk_before_their_names_and_names_in_order(tree: Tree, steps: list[str]) -> None:
@@ -135,7 +136,7 @@ def test_unnamed_files_are_on_disk_before_their_names_and_names_in_order(tree: T
 @pytest.mark.contract("queue 4.6", "queue 4.7")
 def test_classic_order_is_the_originals(tree: Tree, steps: list[str]) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
-    spool.classic = True
+    spool.drafts.classic = True
     assert run(spool) == 0
     (n,) = tree.todo()
     pid = steps[0].split(" ")[1]
@@ -223,7 +224,7 @@ def test_classic_failures_have_their_codes(
     tree: Tree, monkeypatch: pytest.MonkeyPatch, operation: str, part: str, exit_code: int
 ) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
-    spool.classic = True
+    spool.drafts.classic = True
     failing(monkeypatch, operation, errno.EIO, part)
     assert run(spool) == exit_code
     assert tree.todo() == []
@@ -245,7 +246,7 @@ def test_a_full_or_broken_disk_never_falls_back(
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
     failing(monkeypatch, operation, code, part, spared)
     assert run(spool) == exit_code
-    assert not spool.classic
+    assert not spool.drafts.classic
 
 
 @pytest.mark.parametrize("operation", ["open_unnamed", "link_unnamed"])
@@ -256,7 +257,7 @@ def test_where_unnamed_files_do_not_work_the_classic_names_are_used_and_remember
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
     failing(monkeypatch, operation, code)
     assert run(spool) == 0
-    assert spool.classic
+    assert spool.drafts.classic
     (number,) = tree.todo()
     message, envelope = tree.read(number)
     assert message.endswith(b"\nbody\n") and envelope.endswith(b"Tcid@c\0")
@@ -266,7 +267,7 @@ def test_where_unnamed_files_do_not_work_the_classic_names_are_used_and_remember
 @pytest.mark.contract("queue 4.2", "queue 4.3")
 def test_classic_files_while_message_and_envelope_are_written(tree: Tree) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
-    spool.classic = True
+    spool.drafts.classic = True
     draft = spool.begin(1234, 77)
     spool.write_message(draft, b"body\n")
     (path,) = tree.messages()
@@ -281,7 +282,7 @@ def test_classic_files_while_message_and_envelope_are_written(tree: Tree) -> Non
 @pytest.mark.parametrize("envelope", [b"Xa\0\0", b"Fa\0Xb\0\0", b"Fa\0T" + b"x" * 1003 + b"\0\0"])
 def test_codes_11_and_91_leave_classic_files_for_the_sweep(tree: Tree, spool: Spool, envelope: bytes) -> None:
     assert run(spool, envelope=envelope) in (QueueExit.ADDRESS_TOO_LONG, QueueExit.ENVELOPE_FORMAT)
-    assert len(tree.messages()) == len(tree.leftovers()) == (1 if spool.classic else 0)
+    assert len(tree.messages()) == len(tree.leftovers()) == (1 if spool.drafts.classic else 0)
     assert tree.todo() == []
 
 
@@ -293,7 +294,7 @@ def test_code_54_cleans_up(tree: Tree, spool: Spool) -> None:
 
 def test_more_than_nine_busy_pid_names_are_63(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
-    spool.classic = True
+    spool.drafts.classic = True
     monkeypatch.setattr("pyqmail.spool.enqueue.time.time", lambda: 1000.0)
     for sequence in range(1, 10):
         (tree.queue / f"pid/77.1000.{sequence}").touch()

@@ -1,0 +1,139 @@
+"""Putting whole drafts into the queue: S2 to S4 (INTERNALS 3), alone or several at once.
+
+The order is the argument. Each file is whole and on disk before the name that announces it:
+
+    message synced, envelope synced | mess/S/N linked, mess/S synced | todo/N linked, todo/ synced | success
+
+Whichever line the machine dies on, qmail-send sees all of the message or none of it; a mess/S/N without a todo/N is
+swept after 36 hours. In a batch each step is done for every message before the next step, so that the syncs of one
+directory, and the journal commits below them, are shared.
+"""
+
+import os
+import time
+
+from pyqmail.exits import QueueExit
+from pyqmail.spool.draft import PENDING, Draft, Drafts, QueueFailure
+from pyqmail.spool.trigger import pull_trigger
+from pyqmail.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Commit:
+    """The steps that put drafts into one queue."""
+
+    def __init__(self, drafts: Drafts) -> None:
+        self._drafts = drafts
+        self._layout = drafts.layout
+
+    def run(self, drafts: list[Draft]) -> None:
+        """Put complete drafts into the queue and set each ``exit_code``. Raises nothing but bugs."""
+        for draft in drafts:
+            files.start_writeback(draft.message)
+            files.start_writeback(draft.envelope)
+        for draft in drafts:
+            self._step(draft, self._sync_files)
+        for draft in drafts:
+            self._step(draft, self._link_message)
+        self._sync_directories(drafts, self._layout.mess)
+        for draft in drafts:
+            self._step(draft, self._link_todo)
+        announced = [draft for draft in drafts if draft.exit_code == PENDING]
+        self._sync_directories(announced, self._layout.todo, announced=True)
+        if announced:
+            pull_trigger(self._layout)
+        for draft in drafts:
+            if draft.exit_code == PENDING:
+                draft.exit_code = QueueExit.DONE
+                self._drafts.close(draft)
+
+    def _step(self, draft: Draft, step: "Callable[[Draft], None]") -> None:
+        """Run one step of commit on a draft that has not failed yet."""
+        if draft.exit_code == PENDING:
+            try:
+                step(draft)
+            except QueueFailure as failure:
+                draft.exit_code = failure.exit_code
+
+    def _sync_files(self, draft: Draft) -> None:
+        try:
+            if not draft.classic:
+                files.sync(draft.message)
+            files.sync(draft.envelope)
+        except OSError:
+            raise self._drafts.failed(draft, QueueExit.WRITE_ERROR) from None
+
+    def _link_message(self, draft: Draft) -> None:
+        # A todo/N that lost its mess/N has old recipients: a new body under that number would go to them
+        if os.path.lexists(self._layout.todo(draft.number)):
+            raise self._drafts.failed(draft, QueueExit.NO_TODO_LINK)
+        if draft.linked:
+            return
+        try:
+            files.link_unnamed(draft.message, self._layout.mess(draft.number))
+            draft.linked = True
+        except OSError as error:
+            if error.errno not in files.UNNAMED_UNSUPPORTED:
+                self._drafts.close(draft)
+                raise QueueFailure(QueueExit.NO_MESSAGE_LINK) from None
+            self._drafts.classic = True
+            self._copy_to_classic(draft)
+
+    def _copy_to_classic(self, draft: Draft) -> None:
+        """Unnamed files exist here but cannot be given a name: start again under the classic names."""
+        old_message, old_envelope = draft.message, draft.envelope
+        try:
+            fresh = self._drafts.create_classic(b"", f"{os.getpid()}.{int(time.time())}")
+            draft.message, draft.envelope, draft.number = fresh.message, -1, fresh.number
+            draft.classic = draft.linked = True
+            if os.path.lexists(self._layout.todo(draft.number)):
+                raise self._drafts.failed(draft, QueueExit.NO_TODO_LINK)
+            self._copy(draft, old_message, draft.message)
+            self._drafts.open_envelope(draft)
+            self._copy(draft, old_envelope, draft.envelope)
+            self._sync_files(draft)
+        finally:
+            os.close(old_message)
+            os.close(old_envelope)
+
+    def _copy(self, draft: Draft, source: int, target: int) -> None:
+        offset = 0
+        try:
+            while chunk := os.pread(source, 1 << 20, offset):
+                files.write_all(target, chunk)
+                offset += len(chunk)
+        except OSError:
+            raise self._drafts.failed(draft, QueueExit.WRITE_ERROR) from None
+
+    def _link_todo(self, draft: Draft) -> None:
+        todo = self._layout.todo(draft.number)
+        try:
+            if draft.classic:
+                files.link(self._layout.intd(draft.number), todo)
+            else:
+                files.link_unnamed(draft.envelope, todo)
+        except FileExistsError:
+            raise self._drafts.failed(draft, QueueExit.NO_TODO_LINK) from None
+        except OSError:
+            self._drafts.close(draft)  # undo nothing: after EIO the link may yet be there
+            raise QueueFailure(QueueExit.NO_TODO_LINK) from None
+
+    def _sync_directories(self, drafts: list[Draft], path: "Callable[[int], str]", *, announced: bool = False) -> None:
+        """Sync each directory that a draft has been linked in, once; failing it fails all drafts there."""
+        folders: dict[str, list[Draft]] = {}
+        for draft in drafts:
+            if draft.exit_code == PENDING:
+                folders.setdefault(os.path.dirname(path(draft.number)), []).append(draft)
+        for folder, inside in folders.items():
+            try:
+                files.sync_directory(folder)
+            except OSError:
+                for draft in inside:
+                    draft.exit_code = QueueExit.WRITE_ERROR
+                    if announced:
+                        self._drafts.close(draft)  # qmail-send may have it already: nothing is undone
+                    else:
+                        self._drafts.failed(draft, QueueExit.WRITE_ERROR)
