@@ -13,7 +13,6 @@ What is reported where the last candidate ends so is what that one said.
 """
 
 import os
-import select
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.connection import Connection, Conversation
 from pyqmail.remote.controls import FILES, Controls, Fresh, read_controls
 from pyqmail.remote.exchangers import Candidate
+from pyqmail.remote.kept import Keeping
 from pyqmail.remote.routes import SMTP_PORT, Route, find_route
 from pyqmail.spool.layout import Layout
 
@@ -63,24 +63,6 @@ def _target(controls: Controls, recipient: bytes) -> Route | bytes:
     return find_route(controls.routes, host) or host.lower()
 
 
-class _Kept:
-    """A connection between two deliveries, who it was for, and until when it may wait (monotonic seconds)."""
-
-    __slots__ = ("connection", "controls", "target", "until")
-
-    def __init__(self, connection: Connection, target: Route | bytes, controls: Controls) -> None:
-        self.connection = connection
-        self.target = target
-        self.controls = controls
-        self.until = time.monotonic() + controls.reuse_s
-
-    def leads_to(self, packed: bytes, port: int, controls: Controls) -> bool:
-        """Whether the next delivery to that address may use it."""
-        connection = self.connection
-        same = (connection.packed, connection.port) == (packed, port)
-        return same and self.controls is controls and connection.reusable()
-
-
 @dataclass(frozen=True, slots=True)
 class Words:
     """What one delivery says to whichever host it meets."""
@@ -109,7 +91,7 @@ class Sender:
         self._trusting = trusting
         self._controls = Fresh(read_controls, FILES)
         self._timeouts = tcpto.Reader()
-        self._kept: _Kept | None = None
+        self._keeping = Keeping()
 
     def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         """Deliver, report and return 0."""
@@ -126,20 +108,11 @@ class Sender:
 
     def wait(self, fd: int) -> None:
         """Return once ``fd`` is readable, or no connection is kept: its time is over, or the peer closed it."""
-        while self._kept is not None:
-            left_s = max(0.0, self._kept.until - time.monotonic())
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            poll.register(self._kept.connection.fileno(), select.POLLIN)
-            if any(ready == fd for ready, _ in poll.poll(left_s * 1000)):
-                return
-            self.close()
+        self._keeping.wait(fd)
 
     def close(self) -> None:
         """Say goodbye on a connection that is kept."""
-        if self._kept is not None:
-            kept, self._kept = self._kept, None
-            kept.connection.quit()
+        self._keeping.close()
 
     def _deliver(self, arguments: Sequence[bytes], home: str) -> list[bytes]:
         """The reports of one delivery. Raises MailFailure while there is no connection, and ControlUnreadable."""
@@ -159,49 +132,16 @@ class Sender:
             raise TemporaryFailure(ROUTES_CHANGED)
         recipients = [ascii_recipient(recipient) for recipient in recipients]
         say = Words(controls.helohost, sender, recipients)
-        waiting = self._waiting_for(target, controls)
+        waiting = self._keeping.take(target, controls)
         if waiting is not None:
             outcome = self._talk(waiting, say, target, controls)
             if not outcome.elsewhere:
                 return outcome.reports
         connections = self._connections(find_candidates(host, route, controls), route, controls, home)
         try:
-            return self._try_each(connections, lambda connection: self._talk(connection, say, target, controls))
+            return _try_each(connections, lambda connection: self._talk(connection, say, target, controls))
         finally:
             connections.close()
-
-    @staticmethod
-    def _try_each(connections: Iterator[Connection], talk: Callable[[Connection], Outcome]) -> list[bytes]:
-        """The reports of the first conversation that another host could not better, else of the last one.
-
-        Raises MailFailure where there was none at all.
-        """
-        last: list[bytes] | None = None
-        sessions, until = 0, time.monotonic() + NEXT_WITHIN_S
-        try:
-            for connection in connections:
-                outcome = talk(connection)
-                last = outcome.reports
-                sessions += connection.fresh
-                if not outcome.elsewhere or sessions >= SESSIONS_MAX or time.monotonic() > until:
-                    return last
-        except (MailFailure, ControlUnreadable):
-            if last is None:
-                raise
-        if last is None:
-            raise TemporaryFailure(NO_CONNECTION)
-        return last
-
-    def _waiting_for(self, target: Route | bytes, controls: Controls) -> Connection | None:
-        """The connection that is kept, if it was made for ``target``; no look-up is needed then."""
-        kept = self._kept
-        if kept is None or kept.target != target or kept.controls is not controls:
-            return None
-        self._kept = None
-        if kept.connection.reusable():
-            return kept.connection
-        kept.connection.close()
-        return None
 
     def _connections(
         self, candidates: Iterator[Candidate], route: Route | None, controls: Controls, home: str
@@ -212,7 +152,7 @@ class Sender:
         """
         port = route.port if route else SMTP_PORT
         table = Layout(home, 1).tcpto  # the split has no part in that path
-        kept, self._kept = self._kept, None
+        kept = self._keeping.release()
         try:
             for candidate in candidates:
                 verdict = self._timeouts.check(table, candidate.packed)
@@ -265,12 +205,34 @@ class Sender:
             return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun)
         if finish.accepted and controls.reuse_s:
             connection.accepted()
-            self._kept = _Kept(connection, target, controls)
+            self._keeping.keep(connection, target, controls)
         else:
             connection.quit()
         refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE
         elsewhere = refused and not conversation.body_begun
         return Outcome([*dialogue.reports, finish.report], elsewhere=elsewhere)
+
+
+def _try_each(connections: Iterator[Connection], talk: Callable[[Connection], Outcome]) -> list[bytes]:
+    """The reports of the first conversation that another host could not better, else of the last one.
+
+    Raises MailFailure where there was none at all.
+    """
+    last: list[bytes] | None = None
+    sessions, until = 0, time.monotonic() + NEXT_WITHIN_S
+    try:
+        for connection in connections:
+            outcome = talk(connection)
+            last = outcome.reports
+            sessions += connection.fresh
+            if not outcome.elsewhere or sessions >= SESSIONS_MAX or time.monotonic() > until:
+                return last
+    except (MailFailure, ControlUnreadable):
+        if last is None:
+            raise
+    if last is None:
+        raise TemporaryFailure(NO_CONNECTION)
+    return last
 
 
 def write_reports(reports: Sequence[bytes]) -> None:
