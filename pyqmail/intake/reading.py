@@ -6,7 +6,9 @@ import os
 import socket
 
 from pyqmail.exits import QueueExit
+from pyqmail.intake.pulse import Pulse
 from pyqmail.intake.receipt import Receipt
+from pyqmail.intake.watches import Watches
 from pyqmail.spool.draft import Draft, QueueFailure
 from pyqmail.spool.enqueue import Spool
 from pyqmail.system import foreign
@@ -16,13 +18,40 @@ CHUNKS_A_TURN = 16  # read from one sender before the others have their turn
 
 
 class Reader:
-    """Takes from pipes and sockets what is there now. Each method raises BlockingIOError when there is nothing yet."""
+    """Takes from pipes and sockets what is there now."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, pulse: Pulse, watches: Watches) -> None:
         self.spool = spool
+        self._pulse = pulse
+        self._watches = watches
         self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # envelope bytes pass through it
 
-    def read_message(self, receipt: Receipt, draft: Draft) -> int:
+    def take_turn(self, receipt: Receipt, draft: Draft) -> bool:
+        """Read what is there, message, then envelope; whether that is complete now. Raises QueueFailure."""
+        try:
+            for _ in range(CHUNKS_A_TURN):
+                self._pulse.beat()
+                if receipt.message >= 0:
+                    if not self._read_message(receipt, draft):
+                        self._message_ended(receipt, draft)
+                elif self._read_envelope(receipt, draft):
+                    return True
+        except BlockingIOError:
+            pass
+        return False
+
+    def _message_ended(self, receipt: Receipt, draft: Draft) -> None:
+        self._watches.descriptor_no_more(receipt)
+        if receipt.message in receipt.sockets:
+            receipt.read.append(receipt.message)
+        else:
+            os.close(receipt.message)
+        receipt.message = -1
+        self.spool.message_complete(draft)
+
+    # Each of these raises BlockingIOError when there is nothing yet.
+
+    def _read_message(self, receipt: Receipt, draft: Draft) -> int:
         """How many bytes have been added to ``draft``, 0 at the end of the message. Raises QueueFailure."""
         if receipt.message not in receipt.sockets:
             return self._splice_message(receipt, draft)
@@ -30,7 +59,7 @@ class Reader:
         self.spool.write_message(draft, data)
         return len(data)
 
-    def read_envelope(self, receipt: Receipt, draft: Draft) -> bool:
+    def _read_envelope(self, receipt: Receipt, draft: Draft) -> bool:
         """Whether the envelope is complete now. Raises QueueFailure."""
         fd = receipt.envelope
         data = _receive(fd) if fd in receipt.sockets else self._through_private_pipe(fd)

@@ -4,6 +4,7 @@ import select
 import socket
 import time
 
+from pyqmail.exits import QueueExit
 from pyqmail.protocol import queued
 from pyqmail.spool.draft import Draft
 from pyqmail.system import foreign
@@ -37,6 +38,20 @@ class Receipt:
         self.apart = False  # a thread reads it
         self.gone = False  # and nobody waits for that any more
         self.started = time.monotonic()
+
+    def request(self) -> int:
+        """Take the request: 0, or the exit code to answer with. Raises BlockingIOError while it has not come."""
+        if self.refused:
+            return self.refused
+        try:
+            known = self.receive()
+        except BlockingIOError:
+            raise
+        except OSError:
+            return QueueExit.CONNECTION_BROKE
+        if not known:
+            return QueueExit.BUG
+        return 0 if self.submission else QueueExit.NO_PID_FILE  # no serial could be had
 
     def receive(self) -> bool:
         """Take the request; whether it is one. Raises BlockingIOError while it has not come, OSError if it will not."""
