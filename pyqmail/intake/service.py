@@ -159,7 +159,7 @@ class Service:
             self._loop.remove_reader(listener.fileno())
             listener.close()
         self._shared.stop()
-        self._strangers.stopping = True
+        self._strangers.places.stopping = True
         for link in list(self._workers.links):
             self._workers.retire(link)
         keep_until_closed(self._strangers.held(), close_all_but)
