@@ -26,6 +26,14 @@ class Reader:
         self._watches = watches
         self.private = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # envelope bytes pass through it
 
+    def begin(self, receipt: Receipt, kinds: list[str]) -> Draft:
+        """The draft for a submission whose two descriptors are of these ``kinds``. Raises QueueFailure."""
+        given = (receipt.message, receipt.envelope)
+        receipt.sockets = {fd for fd, kind in zip(given, kinds, strict=True) if kind == foreign.SOCKET}
+        if not all(map(_readable, given)):
+            raise QueueFailure(QueueExit.READ_ERROR)
+        return self.spool.begin(receipt.uid, receipt.submission)
+
     def take_turn(self, receipt: Receipt, draft: Draft) -> bool:
         """Read what is there, message, then envelope; whether that is complete now. Raises QueueFailure."""
         try:
@@ -120,7 +128,7 @@ def _receive(fd: int) -> bytes:
         raise QueueFailure(QueueExit.READ_ERROR) from None
 
 
-def readable(fd: int) -> bool:
+def _readable(fd: int) -> bool:
     """Whether ``fd`` is open for reading: poll would wait for ever on one that is not."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     return not flags & os.O_PATH and flags & os.O_ACCMODE != os.O_WRONLY

@@ -21,7 +21,7 @@ from pyqmail.intake.aside import Aside
 from pyqmail.intake.giving_back import GivingBack
 from pyqmail.intake.parent_link import ParentLink, parse_record
 from pyqmail.intake.pulse import BUSY, DISK, WAITING, Pulse
-from pyqmail.intake.reading import Reader, readable
+from pyqmail.intake.reading import Reader
 from pyqmail.intake.reading_apart import read_apart
 from pyqmail.intake.receipt import Receipt
 from pyqmail.intake.watches import Deed, Watches
@@ -113,13 +113,8 @@ class Worker:
             self.watches.connection(receipt, self._hung_up)
             read_apart(self.aside, self.spool, receipt, self._finish)
             return
-        receipt.sockets = {
-            fd for fd, kind in zip((receipt.message, receipt.envelope), kinds, strict=True) if kind == foreign.SOCKET
-        }
         try:
-            if not (readable(receipt.message) and readable(receipt.envelope)):
-                raise QueueFailure(QueueExit.READ_ERROR)
-            receipt.draft = self.spool.begin(receipt.uid, receipt.submission)
+            receipt.draft = self.reader.begin(receipt, kinds)
         except QueueFailure as failure:
             self._finish(receipt, failure.exit_code)
             return

@@ -101,7 +101,7 @@ class Workers:
             theirs.close()
             return None
         if pid == 0:
-            self._be_worker(theirs, pulse, uid)
+            _be_worker(self.layout, self.accounts, theirs, pulse, uid)
         theirs.close()
         link = WorkerLink(pid, ours, pulse, uid, share)
         if not _ready(ours):
@@ -112,23 +112,6 @@ class Workers:
         self.links.append(link)
         self.loop.add_reader(ours.fileno(), lambda: self._hear(link))
         return link
-
-    def _be_worker(self, theirs: socket.socket, pulse: Pulse, uid: int | None) -> None:
-        code = QueueExit.BUG
-        try:
-            close_all_but((1, 2, theirs.fileno()))
-            plug_standard_descriptors()
-            reset_signals()
-            set_title("qmail-queue" if uid is None else f"qmail-queue for uid {uid}")
-            if uid is not None:
-                _limit(resource.RLIMIT_NOFILE, FILES_MAX)
-                if not self.accounts.single_user:
-                    _limit(resource.RLIMIT_NPROC, TASKS_MAX)
-            code = worker.serve(Spool(self.layout, self.accounts), theirs, pulse, alone=uid is not None)
-        except BaseException as error:
-            tell_bug("qmail-queue", error)
-        finally:
-            os._exit(code)
 
     def give(self, link: WorkerLink, uid: int, connection: socket.socket, serial: int, refuse: int = 0) -> None:
         """Hand ``connection`` on; the worker answers with ``refuse`` unread if that is not 0."""
@@ -233,6 +216,25 @@ class Workers:
         for link in self.dying.values():
             link.quiet += 1
         self.reap()
+
+
+def _be_worker(layout: Layout, accounts: Accounts, theirs: socket.socket, pulse: Pulse, uid: int | None) -> None:
+    """The child: serve what comes on ``theirs`` and end; ``uid`` is None for a shared worker."""
+    code = QueueExit.BUG
+    try:
+        close_all_but((1, 2, theirs.fileno()))
+        plug_standard_descriptors()
+        reset_signals()
+        set_title("qmail-queue" if uid is None else f"qmail-queue for uid {uid}")
+        if uid is not None:
+            _limit(resource.RLIMIT_NOFILE, FILES_MAX)
+            if not accounts.single_user:
+                _limit(resource.RLIMIT_NPROC, TASKS_MAX)
+        code = worker.serve(Spool(layout, accounts), theirs, pulse, alone=uid is not None)
+    except BaseException as error:
+        tell_bug("qmail-queue", error)
+    finally:
+        os._exit(code)
 
 
 def _ready(sock: socket.socket) -> bool:
