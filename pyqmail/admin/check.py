@@ -3,18 +3,18 @@
 Each finding is one line that names the file and says what happens because of it. Nothing is changed.
 """
 
-import difflib
 import os
 import pwd
 import re
 import stat
 from collections.abc import Iterator
 
-from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
+from pyqmail.admin.check_one_file import file_modes, misread_values, show_value, unknown_name
+from pyqmail.admin.control_files import BY_NAME
 from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import run_texts, small_limits
 from pyqmail.admin.supervision import missing_lines
-from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, read_knobs
+from pyqmail.control import Control, ControlUnreadable, read_knobs
 from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import AccountMissing, read_accounts
@@ -24,23 +24,7 @@ from pyqmail.spool.layout import read_layout
 from pyqmail.spool.split import describe_odd, odd_directories
 
 NEEDED_ALIASES = ("postmaster", "mailer-daemon", "root")  # RFC 5321 section 4.5.1, qmail-send's bounces, cron
-EMPTY_BITES = {
-    "locals": "empty: nothing is local, not even me",
-    "rcpthosts": "empty: no domain at all is accepted by SMTP",
-    "me": "empty: the host has no name",
-    "smtpgreeting": "empty: the greeting names no host",
-    "helohost": "empty: HELO names no host",
-}
-WILDCARDS = {
-    "locals": "there are no wildcards here: virtualdomains has them",
-    "rcpthosts": ".example.org is all below example.org",
-    "morercpthosts": ".example.org is all below example.org",
-    "virtualdomains": ".example.org is all below example.org, and an empty name everything",
-    "smtproutes": ".example.org is all below example.org, and an empty name everything",
-    "badmailfrom": "@example.org is everybody there",
-}
 ACCESS_RULES = re.compile(r"\btcpserver\b[^\n]*?\s-x\s*(/\S+\.cdb)\b")
-EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
 
 
 def find_trouble(home: str) -> list[str]:
@@ -50,9 +34,9 @@ def find_trouble(home: str) -> list[str]:
         names = sorted(os.listdir(control.directory))
     except OSError as error:
         return [f"control: {error.strerror}: no program can start"]
-    lines = list(_modes(control, names))
+    lines = list(file_modes(control, names))
     for name in names:
-        lines += _unknown(name) if name not in BY_NAME else _syntax(control, BY_NAME[name])
+        lines += unknown_name(name) if name not in BY_NAME else misread_values(control, BY_NAME[name])
     for find in (_names, _domains, _routes, _concurrency, _default_delivery):
         try:
             lines += find(home, control)
@@ -103,108 +87,6 @@ def _queue(home: str) -> Iterator[str]:
         yield describe_odd(name, missing=missing, split=layout.split)
 
 
-# One file
-
-
-def _modes(control: Control, names: list[str]) -> Iterator[str]:
-    """Files that a program cannot read, or that others may write."""
-    for name in ["", *names]:
-        path = f"{control.directory}/{name}".rstrip("/")
-        shown = f"control/{name}".rstrip("/")
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            yield f"{shown}: {error.strerror}: the programs that read it fail for now"
-            continue
-        form = BY_NAME[name].form if name in BY_NAME else None
-        if name == "servercert.pem":
-            continue  # for its own user only: _certificates looks at it
-        needed = 0o555 if not name or form is Form.DIRECTORY else 0o444
-        if status.st_mode & needed != needed and name in ("", *BY_NAME):
-            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: not every program can read it, and those fail"
-        if status.st_mode & 0o022:
-            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may change it"
-        if form is not None and form is not Form.DIRECTORY and not stat.S_ISREG(status.st_mode):
-            yield f"{shown}: is not a file: the programs that read it fail for now"
-
-
-def _unknown(name: str) -> Iterator[str]:
-    """A name that no program asks for."""
-    if name.endswith(EDITORS_LEFTOVERS):
-        yield f"control/{name}: no program reads it (left over by an editor?)"
-        return
-    near = difflib.get_close_matches(name, BY_NAME, 1, 0.75)
-    yield f"control/{name}: no program reads it" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _syntax(control: Control, entry: ControlFile) -> Iterator[str]:
-    """Bytes that do not mean what they seem to mean."""
-    shown = f"control/{entry.name}"
-    if entry.form in (Form.PEM, Form.DIRECTORY):
-        return
-    try:
-        data = control.read(entry.name)
-    except ControlUnreadable as trouble:
-        yield f"{trouble}: the programs that read it fail for now"
-        return
-    if data is None or entry.form is Form.CDB:
-        return
-    if b"\r" in data:
-        yield f"{shown}: has CR at line ends (edited under DOS?): they are part of the values, and nothing matches"
-    if b"\0" in data:
-        yield f"{shown}: has NUL bytes"
-    if entry.name == "defaultdelivery":
-        return
-    if entry.form in (Form.LIST, Form.MAP):
-        yield from _list_syntax(shown, entry, data)
-    else:
-        yield from _line_syntax(shown, entry, data)
-    if not data.strip() and entry.name in EMPTY_BITES:
-        yield f"{shown}: {EMPTY_BITES[entry.name]}"
-
-
-def _line_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
-    value = parse_line(data)
-    if entry.form is Form.INTEGER:
-        number = parse_integer(data)
-        if number is None:
-            yield f"{shown}: does not start with a number: the default, {entry.default}, counts"
-        elif b"%d" % number != value:
-            yield f"{shown}: {_show(value)} counts as {number}"
-    elif value.startswith(b"#"):
-        yield f"{shown}: a # is part of the value in a one-line file"
-    elif value[:1] in (b" ", b"\t") or (b" " in value and entry.name not in ("smtpgreeting", "bouncefrom")):
-        yield f"{shown}: has blanks in its value"
-    if any(line.strip() and not line.startswith(b"#") for line in data.split(b"\n")[1:]):
-        yield f"{shown}: only the first line counts"
-
-
-def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
-    seen: dict[bytes, bytes] = {}
-    for value in parse_lines(data):
-        key, colon, rest = value.partition(b":")
-        if value[:1] in (b" ", b"\t"):
-            yield f"{shown}: {_show(value)}: starts with a blank, which is part of it"
-        elif b"#" in value or (b" " in value and entry.name != "dnsservers"):
-            yield f"{shown}: {_show(value)}: a comment after a value is part of it"
-        elif entry.form is Form.MAP and not colon:
-            yield f"{shown}: {_show(value)}: has no colon, so that it is ignored"
-        elif entry.form is Form.LIST and b"@" in value and entry.name not in ("badmailfrom", "dnsservers"):
-            yield f"{shown}: {_show(value)}: is an address, where domains stand"
-        elif b"*" in key and entry.name in WILDCARDS:
-            yield f"{shown}: {_show(key)}: a * stands for itself: {WILDCARDS[entry.name]}"
-        elif key.startswith(b".") and entry.name == "locals":
-            yield f"{shown}: {_show(key)}: there are no wildcards here: virtualdomains has them"
-        what = key.lower() if entry.form is Form.MAP else value.lower()
-        if entry.form is Form.MAP and what in seen and seen[what] != rest:
-            yield f"{shown}: {_show(key)}: stands there twice, and the last line wins"
-        seen[what] = rest
-
-
-def _show(value: bytes) -> str:
-    return repr(value.decode("ascii", "backslashreplace"))
-
-
 # Files against each other
 
 
@@ -214,7 +96,7 @@ def _names(home: str, control: Control) -> Iterator[str]:
     if me is None:
         yield "control/me: missing: qmail-smtpd and qmail-remote fail for now; config-fast writes one"
     elif me and b"." not in me:
-        yield f"control/me: {_show(me)} is not a full name: other hosts may refuse it"
+        yield f"control/me: {show_value(me)} is not a full name: other hosts may refuse it"
 
 
 def _domains(home: str, control: Control) -> Iterator[str]:
@@ -225,7 +107,7 @@ def _domains(home: str, control: Control) -> Iterator[str]:
     virtual = control.mapping("virtualdomains") or {}
     accepted = control.lines("rcpthosts")
     for domain in sorted(set(local) & set(virtual)):
-        yield f"control/virtualdomains: {_show(domain)} is in locals too, so that its line here is never used"
+        yield f"control/virtualdomains: {show_value(domain)} is in locals too, so that its line here is never used"
     if accepted is None:
         yield "control/rcpthosts: missing: by SMTP only me and locals are accepted"
         return
@@ -233,7 +115,7 @@ def _domains(home: str, control: Control) -> Iterator[str]:
     for domain in (*local, *(key for key in virtual if b"@" not in key and virtual[key])):
         ends = [domain[dot:] for dot in range(len(domain)) if domain[dot : dot + 1] == b"."]
         if domain and domain != b"localhost" and not known & {domain, *ends}:
-            yield f"control/rcpthosts: {_show(domain)} is delivered here but not accepted by SMTP"
+            yield f"control/rcpthosts: {show_value(domain)} is delivered here but not accepted by SMTP"
 
 
 def _more(control: Control) -> set[bytes]:
@@ -246,7 +128,7 @@ def _routes(home: str, control: Control) -> Iterator[str]:
         route = parse_route(value)
         if route is not None and (not route.relay or route.port == 0):
             what = "names no host" if not route.relay else "has no usable port"
-            yield f"control/smtproutes: the route for {_show(key)} {what}"
+            yield f"control/smtproutes: the route for {show_value(key)} {what}"
 
 
 def _concurrency(home: str, control: Control) -> Iterator[str]:
@@ -265,7 +147,7 @@ def _default_delivery(home: str, control: Control) -> Iterator[str]:
     data = control.read("defaultdelivery")
     for line in (data or b"").split(b"\n"):
         if line[:1] in (b".", b"/") and line.rstrip().lower().endswith(b"maildir"):
-            yield f"control/defaultdelivery: {_show(line)}: without a / at its end it is an mbox file"
+            yield f"control/defaultdelivery: {show_value(line)}: without a / at its end it is an mbox file"
     if data is not None and not data.strip():
         yield "control/defaultdelivery: empty: users without a .qmail file get no mail"
 

@@ -1,0 +1,126 @@
+"""What would bite in one control file by itself: its mode, its name, and values that do not mean what they seem to."""
+
+import difflib
+import os
+import stat
+from collections.abc import Iterator
+
+from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
+from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines
+
+EMPTY_BITES = {
+    "locals": "empty: nothing is local, not even me",
+    "rcpthosts": "empty: no domain at all is accepted by SMTP",
+    "me": "empty: the host has no name",
+    "smtpgreeting": "empty: the greeting names no host",
+    "helohost": "empty: HELO names no host",
+}
+WILDCARDS = {
+    "locals": "there are no wildcards here: virtualdomains has them",
+    "rcpthosts": ".example.org is all below example.org",
+    "morercpthosts": ".example.org is all below example.org",
+    "virtualdomains": ".example.org is all below example.org, and an empty name everything",
+    "smtproutes": ".example.org is all below example.org, and an empty name everything",
+    "badmailfrom": "@example.org is everybody there",
+}
+EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
+
+
+def file_modes(control: Control, names: list[str]) -> Iterator[str]:
+    """Files that a program cannot read, or that others may write."""
+    for name in ["", *names]:
+        path = f"{control.directory}/{name}".rstrip("/")
+        shown = f"control/{name}".rstrip("/")
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            yield f"{shown}: {error.strerror}: the programs that read it fail for now"
+            continue
+        form = BY_NAME[name].form if name in BY_NAME else None
+        if name == "servercert.pem":
+            continue  # for its own user only: _certificates looks at it
+        needed = 0o555 if not name or form is Form.DIRECTORY else 0o444
+        if status.st_mode & needed != needed and name in ("", *BY_NAME):
+            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: not every program can read it, and those fail"
+        if status.st_mode & 0o022:
+            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: others than its owner may change it"
+        if form is not None and form is not Form.DIRECTORY and not stat.S_ISREG(status.st_mode):
+            yield f"{shown}: is not a file: the programs that read it fail for now"
+
+
+def unknown_name(name: str) -> Iterator[str]:
+    """A name that no program asks for."""
+    if name.endswith(EDITORS_LEFTOVERS):
+        yield f"control/{name}: no program reads it (left over by an editor?)"
+        return
+    near = difflib.get_close_matches(name, BY_NAME, 1, 0.75)
+    yield f"control/{name}: no program reads it" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def misread_values(control: Control, entry: ControlFile) -> Iterator[str]:
+    """Bytes that do not mean what they seem to mean."""
+    shown = f"control/{entry.name}"
+    if entry.form in (Form.PEM, Form.DIRECTORY):
+        return
+    try:
+        data = control.read(entry.name)
+    except ControlUnreadable as trouble:
+        yield f"{trouble}: the programs that read it fail for now"
+        return
+    if data is None or entry.form is Form.CDB:
+        return
+    if b"\r" in data:
+        yield f"{shown}: has CR at line ends (edited under DOS?): they are part of the values, and nothing matches"
+    if b"\0" in data:
+        yield f"{shown}: has NUL bytes"
+    if entry.name == "defaultdelivery":
+        return
+    if entry.form in (Form.LIST, Form.MAP):
+        yield from _list_syntax(shown, entry, data)
+    else:
+        yield from _line_syntax(shown, entry, data)
+    if not data.strip() and entry.name in EMPTY_BITES:
+        yield f"{shown}: {EMPTY_BITES[entry.name]}"
+
+
+def _line_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
+    value = parse_line(data)
+    if entry.form is Form.INTEGER:
+        number = parse_integer(data)
+        if number is None:
+            yield f"{shown}: does not start with a number: the default, {entry.default}, counts"
+        elif b"%d" % number != value:
+            yield f"{shown}: {show_value(value)} counts as {number}"
+    elif value.startswith(b"#"):
+        yield f"{shown}: a # is part of the value in a one-line file"
+    elif value[:1] in (b" ", b"\t") or (b" " in value and entry.name not in ("smtpgreeting", "bouncefrom")):
+        yield f"{shown}: has blanks in its value"
+    if any(line.strip() and not line.startswith(b"#") for line in data.split(b"\n")[1:]):
+        yield f"{shown}: only the first line counts"
+
+
+def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
+    seen: dict[bytes, bytes] = {}
+    for value in parse_lines(data):
+        key, colon, rest = value.partition(b":")
+        if value[:1] in (b" ", b"\t"):
+            yield f"{shown}: {show_value(value)}: starts with a blank, which is part of it"
+        elif b"#" in value or (b" " in value and entry.name != "dnsservers"):
+            yield f"{shown}: {show_value(value)}: a comment after a value is part of it"
+        elif entry.form is Form.MAP and not colon:
+            yield f"{shown}: {show_value(value)}: has no colon, so that it is ignored"
+        elif entry.form is Form.LIST and b"@" in value and entry.name not in ("badmailfrom", "dnsservers"):
+            yield f"{shown}: {show_value(value)}: is an address, where domains stand"
+        elif b"*" in key and entry.name in WILDCARDS:
+            yield f"{shown}: {show_value(key)}: a * stands for itself: {WILDCARDS[entry.name]}"
+        elif key.startswith(b".") and entry.name == "locals":
+            yield f"{shown}: {show_value(key)}: there are no wildcards here: virtualdomains has them"
+        what = key.lower() if entry.form is Form.MAP else value.lower()
+        if entry.form is Form.MAP and what in seen and seen[what] != rest:
+            yield f"{shown}: {show_value(key)}: stands there twice, and the last line wins"
+        seen[what] = rest
+
+
+def show_value(value: bytes) -> str:
+    """A value in a line for people."""
+    return repr(value.decode("ascii", "backslashreplace"))
