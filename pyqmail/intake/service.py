@@ -9,6 +9,7 @@ the workers' (intake/worker.py).
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 from pyqmail.build import BUILD_ID
 from pyqmail.intake.doors import open_own
@@ -34,14 +35,17 @@ STOP_SECONDS = 6.0  # after TERM, for workers that strangers may hold
 BUGS_MAX = 100  # in a row, before the service ends and lets its supervisor start it anew
 
 
+def slots_by_uid(accounts: Accounts, slots: int) -> Callable[[int], int]:
+    """How many submissions a uid may have open: ``slots``, but more for qmaild, who has those of all SMTP clients."""
+    return lambda uid: max(slots, DAEMON_SLOTS) if uid == accounts.uid_daemon else slots
+
+
 class Service:
     """The parent process."""
 
     def __init__(
         self, layout: Layout, accounts: Accounts, public: socket.socket, slots: int, descriptors: int, *, used: bool
     ) -> None:
-        self._accounts = accounts
-        self._slots = slots
         self._own_uids = {accounts.uid_daemon, accounts.uid_send, accounts.uid_alias}
         self._public = public
         self._own = open_own(layout, self._own_uids)
@@ -49,9 +53,9 @@ class Service:
         self._loop = Loop()
         self._workers = Workers(self._loop, layout, accounts, self._freed)
         self._workers.ended = self._ended
-        waiting = min(WAITING, descriptors // WAITING_SHARE)
-        self._shared = Shared(self._loop, self._workers, self._serial, self._limit, waiting)
-        self._strangers = Strangers(self._loop, self._workers, self._serial, self._limit, descriptors)
+        waiting, open_slots = min(WAITING, descriptors // WAITING_SHARE), slots_by_uid(accounts, slots)
+        self._shared = Shared(self._loop, self._workers, self._serial, open_slots, waiting)
+        self._strangers = Strangers(self._loop, self._workers, self._serial, open_slots, descriptors)
         self._ticking = self._stopping = False
         self.lock = -1  # that of the one running service
 
@@ -75,10 +79,6 @@ class Service:
                     break
         keep_until_closed(self._strangers.held(), close_all_but)
         return 0 if self._stopping else 1
-
-    def _limit(self, uid: int) -> int:
-        """How many submissions ``uid`` may have open."""
-        return max(self._slots, DAEMON_SLOTS) if uid == self._accounts.uid_daemon else self._slots
 
     def _serial(self) -> int:
         """A number for a submission; 0 when none can be reserved."""
