@@ -16,7 +16,16 @@ from typing import Protocol
 from pyqmail.admin import detached
 
 # In the order of starting. What takes mail in comes last, and stops first.
-NAMES = ("qmail-queued", "qmail-send", "qmail-smtpd", "qmail-pop3d", "qmail-qmtpd", "qmail-qmqpd")
+NAMES = (
+    "qmail-queued",
+    "qmail-send",
+    "qmail-smtpd",
+    "qmail-submission",
+    "qmail-submissions",
+    "qmail-pop3d",
+    "qmail-qmtpd",
+    "qmail-qmqpd",
+)
 DIRECTORIES = ("/service", "/etc/service", "/var/service")
 UNIT_DIRECTORIES = (
     "/etc/systemd/system",

@@ -19,6 +19,9 @@ from pyqmail.protocol.reply import Reply
 RECIPIENTS_MAX = 8388608  # bytes that the recipients of one message may take, 64 for each besides its own
 HOPS_MAX = 100  # this many Received and Delivered-To lines are a loop
 
+# What Received shows of a client whose address is nobody's business.
+HIDDEN = {b"TCPREMOTEHOST": b"client", b"TCPREMOTEIP": b"hidden"}
+
 
 class TooManyRecipients(Exception):
     """More than a session may have in memory."""
@@ -55,11 +58,22 @@ class Letter:
             raise TooManyRecipients
 
     def open(
-        self, home: str, environ: Mapping[bytes, bytes], client: Client, protocol: bytes, *, hold: bool = False
+        self,
+        home: str,
+        environ: Mapping[bytes, bytes],
+        client: Client,
+        protocol: bytes,
+        *,
+        hold: bool = False,
+        hide: bool = False,
     ) -> None:
-        """Let the text come. ``protocol`` is the word for Received. Raises OSError without descriptors or processes."""
+        """Let the text come. ``protocol`` is the word for Received, which with ``hide`` does not show the client.
+
+        Raises OSError without descriptors or processes.
+        """
         self._injection = Injection.open(home, environ, warm=True)
-        self._head = format_network_received(protocol, environ, client.helo, time.time())
+        shown, helo = ({**HIDDEN, **local_names(environ)}, None) if hide else (environ, client.helo)
+        self._head = format_network_received(protocol, shown, helo, time.time())
         if hold:
             self.held = Holding(home)
 
@@ -146,3 +160,8 @@ class Letter:
         if self.held is not None:
             self.held.close()
             self.held = None
+
+
+def local_names(environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What it says of this host."""
+    return {name: environ[name] for name in (b"TCPLOCALHOST", b"TCPLOCALIP") if name in environ}

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 
 from pyqmail.formats.netstring import NetstringTooLong, format_netstring
-from pyqmail.incoming.checks import TRUSTED_CHECKS, Checks, Rules
+from pyqmail.incoming.check import Rules
+from pyqmail.incoming.checks import TRUSTED_CHECKS, Checks
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.refusals import UNACCEPTABLE_ADDRESS

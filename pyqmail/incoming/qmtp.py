@@ -6,7 +6,8 @@ The same checks as by SMTP. Text comes before its envelope, so that a refused me
 from collections.abc import Mapping
 
 from pyqmail.formats.netstring import NetstringTooLong, format_netstring
-from pyqmail.incoming.checks import CHECKS, Checks, Rules
+from pyqmail.incoming.check import Rules
+from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.refusals import UNACCEPTABLE_RECIPIENT, UNACCEPTABLE_SENDER

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.authentication import FAILURES_MAX, Authentication
-from pyqmail.incoming.checks import CHECKS, Checks, Rules
+from pyqmail.incoming.check import Rules
+from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
 from pyqmail.incoming.refusals import (

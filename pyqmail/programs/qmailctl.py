@@ -24,7 +24,7 @@ HELP = b"""qmailctl VERB
   help       this text
 """
 ALIASES = {"status": "stat", "alrm": "doqueue", "flush": "doqueue", "hup": "reload", "continue": "cont"}
-ACCESS_RULES = ("tcp.smtp", "tcp.pop3", "tcp.qmtp", "tcp.qmqp")
+ACCESS_RULES = ("tcp.smtp", "tcp.submission", "tcp.pop3", "tcp.qmtp", "tcp.qmqp")
 RULE_DIRECTORIES = ("/etc", "/etc/tcprules.d")
 
 

@@ -50,7 +50,14 @@ def test_scripts_are_executable_and_sound(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["service", "runit"])
 def test_each_service_has_a_log(kind: str) -> None:
     names = {path.name for path in (EXAMPLES / kind).iterdir()}
-    assert names == {"qmail-queued", "qmail-send", "qmail-smtpd", "qmail-pop3d"}
+    assert names == {
+        "qmail-queued",
+        "qmail-send",
+        "qmail-smtpd",
+        "qmail-pop3d",
+        "qmail-submission",
+        "qmail-submissions",
+    }
     assert all((EXAMPLES / kind / name / "log" / "run").exists() for name in names)
 
 

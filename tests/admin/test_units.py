@@ -14,7 +14,14 @@ import pytest
 from tests.admin.machine import ROOT, Machine, submit
 
 UNITS = ROOT / "control-examples" / "systemd"
-EXPOSURE_MAX = {"qmail-queued": 15, "qmail-smtpd": 25, "qmail-pop3d": 65}  # tenths; qmail-send has no sandbox at all
+# In tenths; qmail-send has no sandbox at all.
+EXPOSURE_MAX = {
+    "qmail-queued": 15,
+    "qmail-smtpd": 25,
+    "qmail-submission": 25,
+    "qmail-submissions": 25,
+    "qmail-pop3d": 65,
+}
 SANDBOX = (
     "NoNewPrivileges", "ProtectSystem", "ProtectHome", "PrivateTmp", "CapabilityBoundingSet", "SystemCallFilter",
     "RestrictSUIDSGID", "PrivateDevices", "RestrictNamespaces", "ReadOnlyPaths", "MemoryDenyWriteExecute",
@@ -97,7 +104,7 @@ def test_the_sandbox_is_as_tight_as_systemd_measures(name: str, tmp_path: Path) 
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
 
 
-@pytest.mark.parametrize("name", ["qmail-queued", "qmail-smtpd"])
+@pytest.mark.parametrize("name", ["qmail-queued", "qmail-smtpd", "qmail-submission", "qmail-submissions"])
 def test_units_that_run_no_users_program_cannot_gain_privileges(name: str) -> None:
     given = settings(f"{name}.service")
     assert given["NoNewPrivileges"] == ["yes"] and given["ProtectSystem"] == ["strict"]
@@ -113,7 +120,7 @@ def test_the_unit_of_qmail_send_has_no_sandbox_and_stops_only_its_main_process()
     assert "./Maildir/" in given["ExecStart"][0]
 
 
-@pytest.mark.parametrize("service", ["qmail-pop3d", "qmail-queued", "qmail-send", "qmail-smtpd"])
+@pytest.mark.parametrize("service", [*EXPOSURE_MAX, "qmail-send"])
 def test_every_service_says_when_it_is_ready(service: str) -> None:
     assert settings(f"{service}.service")["Type"] == ["notify"]
 

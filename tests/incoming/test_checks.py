@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pyqmail.incoming import letter as letters
-from pyqmail.incoming.checks import CHECKS, Check, Checks, Rules, Verdict
+from pyqmail.incoming.check import Check, Rules, Verdict
+from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
@@ -93,7 +94,14 @@ def test_who_is_welcome_is_asked_of_all(rules: Rules) -> None:
 
 
 def test_the_order_of_the_policy() -> None:
-    assert [check.name for check in CHECKS] == ["hops", "databytes", "badmailfrom", "rcpthosts", "rcptcheck"]
+    assert [check.name for check in CHECKS] == [
+        "hops",
+        "databytes",
+        "badmailfrom",
+        "mailfromrules",
+        "rcpthosts",
+        "rcptcheck",
+    ]
 
 
 class Conversation:

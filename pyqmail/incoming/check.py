@@ -1,0 +1,80 @@
+"""What a check is: one rule that is asked when a client connects, for its sender, its recipients and its message."""
+
+from collections.abc import Mapping
+
+from pyqmail.control import Control
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.relaying import Relaying, size_limit
+from pyqmail.protocol.reply import Reply
+
+Evidence = tuple[tuple[bytes, bytes], ...]  # keys and values, each safe for a log line
+
+
+class Verdict:
+    """What a check says. Without a ``reply`` it only tells its ``evidence``.
+
+    A sender's refusal is told to each of its recipients, as qmail does, or with ``at_once`` to MAIL itself.
+    """
+
+    __slots__ = ("at_once", "evidence", "reply")
+
+    def __init__(self, reply: Reply | None, evidence: Evidence = (), *, at_once: bool = False) -> None:
+        self.reply = reply
+        self.evidence = evidence
+        self.at_once = at_once
+
+
+class Rules:
+    """What the checks of one session are made of: the control files, each read when it is first asked for."""
+
+    def __init__(self, home: str, environ: Mapping[bytes, bytes]) -> None:
+        self.home = home
+        self.environ = environ
+        self.control = Control(home)
+        self._relaying: Relaying | None = None
+        self._size_limit: int | None = None
+
+    @property
+    def relaying(self) -> Relaying:
+        """rcpthosts, morercpthosts.cdb and badmailfrom. Raises ControlUnreadable."""
+        if self._relaying is None:
+            self._relaying = Relaying(self.control)
+        return self._relaying
+
+    @property
+    def size_limit(self) -> int:
+        """The largest message in bytes, 0 for any. Raises ControlUnreadable."""
+        if self._size_limit is None:
+            self._size_limit = size_limit(self.control, self.environ)
+        return self._size_limit
+
+    def close(self) -> None:
+        """Give back what is open."""
+        if self._relaying is not None:
+            self._relaying.close()
+
+
+class Check:
+    """One rule. Making it raises ControlUnreadable, and so may asking it."""
+
+    name = ""  # for qmail-explain
+    wants_message = False  # hold the message until ``message`` has answered
+
+    def __init__(self, rules: Rules) -> None:
+        pass
+
+    def connected(self, client: Client) -> Verdict | None:
+        """Before the greeting; a reply ends the session."""
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        """``letter.sender`` and ``letter.parameters`` are known."""
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        """One more recipient wants to be ``letter``'s."""
+
+    def message(self, client: Client, letter: Letter) -> Verdict | None:
+        """The text has come, all of it in ``letter.held`` if this check wants it so."""
+
+    def close(self) -> None:
+        """The session is over."""
