@@ -5,6 +5,8 @@ from pyqmail.protocol.reply import Reply
 NO_CONTROLS = Reply(421, b"unable to read controls (#4.3.0)")
 NO_ADDRESSES = Reply(421, b"unable to figure out my IP addresses (#4.3.0)")
 NO_MEMORY = Reply(421, b"out of memory (#4.3.0)")
+TOO_MANY_ERRORS = Reply(421, b"too many errors (#4.7.0)")
+TALKED_EARLY = Reply(554, b"you talk before you are greeted (#5.7.1)")
 TIMEOUT = Reply(451, b"timeout (#4.4.2)")
 STRAY_LF = Reply(451, b"See https://cr.yp.to/docs/smtplf.html.")
 NO_TLS = Reply(454, b"TLS not available at the moment (#4.3.0)")

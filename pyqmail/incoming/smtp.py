@@ -10,6 +10,7 @@ from pyqmail.incoming.check import Rules
 from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
+from pyqmail.incoming.patience import Patience
 from pyqmail.incoming.refusals import (
     BEFORE_TLS,
     NO_ADDRESSES,
@@ -19,8 +20,10 @@ from pyqmail.incoming.refusals import (
     NO_TLS,
     NOT_ASCII,
     STRAY_LF,
+    TALKED_EARLY,
     TIMEOUT,
     TLS_FIRST,
+    TOO_MANY_ERRORS,
 )
 from pyqmail.incoming.security import Security, TlsUnavailable, tls_variables, without_claims
 from pyqmail.incoming.session import Session
@@ -76,6 +79,7 @@ class Settings:
         self.local_ip_host = control.line_or_me("localiphost")
         self.security = Security(control, environ)
         self.authentication = Authentication(control, words, environ)
+        self.patience = Patience(environ)
         self.checks = Checks(CHECKS, self.rules)
 
     def close(self) -> None:
@@ -142,7 +146,10 @@ class SmtpSession:
         while True:
             verb, argument = parse_command(self._line())
             effect, reply, argument = step(self._state(), verb, argument, self._offer)
-            self.stream.write(self._act(effect, argument) or reply)
+            reply = self._act(effect, argument) or reply
+            self.stream.write(reply)
+            if self._settings.patience.exhausted(reply):
+                raise SessionEnd(TOO_MANY_ERRORS)
             if verb not in GATHERING:
                 self.stream.flush()
             if effect is Effect.QUIT:
@@ -151,6 +158,7 @@ class SmtpSession:
     def _go_on(self, stream: Stream) -> None:
         """Talk on ``stream`` from now on; nothing that the one before has read is a command any more."""
         self.stream = stream
+        self._settings.patience.limit(stream)
         self._lines = LineReader(stream, COMMAND_MAX)
         self._log.before_waiting = stream.flush
         secured = stream.secured is not None
@@ -162,6 +170,10 @@ class SmtpSession:
         refusal = self._session.greet()
         if refusal is not None:
             raise SessionEnd(refusal)
+        trusted = self._session.client.relay is not None
+        if self._settings.patience.wait_before_greeting(self.stream, self._lines, trusted=trusted):
+            self._log.refused(self._session.client, Letter(0), (), TALKED_EARLY)
+            raise SessionEnd(TALKED_EARLY)
         self.stream.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
         if self._settings.rules.relaying.rcpthosts_missing and self._session.client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
@@ -177,6 +189,7 @@ class SmtpSession:
         try:
             return self._lines.line()
         except StreamTimedOut:
+            self._settings.patience.give_last_words(self.stream)
             raise SessionEnd(TIMEOUT) from None
         except LineTooLong:
             raise SessionEnd(NO_MEMORY) from None
@@ -327,6 +340,7 @@ class SmtpSession:
             except BareLineFeed:
                 raise SessionEnd(STRAY_LF) from None
             except StreamTimedOut:
+                self._settings.patience.give_last_words(self.stream)
                 raise SessionEnd(TIMEOUT) from None
         if decoder.rest:
             self._lines.unread(decoder.rest)

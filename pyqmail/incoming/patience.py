@@ -1,0 +1,66 @@
+"""How much a session may ask of us: a delay before the greeting, errors, and its whole time (qmail-smtpd(8)).
+
+$SMTPD_GREETDELAY: seconds before the greeting, not for relay clients. $DROP_PRE_GREET: who talks meanwhile must go.
+$SMTPD_ERRORLIMIT: refused commands in a session. $SMTPD_SESSIONLIMIT: seconds that it may last. All are variables, so
+that a rule of tcpserver can set them for some, and a session without them costs nothing more.
+"""
+
+import time
+from collections.abc import Mapping
+
+from pyqmail.stream.lines import LineReader
+from pyqmail.stream.stream import Stream, StreamTimedOut
+
+GREETDELAY_MAX = 300
+LAST_WORDS_S = 10.0  # to take them, for a client whose time is over
+
+
+class Patience:
+    """What one session has used of it."""
+
+    def __init__(self, environ: Mapping[bytes, bytes]) -> None:
+        self._delay_s = min(GREETDELAY_MAX, number(environ.get(b"SMTPD_GREETDELAY", b"")))
+        self._drops_early = environ.get(b"DROP_PRE_GREET", b"") not in (b"", b"0")
+        self._errors_max = number(environ.get(b"SMTPD_ERRORLIMIT", b""))
+        self._errors = 0
+        session_s = number(environ.get(b"SMTPD_SESSIONLIMIT", b""))
+        self._deadline = time.monotonic() + session_s if session_s else None
+
+    def limit(self, stream: Stream) -> None:
+        """Let ``stream`` last no longer than the session may."""
+        if self._deadline is not None:
+            stream.until(self._deadline)
+
+    def give_last_words(self, stream: Stream) -> None:
+        """Let a client whose time is over hear so."""
+        if self._deadline is not None:
+            stream.until(time.monotonic() + LAST_WORDS_S)
+
+    def wait_before_greeting(self, stream: Stream, lines: LineReader, *, trusted: bool) -> bool:
+        """Wait; whether the client has talked meanwhile, and must go. Raises StreamEnded."""
+        if not self._delay_s or trusted:
+            return False
+        until = time.monotonic() + self._delay_s
+        stream.until(until if self._deadline is None else min(until, self._deadline))
+        try:
+            lines.unread(lines.read())
+            early = True
+        except StreamTimedOut:
+            early = False
+        stream.until(self._deadline)
+        if early and not self._drops_early:
+            time.sleep(max(0.0, until - time.monotonic()))
+        return early and self._drops_early
+
+    def exhausted(self, reply: bytes) -> bool:
+        """Whether ``reply``, if it is a refusal, is the last that this client gets."""
+        if not self._errors_max or reply[:1] not in (b"4", b"5"):
+            return False
+        self._errors += 1
+        return self._errors >= self._errors_max
+
+
+def number(text: bytes) -> int:
+    """The digits at its beginning, 0 without any."""
+    digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
+    return int(digits[:9] or b"0")
