@@ -159,6 +159,14 @@ class Admission:
         environ.update(decision.variables)
         return environ
 
+    def trusts(self, ip: str) -> bool:
+        """Whether the rules, by its address alone, let a client relay; no limit of connections is for those."""
+        try:
+            decision = self._rules.decide(plain_address(ip).encode(), None, None) if self._rules else Decision()
+        except Dropped:
+            return False
+        return b"RELAYCLIENT" in dict(decision.variables)
+
     def _prepare(self, line: socket.socket) -> None:
         """Options of the socket, as far as the kernel lets us, and the banner. Raises Dropped."""
         terms = self._terms

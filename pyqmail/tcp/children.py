@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from pyqmail.system.process import close_all_but, reset_signals
 from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Ended, Peer, Serve
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.tcp.crowd import Crowd
+
 
 class Children:
     """A child for each connection, in which ``serve`` runs once, or executes a program."""
 
-    def __init__(self, serve: Serve, ended: Ended) -> None:
+    def __init__(self, serve: Serve, ended: Ended, crowd: "Crowd | None" = None) -> None:
         self._serve = serve
+        self._crowd = crowd
         self._ended = ended
         self._pids: set[int] = set()
 
@@ -22,9 +27,13 @@ class Children:
 
     def start(self, connection: socket.socket, peer: Peer) -> None:
         """Fork for ``connection``; the caller closes its own copy. Raises OSError."""
+        if self._crowd is not None:
+            self._crowd.find_place()
         pid = os.fork()
         if pid:
             self._pids.add(pid)
+            if self._crowd is not None:
+                self._crowd.placed(pid)
             return
         code = FAILED
         try:
@@ -41,6 +50,8 @@ class Children:
         if pid not in self._pids:
             return False
         self._pids.remove(pid)
+        if self._crowd is not None:
+            self._crowd.left(pid)
         self._ended(pid, status)
         return True
 

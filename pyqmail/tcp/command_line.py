@@ -7,9 +7,9 @@ from pyqmail.options import UsageError
 from pyqmail.options import parse_options as options_and_words
 from pyqmail.tcp.admission import Terms
 
-LETTERS = b"qQvhHpPrRoOdDUX1c:x:B:g:u:b:l:t:"
+LETTERS = b"qQvhHpPrRoOdDUX1c:x:B:g:u:b:l:t:m:M:"
 VERBOSITY = (b"q", b"Q", b"v")
-NUMBERS = {b"c": "limit", b"g": "gid", b"u": "uid", b"b": "backlog"}
+NUMBERS = {b"c": "limit", b"g": "gid", b"u": "uid", b"b": "backlog", b"m": "network_limit", b"M": "network_rate"}
 TERMS = {b"x": "rules", b"B": "banner", b"l": "local_host"}
 FLAGS = {
     b"h": ("remote_host", True),
@@ -26,7 +26,7 @@ FLAGS = {
 }
 USAGE_TEXT = (
     b"tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ] "
-    b"[ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program\n"
+    b"[ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] [ -m limit ] [ -M limit ] host port program\n"
 )
 
 
@@ -39,6 +39,8 @@ class Options:
     program: tuple[bytes, ...] = ()
     verbosity: int = 1
     limit: int = 40
+    network_limit: int = 0  # connections at once from one network, 0 for any number
+    network_rate: int = 0  # the same in a minute
     uid: int | None = None
     gid: int | None = None
     ids_from_environ: bool = False

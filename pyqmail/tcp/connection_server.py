@@ -6,10 +6,14 @@ import socket
 from collections.abc import Mapping
 
 from pyqmail.system.process import HIGHEST, find_program, reset_signals
-from pyqmail.tcp.admission import Admission, Dropped
+from pyqmail.tcp.admission import Admission, Dropped, plain_address
 from pyqmail.tcp.chain import Chain
 from pyqmail.tcp.command_line import Options
 from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Peer, write_log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.tcp.crowd import Crowd
 
 DENIED = 100  # what a connection that the rules deny ends with
 REASONS = {errno.ENOENT: "file does not exist", errno.EADDRINUSE: "address already used"}  # where ours differ
@@ -19,16 +23,42 @@ class ConnectionServer:
     """What happens to one connection, in the process that serves it."""
 
     def __init__(
-        self, options: Options, environ: Mapping[bytes, bytes], admission: Admission, chain: Chain | None
+        self,
+        options: Options,
+        environ: Mapping[bytes, bytes],
+        admission: Admission,
+        chain: Chain | None,
+        crowd: "Crowd | None" = None,
     ) -> None:
         self._program = options.program
         self._path = environ.get(b"PATH")
         self._verbosity = options.verbosity
         self._admission = admission
         self._chain = chain
+        self._crowd = crowd
+        self._farewell = environ.get(b"DIEMSG", b"")
 
     def serve(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
-        """Serve ``connection``, which is also on 0 and 1; the exit code."""
+        """Serve ``connection``, which is also on 0 and 1, unless there are too many of its kind; the exit code."""
+        crowd = self._crowd
+        if crowd is None:
+            return self._serve(connection, peer, log)
+        try:
+            if crowd.enter(plain_address(peer[0])) and not self._admission.trusts(peer[0]):
+                return self._send_away(connection, peer, log)
+            return self._serve(connection, peer, log)
+        finally:
+            crowd.leave()
+
+    def _send_away(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
+        from pyqmail.tcp.crowd import send_away
+
+        send_away(connection, self._farewell)
+        connection.close()
+        self._warn(log, f"dropping connection, too many from {plain_address(peer[0])}")
+        return FAILED
+
+    def _serve(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
         try:
             environ = self._admission.admit(connection, peer, log.log if self._verbosity >= 2 else None)
         except Dropped as error:

@@ -14,6 +14,10 @@ from pyqmail.tcp.connection_log import write_log
 from pyqmail.tcp.connection_server import ConnectionServer, reason, warning
 from pyqmail.tcp.workers import Workers
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.tcp.crowd import Crowd
+
 RETRY_ACCEPT_S = 0.1
 
 
@@ -31,8 +35,9 @@ class Server:
         self._accepting = False
         self._outmoded = False
         admission = Admission(options.terms, environ)
-        server = ConnectionServer(options, environ, admission, chain)
-        self._children = Children(server.serve, self._ended)
+        crowd = crowd_of(options)
+        server = ConnectionServer(options, environ, admission, chain, crowd)
+        self._children = Children(server.serve, self._ended, crowd)
         self._workers = None
         if chain is not None and chain.pooled:
             self._workers = Workers(
@@ -47,6 +52,7 @@ class Server:
                 ended=self._ended,
                 outdated=self._outdated,
                 troubled=self._no_process,
+                crowd=crowd,
             )
 
     def start(self) -> None:
@@ -136,3 +142,13 @@ class Server:
     def _warn(self, text: str) -> None:
         if self._verbosity >= 1:
             write_log(warning(text))
+
+
+def crowd_of(options: Options) -> "Crowd | None":
+    """The counts by network, where there is a limit to keep."""
+    if not options.network_limit and not options.network_rate:
+        return None
+    from pyqmail.tcp.crowd import Crowd
+
+    # children that are still being collected beside those that are at work
+    return Crowd(2 * options.limit + 1, at_once=options.network_limit, a_minute=options.network_rate)

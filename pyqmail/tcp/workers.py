@@ -36,6 +36,10 @@ from pyqmail.system.process import close_all_but, reset_signals, set_title
 from pyqmail.tcp.connection_log import FAILED, Ended, Serve
 from pyqmail.tcp.worker import RECORD_MAX, STATUS, WorkerLife
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.tcp.crowd import Crowd
+
 TCP_INFO_UNACKED = 24  # of a listening socket: how many connections wait to be accepted (linux/tcp.h)
 BURST = 16  # workers forked in one go
 RETRY_S = 0.5  # after a fork that failed, or a worker that died before it was ready
@@ -77,6 +81,7 @@ class Workers:
         ended: Ended,
         outdated: Callable[[], None],
         troubled: Callable[[OSError], None],
+        crowd: "Crowd | None" = None,
         served_max: int = 1000,
         idle_s: float = 60.0,
     ) -> None:
@@ -91,6 +96,7 @@ class Workers:
         self._ended = ended
         self._outdated = outdated
         self._troubled = troubled
+        self._crowd = crowd
         self._served_max = served_max
         self._idle_s = idle_s
         self._workers: dict[int, WorkerLink] = {}
@@ -129,6 +135,8 @@ class Workers:
         while self._hear(worker):
             continue
         del self._workers[pid]
+        if self._crowd is not None:
+            self._crowd.left(pid)
         self._loop.remove_reader(worker.reports)
         os.close(worker.reports)
         if worker.active:
@@ -182,6 +190,8 @@ class Workers:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             mine.setblocking(False)
+            if self._crowd is not None:
+                self._crowd.find_place()
             pid = os.fork()
             if pid == 0:
                 self._child(theirs.detach())
@@ -190,6 +200,8 @@ class Workers:
             raise
         finally:
             theirs.close()
+        if self._crowd is not None:
+            self._crowd.placed(pid)
         worker = self._workers[pid] = WorkerLink(pid, mine.detach())
         self._starting += 1
         self._loop.add_reader(worker.reports, lambda: self._listen_to(worker))
