@@ -18,8 +18,9 @@ from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop
 from pyqmail.system.stamp import stamp
 from pyqmail.warm.cold import NULL
+from pyqmail.warm.collector import Collector, Done, Stop
 from pyqmail.warm.runner import Runner
-from pyqmail.warm.spawner import Collector, Done, Spawner, Stop, begin
+from pyqmail.warm.spawner import Spawner, begin
 
 DELIVERY_S = 86400.0  # that a whole delivery may take: as long as one to a Maildir
 LOOKUPS_MAX = 8  # qmail-getpw at once; they are short

@@ -19,8 +19,9 @@ from pyqmail.remote.routes import Route, find_route
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
+from pyqmail.warm.collector import Done, Stop
 from pyqmail.warm.runner import Runner
-from pyqmail.warm.spawner import Done, Spawner, Stop, begin
+from pyqmail.warm.spawner import Spawner, begin
 
 TCPTO_SIZE = 1024  # bytes of lock/tcpto
 DELIVERY_S = 43200.0  # that a whole delivery may take, all answers of the other host together

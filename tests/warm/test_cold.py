@@ -6,7 +6,7 @@ import pytest
 
 from pyqmail.system.loop import Loop
 from pyqmail.warm.cold import NULL, Program, start_program
-from pyqmail.warm.spawner import Collector
+from pyqmail.warm.collector import Collector
 
 
 def run(program: Program, collector: Collector, loop: Loop, done: list[tuple[int | None, bytes]]) -> None:

@@ -14,7 +14,7 @@ from pyqmail.programs.qmail_lspawn import LocalChannel
 from pyqmail.protocol.spawn import Report, ReportParser, format_command
 from pyqmail.system.loop import Loop
 from pyqmail.system.processes import look
-from pyqmail.warm import spawner
+from pyqmail.warm import spawner, time_limits
 from pyqmail.warm.spawner import Spawner
 from tests.programs.spawn_bench import Home, install_script
 from tests.public_directory import public_directory
@@ -53,7 +53,7 @@ def serve_script(
     def run(script: str, delivery_s: float = 0.5) -> list[Report]:
         made = serving(tmp_path_factory, monkeypatch, capfdbinary, script, commands=1, delivery_s=delivery_s)
         try:
-            return next(made)(spawner, "LOOK_S", 0.1)
+            return next(made)(time_limits, "LOOK_S", 0.1)
         finally:
             next(made, None)
 
