@@ -22,7 +22,7 @@ class GivingBack:
 
     def pipes(self, receipt: Receipt) -> None:
         """In a shared worker: close pipes only, which our own programs have made."""
-        for fd in receipt.descriptors():
+        for fd in receipt.handed.descriptors():
             if receipt.draft is not None or foreign.kind(fd) == foreign.PIPE:
                 os.close(fd)
             else:
@@ -34,7 +34,7 @@ class GivingBack:
     def everything(self, receipt: Receipt) -> None:
         """In a worker for one uid: close what is sure at once, the rest beside the loop, with what came unasked."""
         odd = []
-        for fd in receipt.descriptors():
+        for fd in receipt.handed.descriptors():
             if foreign.kind(fd) == foreign.PIPE:
                 os.close(fd)
             else:

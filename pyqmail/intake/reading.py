@@ -28,8 +28,8 @@ class Reader:
 
     def begin(self, receipt: Receipt, kinds: list[str]) -> Draft:
         """The draft for a submission whose two descriptors are of these ``kinds``. Raises QueueFailure."""
-        given = (receipt.message, receipt.envelope)
-        receipt.sockets = {fd for fd, kind in zip(given, kinds, strict=True) if kind == foreign.SOCKET}
+        given = (receipt.handed.message, receipt.handed.envelope)
+        receipt.handed.sockets = {fd for fd, kind in zip(given, kinds, strict=True) if kind == foreign.SOCKET}
         if not all(map(_readable, given)):
             raise QueueFailure(QueueExit.READ_ERROR)
         return self.spool.begin(receipt.uid, receipt.submission)
@@ -39,7 +39,7 @@ class Reader:
         try:
             for _ in range(CHUNKS_A_TURN):
                 self._pulse.beat()
-                if receipt.message >= 0:
+                if receipt.handed.message >= 0:
                     if not self._read_message(receipt, draft):
                         self._message_ended(receipt, draft)
                 elif self._read_envelope(receipt, draft):
@@ -50,34 +50,35 @@ class Reader:
 
     def _message_ended(self, receipt: Receipt, draft: Draft) -> None:
         self._watches.descriptor_no_more(receipt)
-        if receipt.message in receipt.sockets:
-            receipt.read.append(receipt.message)
+        handed = receipt.handed
+        if handed.message in handed.sockets:
+            handed.read.append(handed.message)
         else:
-            os.close(receipt.message)
-        receipt.message = -1
+            os.close(handed.message)
+        handed.message = -1
         self.spool.message_complete(draft)
 
     # Each of these raises BlockingIOError when there is nothing yet.
 
     def _read_message(self, receipt: Receipt, draft: Draft) -> int:
         """How many bytes have been added to ``draft``, 0 at the end of the message. Raises QueueFailure."""
-        if receipt.message not in receipt.sockets:
+        if receipt.handed.message not in receipt.handed.sockets:
             return self._splice_message(receipt, draft)
-        data = _receive(receipt.message)
+        data = _receive(receipt.handed.message)
         self.spool.write_message(draft, data)
         return len(data)
 
     def _read_envelope(self, receipt: Receipt, draft: Draft) -> bool:
         """Whether the envelope is complete now. Raises QueueFailure."""
-        fd = receipt.envelope
-        data = _receive(fd) if fd in receipt.sockets else self._through_private_pipe(fd)
+        fd = receipt.handed.envelope
+        data = _receive(fd) if fd in receipt.handed.sockets else self._through_private_pipe(fd)
         if not data:
             raise QueueFailure(QueueExit.READ_ERROR)
         return self.spool.feed_envelope(draft, data)
 
     def _splice_message(self, receipt: Receipt, draft: Draft) -> int:
         try:
-            return os.splice(receipt.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
+            return os.splice(receipt.handed.message, draft.message, CHUNKS_A_TURN * CHUNK, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -85,7 +86,7 @@ class Reader:
                 raise QueueFailure(QueueExit.READ_ERROR) from None
             if error.errno != errno.EINVAL:
                 raise QueueFailure(QueueExit.WRITE_ERROR) from None
-        data = self._through_private_pipe(receipt.message)  # this filesystem does not splice
+        data = self._through_private_pipe(receipt.handed.message)  # this filesystem does not splice
         self.spool.write_message(draft, data)
         return len(data)
 

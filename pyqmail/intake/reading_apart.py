@@ -18,8 +18,8 @@ def read_apart(aside: Aside, spool: Spool, receipt: Receipt, finish: Callable[[R
             spool,
             receipt.uid,
             receipt.submission,
-            receipt.message,
-            receipt.envelope,
+            receipt.handed.message,
+            receipt.handed.envelope,
             lambda: not receipt.gone,
         )
 

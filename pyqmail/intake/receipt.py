@@ -11,12 +11,39 @@ from pyqmail.system import foreign
 from pyqmail.system.loop import Timer
 
 
+class Handed:
+    """The descriptors that a client has handed over."""
+
+    __slots__ = ("envelope", "message", "others", "read", "sockets")
+
+    def __init__(self) -> None:
+        self.message = self.envelope = -1  # -1 once it has been read
+        self.others: list[int] = []  # of a request that is none
+        self.sockets: set[int] = set()  # which of the two are no pipes
+        self.read: list[int] = []  # of those, what has been read
+
+    def descriptors(self) -> list[int]:
+        """What is still open here."""
+        return [fd for fd in (self.message, self.envelope, *self.read, *self.others) if fd >= 0]
+
+
+class Watched:
+    """What the loop watches for a submission (intake/watches.py)."""
+
+    __slots__ = ("connection", "descriptor", "timer")
+
+    def __init__(self) -> None:
+        self.descriptor = -1
+        self.connection = False
+        self.timer: Timer | None = None  # while the request has not come
+
+
 class Receipt:
     """A submission from its connection to its answer; ``job`` is what the parent calls it."""
 
     __slots__ = (
-        "apart", "connection", "draft", "envelope", "given", "gone", "heard", "job", "message", "read", "reading",
-        "refused", "serial", "sockets", "started", "submission", "timer", "uid",
+        "apart", "connection", "draft", "gone", "handed", "job", "refused", "serial", "started", "submission", "uid",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, job: int, serial: int, connection: int) -> None:
@@ -27,13 +54,8 @@ class Receipt:
         self.refused = 0  # the exit code to answer, whatever the client wants
         self.uid = -1  # the real uid of the client
         self.submission = 0
-        self.message = self.envelope = -1  # -1 once it has been read
-        self.given: list[int] = []  # descriptors of a request that is none
-        self.reading = -1  # the descriptor that the loop watches
-        self.heard = False  # the loop watches the connection
-        self.timer: Timer | None = None  # while the request has not come
-        self.sockets: set[int] = set()  # which of the two are no pipes
-        self.read: list[int] = []  # of those, what has been read
+        self.handed = Handed()
+        self.watched = Watched()
         self.draft: Draft | None = None
         self.apart = False  # a thread reads it
         self.gone = False  # and nobody waits for that any more
@@ -57,8 +79,8 @@ class Receipt:
         """Take the request; whether it is one. Raises BlockingIOError while it has not come, OSError if it will not."""
         space = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)
         data, ancillary, flags, _ = self.connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
-        self.given = foreign.rights_of(ancillary)
-        if not data and not self.given:
+        self.handed.others = foreign.rights_of(ancillary)
+        if not data and not self.handed.others:
             raise ConnectionError("the client has gone")
         sender = None
         for level, kind, ids in ancillary:
@@ -66,9 +88,9 @@ class Receipt:
                 sender = queued.parse_credentials(ids)
         serial = queued.parse_request(data)
         whole = not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
-        if serial is None or sender is None or len(self.given) != 2 or not whole:
+        if serial is None or sender is None or len(self.handed.others) != 2 or not whole:
             return False
-        (self.message, self.envelope), self.given = self.given, []
+        (self.handed.message, self.handed.envelope), self.handed.others = self.handed.others, []
         pid, self.uid, _gid = sender
         self.submission = self.serial if serial else pid
         return True
@@ -86,10 +108,6 @@ class Receipt:
         look = select.poll()
         look.register(self.connection, select.POLLIN)
         return bool(look.poll(0))
-
-    def descriptors(self) -> list[int]:
-        """What of the client's is still open here."""
-        return [fd for fd in (self.message, self.envelope, *self.read, *self.given) if fd >= 0]
 
     def close_slowly(self, odd: list[int], unasked: list[int] | None) -> None:
         """Close ``odd``, all that was sent on the connection unasked, and the connection last."""

@@ -18,34 +18,34 @@ class Watches:
 
     def request(self, receipt: Receipt, come: Deed, late: Deed) -> None:
         """Do ``come`` when the request is there, ``late`` if it does not come."""
-        if receipt.timer is None:
-            receipt.timer = self._loop.call_later(REQUEST_SECONDS, lambda: self._safely(receipt, late))
+        if receipt.watched.timer is None:
+            receipt.watched.timer = self._loop.call_later(REQUEST_SECONDS, lambda: self._safely(receipt, late))
             self.connection(receipt, come)
 
     def connection(self, receipt: Receipt, deed: Deed) -> None:
         """Do ``deed`` when something comes on the connection, its end included."""
-        if not receipt.heard:
-            receipt.heard = True
+        if not receipt.watched.connection:
+            receipt.watched.connection = True
             self._loop.add_reader(receipt.connection.fileno(), lambda: self._safely(receipt, deed))
 
     def connection_no_more(self, receipt: Receipt) -> None:
         """Neither the connection nor the time for its request."""
-        if receipt.timer is not None:
-            receipt.timer.cancel()
-            receipt.timer = None
-        if receipt.heard:
-            receipt.heard = False
+        if receipt.watched.timer is not None:
+            receipt.watched.timer.cancel()
+            receipt.watched.timer = None
+        if receipt.watched.connection:
+            receipt.watched.connection = False
             self._loop.remove_reader(receipt.connection.fileno())
 
     def descriptor(self, receipt: Receipt, fd: int, deed: Deed) -> None:
         """Do ``deed`` when there is something to read on ``fd``, and no longer when there is on another."""
-        if receipt.reading != fd:
+        if receipt.watched.descriptor != fd:
             self.descriptor_no_more(receipt)
-            receipt.reading = fd
+            receipt.watched.descriptor = fd
             self._loop.add_reader(fd, lambda: self._safely(receipt, deed))
 
     def descriptor_no_more(self, receipt: Receipt) -> None:
         """Neither message nor envelope."""
-        if receipt.reading >= 0:
-            self._loop.remove_reader(receipt.reading)
-            receipt.reading = -1
+        if receipt.watched.descriptor >= 0:
+            self._loop.remove_reader(receipt.watched.descriptor)
+            receipt.watched.descriptor = -1

@@ -105,7 +105,7 @@ class Worker:
 
     def _begin(self, receipt: Receipt) -> None:
         """Start to read both descriptors, each in the way of its kind."""
-        kinds = [foreign.kind(fd) for fd in (receipt.message, receipt.envelope)]
+        kinds = [foreign.kind(fd) for fd in (receipt.handed.message, receipt.handed.envelope)]
         if not self.alone and kinds != [foreign.PIPE, foreign.PIPE]:
             self._finish(receipt, QueueExit.BUG)
             return
@@ -132,7 +132,7 @@ class Worker:
             self.watches.descriptor_no_more(receipt)
             self.ready.append(receipt)
             return
-        waits_for = receipt.message if receipt.message >= 0 else receipt.envelope
+        waits_for = receipt.handed.message if receipt.handed.message >= 0 else receipt.handed.envelope
         self.watches.descriptor(receipt, waits_for, self._read)
         self.watches.connection(receipt, self._hung_up)
 
