@@ -9,182 +9,18 @@ pipe by then.
 """
 
 import fcntl
-import gc
 import os
-import pwd
-import signal
-import socket
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 
 from pyqmail.control import ControlUnreadable, home_of
-from pyqmail.launch import identify
-from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
-from pyqmail.protocol.supervision import FD_VARIABLE
-from pyqmail.spool.layout import Layout, read_layout
-from pyqmail.system.process import (
-    become,
-    close_all_but,
-    find_program,
-    fork_child,
-    plug_standard_descriptors,
-    schedule_as_batch,
-    set_title,
-)
+from pyqmail.policy.accounts import AccountMissing, read_accounts
+from pyqmail.send.start import Start, start_daemons, start_logger, start_supervisor
+from pyqmail.spool.layout import read_layout
+from pyqmail.system.process import schedule_as_batch
 from pyqmail.system.readiness import without_request
-from pyqmail.warm.supervised import HELPERS
-from pyqmail.warm.supervisor import SIGNALS, Supervisor, wanted_helpers
 
 FAILED = 111
 DEFAULT_DELIVERY = b"./Mailbox"
-SEND = b"qmail-send"
-PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", SEND)
-QUEUED = b"qmail-queued"
-
-
-class Start:
-    """What all children need to know."""
-
-    def __init__(self, home: str, accounts: Accounts, environ: Mapping[bytes, bytes]) -> None:
-        self.home = home
-        self.accounts = accounts
-        self.environ = environ
-        self._warm: dict[bytes, str] = {}
-
-    def load(self) -> None:
-        """Import, once and before any fork, each program that is ours."""
-        helpers = [helper.name for helper in HELPERS if helper.configured(self.home)]
-        for name in (*PROGRAMS, *helpers):
-            path = find_program(name, self.environ.get(b"PATH"))
-            if name in helpers and path is None:
-                path = f"{self.home}/bin/{name.decode()}"
-            module = identify(path) if path is not None else None
-            if module == "pyqmail.programs." + name.decode().replace("-", "_"):
-                self._warm[name] = module
-                if name != SEND:  # it forks nothing: what it alone needs would make every fork of the others dearer
-                    import_module(module)
-        gc.collect()
-        gc.freeze()
-
-    def run(self, argv: Sequence[bytes]) -> int:
-        """Be the program ``argv[0]``: its exit code if it is ours, else it is executed. Raises OSError."""
-        for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-            signal.signal(signum, signal.SIG_DFL)  # Python's own settings are not the caller's
-        module = self._warm.get(argv[0])
-        if module is None:
-            os.execvpe(argv[0], list(argv), dict(self.environ))
-        set_title(argv[0].decode())
-        return int(import_module(module).main(list(argv), self.environ))
-
-    def warm(self, name: bytes) -> bool:
-        """Whether ``name`` is our own program, served from memory."""
-        return name in self._warm
-
-    def known(self, name: bytes) -> bool:
-        """Whether there is a program ``name`` to run."""
-        return name in self._warm or find_program(name, self.environ.get(b"PATH")) is not None
-
-    def take_identity(self, uid: int, gid: int, groups: Sequence[int]) -> None:
-        """Become a user, unless the whole tree is one user's. Raises OSError."""
-        if not self.accounts.single_user:
-            become(uid, gid, groups)
-
-
-def start_supervisor(start: Start, layout: Layout) -> dict[bytes, bytes]:
-    """Fork the supervisor, which outlives qmail-send as injection does; what qmail-send has to know to hear of it.
-
-    As root, since helpers make and bind their sockets before they become others. Only our own qmail-send, in this very
-    process, can tell qmail-rcptd the maps: without it every recipient is accepted unasked. Raises OSError unless the
-    supervisor is at work.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    reader, writer = os.pipe()
-    told = start.warm(SEND)
-
-    def known(name: bytes) -> bool:
-        return start.warm(name) if name != QUEUED else start.known(name)
-
-    def prepare() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        os.setsid()
-        os.chdir(layout.queue)
-        close_all_but((writer, theirs.fileno()))
-        plug_standard_descriptors()
-        if not told:
-            theirs.close()
-
-    def run() -> int:
-        wanted = wanted_helpers(start.home, known, told=told)
-        return Supervisor(start.home, layout.queue, start.run, wanted, theirs.detach()).run(writer)
-
-    fork_child(prepare, run)
-    close_all((writer, theirs.detach()))
-    if not os.read(reader, 1):
-        raise OSError("the helpers have no supervisor")
-    os.close(reader)
-    return {FD_VARIABLE: b"%d" % ours.detach()} if told else {}
-
-
-def start_logger(start: Start, logger: Sequence[bytes]) -> None:
-    """Fork the logger and put the write end of its pipe on fd 1."""
-    reader, writer = os.pipe()
-    accounts = start.accounts
-
-    def prepare() -> None:
-        start.take_identity(accounts.uid_log, accounts.gid_nofiles, [accounts.gid_nofiles])
-        os.dup2(reader, 0)
-        os.closerange(2, 7)
-        close_all((reader, writer))
-
-    fork_child(prepare, lambda: start.run(logger))
-    os.dup2(writer, 1)
-    close_all((reader, writer))
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close each of ``fds``."""
-    for fd in fds:
-        os.close(fd)
-
-
-def remote_groups(accounts: Accounts) -> list[int]:
-    """All groups of qmailr, and qmail."""
-    try:
-        name = pwd.getpwuid(accounts.uid_remote).pw_name
-    except KeyError:
-        return [accounts.gid_qmail]
-    return os.getgrouplist(name, accounts.gid_qmail)
-
-
-def start_daemons(start: Start, delivery: bytes) -> None:
-    """Fork the three daemons on six pipes, and lay our own descriptors out as qmail-send's. Raises OSError."""
-    accounts = start.accounts
-    qmail = accounts.gid_qmail
-    pipes = [os.pipe() for _ in range(6)]
-    ends = [fd for pair in pipes for fd in pair]
-    daemons: tuple[tuple[list[bytes], int | None, list[int]], ...] = (
-        ([b"qmail-lspawn", delivery], None, [qmail]),
-        ([b"qmail-rspawn"], accounts.uid_remote, remote_groups(accounts)),
-        ([b"qmail-clean"], accounts.uid_queue, [qmail]),
-    )
-    for index, (argv, uid, groups) in enumerate(daemons):
-        commands, reports = pipes[2 * index][0], pipes[2 * index + 1][1]
-
-        def prepare(
-            commands: int = commands, reports: int = reports, uid: int | None = uid, groups: list[int] = groups
-        ) -> None:
-            if uid is not None:
-                start.take_identity(uid, qmail, groups)
-            os.dup2(commands, 0)
-            os.dup2(reports, 1)
-            os.closerange(2, 7)
-            close_all(ends)
-
-        fork_child(prepare, lambda argv=argv: start.run(argv))  # type: ignore[misc]
-    os.dup2(1, 0)
-    for target, (reader, writer) in enumerate(pipes, start=1):
-        os.dup2(writer if target % 2 else reader, target)
-    close_all(ends)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

@@ -19,6 +19,7 @@ from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing
 from pyqmail.programs import qmail_rcptd, qmail_rspawn, qmail_start, tcpserver
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, SOCKET, format_question
+from pyqmail.send.start import Start
 from tests.crash.mail import Ledger, text, whole
 from tests.crash.trip import Trip
 
@@ -445,13 +446,13 @@ def start_all(bench: "Bench", trip: Trip | None) -> int:
 
     def run() -> int:
         if trip is not None:
-            whole_run = qmail_start.Start.run
+            whole_run = Start.run
 
-            def go_on(self: qmail_start.Start, argv: list[bytes]) -> int:
+            def go_on(self: Start, argv: list[bytes]) -> int:
                 trip.over = True  # from here on it is another program
                 return whole_run(self, argv)
 
-            qmail_start.Start.run = go_on  # type: ignore[method-assign,assignment]
+            Start.run = go_on  # type: ignore[method-assign,assignment]
         return bench.program(qmail_start.main, "qmail-start", b"./Mailbox")
 
     null = os.open("/dev/null", os.O_RDWR)

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import pytest
 
+from pyqmail.local.channel import LocalChannel
 from pyqmail.policy.accounts import read_accounts
-from pyqmail.programs.qmail_lspawn import LocalChannel
 from pyqmail.protocol.spawn import Report, ReportParser, format_command
 from pyqmail.system.loop import Loop
 from pyqmail.system.processes import look
