@@ -58,3 +58,11 @@ def test_qmail_control_names_every_file_of_the_table() -> None:
         entry.name for entry in CONTROL_FILES if not re.search(rf"^\.It (Pa )?{re.escape(entry.name)}$", text, re.M)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_differs_from_qmail_stands_in_one_section_of_that_name(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r"(?im)^(?:\.Sh )?differences? from (?:the original|qmail)", text) == []
+    assert re.search(r"(?im)^this differs from", text) is None
+    assert text.count("\n.Sh DIFFERS FROM QMAIL\n") <= 1
