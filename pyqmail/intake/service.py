@@ -152,23 +152,27 @@ class Service:
         """
         if self._stopping:
             return
-        self._stopping = True
+        # First what makes it end whatever goes wrong below: nobody is started any more, and all is tried again later.
+        self._stopping = self._shared.stopping = self._strangers.places.stopping = True
+        self._loop.call_later(STOP_SECONDS, self._leave_strangers)
         if self.lock >= 0:
             os.close(self.lock)
         for listener in (self._public, self._own):
             self._loop.remove_reader(listener.fileno())
             listener.close()
-        self._shared.stop()
-        self._strangers.places.stopping = True
-        for link in list(self._workers.links):
-            self._workers.retire(link)
+        try:
+            self._shared.stop()
+        finally:
+            for link in list(self._workers.links):
+                self._workers.retire(link)
         keep_until_closed(self._strangers.held(), close_all_but)
-        self._loop.call_later(STOP_SECONDS, self._leave_strangers)
 
     def _leave_strangers(self) -> None:
-        """Do not wait for what a stranger may hold."""
+        """Do not wait for what a stranger may hold, and let everybody know who may not have heard of the end."""
+        if self._workers.links:
+            self._loop.call_later(STOP_SECONDS, self._leave_strangers)
         for link in list(self._workers.links):
             if link.uid is not None and link.pulse.read()[2] != DISK:
                 self._workers.replace(link)
-        if self._workers.links:
-            self._loop.call_later(STOP_SECONDS, self._leave_strangers)
+            else:
+                self._workers.retire(link)
