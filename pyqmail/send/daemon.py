@@ -51,7 +51,9 @@ class Daemon:
     def __init__(
         self, loop: Loop, layout: Layout, controls: Controls, environ: Mapping[bytes, bytes], log: Sink
     ) -> None:
-        self._means = means = Means(loop, layout, log, Background(loop, log), History(layout), Counters(), controls)
+        self._means = means = Means(
+            loop, layout, log, Background(loop, log), History(layout), Counters(), controls, clock=time.time
+        )
         self._injections = BackgroundInjections(loop, layout, without_feed(environ))
         self._cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
         self._messages = messages = Messages(means, self._cleaner, self._injections)

@@ -1,6 +1,5 @@
 """What every part of qmail-send works with."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,5 +23,5 @@ class Means:
     history: History
     counters: Counters
     controls: Controls
+    clock: Callable[[], float]  # seconds since the epoch
     exiting: bool = False
-    clock: Callable[[], float] = time.time

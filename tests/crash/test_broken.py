@@ -215,7 +215,7 @@ SESSION = (
 
 def test_an_smtp_session_whose_calls_are_interrupted_goes_on(home: Path) -> None:
     trace = home / "queue/lock/trace"  # where that user may write
-    for taken, call in enumerate(("read", "write", "pselect6", "connect", "wait4", "fsync"), start=1):
+    for taken, call in enumerate(("read", "write", "poll", "connect", "wait4", "fsync"), start=1):
         with open(home.parent / "session", "w+b") as session:
             session.write(b"".join(SESSION))
             session.seek(0)
