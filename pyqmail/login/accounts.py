@@ -6,7 +6,7 @@ import pwd
 from dataclasses import dataclass
 
 from pyqmail.login import passwords
-from pyqmail.login.virtual_users import VirtualUnreadable, find_user
+from pyqmail.login.virtual_users import VirtualUnreadable, VirtualUser, find_user
 
 PAM_SERVICE = "pop3"
 # What PAM says when it cannot know: not that the password is wrong (pam(3))
@@ -47,6 +47,11 @@ def check_virtual(home: str, address: bytes, password: bytes, stamp: bytes) -> A
         right = True
     if not right:
         raise Refused
+    return virtual_account(user)
+
+
+def virtual_account(user: VirtualUser) -> Account:
+    """Whom a virtual user's mail belongs to."""
     return Account(user.address, user.uid, user.gid, user.home, b"/bin/sh", (user.gid,))
 
 
@@ -63,12 +68,18 @@ def check_system(name: bytes, password: bytes) -> Account:
         if error.errno in PAM_TROUBLE:
             raise Temporary from None
         raise Refused from None
+    account = system_account(name)
+    if without_password(name):
+        raise Refused
+    return account
+
+
+def system_account(name: bytes) -> Account:
+    """The account ``name`` of the system. Raises Refused."""
     try:
         entry = pwd.getpwnam(os.fsdecode(name))
     except KeyError:
         raise Refused from None
-    if without_password(name):
-        raise Refused
     home, shell = os.fsencode(entry.pw_dir), os.fsencode(entry.pw_shell)
     return Account(os.fsencode(entry.pw_name), entry.pw_uid, entry.pw_gid, home, shell, None)
 
@@ -89,4 +100,16 @@ def authenticate(home: str, name: bytes, password: bytes, stamp: bytes) -> Accou
     account = check_virtual(home, name, password, stamp) if b"@" in name else check_system(name, password)
     if account.uid == 0:
         raise Refused  # nobody guesses root's password here
+    return account
+
+
+def look_up(home: str, name: bytes) -> Account:
+    """The account behind ``name``, whose password somebody else has checked. Raises Refused and Temporary."""
+    try:
+        user = find_user(home, name) if b"@" in name else None
+    except VirtualUnreadable:
+        raise Temporary from None
+    account = system_account(name) if user is None else virtual_account(user)
+    if account.uid == 0:
+        raise Refused
     return account

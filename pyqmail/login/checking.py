@@ -21,6 +21,7 @@ from pyqmail.system.process import close_all_but, plug_standard_descriptors, res
 CHECK_S = 70  # after that the kernel ends it, PAM's modules included
 CONTROL = "authd"
 VIRTUAL, SYSTEM = b"virtual", b"system"
+CRAM = b"cram-md5"
 CODES = {Answer.YES: 0, Answer.NO: 1, Answer.LATER: 111}
 ANSWERS = {code: answer for answer, code in CODES.items()}  # every other end is LATER
 
@@ -53,7 +54,7 @@ def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) 
     if not set(lines) <= {VIRTUAL, SYSTEM}:
         return Answer.LATER  # a word of a later version, or a typing error
     wanted = VIRTUAL if b"@" in credentials.user else SYSTEM
-    if wanted not in lines or (wanted == SYSTEM and (single_user or credentials.challenge)):
+    if wanted not in lines or (wanted == SYSTEM and (single_user or credentials.method == CRAM)):
         return Answer.NO
     return _known(home, credentials)
 
@@ -65,9 +66,9 @@ def environment(ip: bytes) -> Mapping[bytes, bytes]:
 
 def _known(home: str, credentials: Credentials) -> Answer:
     try:
-        if credentials.challenge:
+        if credentials.method == CRAM:
             return _digest_is_right(home, credentials)
-        authenticate(home, credentials.user, credentials.secret, b"")
+        authenticate(home, credentials.user, credentials.secret, credentials.challenge)
         return Answer.YES
     except Refused:
         return Answer.NO

@@ -3,7 +3,8 @@
     checkpassword PROGRAM [ARGUMENT ...]        3< NAME \\0 PASSWORD \\0 [STAMP \\0]
 
 A name with ``@`` is a virtual user (qmail-vuser(8)), any other one an account of the system, which PAM is asked about.
-Whatever is wrong with name and password, the answer is the same and comes after the same time.
+Whatever is wrong with name and password, the answer is the same and comes after the same time. Where there is
+control/authd, root asks qmail-authd, which counts the wrong ones of all protocols together.
 """
 
 import os
@@ -11,8 +12,11 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
-from pyqmail.control import home_of
-from pyqmail.login.accounts import Account, Refused, Temporary, authenticate
+from pyqmail.control import Control, ControlUnreadable, home_of
+from pyqmail.login.accounts import Account, Refused, Temporary, authenticate, look_up
+from pyqmail.login.answer import Answer
+from pyqmail.login.client import ask
+from pyqmail.protocol.sasl import Credentials
 
 REQUEST_MAX = 512
 REQUEST_FD = 3
@@ -37,6 +41,23 @@ def read_request() -> tuple[bytes, bytes, bytes]:
     if len(data) > REQUEST_MAX or len(fields) < 4 and (len(fields), fields[-1]) != (3, b""):
         raise Misuse
     return fields[0], fields[1], fields[2]
+
+
+def log_in(home: str, name: bytes, password: bytes, stamp: bytes, ip: bytes) -> Account:
+    """The account behind ``name`` if ``password`` is right. Raises Refused and Temporary."""
+    credentials = Credentials(b"pop3", name, password, stamp)
+    try:
+        asks = os.geteuid() == 0 and Control(home).exists("authd") and credentials.possible
+    except ControlUnreadable:
+        raise Temporary from None
+    if not asks:
+        return authenticate(home, name, password, stamp)
+    answer, user = ask(home, credentials, ip)
+    if answer is Answer.LATER:
+        raise Temporary
+    if answer is Answer.NO:
+        raise Refused
+    return look_up(home, user)
 
 
 def become_user(account: Account) -> None:
@@ -72,7 +93,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return MISUSE
     try:
         name, password, stamp = read_request()
-        account = authenticate(home_of(environ), name, password, stamp)
+        account = log_in(home_of(environ), name, password, stamp, environ.get(b"TCPREMOTEIP", b""))
     except Misuse:
         return MISUSE
     except Temporary:

@@ -39,6 +39,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     home = home_of(environ)
     set_title("qmail-authd")
+    loop = Loop()
+    loop.add_signal(signal.SIGTERM, loop.stop)
     try:
         accounts = read_accounts(home)
         os.chdir("/")
@@ -47,9 +49,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return 111
     from pyqmail.login.service import Service  # hashlib, which the parent of all helpers need not hold
 
-    loop = Loop()
     trusted = frozenset((0, accounts.uid_daemon))
     Service(loop, listener, home, trusted.__contains__, single_user=accounts.single_user)
-    loop.add_signal(signal.SIGTERM, loop.stop)
     loop.run()
     return 0

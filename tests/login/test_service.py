@@ -20,6 +20,7 @@ from pyqmail.login.virtual_users import VirtualUser, write_users
 from pyqmail.protocol.logins import SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
 from tests.incoming.test_security import Client
+from tests.integration.mailhost import ensure_user
 from tests.programs.door import BIN, DEADLINE_S, Door, door_of
 from tests.waiting import wait_for
 
@@ -178,3 +179,38 @@ def test_a_service_that_is_away_is_454() -> None:
 def test_a_question_is_not_more_than_it_may_be() -> None:
     longest = Credentials(b"cram-md5", b"u" * 250, b"s" * 200, b"c" * 59)
     assert longest.possible and len(format_question(longest, b"2001:db8::1")) <= 1024
+
+
+def pop3(door: Door, password: bytes, name: bytes = ANN) -> tuple[int, bytes]:
+    """What checkpassword ends with, and whom it became."""
+    request = door.base / "request"
+    request.write_bytes(name + b"\0" + password + b"\0<1.2@host>\0")
+    words = ["/bin/sh", "-c", f'exec "$@" 3<{request}', "sh", str(BIN / "checkpassword"), "/usr/bin/id", "-u"]
+    environ = {"QMAIL_HOME": str(door.base), "TCPREMOTEIP": "192.0.2.7"}
+    done = subprocess.run(words, env=environ, stdout=subprocess.PIPE, timeout=DEADLINE_S)
+    return done.returncode, done.stdout
+
+
+def test_pop3_counts_too(door: Door) -> None:
+    assert pop3(door, SECRET) == (0, b"40001\n")
+    assert pop3(door, hashlib.md5(b"<1.2@host>" + SECRET).hexdigest().encode()) == (0, b"40001\n")  # APOP
+    assert [pop3(door, b"wrong") for _ in range(2)] == [(1, b"")] * 2
+    began = time.monotonic()
+    assert answer(door, ANN, SECRET)[0] is Answer.YES
+    assert time.monotonic() - began > 0.9
+
+
+def test_pop3_is_no_answer_where_the_service_has_none(door: Door) -> None:
+    door.control(authd="virtua")
+    assert pop3(door, SECRET) == (111, b"")
+
+
+def test_accounts_of_the_system_by_pam(door: Door) -> None:
+    pytest.importorskip("pamela")
+    account = ensure_user("pqauth")
+    subprocess.run(["chpasswd"], input=b"pqauth:one of many words\n", check=True)
+    door.control(authd="")
+    assert answer(door, b"pqauth", b"one of many words") == (Answer.YES, b"pqauth")
+    assert answer(door, b"pqauth", b"another")[0] is Answer.NO
+    assert answer(door, b"nobody-at-all", b"x")[0] is Answer.NO
+    assert pop3(door, b"one of many words", b"pqauth") == (0, b"%d\n" % account.pw_uid)
