@@ -123,11 +123,6 @@ def literal_address(host: bytes) -> bytes | None:
     return bytes(int(octet) & 255 for octet in octets)
 
 
-def is_allowed(address: bytes, letter: Letter) -> bool:
-    """Whether ``address`` is ASCII, or its sender knows that it is not (RFC 6531 section 3.3)."""
-    return address.isascii() or b"SMTPUTF8" in letter.parameters.upper().split()
-
-
 class SmtpSession:
     """One client from greeting to end. ``stream`` is what the last words are said on."""
 
@@ -264,7 +259,7 @@ class SmtpSession:
         if len(sender) > ADDRESS_MAX:
             return SYNTAX
         letter = Letter(self._settings.rules.size_limit, sender, parse_parameters(argument))
-        if not is_allowed(sender, letter):
+        if not sender.isascii():  # SMTPUTF8 is not offered (RFC 6531 section 3.1, item 8)
             self._log.refused(self._session.client, letter, (), NOT_ASCII)
             return NOT_ASCII.line
         refusal = self._session.judge_sender(letter)
@@ -291,7 +286,7 @@ class SmtpSession:
         if len(recipient) > ADDRESS_MAX:
             return SYNTAX
         try:
-            refusal = self._session.add(self._letter, recipient) if is_allowed(recipient, self._letter) else NOT_ASCII
+            refusal = self._session.add(self._letter, recipient) if recipient.isascii() else NOT_ASCII
         except TooManyRecipients:
             raise SessionEnd(NO_MEMORY) from None
         if refusal is None:
