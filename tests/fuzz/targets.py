@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
 from pyqmail import address, envelope
@@ -32,7 +33,19 @@ from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.incoming import decisions, relaying
 from pyqmail.intake.client import Injection
 from pyqmail.policy import classify, routing_wire, users
-from pyqmail.protocol import clean, control, dns, pop3, queued, recipients, smtp_client, smtp_server, spawn
+from pyqmail.protocol import (
+    clean,
+    control,
+    dns,
+    logins,
+    pop3,
+    queued,
+    recipients,
+    sasl,
+    smtp_client,
+    smtp_server,
+    spawn,
+)
 from pyqmail.protocol.qmqp import QmqpReader
 from pyqmail.protocol.qmtp import QmtpReader
 from pyqmail.remote import routes, tcpto
@@ -338,6 +351,31 @@ def wires(data: bytes) -> None:
         pop3.leading_number(argument)
 
 
+def logging_in(data: bytes) -> None:
+    """AUTH: any command and any answers; and the questions of qmail-authd."""
+    argument, *answers = data.split(b"\n")
+    exchange = sasl.begin(argument, b"LOGIN PLAIN CRAM-MD5", b"<1.2@mx.test>")
+    with suppress(sasl.Cancelled, sasl.Malformed):
+        found = None if exchange is None else answered(exchange, answers)
+        if found is not None and found.possible:
+            parsed = logins.parse_question(logins.format_question(found, b"192.0.2.1"))
+            assert parsed is not None and parsed[1] == b"192.0.2.1"
+            assert (parsed[0].user, parsed[0].secret) == (found.user, found.secret)
+            assert b"\0" not in found.user and b"\n" not in found.user
+    logins.parse_question(data)
+
+
+def answered(exchange: "sasl.Exchange", answers: Iterable[bytes]) -> sasl.Credentials | None:
+    """What the exchange comes to; None where the answers end first."""
+    try:
+        next(exchange)
+        for answer in answers:
+            exchange.send(answer)
+    except StopIteration as end:
+        return cast("sasl.Credentials", end.value)
+    return None
+
+
 def alias_files(data: bytes) -> None:
     """/etc/aliases, included lists, forward sources and their databases' records."""
     completion = aliases.Completion(b"host", b"domain", b"plus")
@@ -358,5 +396,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     for function in (
         smtp, tcp_rules, control_files, control_directory, dot_qmail, addresses, headers, queue_files, envelopes,
         netstrings, dns_answers, remote_replies, databases, assignments, wires, alias_files,
+        logging_in,
     )
 }  # fmt: skip
