@@ -3,6 +3,7 @@
     qmail-showctl              every file, its value or default, as the original prints it
     qmail-showctl --readers    the same, and below each file which program reads it and when
     qmail-showctl --check      one line for each thing that would bite; exit 1 if there is one
+    qmail-showctl --check --from DIR    what of another qmail's tree works here; exit 1 if something does not
 
 Without options the output is the original's, byte for byte, except that a missing rcpthosts does not open the relay
 here, and that files of our own are listed (where they exist) before the unknown ones.
@@ -18,7 +19,7 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing
 from pyqmail.system.files import write_all
 
-USAGE = b"qmail-showctl: usage: qmail-showctl [ --check | --readers ]\n"
+USAGE = b"qmail-showctl: usage: qmail-showctl [ --check [ --from DIR ] | --readers ]\n"
 
 
 def show(home: str, *, readers: bool) -> int:
@@ -50,6 +51,25 @@ def check(home: str) -> int:
     return 1 if lines else 0
 
 
+def check_from(directory: str) -> int:
+    """Print what becomes of each thing in another qmail's tree; 1 when something does not work, 111 without one."""
+    from pyqmail.admin import moving_in, other_run_files
+    from pyqmail.admin.other_trees import Fate
+
+    try:
+        found = list(other_run_files.everything(moving_in.find_tree(directory)))
+    except moving_in.NoTree as trouble:
+        write_all(1, b"Oops! %s.\n" % os.fsencode(str(trouble)))
+        return 111
+    write_all(1, b"".join(printable(os.fsencode(each.line())) + b"\n" for each in found))
+    return 1 if any(each.fate is Fate.NOT_SUPPORTED for each in found) else 0
+
+
+def printable(line: bytes) -> bytes:
+    """``line`` with question marks for what a terminal might obey."""
+    return bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in line)
+
+
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Show or check; 100 for words that are no option."""
     words = list(argv[1:])
@@ -58,5 +78,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return show(home, readers=bool(words))
     if words == [b"--check"]:
         return check(home)
+    if len(words) == 3 and words[:2] == [b"--check", b"--from"]:
+        return check_from(os.fsdecode(words[2]))
     write_all(2, USAGE)
     return 100

@@ -203,6 +203,7 @@ BITES: list[tuple[str, dict[str, str | bytes | None], str]] = [
         {"rcpthost": "example.org\n"},
         "control/rcpthost: no program reads it; did you mean rcpthosts?",
     ),
+    ("a temporary key", {"rsa2048.pem": "x\n"}, "control/rsa2048.pem: ignored: a temporary key"),
     ("an editor's copy", {"locals~": "example.org\n"}, "control/locals~: no program reads it (left over"),
     ("an uncompiled morercpthosts", {"morercpthosts": "a.test\n"}, "control/morercpthosts: has no effect before"),
     ("a damaged cdb", {"morercpthosts.cdb": "x"}, "control/morercpthosts.cdb: damaged: qmail-smtpd answers 421"),

@@ -1,0 +1,123 @@
+"""What other qmails have, and what becomes of it here: netqmail with TLS and AUTH, sagredo's, s/qmail (moving_in).
+
+What is taken without more is not in these tables: a control file of control_files, and TAKEN, the variables that our
+programs read by that very name and in that meaning.
+"""
+
+import re
+from enum import Enum
+
+
+class Fate(Enum):
+    """What becomes of a file, a variable or an argument."""
+
+    TAKEN = "taken"
+    TAKEN_AS = "taken as"
+    IGNORED = "ignored"
+    NOT_SUPPORTED = "not supported"
+
+
+TAKEN = frozenset((
+    "DATABYTES", "DISABLETLS", "DNSCACHEIP", "DROP_PRE_GREET", "FORCEAUTHMAILFROM", "FORCETLS", "GID", "PATH", "PROTO",
+    "QMAILQUEUE", "QMAILREMOTE", "RBLSMTPD", "RELAYCLIENT", "SMTPAUTH", "SMTPD_GREETDELAY", "SMTPS", "TCPLOCALHOST",
+    "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP", "TCPREMOTEPORT", "TLSCIPHERS",
+    "UCSPITLS", "UID",
+))  # fmt: skip
+
+_OLD_KEYS = "the library makes temporary keys by itself, and TLS 1.2 is the least"
+_NO_TLS_OUT = "qmail-remote speaks no TLS: its mail to every host goes in clear"
+_NO_AUTH_OUT = "qmail-remote never logs in: a relay that asks for it refuses our mail"
+_NO_SPF = "SPF is not checked"
+_NO_DKIM = "nothing signs or checks DKIM here; a QMAILQUEUE or QMAILREMOTE program of your own can"
+_NO_SRS = "forwarded mail keeps its sender"
+_RECIPIENTS = "qmail-rcptd knows which recipients exist; control/rcptcheck may name a program"
+_BAD_LISTS = "of these lists only badmailfrom is read"
+_RATES = "there is no such limit; SMTPD_ERRORLIMIT ends a session with that many refused commands"
+_SOURCE = "the kernel chooses the address that mail leaves from"
+_GREYLISTING = "there is no greylisting"
+_IGNORED, _NOT = Fate.IGNORED, Fate.NOT_SUPPORTED
+
+# Control files by a pattern for the whole name.
+FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
+    (re.compile(pattern), fate, why)
+    for pattern, fate, why in (
+        (r"(?:rsa|dh)\d+\.pem|dhparam\d*\.pem", _IGNORED, _OLD_KEYS),
+        (r"clientcert\.pem|tlsclientciphers|tlshosts|tlsdestinations|domaincerts", _NOT, _NO_TLS_OUT),
+        (r"notlshosts|notlshosts_auto", _IGNORED, _NO_TLS_OUT),
+        (r"authsenders", _NOT, _NO_AUTH_OUT),
+        (r"mailfromrules\.cdb", _NOT, "control/mailfromrules is read as text, with a line user:address each"),
+        (r"spf\w*", _NOT, _NO_SPF),
+        (r"domainkeys|dkim\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _NO_DKIM),
+        (r"srs_?\w+", _NOT, _NO_SRS),
+        (r"validrcptto(?:\.cdb)?|morevalidrcptto\.cdb|recipients(?:\.cdb)?|brtlimit|chkuser\w*", _NOT, _RECIPIENTS),
+        (r"bad(?:helo|mailfromnorelay|mailfrom-unknown|rcptto|helonorelay|rcpttonorelay)", _NOT, _BAD_LISTS),
+        (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
+         "messages are not looked into; a QMAILQUEUE program can"),
+        (r"tarpit\w+", _NOT, _RATES),
+        (r"maxrcpt|maxrecipients|relaylimits", _NOT, "there is no such limit on recipients"),
+        (r"outgoingip(?:\.host)?|domainbindings|domainips|bindroutes", _NOT, _SOURCE),
+        (r"helohostbyip", _NOT, "helohost is the same for every address"),
+        (r"dnsbllist", _NOT, "rblsmtpd asks the DNS lists, in front of qmail-smtpd"),
+        (r"smtpplugins", _NOT, "plug-ins of qmail-spp are not run"),
+        (r"authservid", _NOT, "no Authentication-Results is written"),
+        (r"tlsserverprotocols|servercipherlist|tlsservermethod", _NOT, "control/tlsserverciphers has the ciphers"),
+        (r"(?:.*~|.*\.(?:bak|orig|tmp|lock|sample|default))", _IGNORED, "no program ever read it"),
+    )
+)  # fmt: skip
+
+# Variables by a pattern for the whole name.
+VARIABLES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
+    (re.compile(pattern), fate, why)
+    for pattern, fate, why in (
+        (r"LOCALMFCHECK", _NOT, "set FORCEAUTHMAILFROM=1: users send as themselves, or as control/mailfromrules says"),
+        (r"CERTFILE|KEYFILE|CAFILE|DHFILE|CERTDIR|VERIFYDEPTH|CCAFILE|CIPHERS|ECDHCURVE|TLSVERSION", _IGNORED,
+         "sslserver reads it, if that stays; qmail-smtpd has its certificate in control/servercert.pem"),
+        (r"SPF\w*|QMAILAUTHENTICATED", _NOT, _NO_SPF),
+        (r"DKIM\w*|NODKIM\w*|UNSIGNED_\w+|RELAYCLIENT_NODKIMVERIFY|ERROR_FD|SIGN_PRACTICE", _NOT, _NO_DKIM),
+        (r"SRS_\w+|SKIP_SRS|QMAILINJECT_FORCE_SRS", _NOT, _NO_SRS),
+        (r"CHKUSER_\w+|RCPTCHECK\w*|VALIDRCPTTO\w*|MOREVALIDRCPTTO\w*|BRTLIMIT|RECIPIENTS\d*|RECIPIENTCHECK", _NOT,
+         _RECIPIENTS),
+        (r"TARPIT\w+", _NOT, _RATES),
+        (r"(?:DISABLE_)?MAXRCPT|MAXRECIPIENTS|RELAYLIMIT\w*", _NOT, "there is no such limit on recipients"),
+        (r"NOBAD(?:HELO|MAILFROM)|QREGEX|LOGREGEX|(?:DISABLE_)?BAD(?:MAIL|HELO)\w*|HELOCHECK", _NOT, _BAD_LISTS),
+        (r"MFDNSCHECK|DNSCHECK", _NOT, "the sender's domain is not looked up"),
+        (r"BADMIMETYPE|BADLOADERTYPE|BASE64|WARLORD|QHPSI\w*|UNSET_QHPSI|SIMSCAN\w*|SURBL\w*|VIRUSCHECK", _NOT,
+         "messages are not looked into; a QMAILQUEUE program can"),
+        (r"DNSBL\w+", _NOT, "rblsmtpd asks the DNS lists, in front of qmail-smtpd"),
+        (r"JGREYLIST\w*|GREYLIST\w*|POSTGREY\w*|GREYIP", _NOT, _GREYLISTING),
+        (r"ENABLE_SPP|SPP\w*|NOSPP", _NOT, "plug-ins of qmail-spp are not run"),
+        (r"SMTPUTF8|SMTP505DISABLE|REJECTNULLSENDERS|DELIVERTO|AUTHPREPEND|ALLOW_BARELF", _NOT,
+         "no program here reads it"),
+        (r"SUBMISSION|AUTH|REQUIRE_AUTH|ALLOW_INSECURE_AUTH", _NOT,
+         'SMTPAUTH="!" asks for AUTH, FORCETLS=0 allows it in clear'),
+        (r"BATV\w*", _NOT, "senders are not signed"),
+        (r"OUTGOINGIP|OUTGOINGHELO|DOMAINBINDINGS", _NOT, _SOURCE),
+    )
+)  # fmt: skip
+
+# Programs that stand in front of ours and are somebody else's, before and after the move.
+FOREIGN = {
+    "sslserver": "it is not ours, and goes on if it stays installed; qmail-smtpd does not know of its TLS",
+    "spamdyke": "it is not ours, and goes on if it stays installed",
+    "greetdelay": "it is not ours; SMTPD_GREETDELAY does the same in qmail-smtpd",
+    "jgreylist": "it is not ours, and goes on if it stays installed",
+    "rblsmtpd6": "it is not ours, and goes on if it stays installed",
+    "authup": "it is not ours, and goes on if it stays installed",
+    "tlswrapper": "it is not ours, and goes on if it stays installed; qmail-smtpd does not know of its TLS",
+    "stunnel": "it is not ours, and goes on if it stays installed; qmail-smtpd does not know of its TLS",
+}
+OURS = (
+    "tcpserver",
+    "rblsmtpd",
+    "qmail-smtpd",
+    "qmail-popup",
+    "qmail-pop3d",
+    "qmail-start",
+    "qmail-qmtpd",
+    "qmail-qmqpd",
+)
+
+
+def found_in(table: tuple[tuple[re.Pattern[str], Fate, str], ...], name: str) -> tuple[Fate, str] | None:
+    """The fate of ``name`` and why; None where the table does not know it."""
+    return next(((fate, why) for pattern, fate, why in table if pattern.fullmatch(name)), None)
