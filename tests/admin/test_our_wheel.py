@@ -26,7 +26,12 @@ def run(*words: object) -> "subprocess.CompletedProcess[str]":
 def place() -> Iterator[Path]:
     """A directory that everybody may enter, with an environment in which the wheel was installed by pip."""
     with public_directory() as base:
-        ignored = shutil.ignore_patterns("__pycache__", ".*", "run", "tests", "build", "*.egg-info")
+        everywhere = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
+
+        def ignored(folder: str, names: list[str]) -> set[str]:
+            own = {"run", "tests", "build"} if Path(folder) == ROOT else set()  # a service has a file run, too
+            return set(everywhere(folder, names)) | own & set(names)
+
         shutil.copytree(ROOT, base / "sources", ignore=ignored)
         pip = [sys.executable, "-I", "-m", "pip"]
         build = [

@@ -97,15 +97,27 @@ def test_a_home_that_vanishes_in_mid_delivery_defers(owner: Owner) -> None:
     assert (result.returncode, b"(#4." in result.stdout, b"did" in result.stdout) == (111, True, False)
 
 
-def test_a_hundred_megabytes_of_comments_in_dot_qmail(owner: Owner) -> None:
+def write_comments(owner: Owner, megabytes: int) -> None:
+    """A .qmail of so many megabytes, of which only the last line says anything."""
     line = b"# nothing to see here, and this is said once more\n"
     with (owner.home / ".qmail").open("wb") as file:
-        for _ in range(100):
+        for _ in range(megabytes):
             file.write(line * (MEGABYTE // len(line)))
         file.write(b"./two\n")
     (owner.home / ".qmail").chmod(0o644)
-    assert run_limited(owner, "-v 500000", "./one").stdout == b"did 1+0+0\n"  # no object for each of its lines
+
+
+def test_fifteen_megabytes_of_comments_in_dot_qmail(owner: Owner) -> None:
+    write_comments(owner, 15)
+    assert run_limited(owner, "-v 180000", "./one").stdout == b"did 1+0+0\n"  # no object for each of its lines
     assert (owner.home / "two").exists()
+
+
+def test_more_than_sixteen_megabytes_of_dot_qmail_defer(owner: Owner) -> None:
+    write_comments(owner, 17)
+    result = run_limited(owner, "-v 500000", "./one")
+    assert (result.returncode, b"(#4." in result.stdout + result.stderr) == (111, True)
+    assert not (owner.home / "two").exists()
 
 
 def test_memory_that_runs_out_defers(owner: Owner) -> None:
