@@ -172,7 +172,7 @@ EINTR = ["openat", "write", "read", "fsync", "linkat", "splice", "connect", "sen
 @pytest.mark.parametrize("call", EINTR)
 def test_an_interrupted_call_is_made_again(home: Path, call: str) -> None:
     with open(home.parent / "message", "w+b") as message, open(home.parent / "envelope", "w+b") as envelope:
-        message.write(text("mail"))
+        message.write(b"To: ann@here.example\n" + text("mail"))
         envelope.write(b"Fa@far.example\0Tann@here.example\0\0")
         message.seek(0)
         envelope.seek(0)
@@ -261,7 +261,7 @@ def test_a_queue_service_that_hangs_up_is_temporary(home: Path) -> None:
 def _submit_as_stranger(home: Path, program: tuple[str, ...]) -> "subprocess.Popen[bytes]":
     """A program with a message, and for qmail-queue an envelope, run by somebody who may not write the queue."""
     with open(home.parent / "message", "w+b") as message, open(home.parent / "envelope", "w+b") as envelope:
-        message.write(text("mail"))
+        message.write(b"To: ann@here.example\n" + text("mail"))
         envelope.write(b"Fa@far.example\0Tann@here.example\0\0")
         message.seek(0)
         envelope.seek(0)

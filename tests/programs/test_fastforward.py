@@ -329,7 +329,8 @@ def test_a_database_of_something_else(ours: Ours, key: bytes) -> None:
         assert (result.returncode, result.stderr) == (100, b"printmaillist: fatal: bad database format\n")
 
 
-TEXT = st.binary(max_size=20).filter(lambda text: b"\0" not in text)
+# A CR at the end of a line is dropped when it is read: it comes from another system.
+TEXT = st.binary(max_size=20).filter(lambda text: b"\0" not in text and b"\r" not in text)
 COMMANDS = st.lists(st.tuples(st.sampled_from([b"&", b"/", b".", b"|", b"!"]), TEXT).map(b"".join), max_size=4)
 
 

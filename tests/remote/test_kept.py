@@ -25,6 +25,10 @@ class Held:
         self.usable = True
         self.said = ""
 
+    def end(self) -> None:
+        self._socket.close()
+        self.peer_end.close()
+
     def reusable(self) -> bool:
         return self.usable
 
@@ -47,7 +51,9 @@ class Stay:
 
 @pytest.fixture
 def connection() -> Iterator[Held]:
-    yield Held()
+    held = Held()
+    yield held
+    held.end()
 
 
 def keep(connection: Held, reuse_s: float = 60.0, target: Route | bytes = b"a.test") -> tuple[Keeping, Controls]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_jobs_are_done_in_order_and_their_results_called_from_the_loop() -> None
 )
 def test_a_bug_ends_the_program(bug: str, job: str) -> None:
     program = PROGRAM.format(bug=bug, job=job)
-    environ = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=STALLED_S, check=False
     )
