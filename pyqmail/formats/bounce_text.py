@@ -1,11 +1,58 @@
 """The bounce message (QSBMF: qmail-send's own format for notices, which list managers parse)."""
 
+from codecs import getincrementaldecoder
+
 from pyqmail.address import quote
 from pyqmail.formats.date822 import format_date, format_stamp
 
-# The texts that other hosts give may have any bytes, and so may the message that is quoted.
-MIME_FIELDS = b"MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n"
 DOUBLE_BOUNCE = b"#@[]"  # the sender of a double bounce: if that fails too, the message is dropped
+
+
+class Charset:
+    """What the bytes of a text are, fed in pieces: ASCII, UTF-8, or nobody knows (RFC 1428).
+
+    The texts that other hosts give may have any bytes, and so may the message that is quoted.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = getincrementaldecoder("utf-8")()
+        self._ascii = True
+        self._utf8 = True
+
+    def feed(self, data: bytes) -> None:
+        """Some more of it."""
+        self._ascii = self._ascii and data.isascii()
+        if self._ascii or not self._utf8:
+            return
+        try:
+            self._decoder.decode(data)
+        except UnicodeDecodeError:
+            self._utf8 = False
+
+    def give_up(self) -> None:
+        """There is more than anybody looks at."""
+        self._ascii = self._utf8 = False
+
+    def mime_fields(self) -> bytes:
+        """The fields that fit all that was fed (RFC 2045)."""
+        if self._utf8 and not self._ascii:
+            try:
+                self._decoder.decode(b"", True)
+            except UnicodeDecodeError:
+                self._utf8 = False
+        name = b"us-ascii" if self._ascii else b"utf-8" if self._utf8 else b"unknown-8bit"
+        encoding = b"7bit" if self._ascii else b"8bit"
+        return b"MIME-Version: 1.0\nContent-Type: text/plain; charset=%b\nContent-Transfer-Encoding: %b\n" % (
+            name,
+            encoding,
+        )
+
+
+def mime_fields_for(text: bytes) -> bytes:
+    """The fields that fit ``text``."""
+    charset = Charset()
+    charset.feed(text)
+    return charset.mime_fields()
 
 
 def format_paragraph(address: bytes, report: bytes) -> bytes:
@@ -44,28 +91,28 @@ _DOUBLE = b"I tried to return a message to its sender, but that notice bounced a
 
 
 def format_head(
-    now: int, bounce_from: bytes, bounce_host: bytes, recipient: bytes, *, number: int, double: bool
+    now: int, bounce_from: bytes, bounce_host: bytes, recipient: bytes, *, number: int, double: bool, mime: bytes
 ) -> bytes:
     """Everything before the recipients' paragraphs. ``bounce_from`` is the mailbox, with its host.
 
-    ``number`` is that of the message that failed.
+    ``number`` is that of the message that failed, ``mime`` the fields that fit what follows (`Charset`).
     """
     return b"Date: %b\nMessage-ID: <%b.%d.qmail-send@%b>\n%b%b" % (
         format_date(now),
         format_stamp(now),
         number,
         bounce_host,
-        _addressed(bounce_from, recipient),
+        _addressed(bounce_from, recipient, mime),
         b"Hi. This is the qmail-send program at %b.\n%b" % (bounce_host, _DOUBLE if double else _SINGLE),
     )
 
 
-def _addressed(bounce_from: bytes, recipient: bytes) -> bytes:
+def _addressed(bounce_from: bytes, recipient: bytes, mime: bytes) -> bytes:
     """The other fields, and the empty line behind them."""
     return b"From: %b\nTo: %b\nSubject: failure notice\n%b\n" % (
         quote(bounce_from),
         quote(recipient),
-        MIME_FIELDS,
+        mime,
     )
 
 

@@ -6,7 +6,7 @@ import time
 from pyqmail.address import quote
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.formats.address_list import parse_sender, read_list
-from pyqmail.formats.bounce_text import MIME_FIELDS
+from pyqmail.formats.bounce_text import mime_fields_for
 from pyqmail.formats.date822 import format_date, format_stamp
 from pyqmail.formats.header import Header
 from pyqmail.intake.client import Injection
@@ -53,7 +53,7 @@ def format_notice(sender: bytes, address: bytes, header: Header, now: int, id_ho
         b"Date: " + format_date(now) + b"\n"
         b"Message-ID: <%b.%d.qreceipt@%b>\n" % (format_stamp(now), os.getpid(), id_host)
         + b"From: DELIVERY NOTICE SYSTEM <" + where + b">\nTo: <" + where + b">\nSubject: success notice\n"
-        + MIME_FIELDS
+        + mime_fields_for(where + body)
         + b"\n"
         + body
     )  # fmt: skip

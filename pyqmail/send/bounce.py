@@ -4,12 +4,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from pyqmail.formats.bounce_text import format_break, format_cut, format_failures_cut, format_head
+from pyqmail.formats.bounce_text import Charset, format_break, format_cut, format_failures_cut, format_head
 from pyqmail.send.controls import Controls
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 
 CHUNK = 65536
+LOOK_MAX = 1 << 20  # bytes that are looked at to tell their character set
 FAILURES_MAX = 4 << 20  # bytes of a bounce that tell of recipients; the rest of them is in the log
 
 
@@ -17,10 +18,30 @@ def bounce_pieces(layout: Layout, number: int, sender: bytes, recipient: bytes, 
     """The bytes of the bounce of ``number``, in pieces. Raises OSError."""
     double = not sender
     bounce_from = controls.bounce_from + b"@" + controls.bounce_host
-    yield format_head(int(time.time()), bounce_from, controls.bounce_host, recipient, number=number, double=double)
+    mime = _mime_fields(layout, number, sender, controls)
+    yield format_head(
+        int(time.time()), bounce_from, controls.bounce_host, recipient, number=number, double=double, mime=mime
+    )
     yield from _at_most(layout.bounce(number), FAILURES_MAX, format_failures_cut)
     yield format_break(sender, double=double)
     yield from _at_most(layout.mess(number), controls.bounce_max, format_cut)
+
+
+def _mime_fields(layout: Layout, number: int, sender: bytes, controls: Controls) -> bytes:
+    """What fits the failures and the message as far as a look at them may take. Raises OSError."""
+    charset = Charset()
+    charset.feed(sender + controls.bounce_from + controls.bounce_host)
+    for path, most in ((layout.bounce(number), FAILURES_MAX), (layout.mess(number), controls.bounce_max)):
+        seen = 0
+        for piece in _pieces(path):
+            if seen >= LOOK_MAX:
+                charset.give_up()
+            elif most is None or seen < most:
+                charset.feed(piece)
+                seen += len(piece)
+                continue
+            break
+    return charset.mime_fields()
 
 
 def _at_most(path: str, most: int | None, format_note: Callable[[int, int], bytes]) -> Iterator[bytes]:

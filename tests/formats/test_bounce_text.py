@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.formats.bounce_text import (
+    Charset,
     bounce_envelope,
     format_date,
     format_head,
     format_paragraph,
+    mime_fields_for,
     return_address,
 )
 from pyqmail.formats.logline import safe
@@ -27,12 +29,32 @@ def test_a_paragraph_has_no_blank_line_but_its_end(address: bytes, report: bytes
     assert b"\n\n" not in paragraph[:-2]
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (b"", b"us-ascii 7bit"),
+        (b"550 no\n", b"us-ascii 7bit"),
+        ("550 unbekannter Empf\u00e4nger\n".encode(), b"utf-8 8bit"),
+        ("550 unbekannter Empf\u00e4nger\n".encode("latin-1"), b"unknown-8bit 8bit"),
+        ("\u00e4".encode()[:1], b"unknown-8bit 8bit"),
+    ],
+)
+def test_the_mime_fields_fit_the_bytes(text: bytes, fields: bytes) -> None:
+    charset, encoding = fields.split()
+    wanted = b"Content-Type: text/plain; charset=%b\nContent-Transfer-Encoding: %b\n" % (charset, encoding)
+    assert mime_fields_for(text) == b"MIME-Version: 1.0\n" + wanted
+    whole = Charset()
+    for byte in text:
+        whole.feed(bytes((byte,)))
+    assert whole.mime_fields() == mime_fields_for(text)
+
+
 def test_the_head() -> None:
-    head = format_head(0, b"M@h", b"h", b'a b@c"', number=7, double=True)
+    head = format_head(0, b"M@h", b"h", b'a b@c"', number=7, double=True, mime=mime_fields_for(b"x"))
     assert head.startswith(
         b"Date: 1 Jan 1970 00:00:00 -0000\nMessage-ID: <19700101000000.7.qmail-send@h>\n"
         b'From: M@h\nTo: "a b"@c"\nSubject: failure notice\nMIME-Version: 1.0\n'
-        b"Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nHi. "
+        b"Content-Type: text/plain; charset=us-ascii\nContent-Transfer-Encoding: 7bit\n\nHi. "
     )
     assert format_date(86400 * 11) == b"12 Jan 1970 00:00:00 -0000"
 

@@ -59,8 +59,8 @@ def test_the_notice_names_both_addresses_and_the_message(sandbox: Sandbox) -> No
         b'To: <"an n\\_Bcc: evil@x"@s>',
         b"Subject: success notice",
         b"MIME-Version: 1.0",
-        b"Content-Type: text/plain; charset=utf-8",
-        b"Content-Transfer-Encoding: 8bit",
+        b"Content-Type: text/plain; charset=us-ascii",
+        b"Content-Transfer-Encoding: 7bit",
     ]
     assert body.count(b"\n") == 4 and b"joe@x" in body and body.endswith(b"\nYour Message-ID: <2\n @s>\n")
 

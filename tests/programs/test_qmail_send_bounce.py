@@ -50,8 +50,8 @@ def test_a_bounce_part_by_part(spied: Sending) -> None:
         b"To: joe@a.example",
         b"Subject: failure notice",
         b"MIME-Version: 1.0",
-        b"Content-Type: text/plain; charset=utf-8",
-        b"Content-Transfer-Encoding: 8bit",
+        b"Content-Type: text/plain; charset=us-ascii",
+        b"Content-Transfer-Encoding: 7bit",
     ]
     assert head.startswith(b"Date: ") and head.splitlines()[0].endswith(b" -0000")
     assert intro.startswith(b"Hi. This is the qmail-send program at mx.example.test.\n") and intro.endswith(b"\n\n")
