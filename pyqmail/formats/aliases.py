@@ -135,7 +135,7 @@ def _entry(address: "rfc822.Tokens") -> "Entry":
     text = rfc822.plain_address(address)
     if any(kind == rfc822.AT for kind, _text in address):
         return ADDRESS, text
-    if text.startswith(b"~/"):
+    if text.startswith(b"~") and b"/" in text:
         return FILE, text
     kinds = {b"|": PROGRAM, b"/": FILE}
     return kinds.get(text[:1], LOCAL), text
