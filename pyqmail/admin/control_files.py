@@ -28,6 +28,7 @@ RUN = "each time it runs"
 HANGUP = "at start and on HUP"
 SEND = ("qmail-send",)
 SMTPD = ("qmail-smtpd",)
+TLS_SERVERS = ("qmail-smtpd", "qmail-popup")
 AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 REMOTE = ("qmail-remote",)
@@ -182,9 +183,19 @@ OURS: tuple[ControlFile, ...] = (
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
     ControlFile(
-        "servercert.pem", Form.PEM, "Certificate and key of SMTP", "", "", "No TLS.", SMTPD, CONNECTION, ours=True
+        "servercert.pem",
+        Form.PEM,
+        "Certificate and key of servers",
+        "",
+        "",
+        "No TLS.",
+        TLS_SERVERS,
+        CONNECTION,
+        ours=True,
     ),
-    ControlFile("servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", SMTPD, CONNECTION, ours=True),
+    ControlFile(
+        "servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
+    ),
     _list(
         "tlsclients",
         "May relay with a certificate: ",

@@ -23,6 +23,7 @@ NAMES = (
     "qmail-submission",
     "qmail-submissions",
     "qmail-pop3d",
+    "qmail-pop3s",
     "qmail-qmtpd",
     "qmail-qmqpd",
 )

@@ -35,14 +35,14 @@ def set_and_on(environ: Mapping[bytes, bytes], name: bytes) -> bool:
 class Security:
     """What one session does about TLS."""
 
-    def __init__(self, control: Control, environ: Mapping[bytes, bytes]) -> None:
-        """Raises ControlUnreadable."""
+    def __init__(self, control: Control, environ: Mapping[bytes, bytes], *, from_start: bytes = b"SMTPS") -> None:
+        """``from_start`` is the variable that asks for TLS before the greeting. Raises ControlUnreadable."""
         word = environ.get(b"UCSPITLS", b"")
         within = environ.get(b"TCPREMOTEINFO") == b"sendmail-bs"  # a local user, who may not read the key
         self._control = control
         self._environ = environ
         off = within or word == b"-" or set_and_on(environ, b"DISABLETLS")
-        self.implicit = set_and_on(environ, b"SMTPS") and not off
+        self.implicit = set_and_on(environ, from_start) and not off
         self.offered = not off and not self.implicit and control.exists(CERTIFICATE)
         self.required = word in (b"!", b"@") and not within
         self.needs_client_certificate = word == b"@" and not within

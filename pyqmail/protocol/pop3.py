@@ -12,6 +12,10 @@ OK = b"+OK \r\n"
 SYNTAX = b"-ERR syntax error\r\n"
 NO_MEMORY = b"-ERR out of memory\r\n"
 CAPABILITIES = b"+OK \r\nTOP\r\nUSER\r\nUIDL\r\n.\r\n"  # CAPA (RFC 2449), alike before and after the log-in
+BEGIN_TLS = b"+OK begin TLS negotiation\r\n"
+NO_TLS = b"-ERR TLS not available at the moment\r\n"
+TLS_FIRST = b"-ERR must issue STLS first\r\n"
+BEFORE_TLS = b"-ERR nothing may follow STLS in clear\r\n"
 LINE_MAX = 100_000  # bytes of a command; the original's limit is its memory
 
 
@@ -24,6 +28,11 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
         line = line[:-1]
     verb, _, argument = line.partition(b"\0")[0].partition(b" ")
     return verb.lower(), argument.lstrip(b" ")
+
+
+def capabilities_with_tls(*, user: bool) -> bytes:
+    """The answer to CAPA where STLS can be had (RFC 2595); ``user``: whether a name is taken without it."""
+    return b"+OK \r\nTOP\r\n%bUIDL\r\nSTLS\r\n.\r\n" % (b"USER\r\n" if user else b"")
 
 
 def leading_number(text: bytes) -> tuple[int | None, bytes]:

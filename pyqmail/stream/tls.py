@@ -109,6 +109,14 @@ class TlsStream(Stream):
             self._below.write(self._outgoing.read())
         self._below.flush()
 
+    def release(self) -> "tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]":
+        """What OpenSSL works with: the connection, and where it reads and writes records. Whoever asks moves these from
+        now on; this stream has nothing more to do with its descriptors. Raises StreamEnded."""
+        self.flush()
+        self._push()
+        self._below = self._below._surrender()
+        return self.ssl_object, self._incoming, self._outgoing
+
     def _surrender(self) -> "TlsStream":
         other = TlsStream.__new__(TlsStream)
         other.__dict__.update(self.__dict__)

@@ -55,6 +55,9 @@ def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chai
         module = _locate(command[0], path, seen)
         if module in POOLED or module in FORKED:
             steps.append(_last_step(module, command))
+            prepare = getattr(import_module(module), "prepare", None)
+            if prepare is not None:
+                prepare(environ)
             return Chain(steps, seen=seen, pooled=module in POOLED, path=path)
         if module != SCREEN:
             return None

@@ -55,6 +55,7 @@ def test_each_service_has_a_log(kind: str) -> None:
         "qmail-send",
         "qmail-smtpd",
         "qmail-pop3d",
+        "qmail-pop3s",
         "qmail-submission",
         "qmail-submissions",
     }

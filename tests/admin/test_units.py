@@ -21,6 +21,7 @@ EXPOSURE_MAX = {
     "qmail-submission": 25,
     "qmail-submissions": 25,
     "qmail-pop3d": 65,
+    "qmail-pop3s": 65,
 }
 SANDBOX = (
     "NoNewPrivileges", "ProtectSystem", "ProtectHome", "PrivateTmp", "CapabilityBoundingSet", "SystemCallFilter",

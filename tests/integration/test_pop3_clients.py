@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import self_signed
 from tests.integration.mailhost import MailHost, ensure_user, install
 from tests.public_directory import public_directory
 from tests.waiting import wait_for
@@ -39,11 +40,11 @@ class PopHost:
             check=False,
         )
 
-    def start_pop(self, server: str) -> subprocess.Popen[bytes]:
+    def start_pop(self, server: str, **environ: str) -> subprocess.Popen[bytes]:
         words = [server or str(self.host.home / "bin/tcpserver"), "-1", "-H", "-R", "-l", "0", "127.0.0.1", "0"]
         words += ["qmail-popup", "pop.example.test", "checkpassword", "qmail-pop3d", "Maildir"]
         with self.host.log.open("ab") as log:
-            process = subprocess.Popen(words, env=self.host.environ(), stdout=subprocess.PIPE, stderr=log)
+            process = subprocess.Popen(words, env=self.host.environ() | environ, stdout=subprocess.PIPE, stderr=log)
         assert process.stdout is not None
         self.port = int(process.stdout.readline())
         return process
@@ -196,3 +197,63 @@ def test_names_with_dots_aliases_forwards_and_defaults_take_mail(pop_host: PopHo
     pop_host.send(f"nobody@{DOMAIN}", "default")
     wait_for(lambda: len(pop_host.new("joe")) == joe + 3, "the copy for nobody")
     assert pop_host.vuser("default", DOMAIN).returncode == 0
+
+
+@pytest.fixture(params=SERVERS)
+def secured(pop_host: PopHost, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[PopHost, int, int]]:
+    """The host with a certificate and a message for joe: the ports for STLS and for POP3S."""
+    name = SERVERS[request.param]
+    path = pop_host.host.home / "control/servercert.pem"
+    shutil.copy(self_signed(tmp_path, "localhost"), path)
+    os.chown(path, pwd.getpwnam("qmaild").pw_uid, -1)
+    path.chmod(0o400)
+    servers, ports = [], []
+    for environ in ({"UCSPITLS": "!"}, {"POP3S": "1"}):
+        servers.append(pop_host.start_pop(name, **environ))
+        ports.append(pop_host.port)
+    before = len(pop_host.new("joe"))
+    pop_host.send(f"joe@{DOMAIN}", "secured")
+    wait_for(lambda: len(pop_host.new("joe")) == before + 1, "a message")
+    yield pop_host, ports[0], ports[1]
+    for server in servers:
+        server.terminate()
+        server.wait()
+        assert server.stdout is not None
+        server.stdout.close()
+    path.unlink()
+
+
+def test_curl_mpop_and_fetchmail_over_tls(secured: tuple[PopHost, int, int], tmp_path: Path) -> None:
+    _, stls, pop3s = secured
+    login = ["curl", "-s", "-k", "-u", f"joe@{DOMAIN}:pass of joe"]
+    plain = subprocess.run([*login, f"pop3://127.0.0.1:{stls}/"], capture_output=True, check=False)
+    assert plain.returncode != 0 and plain.stdout == b""  # no password in clear
+    for words in (["--ssl-reqd", f"pop3://127.0.0.1:{stls}/"], [f"pop3s://127.0.0.1:{pop3s}/"]):
+        run([*login, *words], tmp_path)
+    for port, options in ((stls, ["--tls-starttls=on"]), (pop3s, ["--tls-starttls=off"])):
+        box = tmp_path / f"box-{port}"
+        words = ["mpop", "--host=127.0.0.1", f"--port={port}", "--tls=on", "--tls-certcheck=off", *options, "--keep=on"]
+        words += [f"--user=joe@{DOMAIN}", "--passwordeval=echo pass of joe", f"--delivery=mbox,{box}", "--auth=user"]
+        run([*words, f"--uidls-file={tmp_path}/uidls-{port}"], tmp_path)
+        assert "Subject: secured" in box.read_text()
+    for port, option in ((stls, "sslproto tls1.2+"), (pop3s, "ssl")):
+        rc = tmp_path / f"rc-{port}"
+        rc.write_text(
+            f'poll 127.0.0.1 service {port} protocol pop3 uidl user "joe@{DOMAIN}" password "pass of joe"'
+            f' {option} no sslcertck keep mda "cat >>{tmp_path}/fetched-{port}"\n'
+        )
+        rc.chmod(0o600)
+        files = ["-i", str(tmp_path / f"ids-{port}"), "--pidfile", str(tmp_path / "pid")]
+        run(["fetchmail", "-f", str(rc), *files], tmp_path)
+        assert "Subject: secured" in (tmp_path / f"fetched-{port}").read_text()
+
+
+def test_getmail_over_tls(secured: tuple[PopHost, int, int], other_home: Path) -> None:
+    _, _, port = secured
+    (other_home / "getmailrc").write_text(
+        f"[retriever]\ntype = SimplePOP3SSLRetriever\nserver = 127.0.0.1\nport = {port}\n"
+        f"username = joe@{DOMAIN}\npassword = pass of joe\n"
+        f"[destination]\ntype = Maildir\npath = {other_home}/in/\n[options]\ndelete = true\n"
+    )
+    run(["getmail", "-g", str(other_home), "-r", "getmailrc"], other_home, OWNER)
+    assert any("secured" in path.read_text() for path in (other_home / "in/new").iterdir())
