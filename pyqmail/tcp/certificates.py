@@ -192,6 +192,8 @@ class ServerCertificates:
             self._named.clear()
         context = self._current(self._default, f"{self._directory}/{FILE}", FILE, alert)
         if context is None:
+            if self._default.stamp is None and self._clock.due():
+                alert(f"control/{FILE}: {self._default.wrong}")
             raise NoCertificate(self._default.wrong)
         context.sni_callback = lambda sock, name, _: self._choose(sock, name, alert)
         return context

@@ -291,6 +291,14 @@ def test_a_broken_certificate_closes_the_port_of_smtps(door: Door, pem: Path) ->
     assert (rest, code) == (b"", 1) and "alert: control/servercert.pem" in log
 
 
+def test_without_a_certificate_the_port_of_smtps_closes_with_a_line(door: Door) -> None:
+    (door.base / "control/servercert.pem").unlink()
+    door.environ["SMTPS"] = "1"
+    rest, code, log = Client(door).end()
+    assert (rest, code) == (b"", 1)
+    assert log == "qmail-smtpd: alert: control/servercert.pem: No such file or directory\n"
+
+
 def test_sendmail_bs_offers_no_tls(door: Door) -> None:
     door.environ |= {"TCPREMOTEINFO": "sendmail-bs", "TCPREMOTEIP": "127.0.0.1", "UCSPITLS": "!"}
     client = Client(door)
