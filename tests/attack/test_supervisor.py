@@ -112,9 +112,10 @@ def test_a_killed_qmail_rcptd_is_replaced_with_a_line_and_has_the_maps(host: Mai
     home = host.home
     first = rcptd_of(home)
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: refuses(home), "another qmail-rcptd")
     line = b"alert: qmail-rcptd was killed by signal 9: " + RCPTD.loss.encode() + b"; it is started again in 1 s\n"
-    assert line in host.log.read_bytes()
+    wait_for(lambda: line in host.log.read_bytes(), "a line")  # its workers answer a moment longer
+    wait_for(lambda: not refuses(home), "its end")
+    wait_for(lambda: refuses(home), "another qmail-rcptd")
     assert rcptd_of(home) != first
     (home / "control/locals").write_text("other.test\n")
     host.started[0].send_signal(signal.SIGHUP)

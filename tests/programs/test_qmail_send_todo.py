@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,11 @@ def test_a_message_that_vanished_while_running(sending: Sending) -> None:
 @pytest.mark.contract("send 4.4")
 def test_a_file_that_cannot_be_created(sending: Sending) -> None:
     sending.start().until_log("status:")
+    os.kill(sending.pid, signal.SIGSTOP)  # its first scan may not be over
     number = sending.put(b"joe@a.example", *TWO)
     folder = sending.queue / f"local/{number % 3}"
     folder.rmdir()
+    os.kill(sending.pid, signal.SIGCONT)
     sending.pull()
     sending.until_log(f"warning: unable to create local/{number % 3}/{number}\n")
     folder.mkdir()
