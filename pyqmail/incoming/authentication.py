@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pyqmail.control import Control
 from pyqmail.formats.logline import safe
+from pyqmail.incoming.client import by_sendmail
 from pyqmail.incoming.refusals import (
     LOGGED_IN,
     LOGIN_AFTER_TLS,
@@ -42,7 +43,7 @@ class Authentication:
     def __init__(self, control: Control, words: Sequence[bytes], environ: Mapping[bytes, bytes]) -> None:
         """``words`` is the command line behind the program. Raises ControlUnreadable."""
         setting = environ.get(b"SMTPAUTH")
-        self.mechanisms = None if environ.get(b"TCPREMOTEINFO") == b"sendmail-bs" else mechanisms(setting)
+        self.mechanisms = None if by_sendmail(environ) else mechanisms(setting)
         self._checker: Sequence[bytes] = ()
         self.required = self._needs_tls = False
         self.failures = 0

@@ -7,6 +7,12 @@ if TYPE_CHECKING:
     from pyqmail.stream.stream import Secured
 
 
+def by_sendmail(environ: "Mapping[bytes, bytes]") -> bool:
+    """Whether this is ``sendmail -bs`` of a local user (sendmail(8)). The address counts too: a client of the network
+    may have an IDENT server that says whatever it likes."""
+    return environ.get(b"TCPREMOTEINFO") == b"sendmail-bs" and environ.get(b"TCPREMOTEIP") == b"127.0.0.1"
+
+
 class Client:
     """One client at one moment. It never changes: what a session learns makes another Client of it.
 

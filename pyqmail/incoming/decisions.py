@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pyqmail.formats.logline import safe
-from pyqmail.incoming.client import Client
+from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
 from pyqmail.log.events import Decision
 from pyqmail.protocol.reply import Reply
@@ -116,7 +116,7 @@ def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:
     The one socket that is a log is that of systemd's journal, which $JOURNAL_STREAM names (systemd.exec(5)).
     ``sockets`` says that both ends of the session are sockets, so that they need not be compared.
     """
-    if environ.get(b"TCPREMOTEINFO") == b"sendmail-bs" and environ.get(b"TCPREMOTEIP") == b"127.0.0.1":
+    if by_sendmail(environ):
         return 0
     try:
         log = os.fstat(2)

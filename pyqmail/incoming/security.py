@@ -7,6 +7,7 @@ without it, ``@`` no mail without a verified certificate of the client, ``-`` no
 from collections.abc import Callable, Mapping
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.incoming.client import by_sendmail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Security:
     def __init__(self, control: Control, environ: Mapping[bytes, bytes], *, from_start: bytes = b"SMTPS") -> None:
         """``from_start`` is the variable that asks for TLS before the greeting. Raises ControlUnreadable."""
         word = environ.get(b"UCSPITLS", b"")
-        within = environ.get(b"TCPREMOTEINFO") == b"sendmail-bs"  # a local user, who may not read the key
+        within = by_sendmail(environ)  # a local user, who may not read the key
         self._control = control
         self._environ = environ
         off = within or word == b"-" or set_and_on(environ, b"DISABLETLS")

@@ -307,6 +307,14 @@ def test_sendmail_bs_offers_no_tls(door: Door) -> None:
     assert client.say(b"MAIL FROM:<a@b>") == b"250 ok\r\n"
 
 
+def test_an_ident_server_that_says_sendmail_bs_changes_nothing(door: Door) -> None:
+    door.environ |= {"TCPREMOTEINFO": "sendmail-bs", "UCSPITLS": "!"}
+    client = Client(door)
+    client.reply()
+    assert client.say(b"EHLO c") == OFFERED
+    assert client.say(b"MAIL FROM:<a@b>").startswith(b"530 ")
+
+
 class TestClientCertificates:
     """control/clientca.pem and tlsclients."""
 
