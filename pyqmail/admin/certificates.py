@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pyqmail.system.files import write_all
 from pyqmail.tcp.certificates import FILE, TlsSettings, host_name, load
@@ -16,6 +16,7 @@ from pyqmail.tcp.pem import PEM_MAX, Kind, PemError, blocks, split_pairs
 
 RENEW_DAYS = 14  # before its end a certificate is worth a word
 NAMES_DIRECTORY = "servercerts"
+OWN_DAYS = 3650  # of a certificate that nobody but us has signed: no client learns anything from its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,33 @@ def join(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
             raise PemError("one file has to hold a chain of certificates, the other one private key")
         text += keys[0] + b"".join(certificates)
     return text
+
+
+def self_signed(name: str) -> bytes:
+    """A fresh ECDSA key and a certificate for ``name`` that signs itself, as PEM. Raises PemError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    if not host_name(name):
+        raise PemError(f"{name} is no host name")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
+    begins = today() - timedelta(hours=1)  # clocks differ
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(begins + timedelta(days=OWN_DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, form, plain) + made.public_bytes(serialization.Encoding.PEM)
 
 
 def install(home: str, pem: bytes, name: str, uid: int, gid: int) -> str:

@@ -2,6 +2,7 @@
 
 qmail-cert install [--name NAME] CHAIN KEY [CHAIN KEY]    put a chain and its key in place, or two of them
 qmail-cert check CHAIN KEY [CHAIN KEY]                    the same checks, nothing is put in place
+qmail-cert self-signed [NAME]                             make one that nobody vouches for, and put it in place
 qmail-cert show                                           what is in place: who is shown it, and for how long it is good
 """
 
@@ -9,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from pyqmail.admin.certificates import Shown, complaints, install, installed, join, look, today
+from pyqmail.admin.certificates import Shown, complaints, install, installed, join, look, self_signed, today
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.tcp.pem import PEM_MAX, PemError
@@ -66,7 +67,21 @@ def run_install(home: str, words: list[bytes]) -> int:
     name = ""
     if words[:1] == [b"--name"] and len(words) > 1:
         name, words = words[1].decode("ascii", "replace").lower(), words[2:]
-    pem = read_pairs(words)
+    return put(home, read_pairs(words), name)
+
+
+def run_self_signed(home: str, words: list[bytes]) -> int:
+    """qmail-cert self-signed."""
+    names = [word.decode("ascii", "replace").lower() for word in words] or names_of(home, "")
+    if len(names) > 1:
+        raise Misuse
+    if os.path.lexists(f"{home}/control/servercert.pem"):
+        raise PemError(f"{home}/control/servercert.pem is there already")
+    return put(home, self_signed(names[0] if names else "localhost"), "")
+
+
+def put(home: str, pem: bytes, name: str) -> int:
+    """Install what is shown to clients that ask for ``name``, and say what it is. Raises PemError and OSError."""
     try:
         accounts = read_accounts(home)
     except AccountMissing as error:
@@ -101,7 +116,7 @@ def run_show(home: str, words: list[bytes]) -> int:
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """0; 1 where something would bite; 100 for a bad call; 111 where nothing was done."""
     home = home_of(environ)
-    commands = {b"install": run_install, b"check": run_check, b"show": run_show}
+    commands = {b"install": run_install, b"self-signed": run_self_signed, b"check": run_check, b"show": run_show}
     try:
         if len(argv) < 2 or argv[1] not in commands:
             raise Misuse

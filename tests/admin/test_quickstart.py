@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.admin.tour import STEPS
 from tests.loopback import free_port
 from tests.public_directory import public_directory
 
@@ -52,14 +53,50 @@ def test_no_network_for_pip_is_one_line(place: Path) -> None:
     assert "is there a network?" in result.stderr
 
 
+def two_free_ports() -> int:
+    """A port that is free, as the one above it is."""
+    for port in range(free_port(), 65000):
+        try:
+            with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 1)):
+                return port
+        except OSError:
+            continue
+    raise AssertionError("no two ports")
+
+
+def assert_tour(text: str) -> None:
+    """Each step said its command and showed what it is about."""
+    for wanted in (
+        "$ qmail-cert show",
+        "$ qmail-vuser add ann@mail.pyqmail.test",
+        "C: STARTTLS",
+        "C: AUTH PLAIN ***",
+        "with ESMTPSA (",
+        "S: 553 sorry, you may not send as that sender",
+        "S: 550 sorry, no mailbox here by that name",
+        "S: 553 sorry, that domain isn't in my list",
+        "$ qmail-explain ann@mail.pyqmail.test",
+    ):
+        assert f"\n    {wanted}" in text or wanted in text.replace("\n      by ", "\n    "), (wanted, text)
+    titles = [line for line in text.splitlines() if line[:1].isdigit()]
+    assert len(titles) == len(STEPS)
+    assert text.count("    $ ") > len(STEPS)
+
+
 def test_once_delivers_two_messages_and_a_second_run_keeps_what_is_there(place: Path) -> None:
     first = quickstart("--once", "--tree", place / "run", "--port", free_port())
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stdout.count("Received: (qmail ") >= 2
     home = place / "run" / "control" / "me"
     stamp = home.stat().st_mtime_ns
-    second = quickstart("--once", "--tree", place / "run", "--port", free_port())
+    assert "with ESMTPS (" in first.stdout
+    certificate = place / "run/control/servercert.pem"
+    before = certificate.read_bytes()
+    assert certificate.stat().st_mode & 0o777 == 0o400
+    second = quickstart("--once", "--tour", "--tree", place / "run", "--port", two_free_ports())
     assert second.returncode == 0, second.stdout + second.stderr
+    assert_tour(second.stdout)
+    assert certificate.read_bytes() == before
     assert len(list((place / "run/home/Maildir/new").iterdir())) == 4
     assert home.stat().st_mtime_ns == stamp
     owner = "nobody" if os.geteuid() == 0 and not os.environ.get("SUDO_UID") else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import self_signed, signed_by
+from tests.certificates import client_context, self_signed, signed_by
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 
@@ -44,6 +44,21 @@ def test_a_chain_and_its_key_become_one_file_of_qmaild(home: Path, tmp_path: Pat
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert path.read_text() == key.read_text() + chain.read_text()
     assert [each.name for each in path.parent.iterdir() if "servercert" in each.name] == ["servercert.pem"]
+
+
+def test_one_that_signs_itself(home: Path) -> None:
+    done = cert(home, "self-signed")
+    path = home / "control/servercert.pem"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"{path}: ECDSA secp256r1, for mx\.test, by CN=mx\.test, good until .*: 3649 days\n", done.stdout
+    )
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    client_context(path)  # an authority that a client can trust
+    before = path.read_bytes()
+    again = cert(home, "self-signed", "other.test")
+    assert (again.returncode, again.stdout) == (111, "")
+    assert path.read_bytes() == before
 
 
 def test_two_keys_go_into_one_file(home: Path, tmp_path: Path) -> None:
@@ -111,7 +126,16 @@ def test_a_file_that_others_can_read_is_named(home: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("remove",), ("install",), ("install", "x"), ("show", "x"), ("install", "--name")]
+    "words",
+    [
+        (),
+        ("remove",),
+        ("install",),
+        ("install", "x"),
+        ("show", "x"),
+        ("install", "--name"),
+        ("self-signed", "a.test", "b.test"),
+    ],
 )
 def test_misuse(home: Path, words: tuple[str, ...]) -> None:
     done = cert(home, *words)
