@@ -181,6 +181,7 @@ OURS: tuple[ControlFile, ...] = (
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
     _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", INCOMING, CONNECTION, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
+    _number("remoteehlo", "EHLO comes before HELO unless this is 0: ", "", "1", REMOTE, DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
     ControlFile(
         "servercert.pem",

@@ -24,6 +24,8 @@ _LOCAL_NOTES = {
 }
 _LOCAL_SOFT = (111, 71, 74, 75)  # qmail-local's temporary, and EX_OSERR, EX_IOERR, EX_TEMPFAIL of other mailers
 _RANK = {b"D": -1, b"Z": 0, b"K": 1}
+NOT_AT_ONCE = b" takes fewer recipients at once. (#4.5.3)\n"  # of a recipient that was not named to the other host
+_TOO_MANY = (b"\nRemote host said: 452", b"\nRemote host said: 552", NOT_AT_ONCE)
 
 
 def append_local(stored: bytearray, data: bytes) -> None:
@@ -85,5 +87,10 @@ def with_recipients(output: bytes, count: int) -> list[bytes]:
 
 
 def too_many(one: bytes, output: bytes) -> bool:
-    """Whether a recipient was only one too many of those in ``output``: 452 after others were accepted (RFC 5321)."""
-    return one[:1] == b"s" and b"\nRemote host said: 452" in one.partition(b"\0")[0] and output[:2] == b"r\0"
+    """Whether a recipient was only one too many of those in ``output``: they may follow at once in a message of theirs.
+
+    That is 452, or 552 taken for it, after others were accepted (RFC 5321 section 4.5.3.1.10), or LIMITS (RFC 9422).
+    """
+    text = one.partition(b"\0")[0]
+    said = any(words in text for words in _TOO_MANY)
+    return one[:1] == b"s" and said and output[:2] == b"r\0"

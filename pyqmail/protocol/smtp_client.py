@@ -1,150 +1,27 @@
 """The client's half of an SMTP conversation, without descriptors (qmail-remote(8), RFC 5321).
 
-One fixed order, no pipelining, never EHLO:
+    greeting 220 -> EHLO 250, or HELO 250 -> STARTTLS 220 -> EHLO 250
+             -> MAIL <400 -> RCPT each -> DATA <400 -> body and "." <400 -> QUIT
 
-    greeting 220 -> HELO 250 -> MAIL <400 -> RCPT each -> DATA <400 -> body and "." <400 -> QUIT
-
-A driver asks `Dialogue.step()` what to do: await bytes (and `feed` them), send a command, send the body, or finish.
-On a connection that has carried a message already the conversation begins at MAIL.
-`BodyEncoder` turns the message into what follows DATA; `ReplyReader` turns the peer's bytes into replies.
+HELO follows a refused EHLO, STARTTLS only where it is offered and wanted. With PIPELINING (RFC 2920) MAIL, RCPT and
+DATA go together; a 354 that then comes without any accepted recipient is followed by no dot, so nothing can be taken.
+A driver asks `Dialogue.step()` what to do: await bytes (and `feed` them), send commands, shake hands, send the body, or
+finish. On a connection that has carried a message already the conversation begins at MAIL.
 """
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from pyqmail import address
+from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, Extensions, parse_extensions
+from pyqmail.protocol.smtp_replies import Reply, ReplyReader, quoted_reply
 
-TEXT_MAX = 5000  # bytes of a reply that are kept, and so reach the sender in a bounce
-_CODE_WRAP = 1 << 64  # the original computes codes in an unsigned long: "less than '0'" is a huge, permanent code
-_ONE_LINE = re.compile(rb"[0-9]{3} [^\n]{0,500}\n")
-_CR_PAIR = re.compile(rb"\r(?:\n|([^\n]))")
-FINAL_DOT = b".\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One reply: the code by arithmetic on its first three bytes, and its text: all lines, no CR, cut at TEXT_MAX."""
-
-    code: int
-    text: bytes
-
-
-class ReplyReader:
-    """Replies out of a byte stream; any bytes are a reply sooner or later, and at most TEXT_MAX of one are kept.
-
-    The code is arithmetic, without a check for digits, and the codes of continuation lines are ignored: so does the
-    original, and permanent or temporary must not depend on which of the two runs.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._start = 0  # where the current line starts in _buffer
-        self._head = b""  # first four bytes of the current line, when the rest of it is still to come
-        self._code: int | None = None  # of the first line
-        self._text = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take more bytes from the peer."""
-        self._buffer = self._buffer[self._start :] + data if self._start < len(self._buffer) else data
-        self._start = 0
-
-    def idle(self) -> bool:
-        """Whether no byte is left of what was fed."""
-        return self._start >= len(self._buffer) and self._code is None
-
-    def next(self) -> Reply | None:
-        """The next complete reply; None when more bytes are needed."""
-        if self._code is None and _ONE_LINE.fullmatch(self._buffer, self._start):
-            return self._single_line()
-        while self._line_head():
-            end = self._buffer.find(b"\n", self._start)
-            stop = len(self._buffer) if end < 0 else end + 1
-            self._keep(self._buffer[self._start : stop])
-            self._start = stop
-            if end < 0:
-                return None
-            head, self._head = self._head, b""
-            if head[3:] != b"-":
-                return self._finish()
-        return None
-
-    def _single_line(self) -> Reply:
-        """The usual case: one line, whole, and nothing after it."""
-        line = self._buffer[self._start :]
-        self._start = len(self._buffer)
-        return Reply(int(line[:3]), line.replace(b"\r", b""))
-
-    def _line_head(self) -> bool:
-        """Whether the first four bytes of the current line are known; an LF among the first three counts as a byte."""
-        if self._head:
-            return True
-        head = self._buffer[self._start : self._start + 4]
-        if len(head) < 4:
-            return False
-        self._head = head
-        if self._code is None:
-            first, second, third = (byte - 48 for byte in head[:3])
-            self._code = (first * 100 + second * 10 + third) % _CODE_WRAP
-        self._keep(head[:3])
-        self._start += 3
-        return True
-
-    def _keep(self, data: bytes) -> None:
-        if len(self._text) < TEXT_MAX:
-            self._text = (self._text + data.replace(b"\r", b""))[:TEXT_MAX]
-
-    def _finish(self) -> Reply:
-        reply = Reply(self._code or 0, self._text)
-        self._code, self._text = None, b""
-        return reply
-
-
-class BodyEncoder:
-    """The message as SMTP wants it after DATA: CR LF line ends, a doubled dot at each line start.
-
-    LF and CR LF end a line; so does a CR that no LF follows, and the byte after that CR stands as it is (in CR CR LF
-    that is the second CR). A dot is doubled wherever any receiver could see a line start: after CR LF and also after a
-    bare CR, where the original does not and can be made to end the message early.
-    """
-
-    def __init__(self) -> None:
-        self._carry = b""  # a final CR whose follower is not known yet
-        self._last = b"\n"  # the last byte that was encoded; the beginning is a line start
-
-    def encode(self, data: bytes) -> bytes:
-        """What to send for ``data``, the next piece of the message."""
-        if self._carry:
-            data = self._carry + data
-            self._carry = b""
-        if b"\r" in data:
-            data = self._settle_returns(data)
-        if not data:
-            return b""
-        out = data.replace(b"\n.", b"\n..")
-        if b"\r" in out:
-            out = out.replace(b"\r.", b"\r..")
-        if data[:1] == b"." and self._last in (b"\n", b"\r"):
-            out = b"." + out
-        self._last = data[-1:]
-        return out.replace(b"\n", b"\r\n")
-
-    def _settle_returns(self, data: bytes) -> bytes:
-        """``data`` with each CR and its follower settled; a CR without one yet is carried to the next piece."""
-        end = 0
-        for pair in _CR_PAIR.finditer(data):
-            end = pair.end()
-        if data.find(b"\r", end) >= 0:  # only a CR at the very end has no follower
-            data, self._carry = data[:-1], b"\r"
-        return _CR_PAIR.sub(rb"\n\1", data)
-
-    def finish(self) -> bytes | None:
-        """What ends the body, the final dot included; None for a partial final line, which SMTP cannot carry."""
-        if self._carry:
-            self._carry = b""
-            self._last = b"\n"
-            return b"\r\n" + FINAL_DOT
-        return FINAL_DOT if self._last == b"\n" else None
+UNAVAILABLE = 421  # the server is about to close the connection (RFC 5321 section 3.8)
+GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
+# 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
+_OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +31,14 @@ class Await:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A command line to send."""
+    """One or more command lines to send."""
 
     line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """The peer waits for a TLS handshake. Whoever cannot make one ends the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +57,24 @@ class Finish:
     accepted: bool = False
 
 
-Step = Await | Send | SendBody | Finish
+Step = Await | Send | StartTls | SendBody | Finish
+_Talk = Generator[Step, Reply, Reply]
+
+
+class Tls(Enum):
+    """Whether a conversation in clear is to become one under TLS."""
+
+    NEVER = "never, or it is under TLS already"
+    MAY = "where STARTTLS is offered"
+    MUST = "or not at all"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The message as the receiver counts it: bytes with CR LF (RFC 1870), None if nobody knows; is one above 127?"""
+
+    size: int | None
+    eight_bit: bool
 
 
 def carriable(mailbox: bytes) -> bool:
@@ -188,27 +87,40 @@ def format_path(mailbox: bytes) -> bytes:
     return b"<" + (address.quote(mailbox) if b"@" in mailbox else mailbox) + b">"
 
 
-def quoted_reply(reply: Reply) -> bytes:
-    """The peer's words as reports show them."""
-    return b"Remote host said: " + reply.text.replace(b"\0", b"?") if reply.text else b""
-
-
 class Dialogue:
-    """One message to one peer. `reports` are the recipient reports so far, in order, without their NULs."""
+    """One message to one peer. `reports` are the recipient reports so far, in order, without their NULs.
+
+    ``offered``: the extensions of a connection that is introduced already; None: it begins with the greeting.
+    ``measure`` is asked only where the peer offers an extension that needs it, and may raise MailFailure.
+    """
 
     def __init__(
-        self, peer: bytes, helohost: bytes, sender: bytes, recipients: Sequence[bytes], *, greeted: bool = False
+        self,
+        peer: bytes,
+        helohost: bytes,
+        sender: bytes,
+        recipients: Sequence[bytes],
+        *,
+        offered: Extensions | None = None,
+        tls: Tls = Tls.NEVER,
+        extended: bool = True,
+        measure: Callable[[], Measure] | None = None,
     ) -> None:
         self.reports: list[bytes] = []
         self.last_code = 0  # of the last reply
-        self.introduced = greeted  # greeting and HELO are behind us
+        self.introduced = offered is not None  # greeting and EHLO or HELO are behind us
+        self.offered = offered or NOTHING_OFFERED
+        self.left: Sequence[bytes] = ()  # recipients that the peer does not take in one transaction
         self._peer = peer
         self._helohost = helohost
         self._sender = sender
         self._recipients = recipients
+        self._tls = tls
+        self._extended = extended
+        self._measure = measure
         self._replies = ReplyReader()
-        self._script = self._converse(greeted)
-        self._waiting = False
+        self._script = self._converse()
+        self._asked: Step | None = None
         self._finished: Finish | None = None
 
     def feed(self, data: bytes) -> None:
@@ -216,46 +128,87 @@ class Dialogue:
         self._replies.feed(data)
 
     def step(self) -> Step:
-        """What to do next."""
-        if self._finished:
-            return self._finished
-        try:
-            if not self._waiting:
-                command = next(self._script)
-            else:
-                reply = self._replies.next()
-                if reply is None:
-                    return Await()
-                self.last_code = reply.code
-                command = self._script.send(reply)
-        except StopIteration as end:
-            report: bytes = end.value
-            self._finished = Finish(report, accepted=report[:1] == b"K" and self._replies.idle())
-            return self._finished
-        self._waiting = True
-        return command
+        """What to do next; after StartTls the handshake has been made."""
+        while self._finished is None:
+            try:
+                if self._asked is None or isinstance(self._asked, StartTls):
+                    self._asked = next(self._script)
+                else:
+                    reply = self._replies.next()
+                    if reply is None:
+                        return Await()
+                    self.last_code = reply.code
+                    self._asked = self._script.send(reply)
+            except StopIteration as end:
+                report: bytes = end.value
+                self._finished = Finish(report, accepted=report[:1] == b"K" and self._replies.idle())
+                break
+            if not isinstance(self._asked, Await):  # else the reply may be here already
+                return self._asked
+        return self._finished
 
-    def _converse(self, greeted: bool) -> Generator[Step, Reply, bytes]:
+    def _converse(self) -> Generator[Step, Reply, bytes]:
         """The whole conversation: yields what to do, is sent the replies, returns the message report."""
-        if not greeted:
+        if not self.introduced:
             refusal = yield from self._introduce()
             if refusal:
                 return refusal
             self.introduced = True
-        reply = yield Send(b"MAIL FROM:" + format_path(self._sender) + b"\r\n")
+        return (yield from self._transact())
+
+    def _introduce(self) -> Generator[Step, Reply, bytes]:
+        """All up to MAIL; returns the message report if that is the end of it, else nothing."""
+        reply = yield Await()
+        if reply.code != 220:
+            return self._connected(b"Z", b"greeting failed", reply)
+        refusal = yield from self._say_hello()
+        if not refusal and self._tls is not Tls.NEVER:
+            refusal = yield from self._secure()
+        return refusal
+
+    def _say_hello(self) -> Generator[Step, Reply, bytes]:
+        if self._extended:
+            reply = yield Send(b"EHLO " + self._helohost + b"\r\n")
+            if reply.code == 250:
+                self.offered = parse_extensions(reply.text)
+                return b""
+            if reply.code == UNAVAILABLE:
+                return self._connected(b"Z", b"my name was rejected", reply)
+        reply = yield Send(b"HELO " + self._helohost + b"\r\n")
+        return b"" if reply.code == 250 else self._connected(b"Z", b"my name was rejected", reply)
+
+    def _secure(self) -> Generator[Step, Reply, bytes]:
+        must = self._tls is Tls.MUST
+        if b"STARTTLS" not in self.offered:
+            return b"ZConnected to " + self._peer + b" but TLS was not offered. (#4.7.4)\n" if must else b""
+        reply = yield Send(b"STARTTLS\r\n")
+        if reply.code != 220:
+            if must or reply.code == UNAVAILABLE:
+                return self._connected(b"Z", b"STARTTLS was rejected", reply)
+            return b""
+        if not self._replies.idle():  # words in clear that would count as if they were said under TLS
+            return b"ZConnected to " + self._peer + b" but it spoke between STARTTLS and TLS. (#4.7.0)\n"
+        yield StartTls()
+        self._replies = ReplyReader()
+        self.offered = NOTHING_OFFERED
+        return (yield from self._say_hello())
+
+    def _transact(self) -> Generator[Step, Reply, bytes]:
+        recipients, self.left = self._divided()
+        commands = _Commands(self._commands(recipients), together=b"PIPELINING" in self.offered)
+        reply = yield from commands.next()
         if reply.code >= 400:
-            text = b"Connected to " + self._peer + b" but sender was rejected"
-            return self._verdict(self._severity(reply), text, reply)
+            return self._connected(self._severity(reply), b"sender was rejected", reply)
         accepted = False
-        for recipient in self._recipients:
+        for recipient in recipients:
             if not carriable(recipient):
                 self.reports.append(b"hRecipient address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.3)\n")
                 continue
-            reply = yield Send(b"RCPT TO:" + format_path(recipient) + b"\r\n")
-            accepted = self._note_recipient(reply) or accepted
+            reply = yield from commands.next()
+            accepted = self._note_recipient(reply, earlier=accepted) or accepted
         if not accepted:
             return b"DGiving up on " + self._peer + b".\n"
-        reply = yield Send(b"DATA\r\n")
+        reply = yield from commands.next()
         if reply.code >= 400:
             return self._verdict(self._severity(reply), self._peer + b" failed on DATA command", reply)
         reply = yield SendBody()
@@ -263,25 +216,39 @@ class Dialogue:
             return self._verdict(self._severity(reply), self._peer + b" failed after I sent the message", reply)
         return self._verdict(b"K", self._peer + b" accepted message", reply)
 
-    def _introduce(self) -> Generator[Step, Reply, bytes]:
-        """Greeting and HELO; returns the message report if that is the end of it, else nothing."""
-        connected = b"Connected to " + self._peer
-        reply = yield Await()
-        if reply.code != 220:
-            return self._verdict(b"Z", connected + b" but greeting failed", reply)
-        reply = yield Send(b"HELO " + self._helohost + b"\r\n")
-        if reply.code != 250:
-            return self._verdict(b"Z", connected + b" but my name was rejected", reply)
-        return b""
+    def _divided(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        """The recipients of this transaction, and those of later ones."""
+        most = self.offered.limit(b"RCPTMAX") or len(self._recipients)
+        return self._recipients[:most], self._recipients[most:]
 
-    def _note_recipient(self, reply: Reply) -> bool:
-        """Report the recipient that ``reply`` answers; whether it was accepted."""
+    def _commands(self, recipients: Sequence[bytes]) -> list[bytes]:
+        """What a transaction says up to the message."""
+        mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters() + b"\r\n"
+        rcpts = [b"RCPT TO:" + format_path(each) + b"\r\n" for each in recipients if carriable(each)]
+        return [mail, *rcpts, b"DATA\r\n"]
+
+    def _mail_parameters(self) -> bytes:
+        """SIZE (RFC 1870) and BODY (RFC 6152), each only where the peer knows it: others refuse the whole MAIL."""
+        size, body = b"SIZE" in self.offered, b"8BITMIME" in self.offered
+        if self._measure is None or not (size or body):
+            return b""
+        measure = self._measure()
+        parameters = b" SIZE=%d" % measure.size if size and measure.size is not None else b""
+        return parameters + (b" BODY=8BITMIME" if body and measure.eight_bit else b"")
+
+    def _note_recipient(self, reply: Reply, *, earlier: bool) -> bool:
+        """Report the recipient that ``reply`` answers; whether it was accepted, as one ``earlier`` in the list was."""
         if reply.code < 400:
             self.reports.append(b"r")
             return True
-        letter = b"h" if reply.code >= 500 else b"s"
+        # too many for one transaction: RFC 5321 section 4.5.3.1.10
+        too_many = earlier and reply.code == 552 and not _OF_MAILBOX.match(reply.text)
+        letter = b"h" if reply.code >= 500 and not too_many else b"s"
         self.reports.append(letter + self._peer + b" does not like recipient.\n" + quoted_reply(reply))
         return False
+
+    def _connected(self, letter: bytes, what: bytes, reply: Reply) -> bytes:
+        return self._verdict(letter, b"Connected to " + self._peer + b" but " + what, reply)
 
     @staticmethod
     def _severity(reply: Reply) -> bytes:
@@ -290,3 +257,25 @@ class Dialogue:
     @staticmethod
     def _verdict(letter: bytes, text: bytes, reply: Reply) -> bytes:
         return letter + text + b".\n" + quoted_reply(reply)
+
+
+class _Commands:
+    """Commands in their order, each with its reply; sent one by one, or ``together`` as far as buffers reach."""
+
+    def __init__(self, lines: Sequence[bytes], *, together: bool) -> None:
+        self._lines = lines
+        self._together = together
+        self._sent = 0
+        self._answered = 0
+
+    def next(self) -> _Talk:
+        """The reply to the next command."""
+        self._answered += 1
+        if self._answered <= self._sent:
+            return (yield Await())
+        group = self._lines[self._sent]
+        self._sent += 1
+        while self._together and self._sent < len(self._lines) and len(group) < GROUP_MAX:
+            group += self._lines[self._sent]
+            self._sent += 1
+        return (yield Send(group))

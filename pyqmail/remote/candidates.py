@@ -7,12 +7,13 @@ from pyqmail.policy.interfaces import has_global_ipv6, own_address
 from pyqmail.protocol.dns import parse_literal
 from pyqmail.remote.connection import NO_RESOURCES
 from pyqmail.remote.controls import Controls
-from pyqmail.remote.exchangers import Candidate, Exchangers, NoExchanger, OnlyOurselves, nobodys
+from pyqmail.remote.exchangers import Candidate, Exchangers, NoExchanger, NullExchanger, OnlyOurselves, nobodys
 from pyqmail.remote.routes import Route
 from pyqmail.resolver import HardFailure, Resolver, Servers, SoftFailure, read_servers
 
 NO_HOST_YET = b"Sorry, I couldn't find any host by that name. (#4.1.2)"
 NO_EXCHANGER = b"Sorry, I couldn't find a mail exchanger or IP address. (#5.4.4)"
+NULL_EXCHANGER = b"Sorry, that host says that it takes no mail. (#5.1.10)"
 OURSELVES = (
     b"Sorry. Although I'm listed as a best-preference MX or A for that host,\n"
     b"it isn't in my control/locals file, so I don't treat it as local. (#5.4.6)"
@@ -45,6 +46,8 @@ def find_candidates(host: bytes, route: Route | None, controls: Controls) -> Ite
         raise PermanentFailure(text) from failure
     except SoftFailure as failure:
         raise TemporaryFailure(NO_HOST_YET) from failure
+    except NullExchanger as failure:
+        raise PermanentFailure(NULL_EXCHANGER) from failure
     except NoExchanger as failure:
         raise PermanentFailure(NO_EXCHANGER) from failure
     except OnlyOurselves as failure:

@@ -4,24 +4,28 @@ The kernel keeps the time of each read and write (SO_RCVTIMEO, SO_SNDTIMEO), so 
 """
 
 import errno
-import os
 import socket
 import struct
 import time
 
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import format_address
-from pyqmail.protocol.smtp_client import Await, BodyEncoder, Dialogue, Finish, Send, SendBody
+from pyqmail.protocol.message_body import BodyEncoder
+from pyqmail.protocol.smtp_client import Await, Dialogue, Finish, Send, SendBody
+from pyqmail.protocol.smtp_extensions import Extensions
+from pyqmail.remote.message import Message
+from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.stream import Stream, StreamEnded
 
-PIECE = 65536  # bytes of the message in memory at once
 # Only the start of a reply is kept, but no reply may go on for ever: the peer would hold a delivery slot with it.
 REPLY_BYTES_MAX = 16_000_000
 REPLY_MAX_S = 3600.0
 MESSAGES_MAX = 1000  # over one connection
 AGE_MAX_S = 300.0  # of a connection that is used again and again: look-ups must be repeated some time
+AT_ONCE_S = 0.000_001  # the shortest time limit that the kernel does not take for none
+GOODBYE_S = 1.0  # for a QUIT that the peer does not read
 
 NO_RESOURCES = b"System resources temporarily unavailable. (#4.3.0)"
-NO_MESSAGE = b"Unable to read message. (#4.3.0)"
 PARTIAL_LINE = b"SMTP cannot transfer messages with partial final lines. (#5.6.2)"
 
 
@@ -32,7 +36,7 @@ def _timeval(seconds: float) -> bytes:
 class Connection:
     """A TCP connection. Constructing it raises OSError (TimeoutError when it took too long) and TemporaryFailure.
 
-    ``fresh`` until a message has been accepted on it.
+    ``fresh`` until a message has been accepted on it; ``offered`` is what the server announced, once it has.
     """
 
     def __init__(self, packed: bytes, port: int, timeout_connect_s: float, timeout_remote_s: float) -> None:
@@ -40,6 +44,7 @@ class Connection:
         self.port = port
         self.peer = format_address(packed).encode("ascii")
         self.fresh = True
+        self.offered: Extensions | None = None
         self._messages = 0
         self._since = time.monotonic()
         family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
@@ -51,10 +56,12 @@ class Connection:
             raise TemporaryFailure(NO_RESOURCES) from error
         try:
             self._connect(timeout_connect_s)
-            self._patience(timeout_remote_s, timeout_connect_s)
+            self._patience(timeout_remote_s or AT_ONCE_S, timeout_connect_s)
         except BaseException:
             self._sock.close()
             raise
+        fd = self._sock.fileno()
+        self._stream: Stream = DescriptorStream(fd, fd, timeout_remote_s or AT_ONCE_S, armed=True)
 
     def _connect(self, timeout_s: float) -> None:
         if timeout_s:
@@ -67,10 +74,7 @@ class Connection:
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
 
     def _patience(self, timeout_s: float, sending_s: float) -> None:
-        """``timeout_s`` for each read and write from now on; 0 is taken literally."""
-        if not timeout_s:
-            self._sock.setblocking(False)
-            return
+        """``timeout_s`` for each read and write from now on."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
         if timeout_s != sending_s:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
@@ -80,23 +84,20 @@ class Connection:
         return self._sock.fileno()
 
     def receive(self) -> bytes:
-        """More bytes from the peer. Raises OSError, also at the end of the connection."""
-        data = self._sock.recv(PIECE)
-        if not data:
-            raise ConnectionResetError
-        return data
+        """More bytes from the peer. Raises StreamEnded."""
+        return self._stream.read()
 
     def send(self, data: bytes) -> None:
-        """Send all of ``data``; the timeout is for each write, not for the whole. Raises OSError."""
-        sent = self._sock.send(data)
-        if sent < len(data):
-            rest = memoryview(data)[sent:]
-            while rest:
-                rest = rest[self._sock.send(rest) :]
+        """Send all of ``data``; the timeout is for each write, not for the whole. Raises StreamEnded."""
+        self._stream.write(data)
+        self._stream.flush()
 
     def send_at_once(self) -> None:
         """From now on no write waits for the acknowledgement of the one before (TCP_NODELAY)."""
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass  # the connection is gone, as the next write will find
 
     def accepted(self) -> None:
         """A message was accepted here."""
@@ -105,7 +106,8 @@ class Connection:
 
     def reusable(self) -> bool:
         """Whether one more message may go this way: not too old, and nothing said nor closed since."""
-        if self._messages >= MESSAGES_MAX or time.monotonic() - self._since > AGE_MAX_S:
+        most = min(MESSAGES_MAX, (self.offered and self.offered.limit(b"MAILMAX")) or MESSAGES_MAX)
+        if self._messages >= most or time.monotonic() - self._since > AGE_MAX_S or self._stream.unread():
             return False
         try:
             self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -117,10 +119,18 @@ class Connection:
 
     def quit(self) -> None:
         """Say QUIT, wait for no answer, and close."""
-        try:
-            self._sock.send(b"QUIT\r\n", socket.MSG_DONTWAIT)
-        except OSError:
-            pass  # the verdict stands
+        if self._stream.secured is None:
+            try:
+                self._sock.send(b"QUIT\r\n", socket.MSG_DONTWAIT)
+            except OSError:
+                pass  # the verdict stands
+        else:
+            try:
+                self._stream.until(time.monotonic() + GOODBYE_S)
+                self._stream.write(b"QUIT\r\n")
+                self._stream.close()
+            except StreamEnded:
+                pass
         self._sock.close()
 
     def close(self) -> None:
@@ -129,9 +139,9 @@ class Connection:
 
 
 class Conversation:
-    """A dialogue joined to a connection and to the message on a descriptor."""
+    """A dialogue joined to a connection and to a message."""
 
-    def __init__(self, connection: Connection, dialogue: Dialogue, message: int) -> None:
+    def __init__(self, connection: Connection, dialogue: Dialogue, message: Message) -> None:
         self._connection = connection
         self._dialogue = dialogue
         self._message = message
@@ -139,7 +149,7 @@ class Conversation:
         self.critical = False  # the final dot may have left: who now hears nothing may cause a duplicate
 
     def hold(self) -> Finish:
-        """Talk to the end. Raises OSError when the connection dies, and MailFailure."""
+        """Talk to the end. Raises StreamEnded when the connection dies, and MailFailure."""
         dialogue, connection = self._dialogue, self._connection
         heard, until = 0, 0.0
         while True:
@@ -149,7 +159,7 @@ class Conversation:
                 until = until or time.monotonic() + REPLY_MAX_S
                 heard += len(data)
                 if heard > REPLY_BYTES_MAX or time.monotonic() > until:
-                    raise ConnectionAbortedError("endless reply")
+                    raise StreamEnded("endless reply")
                 dialogue.feed(data)
                 continue
             heard, until = 0, 0.0
@@ -157,7 +167,8 @@ class Conversation:
                 connection.send(step.line)
             elif isinstance(step, SendBody):
                 self._send_body()
-            else:
+            elif isinstance(step, Finish):
+                connection.offered = dialogue.offered
                 return step
 
     def _send_body(self) -> None:
@@ -165,22 +176,14 @@ class Conversation:
         self.body_begun = True
         encoder = BodyEncoder()
         waiting = b""
-        pieces = 0
-        while data := self._read():
+        for number, data in enumerate(self._message.pieces()):
             if waiting:
-                if pieces == 1:
+                if number == 1:
                     self._connection.send_at_once()
                 self._connection.send(waiting)
             waiting = encoder.encode(data)
-            pieces += 1
         ending = encoder.finish()
         if ending is None:
             raise PermanentFailure(PARTIAL_LINE)
         self.critical = True
         self._connection.send(waiting + ending)
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._message, PIECE)
-        except OSError as error:
-            raise TemporaryFailure(NO_MESSAGE) from error

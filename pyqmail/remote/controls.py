@@ -1,5 +1,6 @@
 """The control files of qmail-remote and of batching, read again only when one has changed (qmail-remote(8))."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,17 @@ from typing import Generic, TypeVar
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.system.stamp import Stamp, settled, stamp
 
-FILES = ("helohost", "me", "smtproutes", "timeoutconnect", "timeoutremote", "preferipv4", "remotereuse", "dnsservers")
+FILES = (
+    "helohost",
+    "me",
+    "smtproutes",
+    "timeoutconnect",
+    "timeoutremote",
+    "preferipv4",
+    "remotereuse",
+    "remoteehlo",
+    "dnsservers",
+)
 BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes")
 TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
 BATCH_MAX = 100  # recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)
@@ -27,6 +38,7 @@ class Controls:
     timeout_remote_s: float
     prefer_ipv4: bool
     reuse_s: int
+    ehlo: bool = True  # whether anything is asked for that came after HELO
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ def read_controls(home: str) -> Controls:
         timeout_remote_s=float(min(control.integer("timeoutremote", 1200), TIMEOUT_MAX_S)),
         prefer_ipv4=control.integer("preferipv4", 0) != 0,
         reuse_s=min(control.integer("remotereuse", 0), TIMEOUT_MAX_S),
+        ehlo=control.integer("remoteehlo", 1) != 0,
     )
 
 
@@ -68,23 +81,41 @@ def read_batch_controls(home: str) -> BatchControls:
 
 
 class Fresh(Generic[T]):
-    """What ``read(home)`` makes of the control ``files``: read again as soon as a stat shows that one has changed."""
+    """What ``read(home)`` makes of the control ``files``: read again as soon as a stat shows that one has changed.
+
+    A file that was not there is not looked for as long as nothing was added to the directory.
+    """
 
     def __init__(self, read: Callable[[str], T], files: tuple[str, ...]) -> None:
         self._read = read
         self._files = files
         self._home = ""
-        self._stamps: list[Stamp | None] | None = None
+        self._stamps: dict[str, Stamp | None] = {}
         self._value: T | None = None
 
     def get(self, home: str) -> T:
         """The value as of now. Raises whatever ``read`` raises, and remembers nothing then."""
-        stamps = [stamp(f"{home}/control/{name}") for name in self._files]
-        if self._value is not None and stamps == self._stamps and home == self._home:
-            return self._value
-        self._stamps = None
+        known = self._value if home == self._home else None
+        if known is not None and all(stamp(path) == seen for path, seen in self._stamps.items()):
+            return known
+        self._value = None
+        folder = f"{home}/control"
+        paths = (f"{folder}/{name}" for name in self._files)
+        before = stamp(folder)
+        stamps = {folder: before} | {path: stamp(path) for path in paths if before is None or _is_named(path)}
         value = self._read(home)
         now = time.time_ns()
-        if all(seen is None or settled(max(seen[3:]), now) for seen in stamps):
+        if all(seen is None or settled(max(seen[3:]), now) for seen in stamps.values()):
             self._home, self._stamps, self._value = home, stamps, value
         return value
+
+
+def _is_named(path: str) -> bool:
+    """Whether the directory has such a name, if only a link that leads nowhere: then it may lead somewhere later."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -27,6 +27,10 @@ class NoExchanger(Exception):
     """There are MX records or an answer, but no address behind them."""
 
 
+class NullExchanger(NoExchanger):
+    """The one MX record says that nobody takes mail for the host (RFC 7505)."""
+
+
 class OnlyOurselves(Exception):
     """This machine is the most preferred, or as good as the most preferred, of all addresses."""
 
@@ -74,7 +78,8 @@ class Exchangers:
     def of_host(self, host: bytes) -> Iterator[Candidate]:
         """The addresses for mail to ``host``, at least one.
 
-        Raises HardFailure, SoftFailure, NoExchanger and OnlyOurselves, and OSError, each before the first address.
+        Raises HardFailure, SoftFailure, NoExchanger, NullExchanger, OnlyOurselves and OSError, each before the first
+        address.
         """
         if parse_literal(host) is not None:
             yield from self.of_relay(host)
@@ -84,7 +89,9 @@ class Exchangers:
         except HardFailure:
             yield from self.of_relay(host)
             return
-        # A null MX (RFC 7505) is nobody; the root is not asked for an address.
+        if len(records) == 1 and not records[0].exchanger:
+            raise NullExchanger
+        # Beside others the root is nobody, and not asked for an address.
         named = sorted((mx for mx in records if mx.exchanger), key=lambda mx: (mx.preference, random.random()))
         groups = [list(group) for _, group in itertools.groupby(named, key=lambda mx: mx.preference)]
         yield from self._spared(groups)

@@ -4,7 +4,7 @@ In qmail-rspawn's workers one `Sender` serves one delivery after another. With c
 on which a message was accepted for the next delivery to the same place. If that fails before any of the message was
 sent, the delivery begins anew on a connection of its own, so that nothing can fail because a connection was kept.
 
-    candidate --> connect --> greeting, HELO --> MAIL, RCPT, DATA --> the message --> report
+    candidate --> connect --> greeting, EHLO --> MAIL, RCPT, DATA --> the message --> report
         ^           | no        | refused,          | 421, or the connection dies
         |           |           | or it dies        | before any of the message was sent
         +-----------+-----------+-------------------+        the next candidate (RFC 5321 section 5.1)
@@ -15,24 +15,24 @@ What is reported where the last candidate ends so is what that one said.
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import ascii_host
-from pyqmail.protocol.smtp_client import Dialogue, carriable
+from pyqmail.protocol.smtp_client import carriable
 from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
-from pyqmail.remote.connection import Connection, Conversation
+from pyqmail.remote.connection import Connection
 from pyqmail.remote.controls import FILES, Controls, Fresh, read_controls
 from pyqmail.remote.exchangers import Candidate
 from pyqmail.remote.kept import Keeping
+from pyqmail.remote.message import Message
 from pyqmail.remote.routes import SMTP_PORT, Route, find_route
+from pyqmail.remote.session import Outcome, Words, format_failure, talk
 from pyqmail.spool.layout import Layout
 
 MESSAGE_FD = 0
 REPORT_FD = 1
-UNAVAILABLE = 421  # the server is about to close the connection (RFC 5321 section 3.8)
 SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
 NEXT_WITHIN_S = 600.0  # after which no other exchanger is begun with: a delivery must end
 
@@ -43,11 +43,6 @@ NO_MEMORY = b"Out of memory. (#4.3.0)"
 NO_CONNECTION = b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
 ROUTES_CHANGED = b"The routes have just changed. (#4.4.4)"
 BAD_SENDER = b"Sender address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.7)"
-
-
-def format_failure(failure: MailFailure) -> bytes:
-    """The message report of ``failure``, without its NUL."""
-    return (b"D" if isinstance(failure, PermanentFailure) else b"Z") + failure.text + b"\n"
 
 
 def ascii_recipient(recipient: bytes) -> bytes:
@@ -61,23 +56,6 @@ def ascii_recipient(recipient: bytes) -> bytes:
 def _target(controls: Controls, recipient: bytes) -> Route | bytes:
     host = recipient.rpartition(b"@")[2]
     return find_route(controls.routes, host) or host.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What one delivery says to whichever host it meets."""
-
-    helohost: bytes
-    sender: bytes
-    recipients: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The reports of a conversation; ``elsewhere``: nothing of the message was sent, and another host may take it."""
-
-    reports: list[bytes]
-    elsewhere: bool = False
 
 
 class Sender:
@@ -131,7 +109,7 @@ class Sender:
         if len(recipients) > 1 and not self._trusting and any(_target(controls, one) != target for one in recipients):
             raise TemporaryFailure(ROUTES_CHANGED)
         recipients = [ascii_recipient(recipient) for recipient in recipients]
-        say = Words(controls.helohost, sender, recipients)
+        say = Words(controls.helohost, sender, recipients, Message(MESSAGE_FD), extended=controls.ehlo)
         waiting = self._keeping.take(target, controls)
         if waiting is not None:
             outcome = self._talk(waiting, say, target, controls)
@@ -190,27 +168,13 @@ class Sender:
 
     def _talk(self, connection: Connection, say: Words, target: Route | bytes, controls: Controls) -> Outcome:
         """What comes of the conversation on ``connection``, which is then closed or kept."""
-        used = not connection.fresh
-        dialogue = Dialogue(connection.peer, say.helohost, say.sender, say.recipients, greeted=used)
-        conversation = Conversation(connection, dialogue, MESSAGE_FD)
-        try:
-            finish = conversation.hold()
-        except MailFailure as failure:
-            connection.close()
-            return Outcome([*dialogue.reports, format_failure(failure)])
-        except OSError:
-            connection.close()
-            duplicate = b"Possible duplicate! " if conversation.critical else b""
-            report = b"ZConnected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
-            return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun)
-        if finish.accepted and controls.reuse_s:
+        outcome = talk(connection, say)
+        if outcome.alive and controls.reuse_s:
             connection.accepted()
             self._keeping.keep(connection, target, controls)
-        else:
+        elif outcome.alive:
             connection.quit()
-        refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE
-        elsewhere = refused and not conversation.body_begun
-        return Outcome([*dialogue.reports, finish.report], elsewhere=elsewhere)
+        return outcome
 
 
 def _try_each(connections: Iterator[Connection], talk: Callable[[Connection], Outcome]) -> list[bytes]:

@@ -21,15 +21,17 @@ PIPE_PIECE = 4096  # POSIX: a pipe that polls as writable takes PIPE_BUF bytes
 class DescriptorStream(Stream):
     """A conversation on descriptors that stay the caller's."""
 
-    def __init__(self, reader: int, writer: int, timeout_s: float | None, *, shared: bool = False) -> None:
+    def __init__(
+        self, reader: int, writer: int, timeout_s: float | None, *, shared: bool = False, armed: bool = False
+    ) -> None:
         """``timeout_s`` limits each wait (None: as long as it takes). ``shared``: another program will have the sockets
-        after us, so that their options are left alone."""
+        after us, so that their options are left alone. ``armed``: the kernel has that limit already."""
         super().__init__()
         self._reader = reader
         self._writer = writer
         self._timeout_s = timeout_s
         self._deadline: float | None = None
-        self.sockets = self._kernel = timeout_s is not None and not shared and self._arm(timeout_s)
+        self.sockets = self._kernel = armed or (timeout_s is not None and not shared and self._arm(timeout_s))
         self._socket = True if self.sockets else None  # None: not known yet
         self._simple = self.sockets or timeout_s is None  # each read and write is one system call
 

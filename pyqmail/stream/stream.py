@@ -84,6 +84,10 @@ class Stream(ABC):
         self.flush()
         return TlsStream(self._surrender(), context, server_side=server_side, name=name, within_s=within_s)
 
+    def unread(self) -> bool:
+        """Whether something has come from the peer's descriptor that ``read`` has not given yet."""
+        return False
+
     @abstractmethod
     def until(self, deadline: float | None) -> None:
         """Let no wait last beyond ``deadline`` (time.monotonic), besides the limit on each; None takes it back."""

@@ -61,6 +61,9 @@ class TlsStream(Stream):
         except StreamEnded:
             pass
 
+    def unread(self) -> bool:
+        return bool(self.ssl_object.pending() or self._incoming.pending) or self._below.unread()
+
     def until(self, deadline: float | None) -> None:
         self._below.until(deadline)
 

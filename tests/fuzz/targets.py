@@ -38,6 +38,7 @@ from pyqmail.protocol import (
     control,
     dns,
     logins,
+    message_body,
     pop3,
     queued,
     recipients,
@@ -283,11 +284,11 @@ def remote_replies(data: bytes) -> None:
                     break
                 talk.feed(waiting.pop(0))
             elif isinstance(step, smtp_client.Send):
-                assert step.line.endswith(b"\r\n") and step.line.count(b"\n") == 1
+                assert all(one.endswith(b"\r\n") for one in step.line.splitlines(keepends=True))
         else:
             raise AssertionError("the dialogue does not end")
     assert reports[0] == reports[1]
-    encoder = smtp_client.BodyEncoder()
+    encoder = message_body.BodyEncoder()
     wire = encoder.encode(data)
     end = encoder.finish()
     if end is not None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from pyqmail.programs import qmail_remote
 from pyqmail.remote import sender
 from pyqmail.resolver import Resolver
 from tests.loopback import free_port
-from tests.scripted_peers import ACCEPTING, SmtpPeer, dns_peer, remote_home, run_program, smtp_peer
+from tests.mail_sink import accept_all, mail_sink
+from tests.scripted_peers import _RUN as RUN
+from tests.scripted_peers import ACCEPTING, REPO, SmtpPeer, dns_peer, remote_home, run_program, smtp_peer
 
 MODULE = "pyqmail.programs.qmail_remote"
 MESSAGE = b"Subject: x\n\nhello\n"
@@ -43,7 +47,7 @@ def test_message_is_delivered_in_the_fixed_order(tmp_path: Path) -> None:
     with smtp_peer(ACCEPTING) as peer:
         assert send_to(peer, tmp_path) == b"r\0K127.0.0.1 accepted message.\nRemote host said: 250 taken\n\0"
     assert peer.heard == (
-        b"HELO me.test\r\nMAIL FROM:<s@y.test>\r\nRCPT TO:<r@x.test>\r\nDATA\r\n"
+        b"EHLO me.test\r\nMAIL FROM:<s@y.test>\r\nRCPT TO:<r@x.test>\r\nDATA\r\n"
         b"Subject: x\r\n\r\nhello\r\n.\r\nQUIT\r\n"
     )
 
@@ -54,8 +58,7 @@ def test_message_is_delivered_in_the_fixed_order(tmp_path: Path) -> None:
     [
         (0, b"554 no\r\n", b"ZConnected to 127.0.0.1 but greeting failed.\nRemote host said: 554 no\n\0"),
         (0, b"221 no\r\n", b"ZConnected to 127.0.0.1 but greeting failed.\nRemote host said: 221 no\n\0"),
-        (1, b"550 no\r\n", b"ZConnected to 127.0.0.1 but my name was rejected.\nRemote host said: 550 no\n\0"),
-        (1, b"251 no\r\n", b"ZConnected to 127.0.0.1 but my name was rejected.\nRemote host said: 251 no\n\0"),
+        (1, b"421 no\r\n", b"ZConnected to 127.0.0.1 but my name was rejected.\nRemote host said: 421 no\n\0"),
         (2, b"550 no\r\n", b"DConnected to 127.0.0.1 but sender was rejected.\nRemote host said: 550 no\n\0"),
         (2, b"450 no\r\n", b"ZConnected to 127.0.0.1 but sender was rejected.\nRemote host said: 450 no\n\0"),
         (2, b"hello\r\n", b"DConnected to 127.0.0.1 but sender was rejected.\nRemote host said: hello\n\0"),
@@ -83,6 +86,62 @@ def test_message_is_delivered_in_the_fixed_order(tmp_path: Path) -> None:
 def test_refusal_or_loss_at_each_step(tmp_path: Path, step: int, reply: bytes | None, reports: bytes) -> None:
     with smtp_peer(scripted({step: reply})) as peer:
         assert send_to(peer, tmp_path) == reports
+
+
+@pytest.mark.parametrize("refusal", [b"500 what?\r\n", b"451 later\r\n", b"251 odd\r\n"])
+def test_helo_follows_a_refused_ehlo(tmp_path: Path, refusal: bytes) -> None:
+    with smtp_peer([ACCEPTING[0], refusal, *ACCEPTING[1:]]) as peer:
+        assert send_to(peer, tmp_path).startswith(b"r\0K")
+    assert peer.heard.startswith(b"EHLO me.test\r\nHELO me.test\r\nMAIL FROM:<s@y.test>\r\n")
+
+
+@pytest.mark.parametrize("reply", [b"550 no\r\n", b"251 no\r\n"])
+def test_a_name_that_helo_may_not_give_is_no_reason_to_bounce(tmp_path: Path, reply: bytes) -> None:
+    with smtp_peer([ACCEPTING[0], b"500 what?\r\n", reply]) as peer:
+        report = b"ZConnected to 127.0.0.1 but my name was rejected.\nRemote host said: " + reply.replace(b"\r", b"")
+        assert send_to(peer, tmp_path) == report + b"\0"
+
+
+def test_ehlo_can_be_switched_off(tmp_path: Path) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}", remoteehlo="0")
+        assert remote(home, b"x.test", b"", b"r@x.test").startswith(b"r\0K")
+    assert peer.heard.startswith(b"HELO me.test\r\nMAIL FROM:<>\r\n")
+
+
+OFFER = b"250-hello\r\n250-PIPELINING\r\n250-SIZE 1000000\r\n250 8BITMIME\r\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "parameters"),
+    [
+        pytest.param(b"Subject: x\n\nhello\n", b" SIZE=21", id="line ends count twice"),
+        pytest.param(b"Subject: x\r\n\r\nhello\r\n", b" SIZE=21", id="CR LF counts as it is"),
+        pytest.param(b"\n\xe9\n", b" SIZE=5 BODY=8BITMIME", id="8-bit text is declared"),
+        pytest.param(b"x\n" * 50_000 + b"\xe9\n", b" SIZE=150003 BODY=8BITMIME", id="far behind the beginning too"),
+    ],
+)
+def test_size_and_eight_bits_are_declared_and_commands_go_together(
+    tmp_path: Path, message: bytes, parameters: bytes
+) -> None:
+    (tmp_path / "message").write_bytes(message)
+    with mail_sink(lambda line, transaction: OFFER if line[:4] == b"EHLO" else accept_all(line, transaction)) as sink:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{sink.port}")
+        with (tmp_path / "message").open("rb") as file:
+            words = [sys.executable, "-c", RUN, str(REPO), MODULE, "x.test", "", "a@x.test", "b@x.test"]
+            done = subprocess.run(words, stdin=file, stdout=subprocess.PIPE, env={"QMAIL_HOME": home}, check=True)
+        assert done.stdout.startswith(b"r\0r\0K")
+        sink.wait(lambda: sink.open == 0, "end")
+    assert b"MAIL FROM:<>" + parameters + b"\r\n" in sink.lines
+    assert sink.taken[0].body.replace(b"\r\n", b"\n") == message.replace(b"\r\n", b"\n")
+
+
+def test_pipelined_refusals_end_without_a_message(tmp_path: Path) -> None:
+    replies = [b"220 hi\r\n", OFFER, b"250 sender\r\n550 no\r\n354 go\r\n"]
+    with smtp_peer(replies) as peer:
+        reports = send_to(peer, tmp_path)
+    assert reports.endswith(b"550 no\n\0DGiving up on 127.0.0.1.\n\0")
+    assert b"\r\n.\r\n" not in peer.heard and b"hello" not in peer.heard.split(b"DATA\r\n")[1]
 
 
 @pytest.mark.contract("remote 5", "remote 2.4")
@@ -231,7 +290,7 @@ def ask(directory: Path, zone: Zone, host: bytes = b"x.test", **controls: str) -
         ),
         pytest.param(
             {("x.test.", "MX"): ["0 ."], ("x.test.", "A"): ["127.0.0.1"]},
-            b"DSorry, I couldn't find a mail exchanger or IP address. (#5.4.4)\n\0",
+            b"DSorry, that host says that it takes no mail. (#5.1.10)\n\0",
             id="null MX",
         ),
         pytest.param(
@@ -282,7 +341,11 @@ TAKEN = b"r\0K127.86.1.3 accepted message.\n" + SAID + b"250 taken\n\0"
         pytest.param([b"421 busy\r\n"], b"QUIT\r\n", id="421 in place of a greeting"),
         pytest.param([b"554 no\r\n"], b"QUIT\r\n", id="554 in place of a greeting"),
         pytest.param([None], b"", id="a connection that is closed before the greeting"),
-        pytest.param([b"220 x\r\n", b"550 no\r\n"], b"HELO me.test\r\nQUIT\r\n", id="a name that is refused"),
+        pytest.param(
+            [b"220 x\r\n", b"502 what\r\n", b"550 no\r\n"],
+            b"EHLO me.test\r\nHELO me.test\r\nQUIT\r\n",
+            id="a name that is refused",
+        ),
         pytest.param(scripted({2: b"421 going\r\n"}), None, id="421 to MAIL"),
         pytest.param(scripted({3: b"421 going\r\n"}), None, id="421 to RCPT"),
         pytest.param(scripted({4: b"421 going\r\n"}), None, id="421 to DATA"),

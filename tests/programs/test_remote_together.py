@@ -66,7 +66,7 @@ def test_reuse_keeps_the_connection_for_the_next_delivery(home: Home) -> None:
             assert spawn.deliver(recipient) == b"K127.0.0.1 accepted message.\nRemote host said: 250 ok\n"
         sink.wait(lambda: len(sink.taken) == 3, "three messages")
         assert sink.connections == 1 and b"QUIT\r\n" not in sink.lines
-        assert sink.lines.count(b"HELO me.test\r\n") == 1
+        assert sink.lines.count(b"EHLO me.test\r\n") == 1
         spawn.end()
 
 
@@ -144,7 +144,7 @@ def test_a_changed_control_file_is_honoured_by_the_next_delivery(home: Home) -> 
         (home.path / "control/helohost").write_text("other.test\n")
         assert spawn.deliver("a@x.test")[:1] == b"K"
         assert (len(one.taken), len(other.taken)) == (1, 2)
-        assert b"HELO other.test\r\n" in other.lines
+        assert b"EHLO other.test\r\n" in other.lines
         spawn.end()
 
 

@@ -4,20 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyqmail.protocol.message_body import BodyEncoder, Dots, LineEnds
 from pyqmail.protocol.smtp_client import (
-    TEXT_MAX,
     Await,
-    BodyEncoder,
     Dialogue,
     Finish,
-    Reply,
-    ReplyReader,
+    Measure,
     Send,
     SendBody,
+    StartTls,
     Step,
+    Tls,
     carriable,
     format_path,
 )
+from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, parse_extensions
+from pyqmail.protocol.smtp_replies import TEXT_MAX, Reply, ReplyReader
 
 LINE_BYTES = st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"..", b"\r\n"])).map(b"".join)
 
@@ -163,7 +165,7 @@ def hold(replies: list[bytes], recipients: list[bytes]) -> tuple[list[Step], Dia
 
 def test_nothing_is_sent_before_its_reply() -> None:
     steps, _ = hold([b"220 a\r\n", b"250 b\r\n"], [b"r@x"])
-    assert steps == [Send(b"HELO me\r\n"), Send(b"MAIL FROM:<s@x>\r\n")]
+    assert steps == [Send(b"EHLO me\r\n"), Send(b"MAIL FROM:<s@x>\r\n")]
 
 
 @pytest.mark.contract("remote 7.9")
@@ -181,7 +183,7 @@ def test_recipient_with_a_line_break_is_refused_and_never_sent() -> None:
 
 @given(st.lists(st.binary(max_size=12), max_size=40), st.booleans())
 def test_whatever_a_peer_says_the_dialogue_ends_or_waits(pieces: list[bytes], greeted: bool) -> None:
-    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"a@x", b"b@x"], greeted=greeted)
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"a@x", b"b@x"], offered=NOTHING_OFFERED if greeted else None)
     left = list(pieces)
     for _ in range(200):
         step = dialogue.step()
@@ -197,7 +199,7 @@ def test_whatever_a_peer_says_the_dialogue_ends_or_waits(pieces: list[bytes], gr
 
 
 def test_a_greeted_conversation_begins_at_mail_and_may_be_followed_by_another() -> None:
-    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], greeted=True)
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], offered=NOTHING_OFFERED)
     said = []
     replies = [b"250 a\n", b"250 b\n", b"354 c\n", b"250 d\n"]
     while not isinstance(step := dialogue.step(), Finish):
@@ -210,9 +212,103 @@ def test_a_greeted_conversation_begins_at_mail_and_may_be_followed_by_another() 
 
 
 def test_bytes_after_the_last_reply_forbid_another_message() -> None:
-    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], greeted=True)
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], offered=NOTHING_OFFERED)
     replies = [b"250 a\n", b"250 b\n", b"354 c\n", b"250 d\n250 e\n"]
     while not isinstance(step := dialogue.step(), Finish):
         if isinstance(step, Await):
             dialogue.feed(replies.pop(0))
     assert step.report[:1] == b"K" and not step.accepted
+
+
+OFFER = b"250-hello there\r\n250-PIPELINING\r\n250-LIMITS RCPTMAX=2 MAILMAX=5\r\n250-starttls\r\n250 AUTH=PLAIN\r\n"
+
+
+def test_extensions_are_known_by_keyword_whatever_their_case() -> None:
+    offered = parse_extensions(OFFER.replace(b"\r", b""))
+    assert b"STARTTLS" in offered and b"HELLO" not in offered and offered.offered[b"AUTH"] == (b"PLAIN",)
+    assert (offered.limit(b"RCPTMAX"), offered.limit(b"MAILMAX"), offered.limit(b"RCPTDOMAINMAX")) == (2, 5, None)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_extensions(text: bytes) -> None:
+    limit = parse_extensions(text).limit(b"RCPTMAX")
+    assert limit is None or limit > 0
+
+
+def introduced(offer: bytes, recipients: list[bytes], tls: Tls = Tls.NEVER) -> Dialogue:
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", recipients, tls=tls, measure=lambda: Measure(7, True))
+    assert dialogue.step() == Await()
+    dialogue.feed(b"220 hi\r\n")
+    assert dialogue.step() == Send(b"EHLO me\r\n")
+    dialogue.feed(offer)
+    return dialogue
+
+
+def test_pipelined_commands_go_together_and_stay_within_buffers() -> None:
+    dialogue = introduced(b"250-x\r\n250 PIPELINING\r\n", [b"r%03d@%s" % (at, b"x" * 90) for at in range(400)])
+    groups = []
+    while isinstance(step := dialogue.step(), Send):
+        groups.append(step.line)
+        dialogue.feed(b"250 ok\r\n" * step.line.count(b"\n"))
+        if step.line.endswith(b"DATA\r\n"):
+            break
+    assert len(groups) > 1 and max(map(len, groups)) < 17_000
+    assert b"".join(groups).count(b"RCPT TO:") == 400
+
+
+def test_recipients_beyond_the_announced_limit_are_left() -> None:
+    dialogue = introduced(b"250-x\r\n250 LIMITS RCPTMAX=2\r\n", [b"a@x", b"b@x", b"c@x"])
+    assert dialogue.step() == Send(b"MAIL FROM:<s@x>\r\n")
+    assert dialogue.left == [b"c@x"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "letters"),
+    [
+        pytest.param([b"250 a", b"552 too many recipients"], [b"r", b"s"], id="after one was accepted it is 452"),
+        pytest.param([b"250 a", b"552 5.2.2 mailbox full"], [b"r", b"h"], id="a full mailbox is what it says"),
+        pytest.param([b"552 no", b"250 b"], [b"h", b"r"], id="of the first recipient it is final"),
+    ],
+)
+def test_552_means_too_many_recipients(replies: list[bytes], letters: list[bytes]) -> None:
+    said = [b"220 a\n", b"250 b\n", b"250 c\n", *(reply + b"\n" for reply in replies), b"354 go\n", b"250 ok\n"]
+    _, dialogue = hold(said, [b"a@x", b"b@x"])
+    assert [report[:1] for report in dialogue.reports] == letters
+
+
+def test_starttls_forgets_what_was_said_in_clear() -> None:
+    dialogue = introduced(b"250-x\r\n250-SIZE\r\n250 STARTTLS\r\n", [b"r@x"], Tls.MAY)
+    assert dialogue.step() == Send(b"STARTTLS\r\n")
+    dialogue.feed(b"220 go\r\n")
+    assert dialogue.step() == StartTls()
+    assert dialogue.step() == Send(b"EHLO me\r\n")
+    dialogue.feed(b"250 x\r\n")
+    assert dialogue.step() == Send(b"MAIL FROM:<s@x>\r\n")  # no SIZE
+
+
+def test_words_between_starttls_and_tls_end_the_conversation() -> None:
+    dialogue = introduced(b"250-x\r\n250 STARTTLS\r\n", [b"r@x"], Tls.MAY)
+    assert dialogue.step() == Send(b"STARTTLS\r\n")
+    dialogue.feed(b"220 go\r\n250-x\r\n250 AUTH PLAIN\r\n")
+    step = dialogue.step()
+    assert isinstance(step, Finish) and step.report[:1] == b"Z" and not dialogue.introduced
+
+
+@pytest.mark.parametrize(("tls", "goes_on"), [(Tls.MAY, True), (Tls.MUST, False)])
+def test_starttls_that_is_refused_matters_only_where_tls_must_be(tls: Tls, goes_on: bool) -> None:
+    dialogue = introduced(b"250-x\r\n250 STARTTLS\r\n", [b"r@x"], tls)
+    dialogue.step()
+    dialogue.feed(b"454 not now\r\n")
+    step = dialogue.step()
+    assert isinstance(step, Send) if goes_on else isinstance(step, Finish) and step.report[:1] == b"Z"
+
+
+def test_a_server_without_tls_is_no_place_where_it_must_be() -> None:
+    step = introduced(b"250 x\r\n", [b"r@x"], Tls.MUST).step()
+    assert isinstance(step, Finish) and step.report == b"ZConnected to 192.0.2.1 but TLS was not offered. (#4.7.4)\n"
+
+
+@given(LINE_BYTES)
+def test_line_ends_and_dots_are_the_body(message: bytes) -> None:
+    lines, dots = LineEnds(), Dots()
+    assert dots.encode(lines.encode(message)) == BodyEncoder().encode(message)

@@ -1,0 +1,65 @@
+"""The message of one delivery, on a descriptor."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from pyqmail.failure import TemporaryFailure
+from pyqmail.protocol.smtp_client import Measure
+
+PIECE = 65536  # bytes of the message in memory at once
+NO_MESSAGE = b"Unable to read message. (#4.3.0)"
+
+
+class Message:
+    """The rest of the file on ``fd``. What was read to measure it is not read again."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._head: bytes | None = None  # the first piece, while it was only measured
+        self._measured: Measure | None = None
+
+    def measure(self) -> Measure:
+        """How much there is for the receiver, before any of it is sent. Raises TemporaryFailure."""
+        if self._measured is None:
+            self._head = self._read()
+            try:
+                self._measured = self._measure(self._head)
+            except OSError as error:
+                raise TemporaryFailure(NO_MESSAGE) from error
+        return self._measured
+
+    def _measure(self, head: bytes) -> Measure:
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode):
+            return Measure(None, True)  # a pipe: the rest is anybody's guess
+        lines, eight_bit = _bare_line_feeds(head), not head.isascii()
+        at = size = len(head)
+        if len(head) == PIECE:
+            at = os.lseek(self._fd, 0, os.SEEK_CUR)
+            size += max(0, found.st_size - at)
+            while data := os.pread(self._fd, PIECE, at):
+                at += len(data)
+                lines += _bare_line_feeds(data)
+                eight_bit = eight_bit or not data.isascii()
+        return Measure(size + lines, eight_bit)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The message, once. Raises TemporaryFailure."""
+        data, self._head = self._head, None
+        if data is None:
+            data = self._read()
+        while data:
+            yield data
+            data = self._read()
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._fd, PIECE)
+        except OSError as error:
+            raise TemporaryFailure(NO_MESSAGE) from error
+
+
+def _bare_line_feeds(data: bytes) -> int:
+    """How many bytes the line ends of ``data`` will gain, but for single CRs."""
+    return data.count(b"\n") - (data.count(b"\r\n") if b"\r" in data else 0)

@@ -1,0 +1,76 @@
+"""One message over one connection (qmail-remote(8))."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyqmail.failure import MailFailure, PermanentFailure
+from pyqmail.formats.report import NOT_AT_ONCE
+from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue
+from pyqmail.remote.connection import Connection, Conversation
+from pyqmail.remote.message import Message
+from pyqmail.stream.stream import StreamEnded
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one delivery says to whichever host it meets. ``extended``: EHLO first."""
+
+    helohost: bytes
+    sender: bytes
+    recipients: Sequence[bytes]
+    message: Message
+    extended: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The reports of a conversation.
+
+    ``elsewhere``: nothing of the message was sent, and another host may take it. ``alive``: another message may follow.
+    """
+
+    reports: list[bytes]
+    elsewhere: bool = False
+    alive: bool = False
+
+
+def format_failure(failure: MailFailure) -> bytes:
+    """The message report of ``failure``, without its NUL."""
+    return (b"D" if isinstance(failure, PermanentFailure) else b"Z") + failure.text + b"\n"
+
+
+def talk(connection: Connection, say: Words) -> Outcome:
+    """What comes of ``say`` on ``connection``, which is closed then, or ``alive`` and the caller's."""
+    dialogue = Dialogue(
+        connection.peer,
+        say.helohost,
+        say.sender,
+        say.recipients,
+        offered=connection.offered,
+        extended=say.extended,
+        measure=say.message.measure,
+    )
+    conversation = Conversation(connection, dialogue, say.message)
+    try:
+        finish = conversation.hold()
+    except MailFailure as failure:
+        connection.close()
+        return Outcome([*dialogue.reports, format_failure(failure)])
+    except StreamEnded:
+        connection.close()
+        duplicate = b"Possible duplicate! " if conversation.critical else b""
+        report = b"ZConnected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
+        return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun)
+    if not finish.accepted:
+        connection.quit()
+    refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE
+    return Outcome(
+        [*dialogue.reports, *_left_out(dialogue, connection.peer), finish.report],
+        elsewhere=refused and not conversation.body_begun,
+        alive=finish.accepted,
+    )
+
+
+def _left_out(dialogue: Dialogue, peer: bytes) -> list[bytes]:
+    """The reports of recipients that the peer does not take at once with those before them."""
+    return [b"s" + peer + NOT_AT_ONCE] * len(dialogue.left) if dialogue.reports else []
