@@ -106,9 +106,11 @@ def user(tour: Tour) -> None:
 
 def submission(tour: Tour) -> None:
     """Submission: STARTTLS, AUTH, a message, and where it lies"""
+    show("$ qmail-authd        (where there is control/authd, qmail-start runs it)")
     words = ["tcpserver", "-H", "-R", "-l", "0", ADDRESS, str(tour.submission), "qmail-smtpd"]
     show("$ " + " ".join([*(f"{name}='{value}'" for name, value in SUBMISSION.items()), *words]))
     tour.start("submission", [tour.tree / "bin" / words[0], *words[1:]], SUBMISSION)
+    tour.wait_for(lambda: connects(tour.tree / "run" / "qmail-authd.sock"), "qmail-authd")
     tour.wait_for(lambda: connects(tour.submission), f"submission on port {tour.submission}")
     show(f"$ swaks -s {ADDRESS}:{tour.submission} -tls -a PLAIN -au {USER} -f {USER} -t {USER}")
     mailbox = tour.tree / "domains" / DOMAIN / "ann" / "Maildir" / "new"
@@ -170,10 +172,14 @@ def trusting(tree: Path) -> ssl.SSLContext:
     return context
 
 
-def connects(port: int) -> bool:
-    """Whether the port accepts connections."""
-    try:
-        socket.create_connection((ADDRESS, port), 5).close()
-    except OSError:
-        return False
+def connects(where: int | Path) -> bool:
+    """Whether the port, or the socket of a helper, accepts connections."""
+    local = isinstance(where, Path)
+    kind = (socket.AF_UNIX, socket.SOCK_SEQPACKET) if local else (socket.AF_INET, socket.SOCK_STREAM)
+    with socket.socket(*kind) as sock:
+        sock.settimeout(PATIENCE_S)
+        try:
+            sock.connect(str(where) if local else (ADDRESS, where))
+        except OSError:
+            return False
     return True
