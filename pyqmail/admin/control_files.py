@@ -31,6 +31,7 @@ SMTPD = ("qmail-smtpd",)
 TLS_SERVERS = ("qmail-smtpd", "qmail-popup")
 AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
+DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
 REMOTE = ("qmail-remote",)
 INJECT = ("qmail-inject", "sendmail", "newaliases", "newinclude", "dot-forward")
 ALL = ("every program",)
@@ -167,6 +168,10 @@ OURS: tuple[ControlFile, ...] = (
         INCOMING,
         CONNECTION,
         ours=True,
+    ),
+    _number("logdecisions", "Decisions are logged unless this is 0: ", "", "1", DOORS, CONNECTION, ours=True),
+    _line(
+        "logformat", "The log's lines are ", "classic", (*SEND, *DOORS), "at start, or for each connection", ours=True
     ),
     _list(
         "mailfromrules",

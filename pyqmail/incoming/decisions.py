@@ -5,19 +5,29 @@
 
 Their form is fixed; what checks have found out follows as further words KEY=VALUE. The client hears first: a log that
 is slow must not make it send the message again.
+
+control/logformat makes JSON objects of all lines, or adds them (qmail-log(5)); $LOGDECISIONS or control/logdecisions 0
+leaves the lines of accepted mail and refusals out.
 """
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from pyqmail.control import Control, ControlUnreadable, parse_integer
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
 from pyqmail.log.events import Decision
+from pyqmail.log.sinks import CLASSIC, JSON, json_lines
 from pyqmail.protocol.reply import Reply
 from pyqmail.system.logpipe import LINE_MAX, write_line
+
+if TYPE_CHECKING:
+    from pyqmail.log.json_lines import JsonLines
 
 LOG_WAIT_S = 10.0  # for a log that is full; the client has its answer by then
 
@@ -27,11 +37,21 @@ def nothing() -> None:
 
 
 class DecisionLog:
-    """The log of one session, silent where descriptor 2 is none."""
+    """The log of one session, silent where descriptor 2 is none; without ``control`` it is classic."""
 
-    def __init__(self, program: bytes, environ: Mapping[bytes, bytes], *, sockets: bool = False) -> None:
+    def __init__(
+        self,
+        program: bytes,
+        environ: Mapping[bytes, bytes],
+        control: Control | None = None,
+        *,
+        sockets: bool = False,
+    ) -> None:
         self._program = program
         self._mode = log_mode(environ, sockets=sockets)
+        form, self._decides = read_form(environ, control) if self._mode and control is not None else (CLASSIC, True)
+        self._classic = form != JSON
+        self._json = json_lines(form, program.decode("ascii"), f"{os.getpid()}.{time.monotonic_ns():x}")
         self.wait_s = 0.0  # nothing is waited for before the client has done anything
         self.before_waiting: Callable[[], None] = nothing  # send the client what it has to hear
 
@@ -48,13 +68,20 @@ class DecisionLog:
     def _decide(
         self, result: str, client: Client, letter: Letter, recipients: Sequence[bytes], *words: tuple[bytes, bytes]
     ) -> None:
-        if self._mode:
-            self._write(decision(self._program, result, client, letter, recipients, words).format())
+        if not self._mode or not self._decides:
+            return
+        event = decision(self._program, result, client, letter, recipients, words)
+        if self._classic:
+            self._write(event.format())
+        if self._json is not None:
+            self._write(decision_object(self._json, event, len(recipients)))
 
     def say(self, line: bytes) -> None:
         """Write one line. The client is not kept waiting for a log that is full, and the session only once."""
-        if self._mode:
+        if self._mode and self._classic:
             self._write(self._program + b": " + line)
+        if self._mode and self._json is not None:
+            self._write(self._json.format_line(line))
 
     def _write(self, line: bytes) -> None:
         line = line[: LINE_MAX - 1] + b"\n"
@@ -64,6 +91,18 @@ class DecisionLog:
         self.before_waiting()
         if not write_line(2, line, self.wait_s, regular=regular):
             self.wait_s = 0.0
+
+
+def read_form(environ: Mapping[bytes, bytes], control: Control) -> tuple[bytes, bool]:
+    """The form of the log, and whether it has decisions; classic and yes where that cannot be read."""
+    try:
+        form = control.line("logformat") or CLASSIC
+        wanted = environ.get(b"LOGDECISIONS")
+        if wanted is None:
+            wanted = control.line("logdecisions")
+    except ControlUnreadable:
+        return CLASSIC, True
+    return form, wanted is None or parse_integer(wanted) != 0
 
 
 def decision(
@@ -86,6 +125,17 @@ def decision(
     )
     room = LINE_MAX - len(made.format()) + len(program) + len(result) + 3 - 48
     return replace(made, to=format_recipients(recipients, room))
+
+
+def decision_object(lines: "JsonLines", event: Decision, recipients: int) -> bytes:
+    """The JSON of ``event``, whole within LINE_MAX: what does not fit is counted or cut."""
+    line = lines.format(event)
+    if len(line) >= LINE_MAX:
+        line = lines.format(replace(event, to=b"+%d" % recipients))
+    if len(line) >= LINE_MAX:
+        cut = replace(event, to=b"+%d" % recipients, helo=safe(event.helo), sender=safe(event.sender[:512]))
+        line = lines.format(cut)
+    return line
 
 
 def found_out(client: Client, letter: Letter) -> Iterator[tuple[bytes, bytes]]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pyqmail.log import events
-from pyqmail.log.stamps import parse_line
 
 
 @dataclass(slots=True)
@@ -72,9 +71,8 @@ class Joiner:
         self.messages: dict[int, Message] = {}
         self._running: dict[int, Delivery] = {}
 
-    def feed(self, line: str) -> Iterator[tuple[float | None, Item]]:
-        """What ``line`` completes, and when."""
-        when, event = parse_line(line)
+    def take(self, when: float | None, event: events.Known | None) -> Iterator[Item]:
+        """What ``event`` of ``when`` completes."""
         match event:
             case events.NewMessage(number):
                 self.messages[number] = Message(number, when)
@@ -88,20 +86,20 @@ class Joiner:
             case events.BounceQueued(number) | events.BounceDiscarded(number):
                 self._message(number).bounced = True
             case events.MessageEnded(number):
-                yield when, self.messages.pop(number, Message(number))
+                yield self.messages.pop(number, Message(number))
             case events.Decision():
                 rest = shown(event.to + event.tail)
-                yield when, Session(event.result, shown(event.ip), shown(event.helo), shown(event.sender), rest)
+                yield Session(event.result, shown(event.ip), shown(event.helo), shown(event.sender), rest)
             case events.Warn() | events.Alert():
-                yield when, Trouble(shown(event.format()))
+                yield Trouble(shown(event.format()))
 
     def _message(self, number: int) -> Message:
         return self.messages.setdefault(number, Message(number))
 
-    def _end(self, when: float | None, number: int, result: str, text: str) -> Iterator[tuple[float | None, Item]]:
+    def _end(self, when: float | None, number: int, result: str, text: str) -> Iterator[Item]:
         delivery = self._running.pop(number, None)
         if delivery is None:
             return  # it began before the log did
         delivery.ended, delivery.result, delivery.text = when, result, text
         delivery.message.deliveries.append(delivery)
-        yield when, delivery
+        yield delivery

@@ -1,13 +1,27 @@
 """Where events go. A sink takes each event as it happens; what it makes of it is its own affair.
 
-Today there is one, the classic lines on a descriptor.  Another kind, such as JSON, is one more class with ``__call__``.
+The log is lines on a descriptor: the classic ones, JSON objects, or both (control/logformat, qmail-log(5)).
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pyqmail.log.events import Event
 from pyqmail.system import files
+
+if TYPE_CHECKING:
+    from pyqmail.log.json_lines import JsonLines
+
+CLASSIC, JSON, BOTH = FORMATS = b"classic", b"json", b"both"  # control/logformat
+
+
+def json_lines(form: bytes, program: str, session: str = "") -> "JsonLines | None":
+    """What makes the JSON of a log in ``form``; None for the classic one, which imports nothing."""
+    if form not in (JSON, BOTH):
+        return None
+    from pyqmail.log.json_lines import JsonLines
+
+    return JsonLines(program, session)
 
 
 class BeforeWait(Protocol):
@@ -24,13 +38,20 @@ class Sink(Protocol):
         """``event`` has happened."""
 
 
-class ClassicSink:
+class LineSink:
     """Writes lines; what cannot be written is dropped, since nobody is left to tell."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._loop: BeforeWait | None = None
         self._pending: list[bytes] = []
+        self._classic = True
+        self._json: JsonLines | None = None
+
+    def use(self, form: bytes, program: str) -> None:
+        """From now on write in ``form`` of control/logformat."""
+        self._json = json_lines(form, program)
+        self._classic = form != JSON
 
     def gather(self, loop: BeforeWait) -> None:
         """From now on the lines of one turn of ``loop`` are one write."""
@@ -38,10 +59,19 @@ class ClassicSink:
 
     def __call__(self, event: Event, /) -> None:
         """Write the line of ``event``."""
-        self.line(event.format())
+        if self._classic:
+            self._put(event.format())
+        if self._json is not None:
+            self._put(self._json.format(event))
 
     def line(self, text: bytes) -> None:
         """Write ``text``, a line that another program has made; the newline is added."""
+        if self._classic:
+            self._put(text)
+        if self._json is not None:
+            self._put(self._json.format_line(text))
+
+    def _put(self, text: bytes) -> None:
         if not self._pending and self._loop is not None:
             self._loop.before_wait(self.flush)
         self._pending.append(text + b"\n")

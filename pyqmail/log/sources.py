@@ -1,10 +1,12 @@
 """Where the lines of a log come from: a directory of multilog or svlogd, a file, the journal (qmail-log(8))."""
 
+import glob
 import os
 import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
 FOLLOW_S = 0.2  # between two looks at a file that did not grow
@@ -14,16 +16,29 @@ def read_directory(path: str, follow: bool) -> Iterator[str]:
     """The lines of a multilog or svlogd directory: what was rotated away, by its time, then ``current``."""
     for name in sorted(name for name in os.listdir(path) if name.startswith("@")):
         try:
-            with open(f"{path}/{name}", encoding="utf-8", errors="replace") as file:
+            with open_text(f"{path}/{name}") as file:
                 yield from file
         except FileNotFoundError:
             continue  # the logger removed it meanwhile
     yield from read_file(f"{path}/current", follow)
 
 
+def open_text(path: str) -> TextIO:
+    """A file of log lines, one that gzip has compressed too. Raises OSError, at the first read for a torn one."""
+    if not path.endswith(".gz"):
+        return open(path, encoding="utf-8", errors="replace")
+    import gzip
+
+    return gzip.open(path, "rt", encoding="utf-8", errors="replace")
+
+
 def read_file(path: str, follow: bool) -> Iterator[str]:
     """The lines of a file; with ``follow`` what is added to it, and to the one that takes its place."""
-    file = open(path, encoding="utf-8", errors="replace")  # another may take its place
+    if path.endswith(".gz"):
+        with open_text(path) as compressed:
+            yield from compressed
+        return
+    file = open_text(path)  # another may take its place
     try:
         partial = ""
         while True:
@@ -40,7 +55,7 @@ def read_file(path: str, follow: bool) -> Iterator[str]:
                 yield from (partial + rest).splitlines(keepends=True)
                 partial = ""
                 file.close()
-                file = open(path, encoding="utf-8", errors="replace")
+                file = open_text(path)
             else:
                 select.select([], [], [], FOLLOW_S)
     finally:
@@ -62,6 +77,15 @@ def read_journal(unit: str, follow: bool) -> Iterator[str]:
     with subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8", errors="replace") as journal:
         assert journal.stdout is not None
         yield from (line for line in journal.stdout if not line.startswith("--"))
+
+
+def usual_logs() -> list[str]:
+    """Every directory of /var/log with a log of one of our services. Raises FileNotFoundError when there is none."""
+    found = [path for place in ("/var/log", "/var/log/qmail") for path in sorted(glob.glob(f"{place}/qmail-*"))]
+    found = [path for path in found if os.path.exists(f"{path}/current")]
+    if not found:
+        raise FileNotFoundError(2, "no log here; name one", "/var/log/qmail-*")
+    return found
 
 
 def open_source(log: str | None, unit: str | None, *, follow: bool) -> Iterator[str]:

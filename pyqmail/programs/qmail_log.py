@@ -1,9 +1,10 @@
 """qmail-log: reads the logs of qmail-send and qmail-smtpd for people (qmail-log(8)).
 
     qmail-log [-f] [-d | -s] [filters] [LOG | --unit NAME]
+    qmail-log trace ADDRESS|NUMBER [LOG ...]
 
 LOG is a directory of multilog or svlogd, or a file; ``-`` is standard input. One line per message, with -d one per
-delivery, with -s the statistics.
+delivery, with -s the statistics; ``trace`` prints every line of all logs that belongs to a message.
 """
 
 import argparse
@@ -15,8 +16,12 @@ from collections.abc import Mapping, Sequence
 from pyqmail.log.filters import Filters
 from pyqmail.log.joiner import Delivery, Joiner, Message
 from pyqmail.log.printer import Printer
-from pyqmail.log.sources import open_source
+from pyqmail.log.sources import open_source, usual_logs
+from pyqmail.log.stamps import parse_line
 from pyqmail.log.statistics import Statistics
+from pyqmail.log.trace import Trace
+
+NOTHING_UNDERSTOOD = 1
 
 
 def parse_options(words: list[str]) -> argparse.Namespace:
@@ -54,17 +59,21 @@ def moment(text: str) -> float:
     return time.mktime(time.strptime(text, form))
 
 
-def read(options: argparse.Namespace) -> None:
-    """Read to the end, or until interrupted. Raises OSError."""
+def read(options: argparse.Namespace) -> int:
+    """Read to the end, or until interrupted; the exit code. Raises OSError."""
     color = options.color == "always" or (options.color == "auto" and sys.stdout.isatty())
     printer, statistics, joiner = Printer(color=color, utc=options.utc, at_once=options.follow), Statistics(), Joiner()
     filters = Filters(
         options.sender, options.recipient, options.address, options.host, options.result, options.number, options.since
     )
     unwanted = Message if options.deliveries else Delivery
+    seen = understood = 0
     try:
         for line in open_source(options.log, options.unit, follow=options.follow):
-            for when, item in joiner.feed(line):
+            when, event = parse_line(line)
+            seen += 1
+            understood += event is not None
+            for item in joiner.take(when, event):
                 if not filters.wants(when, item):
                     continue
                 statistics.add(item)
@@ -75,13 +84,44 @@ def read(options: argparse.Namespace) -> None:
     if options.statistics:
         sys.stdout.write("".join(f"{line}\n" for line in statistics.lines()))
     sys.stdout.flush()
+    return complain_of_nothing(options.log or options.unit or "the log") if seen and not understood else 0
+
+
+def complain_of_nothing(name: str) -> int:
+    """What was read was no log of qmail's."""
+    sys.stderr.write(f"qmail-log: {name}: no line was understood: is this a log of qmail-send or qmail-smtpd?\n")
+    sys.stderr.flush()
+    return NOTHING_UNDERSTOOD
+
+
+def trace(words: list[str]) -> int:
+    """Print the life of the messages of an address or a number; the exit code. Raises OSError."""
+    parser = argparse.ArgumentParser("qmail-log trace", description="every line that belongs to a message, by time")
+    parser.add_argument("wanted", metavar="ADDRESS|NUMBER", help="part of a sender or recipient, or a msg or qp number")
+    parser.add_argument("logs", metavar="LOG", nargs="*", help="directories or files (default: all in /var/log)")
+    parser.add_argument("--utc", action="store_true", help="times in UTC")
+    options = parser.parse_args(words)
+    found, understood = Trace(options.wanted), 0
+    logs = options.logs or usual_logs()
+    for log in logs:
+        understood += found.feed(log, open_source(log, None, follow=False))
+    clock = time.gmtime if options.utc else time.localtime
+    for line in found.found():
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", clock(line.when)) + f".{int(line.when % 1 * 1e6):06}"
+        clean = "".join(char if char.isprintable() else "?" for char in line.text)
+        sys.stdout.write(f"{moment} {os.path.basename(line.log.rstrip('/'))} {clean}\n")
+    sys.stdout.flush()
+    if found.missing:
+        sys.stderr.write(f"qmail-log: {found.missing} older messages are left out\n")
+    return 0 if understood else complain_of_nothing(" ".join(logs))
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
-    """0; 111 when the log cannot be read, with a line on descriptor 2."""
+    """0; 1 where no line was understood; 111 when the log cannot be read, with a line on descriptor 2."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    words = [os.fsdecode(word) for word in argv[1:]]
     try:
-        read(parse_options([os.fsdecode(word) for word in argv[1:]]))
+        return trace(words[1:]) if words[:1] == ["trace"] else read(parse_options(words))
     except BrokenPipeError:
         return 0  # whoever read our output has gone
     except OSError as error:
@@ -92,4 +132,3 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         sys.stderr.flush()
         sys.stdout.flush()
         return 100 if end.code else 0
-    return 0

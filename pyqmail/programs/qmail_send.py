@@ -20,7 +20,7 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.logline import safe_words
 from pyqmail.log.bugs import describe_bug
 from pyqmail.log.events import Alert, Warn
-from pyqmail.log.sinks import ClassicSink
+from pyqmail.log.sinks import LineSink
 from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.daemon import Daemon
 from pyqmail.spool.layout import Layout, read_layout
@@ -79,7 +79,7 @@ def _spawner_limit(fd: int) -> int:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Run qmail-send on descriptors 0 to 6; 0 after SIGTERM, 111 if it cannot start."""
-    log = ClassicSink(0)
+    log = LineSink(0)
     try:
         return _serve(log, environ)
     except CannotStart as trouble:
@@ -92,11 +92,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         log.flush()
 
 
-def _serve(log: ClassicSink, environ: Mapping[bytes, bytes]) -> int:
+def _serve(log: LineSink, environ: Mapping[bytes, bytes]) -> int:
     """Start and run. Raises CannotStart."""
     layout, controls, limits = _start(environ)
     set_title("qmail-send")
     tell_ready(environ)
+    log.use(controls.log_format, "qmail-send")
     for fault in controls.faults:
         log(Warn(safe_words(fault) + b"; it is ignored"))
     loop = Loop()

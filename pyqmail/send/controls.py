@@ -1,9 +1,10 @@
 """The control files of qmail-send (qmail-send(8), qmail-control(5))."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable, parse_integer, read_knobs
+from pyqmail.log.sinks import FORMATS
 from pyqmail.policy.classify import Routing
 
 DIGITS = b"0123456789"
@@ -16,7 +17,8 @@ class Controls:
 
     ``faults``: what did not parse, as sentences; those values are the defaults. ``bounce_max``: bytes of the original
     in a bounce, None for all of it. ``double_bounce_to``: None where double bounces are discarded. ``metrics_file``:
-    a path, below the home if it is relative; empty for none. ``share``: by channel, how many deliveries at once a user
+    a path, below the home if it is relative; empty for none. ``log_format``: at start only.
+    ``share``: by channel, how many deliveries at once a user
     or a domain without a limit of its own may have; 0 for as many as there are slots, None where nothing says so.
     """
 
@@ -32,6 +34,7 @@ class Controls:
     bounce_max: int | None
     double_bounce_to: bytes | None
     metrics_file: bytes
+    log_format: bytes
     faults: tuple[str, ...]
 
 
@@ -62,6 +65,14 @@ class _Reader:
             self.faults.append(f"control/{name}: not a number")
             return None
         return int(line[:18])
+
+    def word(self, name: str, words: Sequence[bytes]) -> bytes:
+        """The one of ``words`` that stands in ``name``; the first without the file, or with a fault."""
+        line = self.control.line(name)
+        if line is None or line in words:
+            return line or words[0]
+        self.faults.append(f"control/{name}: not one of {b', '.join(words).decode()}")
+        return words[0]
 
     def limits(self, name: str) -> dict[bytes, int]:
         """Lines ``domain:limit``, limits from 1; of equal domains the last line wins, and a fault is no limit.
@@ -132,5 +143,6 @@ def read_controls(home: str, old: Controls | None = None) -> Controls:
         bounce_max=reader.whole_number("bouncemaxbytes"),
         double_bounce_to=_double_bounce_to(control),
         metrics_file=control.line("metricsfile") or b"",
+        log_format=reader.word("logformat", FORMATS),
         faults=tuple(reader.faults),
     )

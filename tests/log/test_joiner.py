@@ -7,6 +7,7 @@ import pytest
 from pyqmail.log.filters import Filters
 from pyqmail.log.joiner import Delivery, Item, Joiner, Message, Session, Trouble
 from pyqmail.log.printer import duration
+from pyqmail.log.stamps import parse_line
 from pyqmail.log.statistics import Statistics
 
 BEGAN = [
@@ -29,7 +30,7 @@ def join(lines: Sequence[str]) -> list[Item]:
     """The items of ``lines``, a second apart."""
     joiner = Joiner()
     stamps = (f"@{(1 << 62) + 10 + 1_700_000_000 + second:016x}00000000 " for second in range(len(lines)))
-    return [item for stamp, line in zip(stamps, lines, strict=True) for _, item in joiner.feed(f"{stamp}{line}\n")]
+    return [item for stamp, line in zip(stamps, lines, strict=True) for item in joiner.take(*parse_line(stamp + line))]
 
 
 def message_of(items: list[Item]) -> Message:

@@ -3,13 +3,13 @@
 import os
 
 from pyqmail.log.events import MessageEnded, NewMessage
-from pyqmail.log.sinks import ClassicSink
+from pyqmail.log.sinks import LineSink
 from pyqmail.system.loop import Loop
 
 
 def test_a_line_is_written_at_once_until_a_loop_gathers_them() -> None:
     reader, writer = os.pipe()
-    sink, loop = ClassicSink(writer), Loop()
+    sink, loop = LineSink(writer), Loop()
     sink(NewMessage(1))
     assert os.read(reader, 100) == b"new msg 1\n"
     sink.gather(loop)
@@ -23,4 +23,4 @@ def test_a_line_is_written_at_once_until_a_loop_gathers_them() -> None:
 def test_a_log_that_is_gone_stops_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    ClassicSink(writer)(NewMessage(1))
+    LineSink(writer)(NewMessage(1))

@@ -1,5 +1,6 @@
 """qmail-log: one line for each message or delivery, filters, statistics, and a log that goes on."""
 
+import gzip
 import os
 import subprocess
 from pathlib import Path
@@ -159,3 +160,47 @@ def test_a_log_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (111, "")
     assert done.stderr == f"qmail-log: {tmp_path}/nothing: No such file or directory\n"
     assert run("--result", "perhaps").returncode == 100
+
+
+def test_what_is_no_log_of_ours_is_said() -> None:
+    done = run(text="one\ntwo\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "qmail-log: -: no line was understood: is this a log of qmail-send or qmail-smtpd?\n"
+    assert run(text="").returncode == 0
+
+
+def test_a_file_that_gzip_has_compressed_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.1.gz"
+    path.write_bytes(gzip.compress(LOG.encode()))
+    done = subprocess.run([PROGRAM, "--utc", str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == run().stdout
+
+
+def trace(wanted: str, *logs: Path) -> list[str]:
+    """What ``qmail-log trace`` prints, without the times."""
+    words = [PROGRAM, "trace", "--utc", wanted, *map(str, logs)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line[27:] for line in done.stdout.splitlines()]
+
+
+def test_a_trace_is_a_messages_life_from_all_logs_together(tmp_path: Path) -> None:
+    doors, sends = tmp_path / "smtpd", tmp_path / "send"
+    doors.write_text("".join(line for line in LOG.splitlines(keepends=True) if "qmail-smtpd" in line))
+    bounce = [(502, "new msg 9"), (502, "info msg 9: bytes 900 from <> qp 79 uid 1008")]
+    bounce += [(502, "starting delivery 9: msg 9 to remote eve@other.test"), (503, "delivery 9: success: ok/")]
+    bounce += [(503, "end msg 9"), (504, "new msg 5"), (504, "info msg 5: bytes 1 from <x@y.test> qp 91 uid 0")]
+    rest = [line for line in LOG.splitlines(keepends=True) if "qmail-smtpd" not in line]
+    sends.write_text("".join([*rest, *(line(*each) for each in bounce)]))
+    first = trace("ann@A.test", doors, sends)
+    assert first[0].startswith("smtpd qmail-smtpd: accepted ip=192.0.2.1")
+    assert first[1:3] == ["send new msg 5", "send info msg 5: bytes 211 from <bob@client.test> qp 77 uid 1002"]
+    assert first[-1] == "send end msg 5" and len(first) == 10
+    assert trace("77", doors, sends) == first  # by its submission
+    assert len(trace("5", doors, sends)) == len(first) + 2  # two messages had that number
+    bounced = trace("eve@", sends)
+    assert bounced[0] == "send new msg 6" and bounced[-1] == "send end msg 9" and len(bounced) == 11
+    assert trace("a@z.test", doors, sends) == [
+        "smtpd qmail-smtpd: refused ip=192.0.2.66 helo=x from=<s@p.test> to=<a@z.test> reason=553_sorry"
+    ]
+    assert trace("nobody@nowhere", doors, sends) == []

@@ -449,6 +449,28 @@ def test_the_metrics_file_can_be_asked_for_by_hup_and_its_trouble_is_logged_once
     sending.until((send_home / "m.prom").exists)
 
 
+def test_the_log_of_qmail_send_is_json_where_it_is_asked_for(send_home: Path, sending: Sending) -> None:
+    (send_home / "control/logformat").write_text("json\n")
+    sending.put(b"joe@a.example", b"ann@here.example")
+    sending.start()
+    sending.until(lambda: sending.commands["local"])
+    sending.report("local", 0, b"K", b"did 1+0+0\n")
+    sending.until_log('"event":"end"')
+    assert sending.finish() == 0
+    seen = [json.loads(line) for line in sending.log.splitlines()]
+    assert {"new", "info", "start", "delivery", "status", "end", "exiting"} <= {each["event"] for each in seen}
+    info, ended = (next(each for each in seen if each["event"] == kind) for kind in ("info", "delivery"))
+    assert (info["sender"], ended["result"], ended["text"]) == ("joe@a.example", "success", "did 1+0+0\n")
+    assert (ended["msg"], ended["qp"], ended["recipient"]) == (info["msg"], info["qp"], "ann@here.example")
+
+
+def test_a_form_of_the_log_that_there_is_not_is_said_and_classic(send_home: Path, sending: Sending) -> None:
+    (send_home / "control/logformat").write_text("xml\n")
+    sending.start()
+    sending.until_log("warning: control/logformat: not one of classic, json, both; it is ignored\n")
+    sending.until_log("status: local 0/10")
+
+
 def run(home: Path, name: str) -> subprocess.CompletedProcess[bytes]:
     words = [sys.executable, "-ISXutf8", str(BIN / name)]
     return subprocess.run(words, env={"QMAIL_HOME": str(home)}, capture_output=True, check=False)

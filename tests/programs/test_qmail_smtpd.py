@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import select
@@ -450,6 +451,48 @@ def test_the_journal_of_systemd_is_a_log(door: Door) -> None:
         everything(ours)
         assert process.wait(DEADLINE_S) == 0
         assert re.fullmatch(rb"qmail-smtpd: accepted ip=.*\n", everything(other))
+
+
+def logged(door: Door, lines: bytes = MESSAGE) -> list[bytes]:
+    """The log of one session."""
+    ours, theirs = socket.socketpair()
+    with theirs, door.log.open("wb") as log:
+        process = subprocess.Popen([BIN / "qmail-smtpd"], stdin=theirs, stdout=theirs, stderr=log, env=door.environ)
+    with ours:
+        ours.sendall(lines)
+        everything(ours)
+    assert process.wait(DEADLINE_S) == 0
+    return door.log.read_bytes().splitlines()
+
+
+def test_decisions_are_json_where_control_logformat_says_so(door: Door) -> None:
+    (door.base / "control/logformat").write_text("json\n")
+    (line,) = logged(door)
+    members = json.loads(line)
+    assert (members["program"], members["event"], members["result"]) == ("qmail-smtpd", "decision", "accepted")
+    assert isinstance(members["to"], list) and members["qp"] > 0 and members["bytes"] > 0
+    (door.base / "control/logformat").write_text("both\n")
+    classic, twin = logged(door)
+    assert classic.startswith(b"qmail-smtpd: accepted ip=") and json.loads(twin)["result"] == "accepted"
+    (door.base / "control/logformat").write_text("xml\n")
+    (line,) = logged(door)
+    assert line.startswith(b"qmail-smtpd: accepted ip=")
+
+
+def test_a_long_decision_is_a_whole_object(door: Door) -> None:
+    (door.base / "control/logformat").write_text("json\n")
+    recipients = b"".join(b"RCPT TO:<%b%d@here.test>\r\n" % (b"x" * 200, number) for number in range(40))
+    hello = b"HELO " + b"\x01" * 300 + b"\r\n"
+    text = b"MAIL FROM:<" + b"y" * 800 + b"@a.test>\r\n" + recipients + b"DATA\r\n.\r\nQUIT\r\n"
+    (line,) = logged(door, hello + text)
+    assert len(line) < 4096 and json.loads(line)["more"] + len(json.loads(line)["to"]) == 40
+
+
+def test_decisions_can_be_left_out(door: Door) -> None:
+    (door.base / "control/logdecisions").write_text("0\n")
+    assert logged(door) == []
+    door.environ["LOGDECISIONS"] = "1"
+    assert len(logged(door)) == 1
 
 
 def test_a_line_holds_as_many_recipients_as_fit_and_counts_the_rest(door: Door) -> None:
