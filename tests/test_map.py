@@ -22,7 +22,7 @@ FLOORS = {
     4: ("spool", "warm", "login", "state", "resolver"),
     5: ("intake", "tcp", "mailauth"),
     6: ("send", "local", "remote", "incoming"),
-    7: ("admin",),
+    7: ("admin", "look"),
     8: ("programs",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -84,6 +84,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmailctl"),
         _program("qmail-explain"),
         _program("qmail-log"),
+        _program("qmail-report"),
     ]
 )
 PROGRAMS["except"] = PROGRAMS.pop("except_")

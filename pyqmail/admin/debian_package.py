@@ -36,7 +36,9 @@ LINKS = {
     "usr/bin/newaliases": "/var/qmail/bin/newaliases",
     "usr/share/doc/pyqmail/examples": "../../pyqmail/control-examples",
 }
-COMMANDS = ("qmailctl", "qmail-showctl", "qmail-q", "qmail-qread", "qmail-qstat", "qmail-explain", "qmail-log")
+COMMANDS = (
+    "qmailctl", "qmail-showctl", "qmail-q", "qmail-qread", "qmail-qstat", "qmail-explain", "qmail-log", "qmail-report",
+)  # fmt: skip
 PAGES = ("qmail*", "sendmail.8", "mailq.1", "newaliases.1")  # the others are in packages that may lie beside this one
 
 

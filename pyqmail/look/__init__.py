@@ -1,0 +1,1 @@
+"""Figures of a mail server for people: from its logs, its queue and its counters."""
