@@ -91,9 +91,11 @@ def after_received(data: bytes) -> bytes:
 
 
 class Postfix(Receiver):
-    """Delivers to a Maildir for each box."""
+    """Delivers to a Maildir for each box. ``more``: lines of main.cf that come last, and win."""
 
-    def __init__(self, boxes: list[str]) -> None:
+    SERVICES = POSTFIX_SERVICES
+
+    def __init__(self, boxes: list[str], more: str = "") -> None:
         super().__init__()
         for name in ("etc", "spool", "data", "boxes"):
             (self.base / name).mkdir()
@@ -125,9 +127,10 @@ local_header_rewrite_clients =
 smtpd_client_connection_rate_limit = 0
 maillog_file =
 syslog_name = pyqmail-peer
-""",
+"""
+            + more,
         )
-        self.write("etc/master.cf", POSTFIX_SERVICES)
+        self.write("etc/master.cf", self.SERVICES)
         self._postfix("start")
         wait_for(lambda: listening(self.port), "postfix", 20)
 
@@ -149,9 +152,11 @@ syslog_name = pyqmail-peer
 
 
 class Exim(Receiver):
-    """Only queues; its two files of a message are read from its spool."""
+    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration."""
 
-    def __init__(self, boxes: list[str]) -> None:
+    QUEUEING = "queue_only = true"
+
+    def __init__(self, boxes: list[str], sections: str = "") -> None:
         super().__init__()
         for name in ("spool", "log"):
             (self.base / name).mkdir()
@@ -175,7 +180,7 @@ host_lookup =
 rfc1413_query_timeout = 0s
 keep_environment =
 disable_ipv6 = true
-queue_only = true
+{self.QUEUEING}
 message_size_limit = 100M
 smtp_accept_max = 100
 acl_smtp_rcpt = all
@@ -183,7 +188,8 @@ acl_smtp_data = all
 begin acl
 all:
   accept
-""",
+"""
+            + sections,
         )
         self.start_in_namespace(
             f"mount --bind {self.base}/passwd /etc/passwd\nmount --bind {self.base}/group /etc/group\n"
@@ -201,9 +207,11 @@ all:
 
 
 class Opensmtpd(Receiver):
-    """Relays to a port where nobody listens, so that all messages stay in its queue."""
+    """Relays to a port where nobody listens, so that all messages stay in its queue, or as ``rules`` say."""
 
-    def __init__(self, boxes: list[str]) -> None:
+    HOLD = 'action "hold" relay host smtp+notls://127.0.0.1:1'
+
+    def __init__(self, boxes: list[str], rules: str = HOLD) -> None:
         super().__init__()
         lines = "".join(
             f"{user}:x:{uid}:{uid}::/var/lib/opensmtpd/empty:/bin/false\n"
@@ -220,7 +228,7 @@ class Opensmtpd(Receiver):
 smtp max-message-size "100M"
 smtp limit max-mails 10000
 listen on 127.0.0.1 port PORT hostname mx.{DOMAIN}
-action "hold" relay host smtp+notls://127.0.0.1:1
+{rules}
 match from any for any action "hold"
 """,
         )
