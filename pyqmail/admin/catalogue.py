@@ -85,6 +85,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-explain"),
         _program("qmail-log"),
         _program("qmail-report"),
+        _program("qmail-top"),
     ]
 )
 PROGRAMS["except"] = PROGRAMS.pop("except_")

@@ -38,6 +38,7 @@ LINKS = {
 }
 COMMANDS = (
     "qmailctl", "qmail-showctl", "qmail-q", "qmail-qread", "qmail-qstat", "qmail-explain", "qmail-log", "qmail-report",
+    "qmail-top",
 )  # fmt: skip
 PAGES = ("qmail*", "sendmail.8", "mailq.1", "newaliases.1")  # the others are in packages that may lie beside this one
 
