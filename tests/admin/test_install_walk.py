@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.admin.machine import ROOT, Machine
+from tests.admin.other_families import FAMILIES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a scratch machine")
 BLOCK = re.compile(r"^```(\S+)(?: (\S+))?\n(.*?)^```$", re.M | re.S)
@@ -60,7 +61,7 @@ def test_every_step_of_the_walk_works(machine: Machine) -> None:
 
 
 def test_no_block_is_forgotten() -> None:
-    known = {("sh", ""), ("text", ""), ("sh", "migrate"), ("sh", "migrate-back")}
+    known = {("sh", ""), ("text", ""), *(("sh", tag) for tag in ("migrate", "migrate-back", *FAMILIES))}
     assert {(name, mark) for name, mark, _ in BLOCK.findall((ROOT / "INSTALL.md").read_text())} <= known
 
 
