@@ -35,7 +35,7 @@ def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup) -> None
             )
         except OSError:
             continue  # another worker was quicker
-        if ancillary:  # taken only to be closed where nobody waits for it
+        if ancillary:  # from one of the system's own; taken only to be closed where nobody waits for it
             foreign.close_aside(foreign.rights_of(ancillary))
         question = parse_question(data)
         if question is None or not sender:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.netstring import NetstringError, scan_length
 from pyqmail.local.recipient_workers import RecipientWorkers
-from pyqmail.policy.accounts import AccountMissing, read_accounts
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.routing_wire import parse_routing
 from pyqmail.protocol.recipients import SOCKET
 from pyqmail.system import files
@@ -42,11 +42,16 @@ def read_record() -> bytes | None:
     return bytes(data[:-1]) if data.endswith(b",") else None
 
 
-def bind(home: str) -> socket.socket:
-    """The socket under its well-known name, for anyone to ask. Raises OSError."""
+def bind(home: str, accounts: Accounts) -> socket.socket:
+    """The socket under its well-known name, for members of nofiles: qmaild and others of the system's own.
+
+    Who may not connect cannot hand over descriptors either, which the kernel would close in here. Raises OSError.
+    """
     files.unlink_if_present(home + SOCKET)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    before = os.umask(0o111)  # not chmod: the directory is another user's
+    if not accounts.single_user:
+        os.setegid(accounts.gid_nofiles)  # not chown: the directory is another user's
+    before = os.umask(0o177 if accounts.single_user else 0o117)
     try:
         sock.bind(home + SOCKET)
     finally:
@@ -66,7 +71,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     try:
         accounts = read_accounts(home)
         os.chdir("/")
-        sock = bind(home)
+        sock = bind(home, accounts)
         if not accounts.single_user:
             become(accounts.uid_passwd, accounts.gid_nofiles, [accounts.gid_nofiles])
     except (OSError, AccountMissing, ControlUnreadable):

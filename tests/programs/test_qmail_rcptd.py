@@ -290,7 +290,7 @@ def test_questions_that_are_none_are_passed_over(service: Service) -> None:
     assert service.nobody(b"nosuch@here.test")
 
 
-def test_descriptors_that_strangers_send_do_not_stop_it(service: Service) -> None:
+def test_descriptors_that_others_send_do_not_stop_it(service: Service) -> None:
     for _ in range(4):  # more than there are workers
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
             door.connect(str(service.home) + SOCKET)
@@ -303,6 +303,16 @@ def test_descriptors_that_strangers_send_do_not_stop_it(service: Service) -> Non
 def children(pid: int) -> set[int]:
     """The processes that ``pid`` has forked."""
     return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.parametrize(("group", "answered"), [("nofiles", True), ("nogroup", False)])
+def test_only_the_systems_own_users_reach_it(service: Service, group: str, answered: bool) -> None:
+    connect = f"import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).connect({str(service.home) + SOCKET!r})"
+    done = subprocess.run(
+        ["python3", "-c", connect], user=STRANGER, group=group, extra_groups=[], stderr=subprocess.PIPE, check=False
+    )
+    assert (done.returncode == 0) is answered
+    assert answered or b"PermissionError" in done.stderr
 
 
 def test_a_dead_worker_is_replaced_and_a_dead_parent_takes_its_workers_along(place: Path) -> None:
