@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ class Transaction:
 def accept_all(line: bytes, transaction: Transaction) -> bytes | None:
     """The replies of a server that likes everything."""
     verb = line[:4].upper()
-    return {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n"}.get(verb, b"250 ok\r\n")
+    return {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n", b"STAR": b"220 go\r\n"}.get(verb, b"250 ok\r\n")
 
 
 @dataclass
@@ -34,11 +35,14 @@ class MailSink:
     """What the server took, and what it heard that was no transaction."""
 
     answer: Answer = accept_all
+    context: ssl.SSLContext | None = None  # for STARTTLS, or with ``immediate`` for TLS from the start
+    immediate: bool = False
     port: int = 0
     connections: int = 0
     open: int = 0
     taken: list[Transaction] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
+    secured: list[ssl.SSLSocket] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
@@ -56,45 +60,66 @@ class MailSink:
         number = self.connections
         self._note(lambda: setattr(self, "connections", number + 1))
         self._note(lambda: setattr(self, "open", self.open + 1))
-        with contextlib.suppress(OSError), line.makefile("rb") as lines:
+        with contextlib.suppress(OSError):
+            if self.context and self.immediate:
+                line = self._secured(line)
             line.sendall(b"220 sink\r\n")
-            self._converse(line, lines, number)
+            while self._converse(line, line.makefile("rb"), number):  # until STARTTLS
+                line = self._secured(line)
+            line.close()
         self._note(lambda: setattr(self, "open", self.open - 1))
 
-    def _converse(self, line: socket.socket, lines: "Iterator[bytes]", number: int) -> None:
+    def _secured(self, line: socket.socket) -> socket.socket:
+        assert self.context is not None
+        secured = self.context.wrap_socket(line, server_side=True)
+        self.secured.append(secured)
+        return secured
+
+    def _converse(self, line: socket.socket, lines: "Iterator[bytes]", number: int) -> bool:
+        """Talk; whether it ends in STARTTLS."""
         transaction = Transaction(number)
         for command in lines:
             self.lines.append(command)
             verb = command[:4].upper()
             reply = self.answer(command, transaction)
             if reply is None:
-                return
+                return False
             if verb == b"MAIL":
                 transaction = Transaction(number, command[10:].strip())
             if verb == b"RCPT" and reply[:1] == b"2":
                 transaction.recipients.append(command[8:].strip())
             line.sendall(reply)
+            if command.upper() == b"STARTTLS\r\n" and reply[:1] == b"2":
+                return True
             if verb == b"QUIT":
-                return
+                return False
             if verb == b"DATA" and reply[:1] == b"3":
                 body = []
                 while (text := next(lines, None)) != b".\r\n":
                     if text is None:
-                        return
+                        return False
                     body.append(text)
                 transaction.body = b"".join(body)
                 done, transaction = transaction, Transaction(number)
                 reply = self.answer(b".\r\n", done)
                 if reply is None:
-                    return
+                    return False
                 if reply[:1] == b"2":
                     self._note(lambda done=done: self.taken.append(done))  # type: ignore[misc]
                 line.sendall(reply)
+        return False
 
 
 @contextlib.contextmanager
-def mail_sink(answer: Answer = accept_all, address: str = "127.0.0.1", port: int = 0) -> Iterator[MailSink]:
+def mail_sink(
+    answer: Answer = accept_all,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    context: ssl.SSLContext | None = None,
+    immediate: bool = False,
+) -> Iterator[MailSink]:
     """A running server, on a port of its own unless told otherwise."""
-    sink = MailSink(answer)
+    sink = MailSink(answer, context, immediate)
     with serving(sink.serve, address, port, together=True) as sink.port:
         yield sink

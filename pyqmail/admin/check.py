@@ -20,6 +20,7 @@ from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.remote.routes import parse_route
+from pyqmail.remote.security import parse_destination
 from pyqmail.spool.layout import read_layout
 from pyqmail.spool.split import describe_odd, odd_directories
 
@@ -37,7 +38,7 @@ def find_trouble(home: str) -> list[str]:
     lines = list(file_modes(control, names))
     for name in names:
         lines += unknown_name(name) if name not in BY_NAME else misread_values(control, BY_NAME[name])
-    for find in (_names, _domains, _routes, _concurrency, _default_delivery):
+    for find in (_names, _domains, _routes, _destinations, _concurrency, _default_delivery):
         try:
             lines += find(home, control)
         except ControlUnreadable:
@@ -129,6 +130,21 @@ def _routes(home: str, control: Control) -> Iterator[str]:
         if route is not None and (not route.relay or route.port == 0):
             what = "names no host" if not route.relay else "has no usable port"
             yield f"control/smtproutes: the route for {show_value(key)} {what}"
+
+
+def _destinations(home: str, control: Control) -> Iterator[str]:
+    """Lines that make all mail wait, and files that make some of it wait."""
+    for key, value in (control.mapping("tlsdestinations") or {}).items():
+        try:
+            _, authorities, _, certificate = parse_destination(value)
+        except ControlUnreadable as error:
+            yield f"{error} in the line for {show_value(key)}: qmail-remote defers everything"
+            continue
+        for name in (authorities, certificate):
+            path = name if name.startswith("/") else f"{control.directory}/{name}"
+            if name and not os.path.isfile(path):
+                shown = show_value(os.fsencode(name))
+                yield f"control/tlsdestinations: {show_value(key)}: {shown} is no file, and mail waits"
 
 
 def _concurrency(home: str, control: Control) -> Iterator[str]:

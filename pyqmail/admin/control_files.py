@@ -183,6 +183,7 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
     ),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
+    ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
     _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", INCOMING, CONNECTION, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
@@ -202,6 +203,7 @@ OURS: tuple[ControlFile, ...] = (
     ControlFile(
         "servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
     ),
+    _line("tlsclientciphers", "Ciphers of the SMTP client: ", "OpenSSL's own choice", REMOTE, DELIVERY, ours=True),
     _list(
         "tlsclients",
         "May relay with a certificate: ",
@@ -211,6 +213,17 @@ OURS: tuple[ControlFile, ...] = (
         CONNECTION,
         ours=True,
     ),
+    _list(
+        "tlsdestinations",
+        "TLS to ",
+        "",
+        "TLS to any host that offers it.",
+        REMOTE,
+        DELIVERY,
+        ours=True,
+        form=Form.MAP,
+    ),
+    ControlFile("tlshosts", Form.DIRECTORY, "Authorities by server", "", "", "None.", REMOTE, DELIVERY, ours=True),
     _list("tlsserverciphers", "Cipher: ", ".", "Ciphers are OpenSSL's own choice.", SMTPD, CONNECTION, ours=True),
     _number(
         "userconcurrency",

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pyqmail.admin.check_one_file import show_value
 from pyqmail.admin.control_files import BY_NAME, SMTPD, ControlFile, Form
 from pyqmail.admin.other_trees import FILES, Fate, found_in
-from pyqmail.control import parse_lines
+from pyqmail.control import ControlUnreadable, parse_lines
+from pyqmail.remote.security import parse_destination
 
 FILE_MAX = 1048576  # bytes that are looked at
 READERS = {"qmail-smtpd": "qmaild", "qmail-remote": "qmailr", "qmail-send": "qmails", "qmail-rspawn": "qmailr"}
@@ -135,7 +136,12 @@ def may_read(status: os.stat_result, user: str) -> bool:
 
 def _other_meanings(path: str, where: str, name: str) -> Iterator[Finding]:
     """Lines that the other qmail understands in another way."""
-    tell = {"smtproutes": _route, "mailfromrules": _sender_rule, "badmailfrom": _bad_sender}.get(name)
+    tell = {
+        "smtproutes": _route,
+        "tlsdestinations": _destination,
+        "mailfromrules": _sender_rule,
+        "badmailfrom": _bad_sender,
+    }.get(name)
     if tell is None:
         return
     try:
@@ -153,9 +159,15 @@ def _other_meanings(path: str, where: str, name: str) -> Iterator[Finding]:
 def _route(line: bytes) -> str:
     if b"|" in line:
         return "qmail-remote never logs in: the user and the password in this route are not used"
-    if line.endswith((b":465", b":smtps")):
-        return "qmail-remote speaks no TLS, and a server on port 465 speaks nothing else"
-    return ""
+    return "a port is a number" if line.endswith(b":smtps") else ""
+
+
+def _destination(line: bytes) -> str:
+    try:
+        parse_destination(line.partition(b":")[2])
+    except ControlUnreadable:
+        return "a line is domain:WORD|AUTHORITIES|CIPHERS|CERTIFICATE, and WORD none, may, encrypt or verify"
+    return "" if line[:1] not in b"=!%-~" else "a domain has no sign in front of it here"
 
 
 def _sender_rule(line: bytes) -> str:

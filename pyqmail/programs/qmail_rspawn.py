@@ -8,14 +8,15 @@ With control/remotebatch, deliveries of one message, sender and route that wait 
 as its recipients; its reports are taken apart again, so that qmail-send sees no difference.
 """
 
+import importlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
 
-from pyqmail.control import ControlUnreadable
+from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, Fresh, read_batch_controls
-from pyqmail.remote.routes import Route, find_route
+from pyqmail.remote.security import Target, find_target
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
@@ -34,6 +35,7 @@ class RemoteChannel:
         self._home = home
         self._controls = Fresh(read_batch_controls, BATCH_FILES)
         self._latest = NOTHING_JOINED  # as of the last command
+        self._tls_in_memory = bool(environ.get(b"QMAILREMOTE"))  # or nothing of ours would use it
         self._name = environ.get(b"QMAILREMOTE") or b"qmail-remote"
         self._runner = Runner(
             loop,
@@ -54,11 +56,22 @@ class RemoteChannel:
 
     def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
         """Run the program for all of a group; any of their hosts has their route."""
+        if not self._tls_in_memory:
+            self._load_tls()
         first = commands[0]
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
         affinity = self._place(host, self._latest) if self._latest.reuse_s else None
         return self._runner.run(argv, None, message, output, done, affinity=affinity)
+
+    def _load_tls(self) -> None:
+        """Have in memory what nearly every server offers, before the first worker is forked and needs its own copy."""
+        self._tls_in_memory = True
+        try:
+            if Control(self._home).integer("remoteehlo", 1):
+                importlib.import_module("pyqmail.remote.tls_client")
+        except Exception:  # a half-finished upgrade, a control file: qmail-remote will say so
+            return
 
     def group(self, command: Command) -> tuple[Hashable, int]:
         """Message, sender and where it goes; as many as control/remotebatch says, if warm workers serve."""
@@ -76,8 +89,8 @@ class RemoteChannel:
             return NOTHING_JOINED
 
     @staticmethod
-    def _place(host: bytes, controls: BatchControls) -> Route | bytes:
-        return find_route(controls.routes, host) or host.lower()
+    def _place(host: bytes, controls: BatchControls) -> Target:
+        return find_target(controls.routes, controls.destinations, host)
 
     def append(self, stored: bytearray, data: bytes) -> None:
         """Keep all output."""

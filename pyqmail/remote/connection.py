@@ -7,15 +7,18 @@ import errno
 import socket
 import struct
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import format_address
 from pyqmail.protocol.message_body import BodyEncoder
-from pyqmail.protocol.smtp_client import Await, Dialogue, Finish, Send, SendBody
+from pyqmail.protocol.smtp_client import Await, Dialogue, Finish, Send, SendBody, StartTls
 from pyqmail.protocol.smtp_extensions import Extensions
 from pyqmail.remote.message import Message
+from pyqmail.remote.security import IN_CLEAR, Security
 from pyqmail.stream.descriptors import DescriptorStream
-from pyqmail.stream.stream import Stream, StreamEnded
+from pyqmail.stream.stream import Secured, Stream, StreamEnded
 
 # Only the start of a reply is kept, but no reply may go on for ever: the peer would hold a delivery slot with it.
 REPLY_BYTES_MAX = 16_000_000
@@ -33,21 +36,34 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a connection leads, and how well it must be secured: who wants the same may use it too."""
+
+    packed: bytes
+    port: int
+    exchanger: bytes  # the name that the address was found by
+    security: Security = IN_CLEAR
+
+
+Handshake = Callable[[Stream, Security, bytes], Stream]
+
+
 class Connection:
     """A TCP connection. Constructing it raises OSError (TimeoutError when it took too long) and TemporaryFailure.
 
     ``fresh`` until a message has been accepted on it; ``offered`` is what the server announced, once it has.
     """
 
-    def __init__(self, packed: bytes, port: int, timeout_connect_s: float, timeout_remote_s: float) -> None:
-        self.packed = packed
-        self.port = port
-        self.peer = format_address(packed).encode("ascii")
+    def __init__(self, place: Place, timeout_connect_s: float, timeout_remote_s: float, handshake: Handshake) -> None:
+        self.place = place
+        self.peer = format_address(place.packed).encode("ascii")
         self.fresh = True
         self.offered: Extensions | None = None
         self._messages = 0
         self._since = time.monotonic()
-        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+        self._handshake = handshake
+        family = socket.AF_INET if len(place.packed) == 4 else socket.AF_INET6
         try:
             self._sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
@@ -69,7 +85,7 @@ class Connection:
         else:
             self._sock.setblocking(False)
         try:
-            self._sock.connect((format_address(self.packed), self.port))
+            self._sock.connect((format_address(self.place.packed), self.place.port))
         except BlockingIOError as error:  # EINPROGRESS: the time is over
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
 
@@ -98,6 +114,15 @@ class Connection:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             pass  # the connection is gone, as the next write will find
+
+    def start_tls(self) -> None:
+        """Shake hands, and be secured as the place asks. Raises TlsFailed, StreamEnded and TemporaryFailure."""
+        self._stream = self._handshake(self._stream, self.place.security, self.place.exchanger)
+
+    @property
+    def secured(self) -> Secured | None:
+        """How it is encrypted; None in clear."""
+        return self._stream.secured
 
     def accepted(self) -> None:
         """A message was accepted here."""
@@ -165,9 +190,11 @@ class Conversation:
             heard, until = 0, 0.0
             if isinstance(step, Send):
                 connection.send(step.line)
+            elif isinstance(step, StartTls):
+                connection.start_tls()
             elif isinstance(step, SendBody):
                 self._send_body()
-            elif isinstance(step, Finish):
+            else:
                 connection.offered = dialogue.offered
                 return step
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.remote.security import TlsControls
 from pyqmail.system.stamp import Stamp, settled, stamp
 
 FILES = (
@@ -18,9 +19,13 @@ FILES = (
     "preferipv4",
     "remotereuse",
     "remoteehlo",
+    "tlsdestinations",
+    "tlshosts",
+    "notlshosts",
+    "tlsclientciphers",
     "dnsservers",
 )
-BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes")
+BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes", "tlsdestinations")
 TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
 BATCH_MAX = 100  # recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)
 
@@ -38,7 +43,8 @@ class Controls:
     timeout_remote_s: float
     prefer_ipv4: bool
     reuse_s: int
-    ehlo: bool = True  # whether anything is asked for that came after HELO
+    ehlo: bool  # whether anything is asked for that came after HELO
+    tls: TlsControls
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,10 @@ class BatchControls:
     recipients_max: int
     reuse_s: int
     routes: Mapping[bytes, bytes]
+    destinations: Mapping[bytes, bytes]
 
 
-NOTHING_JOINED = BatchControls(0, 0, {})
+NOTHING_JOINED = BatchControls(0, 0, {}, {})
 
 
 def read_controls(home: str) -> Controls:
@@ -68,7 +75,24 @@ def read_controls(home: str) -> Controls:
         prefer_ipv4=control.integer("preferipv4", 0) != 0,
         reuse_s=min(control.integer("remotereuse", 0), TIMEOUT_MAX_S),
         ehlo=control.integer("remoteehlo", 1) != 0,
+        tls=TlsControls(
+            home,
+            control.mapping("tlsdestinations") or {},
+            _names_in(home, "tlshosts"),
+            _names_in(home, "notlshosts"),
+            (control.line("tlsclientciphers") or b"").decode("ascii", "replace"),
+        ),
     )
+
+
+def _names_in(home: str, name: str) -> frozenset[bytes]:
+    """The names, in lower case, of the files in a directory of control. Raises ControlUnreadable."""
+    try:
+        return frozenset(os.fsencode(each).lower() for each in os.listdir(f"{home}/control/{name}"))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
 
 
 def read_batch_controls(home: str) -> BatchControls:
@@ -77,7 +101,8 @@ def read_batch_controls(home: str) -> BatchControls:
     recipients_max = min(control.integer("remotebatch", 0), BATCH_MAX)
     reuse_s = control.integer("remotereuse", 0)
     wanted = recipients_max > 1 or reuse_s > 0
-    return BatchControls(recipients_max, reuse_s, (control.mapping("smtproutes") or {}) if wanted else {})
+    routes, destinations = (control.mapping(name) or {} if wanted else {} for name in ("smtproutes", "tlsdestinations"))
+    return BatchControls(recipients_max, reuse_s, routes, destinations)
 
 
 class Fresh(Generic[T]):

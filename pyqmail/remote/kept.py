@@ -2,10 +2,12 @@
 
 import select
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
-from pyqmail.remote.connection import Connection
+from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
-from pyqmail.remote.routes import Route
+from pyqmail.remote.security import Target
 
 
 class KeptConnection:
@@ -13,16 +15,18 @@ class KeptConnection:
 
     __slots__ = ("connection", "controls", "target", "until")
 
-    def __init__(self, connection: Connection, target: Route | bytes, controls: Controls) -> None:
+    def __init__(self, connection: Connection, target: Target, controls: Controls) -> None:
         self.connection = connection
         self.target = target
         self.controls = controls
         self.until = time.monotonic() + controls.reuse_s
 
-    def leads_to(self, packed: bytes, port: int, controls: Controls) -> bool:
-        """Whether the next delivery to that address may use it."""
-        connection = self.connection
-        same = (connection.packed, connection.port) == (packed, port)
+    def leads_to(self, place: Place, controls: Controls) -> bool:
+        """Whether the next delivery to ``place`` may use it."""
+        connection, had = self.connection, self.connection.place
+        # in clear, and with nothing asked for, the name of a host says nothing about it
+        named = connection.secured is not None or place.security.must
+        same = had == place if named else had == replace(place, exchanger=had.exchanger)
         return same and self.controls is controls and connection.reusable()
 
 
@@ -32,7 +36,7 @@ class Keeping:
     def __init__(self) -> None:
         self._kept: KeptConnection | None = None
 
-    def keep(self, connection: Connection, target: Route | bytes, controls: Controls) -> None:
+    def keep(self, connection: Connection, target: Target, controls: Controls) -> None:
         """Keep ``connection``, which was made for ``target``."""
         self._kept = KeptConnection(connection, target, controls)
 
@@ -41,10 +45,10 @@ class Keeping:
         kept, self._kept = self._kept, None
         return kept
 
-    def take(self, target: Route | bytes, controls: Controls) -> Connection | None:
-        """The connection that is kept, if it was made for ``target``; no look-up is needed then."""
+    def take(self, target: Target, controls: Controls, fits: Callable[[Place], bool]) -> Connection | None:
+        """The connection that is kept, if it was made for ``target`` and ``fits``; no look-up is needed then."""
         kept = self._kept
-        if kept is None or kept.target != target or kept.controls is not controls:
+        if kept is None or kept.target != target or kept.controls is not controls or not fits(kept.connection.place):
             return None
         self._kept = None
         if kept.connection.reusable():

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats.report import NOT_AT_ONCE
-from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue
+from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue, Tls
 from pyqmail.remote.connection import Connection, Conversation
 from pyqmail.remote.message import Message
-from pyqmail.stream.stream import StreamEnded
+from pyqmail.remote.security import SMTPS_PORT
+from pyqmail.stream.stream import StreamEnded, TlsFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,13 @@ class Outcome:
     """The reports of a conversation.
 
     ``elsewhere``: nothing of the message was sent, and another host may take it. ``alive``: another message may follow.
+    ``tls_failed``: there was no handshake, where none need be.
     """
 
     reports: list[bytes]
     elsewhere: bool = False
     alive: bool = False
+    tls_failed: bool = False
 
 
 def format_failure(failure: MailFailure) -> bytes:
@@ -41,6 +44,8 @@ def format_failure(failure: MailFailure) -> bytes:
 
 def talk(connection: Connection, say: Words) -> Outcome:
     """What comes of ``say`` on ``connection``, which is closed then, or ``alive`` and the caller's."""
+    security = connection.place.security
+    immediate = connection.place.port == SMTPS_PORT
     dialogue = Dialogue(
         connection.peer,
         say.helohost,
@@ -48,14 +53,21 @@ def talk(connection: Connection, say: Words) -> Outcome:
         say.recipients,
         offered=connection.offered,
         extended=say.extended,
+        tls=Tls.NEVER if immediate else security.starttls,
         measure=say.message.measure,
     )
     conversation = Conversation(connection, dialogue, say.message)
     try:
+        if immediate and connection.fresh:
+            connection.start_tls()
         finish = conversation.hold()
     except MailFailure as failure:
         connection.close()
         return Outcome([*dialogue.reports, format_failure(failure)])
+    except TlsFailed as error:
+        connection.close()
+        report = b"ZConnected to " + connection.peer + b" but TLS failed: " + str(error).encode() + b". (#4.7.5)\n"
+        return Outcome([report], elsewhere=True, tls_failed=not security.must and not immediate)
     except StreamEnded:
         connection.close()
         duplicate = b"Possible duplicate! " if conversation.critical else b""
@@ -65,10 +77,19 @@ def talk(connection: Connection, say: Words) -> Outcome:
         connection.quit()
     refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE
     return Outcome(
-        [*dialogue.reports, *_left_out(dialogue, connection.peer), finish.report],
+        [*dialogue.reports, *_left_out(dialogue, connection.peer), finish.report + _how_secured(connection)],
         elsewhere=refused and not conversation.body_begun,
         alive=finish.accepted,
     )
+
+
+def _how_secured(connection: Connection) -> bytes:
+    """The line about TLS that a report ends with; none in clear."""
+    if connection.secured is None:
+        return b""
+    security = connection.place.security
+    verified = b"verified by " + security.by if security.names else security.by and b"encrypted by " + security.by
+    return b"tls=" + connection.secured.version.encode() + b", " + (verified or b"opportunistic") + b"\n"
 
 
 def _left_out(dialogue: Dialogue, peer: bytes) -> list[bytes]:

@@ -12,7 +12,7 @@ import pytest
 
 from pyqmail.policy import interfaces
 from pyqmail.programs import qmail_remote
-from pyqmail.remote import sender
+from pyqmail.remote import attempts
 from pyqmail.resolver import Resolver
 from tests.loopback import free_port
 from tests.mail_sink import accept_all, mail_sink
@@ -419,7 +419,7 @@ def test_no_memory_is_temporary(
         monkeypatch.setattr(Resolver, "look_up", exhausted)
         home = remote_home(tmp_path)
     else:
-        monkeypatch.setattr(sender, "Connection", exhausted)
+        monkeypatch.setattr(attempts, "Connection", exhausted)
         home = remote_home(tmp_path, smtproutes=":127.0.0.1:1")
     assert in_process(home, capfdbinary) == b"ZOut of memory. (#4.3.0)\n\0"
 

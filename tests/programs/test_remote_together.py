@@ -9,6 +9,7 @@ import pytest
 
 from pyqmail.protocol.spawn import Report, format_command
 from pyqmail.system.stamp import settled
+from tests.certificates import self_signed, server_context
 from tests.mail_sink import Transaction, accept_all, mail_sink
 from tests.programs.spawn_bench import Home, Spawn, install
 from tests.scripted_peers import dns_peer
@@ -145,6 +146,27 @@ def test_a_changed_control_file_is_honoured_by_the_next_delivery(home: Home) -> 
         assert spawn.deliver("a@x.test")[:1] == b"K"
         assert (len(one.taken), len(other.taken)) == (1, 2)
         assert b"EHLO other.test\r\n" in other.lines
+        spawn.end()
+
+
+def test_a_kept_connection_is_for_who_asks_for_the_same_security(home: Home) -> None:
+    def offers(line: bytes, transaction: Transaction) -> bytes | None:
+        return b"250-x\r\n250 STARTTLS\r\n" if line[:4] == b"EHLO" else accept_all(line, transaction)
+
+    with mail_sink(offers, context=server_context(self_signed(home.path))) as sink:
+        settle(
+            home,
+            smtproutes=f":127.0.0.1:{sink.port}",
+            remotereuse="20",
+            remotebatch="9",
+            tlsdestinations="y.test:encrypt\nz.test:none",
+        )
+        spawn = Spawn(home, "qmail-rspawn")
+        reports = [spawn.deliver(each).split(b"\n")[2] for each in ("a@x.test", "b@x.test", "c@y.test", "d@z.test")]
+        assert reports == [b"tls=TLSv1.3, opportunistic"] * 2 + [b"tls=TLSv1.3, encrypted by file", b""]
+        assert (sink.connections, len(sink.secured)) == (3, 2)
+        ask(spawn, ["a@x.test", "b@x.test", "c@y.test", "d@z.test"])
+        assert sorted(len(one.recipients) for one in sink.taken[4:]) == [1, 1, 2]
         spawn.end()
 
 

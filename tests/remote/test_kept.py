@@ -8,20 +8,25 @@ from typing import cast
 
 import pytest
 
-from pyqmail.remote.connection import Connection
+from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
 from pyqmail.remote.kept import Keeping
-from pyqmail.remote.routes import Route
+from pyqmail.remote.security import Level, Security, Target
+from pyqmail.stream.stream import Secured
 
 PACKED = b"\x7f\0\0\1"
+PLACE = Place(PACKED, 25, b"mx.test")
+TARGET: Target = (b"a.test", None)
 
 
 class Held:
     """A connection whose peer is the other end of a socket pair; ``said`` has how it ended."""
 
+    secured: Secured | None
+
     def __init__(self) -> None:
         self._socket, self.peer_end = socket.socketpair()
-        self.packed, self.port = PACKED, 25
+        self.place, self.secured = PLACE, Secured("TLSv1.3", "x", 256)
         self.usable = True
         self.said = ""
 
@@ -49,6 +54,10 @@ class Stay:
         self.reuse_s = reuse_s
 
 
+def fits(place: Place) -> bool:
+    return place == PLACE
+
+
 @pytest.fixture
 def connection() -> Iterator[Held]:
     held = Held()
@@ -56,7 +65,7 @@ def connection() -> Iterator[Held]:
     held.end()
 
 
-def keep(connection: Held, reuse_s: float = 60.0, target: Route | bytes = b"a.test") -> tuple[Keeping, Controls]:
+def keep(connection: Held, reuse_s: float = 60.0, target: Target = TARGET) -> tuple[Keeping, Controls]:
     keeping, controls = Keeping(), cast(Controls, Stay(reuse_s))
     keeping.keep(cast(Connection, connection), target, controls)
     return keeping, controls
@@ -64,46 +73,63 @@ def keep(connection: Held, reuse_s: float = 60.0, target: Route | bytes = b"a.te
 
 def test_the_next_delivery_to_the_same_place_has_it_once(connection: Held) -> None:
     keeping, controls = keep(connection)
-    assert keeping.take(b"a.test", controls) is cast(Connection, connection)
-    assert keeping.take(b"a.test", controls) is None
+    assert keeping.take(TARGET, controls, fits) is cast(Connection, connection)
+    assert keeping.take(TARGET, controls, fits) is None
     assert connection.said == ""
 
 
 def test_a_delivery_to_another_place_leaves_it_where_it_is(connection: Held) -> None:
     keeping, controls = keep(connection)
-    assert keeping.take(b"b.test", controls) is None
-    assert keeping.take(b"a.test", controls) is not None
+    assert keeping.take((b"b.test", None), controls, fits) is None
+    assert keeping.take(TARGET, controls, fits) is not None
+
+
+def test_one_that_is_not_secured_as_asked_for_is_left_where_it_is(connection: Held) -> None:
+    keeping, controls = keep(connection)
+    assert keeping.take(TARGET, controls, lambda place: False) is None
+    assert keeping.take((b"a.test", b"*"), controls, fits) is None
+    assert keeping.take(TARGET, controls, fits) is not None
 
 
 def test_control_files_that_were_read_anew_have_not_made_it(connection: Held) -> None:
     keeping, _ = keep(connection)
-    assert keeping.take(b"a.test", cast(Controls, Stay(60.0))) is None
+    assert keeping.take(TARGET, cast(Controls, Stay(60.0)), fits) is None
 
 
 def test_one_that_the_peer_has_ended_is_closed_without_a_word(connection: Held) -> None:
     keeping, controls = keep(connection)
     connection.usable = False
-    assert keeping.take(b"a.test", controls) is None
+    assert keeping.take(TARGET, controls, fits) is None
     assert connection.said == "close"
     assert keeping.release() is None
 
 
 @pytest.mark.parametrize(
-    ("packed", "port", "same_controls", "expected"),
+    ("place", "same_controls", "expected"),
     [
-        pytest.param(PACKED, 25, True, True, id="the same address and port"),
-        pytest.param(b"\x7f\0\0\2", 25, True, False, id="another address"),
-        pytest.param(PACKED, 26, True, False, id="another port"),
-        pytest.param(PACKED, 25, False, False, id="control files read anew"),
+        pytest.param(PLACE, True, True, id="the same place"),
+        pytest.param(Place(b"\x7f\0\0\2", 25, b"mx.test"), True, False, id="another address"),
+        pytest.param(Place(PACKED, 26, b"mx.test"), True, False, id="another port"),
+        pytest.param(Place(PACKED, 25, b"mx2.test"), True, False, id="another name under TLS"),
+        pytest.param(Place(PACKED, 25, b"mx.test", Security(Level.ENCRYPT)), True, False, id="secured otherwise"),
+        pytest.param(PLACE, False, False, id="control files read anew"),
     ],
 )
-def test_where_it_leads_to(connection: Held, packed: bytes, port: int, same_controls: bool, expected: bool) -> None:
+def test_where_it_leads_to(connection: Held, place: Place, same_controls: bool, expected: bool) -> None:
     keeping, controls = keep(connection)
     kept = keeping.release()
     assert kept is not None
     other = controls if same_controls else cast(Controls, Stay(60.0))
-    assert kept.leads_to(packed, port, other) is expected
+    assert kept.leads_to(place, other) is expected
     assert keeping.release() is None
+
+
+def test_in_clear_the_name_of_a_host_does_not_matter(connection: Held) -> None:
+    connection.secured = None
+    keeping, controls = keep(connection)
+    kept = keeping.release()
+    assert kept is not None and kept.leads_to(Place(PACKED, 25, b"mx2.test"), controls)
+    assert not kept.leads_to(Place(PACKED, 25, b"mx.test", Security(Level.ENCRYPT)), controls)
 
 
 def test_work_ends_the_wait_and_the_connection_stays(connection: Held) -> None:
@@ -111,7 +137,7 @@ def test_work_ends_the_wait_and_the_connection_stays(connection: Held) -> None:
     work, order = os.pipe()
     os.write(order, b"x")
     keeping.wait(work)
-    assert keeping.take(b"a.test", controls) is not None
+    assert keeping.take(TARGET, controls, fits) is not None
     os.close(work)
     os.close(order)
 

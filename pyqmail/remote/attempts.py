@@ -1,0 +1,201 @@
+"""The connections of one delivery, one after another, until one host has taken the message or answered about it.
+
+    candidate --> connect --> greeting, EHLO, TLS --> MAIL, RCPT, DATA --> the message --> report
+        ^           | no        | refused,             | 421, or the connection dies
+        |           |           | or it dies           | before any of the message was sent
+        +-----------+-----------+----------------------+        the next candidate (RFC 5321 section 5.1)
+
+Where handshakes failed that nothing asks for, and nobody else takes the message, the best of these hosts has it in
+clear. What is reported where the last candidate ends so is what that one said.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from pyqmail.control import ControlUnreadable
+from pyqmail.failure import MailFailure, TemporaryFailure
+from pyqmail.remote import tcpto
+from pyqmail.remote.candidates import find_candidates
+from pyqmail.remote.connection import Connection, Place
+from pyqmail.remote.controls import Controls
+from pyqmail.remote.kept import Keeping
+from pyqmail.remote.routes import SMTP_PORT, Route
+from pyqmail.remote.security import IN_CLEAR, Level, Policies, Security, Target
+from pyqmail.remote.session import Outcome, Words, talk
+from pyqmail.spool.layout import Layout
+from pyqmail.stream.stream import Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.remote.tls_client import TlsClient
+
+SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
+NEXT_WITHIN_S = 600.0  # after which no other exchanger is begun with: a delivery must end
+PLAIN_S = 86_400.0  # that a host whose handshake failed is spared the next one
+PLAIN_MAX = 1000  # such hosts that one process knows
+
+NO_CONNECTION = b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
+
+
+class PlainHosts:
+    """Hosts, by packed address, whose handshake failed lately and whom nothing obliges to have one."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def note(self, packed: bytes) -> None:
+        """For a day no handshake is tried there."""
+        self._until.pop(packed, None)
+        self._until[packed] = time.monotonic() + PLAIN_S
+        if len(self._until) > PLAIN_MAX:
+            self._until.popitem(last=False)
+
+    def __contains__(self, packed: bytes) -> bool:
+        return time.monotonic() < self._until.get(packed, 0.0)
+
+
+class Outlasting:
+    """What of one delivery is left for the next one in the same process."""
+
+    def __init__(self) -> None:
+        self.timeouts = tcpto.Reader()
+        self.keeping = Keeping()
+        self.plain = PlainHosts()
+        self._tls: TlsClient | None = None
+
+    def handshake(self, stream: Stream, security: Security, exchanger: bytes) -> Stream:
+        """As `TlsClient.shake_hands`, which is imported when the first host offers TLS."""
+        if self._tls is None:
+            from pyqmail.remote.tls_client import TlsClient
+
+            self._tls = TlsClient()
+        return self._tls.shake_hands(stream, security, exchanger)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One delivery: to whom, how, and what is said."""
+
+    home: str
+    controls: Controls
+    host: bytes
+    route: Route | None
+    target: Target
+    policies: Policies
+    say: Words
+
+
+class Attempts:
+    """The attempts of one errand."""
+
+    def __init__(self, errand: Errand, lasting: Outlasting) -> None:
+        self._errand = errand
+        self._lasting = lasting
+        self._table = Layout(errand.home, 1).tcpto  # the split has no part in that path
+        self._port = errand.route.port if errand.route else SMTP_PORT
+        self._without_tls: list[Place] = []  # where only the handshake failed
+
+    def deliver(self) -> list[bytes]:
+        """The reports. Raises MailFailure while there is no connection, and ControlUnreadable."""
+        controls = self._errand.controls
+        waiting = self._lasting.keeping.take(self._errand.target, controls, self._fits)
+        if waiting is not None:
+            outcome = self._talk(waiting)
+            if not outcome.elsewhere:
+                return outcome.reports
+        connections = self._connections()
+        try:
+            return self._try_each(connections)
+        finally:
+            connections.close()
+
+    def _try_each(self, connections: Generator[Connection, None, None]) -> list[bytes]:
+        """The reports of the first conversation that another host could not better, else of the last one.
+
+        Raises MailFailure where there was none at all.
+        """
+        last: list[bytes] | None = None
+        sessions, until = 0, time.monotonic() + NEXT_WITHIN_S
+        try:
+            for connection in connections:
+                outcome = self._talk(connection)
+                last = outcome.reports
+                sessions += connection.fresh
+                if not outcome.elsewhere or sessions >= SESSIONS_MAX or time.monotonic() > until:
+                    return last
+        except (MailFailure, ControlUnreadable):
+            if last is None:
+                raise
+        if last is None:
+            raise TemporaryFailure(NO_CONNECTION)
+        return last
+
+    def _connections(self) -> Generator[Connection, None, None]:
+        """A connection to each candidate that takes one, as they are wanted; others may be skipped. Raises MailFailure.
+
+        Where a connection is kept to a candidate it comes first, and if it proves useless, a new one after it.
+        """
+        errand = self._errand
+        kept = self._lasting.keeping.release()
+        try:
+            for candidate in find_candidates(errand.host, errand.route, errand.controls):
+                verdict = self._lasting.timeouts.check(self._table, candidate.packed)
+                if verdict is tcpto.Verdict.BLOCKED:
+                    continue
+                place = self._place(candidate.packed, candidate.name)
+                if kept and kept.leads_to(place, errand.controls):
+                    same, kept = kept, None
+                    yield same.connection
+                if kept:
+                    kept.connection.quit()
+                    kept = None
+                found = self._connect(place, verdict)
+                if found:
+                    yield found
+        finally:
+            if kept:
+                kept.connection.quit()
+        for place in self._without_tls[:1]:
+            found = self._connect(Place(place.packed, place.port, place.exchanger, IN_CLEAR), tcpto.Verdict.UNKNOWN)
+            if found:
+                self._lasting.plain.note(place.packed)
+                yield found
+
+    def _place(self, packed: bytes, exchanger: bytes) -> Place:
+        security = self._errand.policies.of(exchanger)
+        if security.level is Level.MAY and packed in self._lasting.plain:
+            security = IN_CLEAR
+        return Place(packed, self._port, exchanger, security)
+
+    def _fits(self, place: Place) -> bool:
+        """Whether a connection to ``place`` is what this errand would make there."""
+        return self._place(place.packed, place.exchanger) == place
+
+    def _connect(self, place: Place, verdict: tcpto.Verdict) -> Connection | None:
+        """A new connection to ``place``, None if it takes none; the table learns of it. Raises TemporaryFailure."""
+        controls = self._errand.controls
+        found: Connection | None
+        try:
+            found = Connection(place, controls.timeout_connect_s, controls.timeout_remote_s, self._lasting.handshake)
+        except TimeoutError:
+            tcpto.note_timeout(self._table, place.packed)
+            return None
+        except OSError:
+            found = None
+        if verdict is tcpto.Verdict.KNOWN:
+            tcpto.note_answer(self._table, place.packed)
+        return found
+
+    def _talk(self, connection: Connection) -> Outcome:
+        """What comes of the conversation on ``connection``, which is then closed or kept."""
+        outcome = talk(connection, self._errand.say)
+        if outcome.tls_failed:
+            self._without_tls.append(connection.place)
+        if outcome.alive and self._errand.controls.reuse_s:
+            connection.accepted()
+            self._lasting.keeping.keep(connection, self._errand.target, self._errand.controls)
+        elif outcome.alive:
+            connection.quit()
+        return outcome
