@@ -5,6 +5,7 @@ file taken for a missing one would change policy silently.
 """
 
 import os
+import time
 
 from pyqmail.build import HOME
 
@@ -13,6 +14,9 @@ STAMP_S = 0.1  # how long the files that a directory had are taken for those tha
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pyqmail.system.file_cache import FileCache
+    from pyqmail.system.stamp import Stamp
 
 
 class ControlUnreadable(Exception):
@@ -52,100 +56,45 @@ def parse_mapping(data: bytes) -> dict[bytes, bytes]:
     return {key.lower(): value for key, colon, value in entries if colon}
 
 
-class Kept:
-    """What control files held when they were read, for a process that reads them again for each of many jobs.
-
-    A file is read again whenever its stamp (device, inode, size, mtime, ctime) is another one. One that has only just
-    changed is never kept, because a second change might leave the same stamp. That a file is missing is known while the
-    stamp of its directory stays: what nobody has switched on costs nothing.
-    """
-
-    def __init__(self) -> None:
-        self._files: dict[str, tuple[tuple[int, ...], bytes]] = {}
-        self._missing: set[str] = set()
-        self.others: dict[object, object] = {}  # what was made of control files, by whoever made it
-        self._directory: tuple[int, ...] | None = None  # the stamp under which they are
-
-    def missing(self, path: str, directory: "tuple[int, ...] | None") -> bool:
-        """Whether there is no ``path`` in a directory whose stamp is ``directory`` now."""
-        if directory != self._directory:
-            self._directory = directory
-            self._missing.clear()
-        return directory is not None and path in self._missing
-
-    def note_missing(self, path: str, directory: "tuple[int, ...] | None") -> None:
-        """There was no ``path`` after the directory's stamp had been ``directory``."""
-        import time
-
-        from pyqmail.system.stamp import settled
-
-        if directory is None or os.path.islink(path):  # what a link leads to may come without a change here
-            return
-        if settled(max(directory[3:]), time.time_ns()):
-            self._missing.add(path)
-
-    def get(self, path: str) -> bytes | None:
-        """What ``path`` holds, if that is known. Raises OSError (FileNotFoundError when there is no such file)."""
-        from pyqmail.system.stamp import stamp_of
-
-        now = stamp_of(os.stat(path))
-        known = self._files.get(path)
-        return known[1] if known is not None and known[0] == now else None
-
-    def put(self, path: str, fd: int, data: bytes) -> None:
-        """Keep ``data``, which was read from ``fd``, the file at ``path``."""
-        import time
-
-        from pyqmail.system.stamp import settled, stamp_of
-
-        found = os.fstat(fd)
-        changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
-        if settled(changed_ns, time.time_ns()) and len(data) == found.st_size:
-            self._files[path] = (stamp_of(found), data)
-
-
 class Control:
     """The control directory of one home. Every method raises ControlUnreadable and reads the file anew.
 
-    ``Control.kept`` is set by processes that serve many jobs: then an unchanged file is not read again, and which files
-    there are is looked at once for all that is read within a tenth of a second.
+    ``Control.cache`` is set by processes that serve many jobs: an unchanged file is not read again then, and which
+    files there are is looked at once for all that is read within a tenth of a second.
     """
 
-    kept: "Kept | None" = None
+    cache: "FileCache | None" = None
 
     def __init__(self, home: str) -> None:
         self.directory = home + "/control"
         self._me: bytes | None = None
         self._me_read = False
-        self._stamp: tuple[int, ...] | None = None  # of the directory
+        self._stamp: Stamp | None = None  # of the directory
         self._stamp_until = 0.0
 
-    def _directory_stamp(self) -> "tuple[int, ...] | None":
-        """The stamp of the directory, not older than a tenth of a second."""
-        import time
-
-        if time.monotonic() >= self._stamp_until:
-            from pyqmail.system.stamp import stamp
-
-            self._stamp_until = time.monotonic() + STAMP_S
-            self._stamp = stamp(self.directory)
-        return self._stamp
+    def _missing(self, cache: "FileCache", path: str) -> bool:
+        """Whether ``path`` is known to be missing, by a stamp of the directory not older than a tenth of a second."""
+        now = time.monotonic()
+        if now >= self._stamp_until:
+            self._stamp_until = now + STAMP_S
+            self._stamp = cache.stamp(self.directory)
+        return cache.missing(path, self._stamp)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of control file ``name``; None when there is no such file."""
         path = f"{self.directory}/{name}"
-        kept = self.kept
+        cache = self.cache
         try:
-            if kept is not None:
-                if kept.missing(path, self._directory_stamp()):
+            if cache is not None:
+                if self._missing(cache, path):
                     return None
-                known = kept.get(path)
+                known = cache.get(path)
                 if known is not None:
                     return known
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            if kept is not None:
-                kept.note_missing(path, self._directory_stamp())
+            if cache is not None:
+                cache.note_missing(path, self._stamp)
             return None
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
@@ -153,8 +102,8 @@ class Control:
             data = b""
             while chunk := os.read(fd, 65536):
                 data += chunk
-            if kept is not None:
-                kept.put(path, fd, data)
+            if cache is not None:
+                cache.put(path, fd, data)
             return data
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
@@ -164,14 +113,14 @@ class Control:
     def exists(self, name: str) -> bool:
         """Whether there is something under that name, of whatever kind. Raises ControlUnreadable."""
         path = f"{self.directory}/{name}"
-        kept = self.kept
+        cache = self.cache
         try:
-            if kept is not None and kept.missing(path, self._directory_stamp()):
+            if cache is not None and self._missing(cache, path):
                 return False
             os.stat(path)
         except FileNotFoundError:
-            if kept is not None:
-                kept.note_missing(path, self._directory_stamp())
+            if cache is not None:
+                cache.note_missing(path, self._stamp)
             return False
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error

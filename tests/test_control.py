@@ -8,6 +8,7 @@ import pytest
 
 from pyqmail import control
 from pyqmail.system import stamp
+from pyqmail.system.file_cache import FileCache
 from tests.waiting import wait_for
 
 
@@ -83,7 +84,7 @@ def test_home_comes_from_the_environment() -> None:
 @pytest.fixture
 def keeping(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A process that keeps what it read; the paths that it opens."""
-    monkeypatch.setattr(control.Control, "kept", control.Kept())
+    monkeypatch.setattr(control.Control, "cache", FileCache())
     opened: list[str] = []
     original = os.open
 
@@ -148,7 +149,7 @@ def test_what_has_just_changed_is_never_kept(home: Path, keeping: list[str], mon
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A process that keeps what it read; what it asks stat(2) for."""
-    monkeypatch.setattr(control.Control, "kept", control.Kept())
+    monkeypatch.setattr(control.Control, "cache", FileCache())
     asked: list[str] = []
     original = os.stat
 

@@ -68,7 +68,7 @@ class RecipientClient:
 class RecipientCheck:
     """The check of one session. The control file is read when the first recipient comes.
 
-    Where control files are kept from job to job (``Control.kept``), the socket to the service is too: in ``kept``.
+    Where control files are kept from job to job (``Control.cache``), the socket to the service is too: in ``kept``.
     """
 
     kept: "RecipientClient | None" = None
@@ -104,7 +104,7 @@ class RecipientCheck:
         self._on = self._checker != b"off"
         if not self._on or self._checker:
             return
-        if Control.kept is None:
+        if Control.cache is None:
             self._client = RecipientClient(self._home)
             return
         kept = RecipientCheck.kept

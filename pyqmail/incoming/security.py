@@ -34,7 +34,9 @@ def set_and_on(environ: Mapping[bytes, bytes], name: bytes) -> bool:
 
 
 class Security:
-    """What one session does about TLS."""
+    """What one session does about TLS. Where control files are kept (``Control.cache``) certificates are: ``kept``."""
+
+    kept: "ServerCertificates | None" = None
 
     def __init__(self, control: Control, environ: Mapping[bytes, bytes], *, from_start: bytes = b"SMTPS") -> None:
         """``from_start`` is the variable that asks for TLS before the greeting. Raises ControlUnreadable."""
@@ -79,12 +81,11 @@ class Security:
         from pyqmail.tcp.certificates import ServerCertificates
 
         home = self._control.directory.removesuffix("/control")
-        kept = Control.kept
-        if kept is None:
+        if Control.cache is None:
             return ServerCertificates(home)
-        found = kept.others.get(ServerCertificates)
-        if not isinstance(found, ServerCertificates) or found.home != home:
-            found = kept.others[ServerCertificates] = ServerCertificates(home)
+        found = Security.kept
+        if found is None or found.home != home:
+            found = Security.kept = ServerCertificates(home)
         return found
 
     def _settings(self) -> "TlsSettings":

@@ -8,7 +8,8 @@ import socket
 import struct
 import time
 
-from pyqmail.control import Control, Kept
+from pyqmail.control import Control
+from pyqmail.system.file_cache import FileCache
 from pyqmail.tcp.connection_log import ConnectionLog, Peer, Serve, write_log
 
 STATUS = struct.Struct("<i")
@@ -32,7 +33,7 @@ class WorkerLife(ConnectionLog):
             self._directory = -1  # we may not search it
         self._umask = os.umask(0o22)
         os.umask(self._umask)
-        Control.kept = Kept()
+        Control.cache = FileCache()
 
     def run(self, served_max: int, idle_s: float) -> None:
         """Serve until told to end, or until ``served_max`` connections are done."""

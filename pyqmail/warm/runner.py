@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol, cast
 
 from pyqmail import build, launch
-from pyqmail.control import Control, Kept
+from pyqmail.control import Control
+from pyqmail.system.file_cache import FileCache
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, prepare_titles
 from pyqmail.system.stamp import Stamp, stamp
@@ -210,7 +211,7 @@ class Runner:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         os.chdir(self._directory)
-        Control.kept = Kept()
+        Control.cache = FileCache()
         delivery_signals()
 
 

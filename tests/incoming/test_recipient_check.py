@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.control import Control, ControlUnreadable, Kept
+from pyqmail.control import Control, ControlUnreadable
 from pyqmail.incoming import recipient_check
 from pyqmail.incoming.recipient_check import RecipientCheck, run_checker
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, SOCKET, parse_question
+from pyqmail.system.file_cache import FileCache
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_an_unreadable_rcptcheck_is_not_a_missing_one(home: Path) -> None:
 def test_a_warm_process_keeps_its_socket_and_finds_the_next_service(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Control, "kept", Kept())
+    monkeypatch.setattr(Control, "cache", FileCache())
     before = set(os.listdir("/proc/self/fd"))
 
     def ask() -> bool:
