@@ -5,7 +5,7 @@ answers with a Verdict, or with None where it has nothing to say. The first verd
 others have found out before it goes into the decision line. SMTP, QMTP and QMQP ask the same checks.
 """
 
-from collections.abc import Iterable
+from functools import cache
 
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
@@ -97,19 +97,25 @@ CHECKS: tuple[type[Check], ...] = (
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
 
+@cache
+def having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
+    """Which of ``kinds`` have something to say at ``hook``; the same for each session."""
+    return tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook))
+
+
 class Checks:
     """The checks of one session. Making them raises ControlUnreadable, and so may each question.
 
     Only those are asked that have something to say: a check costs nothing where it has left a hook alone.
     """
 
-    def __init__(self, kinds: Iterable[type[Check]], rules: Rules) -> None:
+    def __init__(self, kinds: tuple[type[Check], ...], rules: Rules) -> None:
         checks = [kind(rules) for kind in kinds]
-        self._connected = [each.connected for each in checks if type(each).connected is not Check.connected]
-        self._sender = [each.sender for each in checks if type(each).sender is not Check.sender]
-        self._recipient = [each.recipient for each in checks if type(each).recipient is not Check.recipient]
-        self._message = [each.message for each in checks if type(each).message is not Check.message]
-        self._closing = [each.close for each in checks if type(each).close is not Check.close]
+        self._connected = [checks[at].connected for at in having(kinds, "connected")]
+        self._sender = [checks[at].sender for at in having(kinds, "sender")]
+        self._recipient = [checks[at].recipient for at in having(kinds, "recipient")]
+        self._message = [checks[at].message for at in having(kinds, "message")]
+        self._closing = [checks[at].close for at in having(kinds, "close")]
         self.want_message = True in [check.wants_message for check in checks]
 
     def connected(self, client: Client) -> Verdict | None:

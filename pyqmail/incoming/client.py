@@ -43,8 +43,15 @@ class Client:
         user: bytes | None = None,
         method: bytes = b"",
     ) -> None:
-        for name, value in zip(self.__slots__, (helo, host, ident, ip, method, relay, secured, user), strict=True):
-            object.__setattr__(self, name, value)
+        put = object.__setattr__
+        put(self, "ip", ip)
+        put(self, "host", host)
+        put(self, "ident", ident)
+        put(self, "helo", helo)
+        put(self, "relay", relay)
+        put(self, "secured", secured)
+        put(self, "user", user)
+        put(self, "method", method)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Client does not change: {name}")

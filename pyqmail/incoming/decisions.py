@@ -29,6 +29,7 @@ from pyqmail.system.logpipe import LINE_MAX, write_line
 if TYPE_CHECKING:
     from pyqmail.log.json_lines import JsonLines
 
+FIXED_BYTES = 69  # of a decision line, besides its fields and words; room for the number of recipients is among them
 LOG_WAIT_S = 10.0  # for a log that is full; the client has its answer by then
 
 
@@ -114,17 +115,12 @@ def decision(
     words: tuple[tuple[bytes, bytes], ...],
 ) -> Decision:
     """What the log says; the evidence follows ``words``, and recipients without room are a number at the end."""
-    made = Decision(
-        program,
-        result,
-        client.ip[:64],
-        (client.helo or b"")[:256],
-        letter.sender,
-        b"",
-        (*words, *found_out(client, letter)),
-    )
-    room = LINE_MAX - len(made.format()) + len(program) + len(result) + 3 - 48
-    return replace(made, to=format_recipients(recipients, room))
+    ip, helo = client.ip[:64], (client.helo or b"")[:256]
+    words = (*words, *found_out(client, letter))
+    room = LINE_MAX - FIXED_BYTES - len(ip) - len(helo) - len(letter.sender)
+    for key, value in words:
+        room -= len(key) + len(value) + 2
+    return Decision(program, result, ip, helo, letter.sender, format_recipients(recipients, room), words)
 
 
 def decision_object(lines: "JsonLines", event: Decision, recipients: int) -> bytes:

@@ -62,5 +62,7 @@ class Patience:
 
 def number(text: bytes) -> int:
     """The digits at its beginning, 0 without any."""
+    if not text:
+        return 0
     digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
     return int(digits[:9] or b"0")

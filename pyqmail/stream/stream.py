@@ -64,6 +64,8 @@ class Stream(ABC):
 
     def flush(self) -> None:
         """Send what has gathered. Raises StreamEnded; what was not sent is forgotten then."""
+        if not self._out:
+            return
         try:
             while self._out:
                 del self._out[: self._send(self._out)]
