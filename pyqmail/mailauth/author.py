@@ -1,0 +1,48 @@
+"""Who a message says it is from: exactly one From field with exactly one address, or nobody (RFC 5322, RFC 9989)."""
+
+import re
+from collections.abc import Sequence
+
+from pyqmail.formats.address_list import read_list
+from pyqmail.mailauth.canonical import Field
+from pyqmail.mailauth.dkim import is_name
+from pyqmail.protocol.dns import ascii_host
+
+_AT = re.compile(rb"@[^\s<>,;:()\"]*")
+
+
+class BadAuthor(Exception):
+    """The message has no From, several, or one that names nobody or many; the text says which."""
+
+
+def author_domain(fields: Sequence[Field]) -> bytes:
+    """The domain of the author, in lower case with A-labels. Raises BadAuthor."""
+    found = [field for field in fields if field.name == b"from"]
+    if len(found) != 1:
+        raise BadAuthor("the message has no From field" if not found else "the message has several From fields")
+    text = found[0].body.replace(b"\n", b" ")
+    reading = read_list(text)
+    addresses = [address.text for address in reading.addresses]
+    address = addresses[0] if len(addresses) == 1 and reading.sure else _in_brackets(text)
+    domain = _domain_of(address)
+    if b"@" not in address or not is_name(domain):
+        raise BadAuthor("the From field has not exactly one address with a domain")
+    return domain
+
+
+def _in_brackets(text: bytes) -> bytes:
+    """The one address in angle brackets at the end of a list with a faulty name before it; empty where a reader could
+    find another domain in it.
+
+    Many programs write names without quotes: with 8-bit letters, a comma, or the address once more.
+    """
+    name, bracket, rest = text.partition(b"<")
+    address, end, after = rest.partition(b">")
+    if not bracket or not end or after.strip(b" \t") or b"<" in rest:
+        return b""
+    domain = _domain_of(address)
+    return address if all(_domain_of(each) == domain for each in _AT.findall(name)) else b""
+
+
+def _domain_of(address: bytes) -> bytes:
+    return ascii_host(address.rpartition(b"@")[2].strip(b" \t").lower()).removesuffix(b".")
