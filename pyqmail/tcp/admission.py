@@ -24,6 +24,30 @@ class Dropped(Exception):
     """The connection cannot be served; the text says why."""
 
 
+class Unannounced(Exception):
+    """A connection through a proxy ended before its header, as a plain health check does: nothing is to be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both ends of a connection, address and port, as its program will hear of them.
+
+    ``proxied``: a proxy has said so (tcp/proxy). ``check``: it is the proxy's own connection, which may relay nothing
+    and is not logged.
+    """
+
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    proxied: bool = False
+    check: bool = False
+
+
+def ends_of(connection: socket.socket, peer: tuple[str, int]) -> Ends:
+    """The ends that the kernel names. Raises OSError when the client has gone."""
+    local = connection.getsockname()
+    return Ends((plain_address(local[0]), local[1]), (plain_address(peer[0]), peer[1]))
+
+
 @dataclass(slots=True)
 class Terms:
     """What the command line of tcpserver says about each connection."""
@@ -115,30 +139,27 @@ class Admission:
         if self._asks:
             import pyqmail.tcp.remote_name  # noqa: F401 - here, once, rather than in each worker
 
-    def admit(
-        self, line: socket.socket, peer: tuple[str, int], say: Callable[[bytes], None] | None
-    ) -> dict[bytes, bytes] | None:
+    def admit(self, line: socket.socket, ends: Ends, say: Callable[[bytes], None] | None) -> dict[bytes, bytes] | None:
         """The environment for the program, None if the rules deny; log lines go to ``say``.
 
         Raises Dropped, and OSError when the client has gone.
         """
         terms = self._terms
         environ = self._environ.copy()
-        local = line.getsockname()
-        remote_ip = plain_address(peer[0])
+        remote_ip = ends.remote[0]
         ip = remote_ip.encode()
-        environ[b"TCPLOCALIP"], environ[b"TCPLOCALPORT"] = plain_address(local[0]).encode(), b"%d" % local[1]
-        environ[b"TCPREMOTEIP"], environ[b"TCPREMOTEPORT"] = ip, b"%d" % peer[1]
+        environ[b"TCPLOCALIP"], environ[b"TCPLOCALPORT"] = ends.local[0].encode(), b"%d" % ends.local[1]
+        environ[b"TCPREMOTEIP"], environ[b"TCPREMOTEPORT"] = ip, b"%d" % ends.remote[1]
         start = b""
         if say is not None:
             start = b"tcpserver: pid %d from %b\n" % (os.getpid(), ip)
             if self._asks or terms.banner:  # it may take long until there is more to say
                 say(start)
                 start = b""
-        local_host = self._name(plain_address(local[0])) if terms.local_host is None else terms.local_host
+        local_host = self._name(ends.local[0]) if terms.local_host is None else terms.local_host
         self._prepare(line)
         remote_host = self._name(remote_ip, paranoid=terms.paranoid) if terms.remote_host else None
-        info = self._user(line) if terms.ident else None
+        info = self._user(line) if terms.ident and not ends.proxied else None
         for name, value in (
             (b"TCPLOCALHOST", local_host),
             (b"TCPREMOTEHOST", remote_host),
@@ -157,6 +178,8 @@ class Admission:
         if decision.deny:
             return None
         environ.update(decision.variables)
+        if ends.check:
+            environ.pop(b"RELAYCLIENT", None)
         return environ
 
     def trusts(self, ip: str) -> bool:

@@ -7,7 +7,7 @@ from pyqmail.options import UsageError
 from pyqmail.options import parse_options as options_and_words
 from pyqmail.tcp.admission import Terms
 
-LETTERS = b"qQvhHpPrRoOdDUX1c:x:B:g:u:b:l:t:m:M:"
+LETTERS = b"qQvhHpPrRoOdDUXy1c:x:B:g:u:b:l:t:m:M:"
 VERBOSITY = (b"q", b"Q", b"v")
 NUMBERS = {b"c": "limit", b"g": "gid", b"u": "uid", b"b": "backlog", b"m": "network_limit", b"M": "network_rate"}
 TERMS = {b"x": "rules", b"B": "banner", b"l": "local_host"}
@@ -25,7 +25,7 @@ FLAGS = {
     b"X": ("rules_optional", True),
 }
 USAGE_TEXT = (
-    b"tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ] "
+    b"tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQvy ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ] "
     b"[ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] [ -m limit ] [ -M limit ] host port program\n"
 )
 
@@ -45,6 +45,7 @@ class Options:
     gid: int | None = None
     ids_from_environ: bool = False
     print_port: bool = False
+    proxied: bool = False  # each connection begins with a PROXY header
     backlog: int = 20
     terms: Terms = field(default_factory=Terms)
 
@@ -68,6 +69,8 @@ def parse_options(argv: Sequence[bytes]) -> Options:
             options.ids_from_environ = True
         elif letter == b"1":
             options.print_port = True
+        elif letter == b"y":
+            options.proxied = True
     if len(words) < 3:
         raise UsageError(b"")
     options.host, options.port, options.program = words[0], words[1], tuple(words[2:])

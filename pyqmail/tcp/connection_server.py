@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 
 from pyqmail.system.process import HIGHEST, find_program, reset_signals
-from pyqmail.tcp.admission import Admission, Dropped, plain_address
+from pyqmail.tcp.admission import Admission, Dropped, Ends, Unannounced, ends_of
 from pyqmail.tcp.chain import Chain
 from pyqmail.tcp.command_line import Options
 from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Peer, write_log
@@ -14,6 +14,7 @@ from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Peer, write_log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.tcp.crowd import Crowd
+    from pyqmail.tcp.proxy import ProxyDoor
 
 DENIED = 100  # what a connection that the rules deny ends with
 REASONS = {errno.ENOENT: "file does not exist", errno.EADDRINUSE: "address already used"}  # where ours differ
@@ -29,6 +30,7 @@ class ConnectionServer:
         admission: Admission,
         chain: Chain | None,
         crowd: "Crowd | None" = None,
+        door: "ProxyDoor | None" = None,
     ) -> None:
         self._program = options.program
         self._path = environ.get(b"PATH")
@@ -36,31 +38,45 @@ class ConnectionServer:
         self._admission = admission
         self._chain = chain
         self._crowd = crowd
+        self._door = door
         self._farewell = environ.get(b"DIEMSG", b"")
 
     def serve(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
         """Serve ``connection``, which is also on 0 and 1, unless there are too many of its kind; the exit code."""
-        crowd = self._crowd
-        if crowd is None:
-            return self._serve(connection, peer, log)
         try:
-            if crowd.enter(plain_address(peer[0])) and not self._admission.trusts(peer[0]):
-                return self._send_away(connection, peer, log)
-            return self._serve(connection, peer, log)
+            ends = ends_of(connection, peer) if self._door is None else self._door.ends(connection, peer)
+        except Dropped as error:
+            return self._drop(connection, log, str(error))
+        except OSError as error:
+            return self._drop(connection, log, reason(error))
+        except Unannounced:
+            connection.close()
+            return FAILED
+        crowd = self._crowd
+        if crowd is None or ends.check:
+            return self._serve(connection, ends, log)
+        try:
+            if crowd.enter(ends.remote[0]) and not self._admission.trusts(ends.remote[0]):
+                return self._send_away(connection, ends, log)
+            return self._serve(connection, ends, log)
         finally:
             crowd.leave()
 
-    def _send_away(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
+    def _send_away(self, connection: socket.socket, ends: Ends, log: ConnectionLog) -> int:
         from pyqmail.tcp.crowd import send_away
 
         send_away(connection, self._farewell)
+        return self._drop(connection, log, f"too many from {ends.remote[0]}")
+
+    def _drop(self, connection: socket.socket, log: ConnectionLog, why: str) -> int:
         connection.close()
-        self._warn(log, f"dropping connection, too many from {plain_address(peer[0])}")
+        self._warn(log, f"dropping connection, {why}")
         return FAILED
 
-    def _serve(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
+    def _serve(self, connection: socket.socket, ends: Ends, log: ConnectionLog) -> int:
         try:
-            environ = self._admission.admit(connection, peer, log.log if self._verbosity >= 2 else None)
+            say = log.log if self._verbosity >= 2 and not ends.check else None
+            environ = self._admission.admit(connection, ends, say)
         except Dropped as error:
             self._warn(log, f"dropping connection, {error}")
             return FAILED

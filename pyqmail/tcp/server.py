@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Mapping
 
+from pyqmail.control import home_of
 from pyqmail.system.loop import Loop
 from pyqmail.tcp.admission import Admission
 from pyqmail.tcp.chain import Chain
@@ -17,6 +18,7 @@ from pyqmail.tcp.workers import Workers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.tcp.crowd import Crowd
+    from pyqmail.tcp.proxy import ProxyDoor
 
 RETRY_ACCEPT_S = 0.1
 
@@ -36,7 +38,7 @@ class Server:
         self._outmoded = False
         admission = Admission(options.terms, environ)
         crowd = crowd_of(options)
-        server = ConnectionServer(options, environ, admission, chain, crowd)
+        server = ConnectionServer(options, environ, admission, chain, crowd, door_of(options, environ))
         self._children = Children(server.serve, self._ended, crowd)
         self._workers = None
         if chain is not None and chain.pooled:
@@ -142,6 +144,15 @@ class Server:
     def _warn(self, text: str) -> None:
         if self._verbosity >= 1:
             write_log(warning(text))
+
+
+def door_of(options: Options, environ: Mapping[bytes, bytes]) -> "ProxyDoor | None":
+    """What reads PROXY headers, on a port that is marked so."""
+    if not options.proxied:
+        return None
+    from pyqmail.tcp.proxy import ProxyDoor
+
+    return ProxyDoor(home_of(environ))
 
 
 def crowd_of(options: Options) -> "Crowd | None":
