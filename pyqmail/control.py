@@ -72,13 +72,17 @@ class Control:
         self._stamp: Stamp | None = None  # of the directory
         self._stamp_until = 0.0
 
-    def _missing(self, cache: "FileCache", path: str) -> bool:
-        """Whether ``path`` is known to be missing, by a stamp of the directory not older than a tenth of a second."""
+    def _directory_stamp(self, cache: "FileCache") -> "Stamp | None":
+        """The stamp of the directory, not older than a tenth of a second."""
         now = time.monotonic()
         if now >= self._stamp_until:
             self._stamp_until = now + STAMP_S
             self._stamp = cache.stamp(self.directory)
-        return cache.missing(path, self._stamp)
+        return self._stamp
+
+    def _missing(self, cache: "FileCache", path: str) -> bool:
+        """Whether ``path`` is known to be missing."""
+        return cache.missing(path, self._directory_stamp(cache))
 
     def read(self, name: str) -> bytes | None:
         """The bytes of control file ``name``; None when there is no such file."""
@@ -109,6 +113,21 @@ class Control:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
         finally:
             os.close(fd)
+
+    def names(self) -> "frozenset[str] | None":
+        """The names of all files, in one look for the many that are seldom there; None where nobody may look."""
+        cache = self.cache
+        if cache is not None:
+            known = cache.names(self._directory_stamp(cache))
+            if known is not None:
+                return known
+        try:
+            found = frozenset(os.listdir(self.directory))
+        except OSError:
+            return None
+        if cache is not None:
+            cache.note_names(found, self._stamp)
+        return found
 
     def exists(self, name: str) -> bool:
         """Whether there is something under that name, of whatever kind. Raises ControlUnreadable."""

@@ -8,6 +8,11 @@ import pytest
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.cdb import write_cdb
+from pyqmail.incoming.check import Rules
+from pyqmail.incoming.checks import Checks
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.lists import BadSender
 from pyqmail.incoming.relaying import Relaying
 from pyqmail.incoming.smtp import Settings
 from pyqmail.remote.controls import read_controls as read_remote
@@ -16,6 +21,7 @@ from pyqmail.send.controls import read_controls as read_send
 ROOT = Path(__file__).resolve().parents[1]
 Read = Callable[[str], object]
 ME = b"mx.example.test"
+STRANGER = Client(b"192.0.2.7", b"unknown", None)
 
 
 def accepts(recipient: bytes) -> Read:
@@ -29,6 +35,11 @@ def accepts(recipient: bytes) -> Read:
             relaying.close()
 
     return read
+
+
+def bad_sender(sender: bytes) -> Read:
+    """Whether qmail-smtpd refuses a sender."""
+    return lambda home: Checks((BadSender,), Rules(home, {})).sender(STRANGER, Letter(0, sender)) is not None
 
 
 def smtpd(what: str) -> Read:
@@ -69,7 +80,7 @@ def qmqpc(home: str) -> int:
 # row, file, what is read, its value without the file, the file, its value with it
 ROWS: list[tuple[int, str, Read, object, bytes, object]] = [
     (1, "me", lambda home: Control(home).me(), ME, b"other.test \nx\n", b"other.test"),
-    (2, "badmailfrom", lambda home: Relaying(Control(home)).bad_sender(b"A@b.test"), False, b"#c\n@B.test\n", True),
+    (2, "badmailfrom", bad_sender(b"A@b.test"), False, b"#c\n@B.test\n", True),
     (3, "bouncefrom", lambda home: read_send(home).bounce_from, b"MAILER-DAEMON", b"boss\n", b"boss"),
     (4, "bouncehost", lambda home: read_send(home).bounce_host, ME, b"b.test\n", b"b.test"),
     (5, "concurrencylocal", lambda home: read_send(home).concurrency["local"], 10, b"7x\n", 7),
@@ -175,6 +186,7 @@ def test_a_directory_in_the_place_of_a_file_is_no_missing_file(home: Path, name:
     (home / "control" / name).mkdir()
     with pytest.raises(ControlUnreadable):
         accepts(b"a@x.test")(str(home))
+        bad_sender(b"a@x.test")(str(home))
 
 
 def test_the_smtp_log_names_the_file_that_the_client_is_not_told_of(home: Path) -> None:

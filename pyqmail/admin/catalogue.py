@@ -81,6 +81,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("maildir2mbox"),
         _program("qmail-showctl"),
         _program("qmail-newmrh", 0o700),
+        _program("qmail-newlist", 0o700),
         _program("qmailctl"),
         _program("qmail-explain"),
         _program("qmail-log"),

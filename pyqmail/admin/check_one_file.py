@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines
+from pyqmail.policy.patterns import PatternList
 
 EMPTY_BITES = {
     "locals": "empty: nothing is local, not even me",
@@ -22,8 +23,9 @@ WILDCARDS = {
     "morercpthosts": ".example.org is all below example.org",
     "virtualdomains": ".example.org is all below example.org, and an empty name everything",
     "smtproutes": ".example.org is all below example.org, and an empty name everything",
-    "badmailfrom": "@example.org is everybody there",
 }
+PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
+ADDRESSES = (*PATTERNS, "validrcptto")
 OLD_KEYS = re.compile(r"(?:rsa|dh)\d+\.pem")  # of the TLS patch for netqmail, and its heirs
 EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
 
@@ -80,6 +82,10 @@ def misread_values(control: Control, entry: ControlFile) -> Iterator[str]:
         yield f"{shown}: has NUL bytes"
     if entry.name == "defaultdelivery":
         return
+    if entry.name in PATTERNS:
+        for number, line, why in PatternList(data).complaints:
+            yield f"{shown}: line {number}: {show_value(line)}: lists nothing: {why}"
+        return
     if entry.form in (Form.LIST, Form.MAP):
         yield from _list_syntax(shown, entry, data)
     else:
@@ -110,11 +116,11 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
         key, colon, rest = value.partition(b":")
         if value[:1] in (b" ", b"\t"):
             yield f"{shown}: {show_value(value)}: starts with a blank, which is part of it"
-        elif b"#" in value or (b" " in value and entry.name != "dnsservers"):
+        elif b"#" in value or (b" " in value and entry.name not in ("dnsservers", "dnsbllist")):
             yield f"{shown}: {show_value(value)}: a comment after a value is part of it"
         elif entry.form is Form.MAP and not colon:
             yield f"{shown}: {show_value(value)}: has no colon, so that it is ignored"
-        elif entry.form is Form.LIST and b"@" in value and entry.name not in ("badmailfrom", "dnsservers"):
+        elif entry.form is Form.LIST and b"@" in value and entry.name not in (*ADDRESSES, "dnsservers"):
             yield f"{shown}: {show_value(value)}: is an address, where domains stand"
         elif b"*" in key and entry.name in WILDCARDS:
             yield f"{shown}: {show_value(key)}: a * stands for itself: {WILDCARDS[entry.name]}"

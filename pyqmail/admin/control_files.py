@@ -83,6 +83,14 @@ def _list(
     return ControlFile(name, form, before, after, "", absent, readers, when, name == "locals", ours)
 
 
+def _refused(name: str, what: str, readers: tuple[str, ...]) -> tuple[ControlFile, ControlFile]:
+    """A list of what is refused, and its database."""
+    database = ControlFile(name + ".cdb", Form.CDB, "", "", "", "No effect.", readers, CONNECTION, ours=True)
+    return _list(
+        name, "", f" not accepted as {what}.", f"Anything is accepted as {what}.", readers, CONNECTION, ours=True
+    ), database
+
+
 _RECIPIENTS = "SMTP clients may send messages to recipients at "
 _LOCAL = "Messages for me are delivered locally."
 _RCPTHOSTS_ABSENT = "SMTP clients may send messages only to me and locals."  # the original: to any recipient
@@ -128,6 +136,13 @@ ORIGINAL: tuple[ControlFile, ...] = (
 
 # Shown only where they exist, after the original's own.
 OURS: tuple[ControlFile, ...] = (
+    *_refused("badhelo", "the name in HELO", SMTPD),
+    *_refused("badhelonorelay", "the name in HELO of clients that may not relay", SMTPD),
+    ControlFile("badmailfrom.cdb", Form.CDB, "", "", "", "No effect.", INCOMING, CONNECTION, ours=True),
+    *_refused("badmailfromnorelay", "MAIL FROM of clients that may not relay", INCOMING),
+    *_refused("badrcptto", "RCPT TO", INCOMING),
+    *_refused("badrcpttonorelay", "RCPT TO of clients that may not relay", INCOMING),
+    _number("brtlimit", "A session ends after ", " bad recipients", "0", INCOMING, CONNECTION, ours=True),
     _number("bouncemaxbytes", "Bytes of the original in a bounce: ", "", "all of it", SEND, HANGUP, ours=True),
     ControlFile(
         "clientca.pem", Form.PEM, "Authorities for client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
@@ -148,6 +163,16 @@ OURS: tuple[ControlFile, ...] = (
     _list(
         "defaultdelivery", "Default delivery: ", "", "No default.", ("run file of qmail-send", "rc"), START, ours=True
     ),
+    _number(
+        "dnsblfailclosed",
+        "A DNS list that is down defers mail unless this is 0: ",
+        "",
+        "0",
+        INCOMING,
+        CONNECTION,
+        ours=True,
+    ),
+    _list("dnsbllist", "DNS list of clients: ", "", "No DNS list is asked.", INCOMING, CONNECTION, ours=True),
     _list("dnsservers", "DNS server: ", "", "DNS servers are those of resolv.conf.", REMOTE, DELIVERY, ours=True),
     _list(
         "domainconcurrency",
@@ -182,6 +207,8 @@ OURS: tuple[ControlFile, ...] = (
         CONNECTION,
         ours=True,
     ),
+    _number("maxrcpt", "Recipients of one message are at most ", "", "0", INCOMING, CONNECTION, ours=True),
+    _number("maxrecipients", "Where there is no maxrcpt, they are at most ", "", "0", INCOMING, CONNECTION, ours=True),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
@@ -213,6 +240,8 @@ OURS: tuple[ControlFile, ...] = (
         "servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
     ),
     _line("tlsclientciphers", "Ciphers of the SMTP client: ", "OpenSSL's own choice", REMOTE, DELIVERY, ours=True),
+    _number("tarpitcount", "Recipients have to wait after ", "", "0", INCOMING, CONNECTION, ours=True),
+    _number("tarpitdelay", "They wait for ", " seconds", "5", INCOMING, CONNECTION, ours=True),
     _list(
         "tlsclients",
         "May relay with a certificate: ",
@@ -242,6 +271,11 @@ OURS: tuple[ControlFile, ...] = (
         SEND,
         HANGUP,
         ours=True,
+    ),
+    _list("validrcptto", "Valid recipient: ", ".", "No effect.", INCOMING, CONNECTION, ours=True),
+    *(
+        ControlFile(name, Form.CDB, "", "", "", "No effect.", INCOMING, CONNECTION, ours=True)
+        for name in ("validrcptto.cdb", "morevalidrcptto.cdb")
     ),
 )
 

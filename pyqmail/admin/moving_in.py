@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pyqmail.admin.check_one_file import show_value
+from pyqmail.admin.check_one_file import PATTERNS, show_value
 from pyqmail.admin.control_files import BY_NAME, SMTPD, ControlFile, Form
 from pyqmail.admin.other_trees import FILES, Fate, found_in
 from pyqmail.control import ControlUnreadable, parse_lines
@@ -140,7 +140,7 @@ def _other_meanings(path: str, where: str, name: str) -> Iterator[Finding]:
         "smtproutes": _route,
         "tlsdestinations": _destination,
         "mailfromrules": _sender_rule,
-        "badmailfrom": _bad_sender,
+        **dict.fromkeys(PATTERNS, _bad_line),
     }.get(name)
     if tell is None:
         return
@@ -176,6 +176,5 @@ def _sender_rule(line: bytes) -> str:
     return ""
 
 
-def _bad_sender(line: bytes) -> str:
-    whole = line[:1] not in b"!?+-=~" and not set(line) & set(b"*[]^$\\|()")
-    return "" if whole else "only whole addresses and @domain are read, no patterns"
+def _bad_line(line: bytes) -> str:
+    return "a line is an address, @domain or a regular expression" if line[:1] in b"?+-=~*" else ""

@@ -18,10 +18,11 @@ class Fate(Enum):
 
 
 TAKEN = frozenset((
-    "DATABYTES", "DISABLETLS", "DNSCACHEIP", "DROP_PRE_GREET", "FORCEAUTHMAILFROM", "FORCETLS", "GID", "PATH", "PROTO",
-    "QMAILQUEUE", "QMAILREMOTE", "RBLSMTPD", "RELAYCLIENT", "SMTPAUTH", "SMTPD_GREETDELAY", "SMTPS", "TCPLOCALHOST",
-    "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP", "TCPREMOTEPORT", "TLSCIPHERS",
-    "UCSPITLS", "UID",
+    "BRTLIMIT", "DATABYTES", "DISABLETLS", "DISABLE_MAXRCPT", "DNSBLFAILCLOSED", "DNSBLLIST", "DNSBLSKIP",
+    "DNSCACHEIP", "DROP_PRE_GREET", "FORCEAUTHMAILFROM", "FORCETLS", "GID", "MAXRCPT", "MAXRECIPIENTS", "PATH", "PROTO",
+    "QMAILQUEUE", "QMAILREMOTE", "RBLSMTPD", "RELAYCLIENT", "SMTPAUTH", "SMTPD_GREETDELAY", "SMTPS", "TARPITCOUNT",
+    "TARPITDELAY", "TCPLOCALHOST", "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP",
+    "TCPREMOTEPORT", "TLSCIPHERS", "UCSPITLS", "UID",
 ))  # fmt: skip
 
 _OLD_KEYS = "the library makes temporary keys by itself, and TLS 1.2 is the least"
@@ -31,7 +32,6 @@ _NO_SPF = "SPF is not checked"
 _NO_DKIM = "nothing signs or checks DKIM here; a QMAILQUEUE or QMAILREMOTE program of your own can"
 _NO_SRS = "forwarded mail keeps its sender"
 _RECIPIENTS = "qmail-rcptd knows which recipients exist; control/rcptcheck may name a program"
-_BAD_LISTS = "of these lists only badmailfrom is read"
 _RATES = "there is no such limit; SMTPD_ERRORLIMIT ends a session with that many refused commands"
 _SOURCE = "the kernel chooses the address that mail leaves from"
 _GREYLISTING = "there is no greylisting"
@@ -50,15 +50,13 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"spf\w*", _NOT, _NO_SPF),
         (r"domainkeys|dkim\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _NO_DKIM),
         (r"srs_?\w+", _NOT, _NO_SRS),
-        (r"validrcptto(?:\.cdb)?|morevalidrcptto\.cdb|recipients(?:\.cdb)?|brtlimit|chkuser\w*", _NOT, _RECIPIENTS),
-        (r"bad(?:helo|mailfromnorelay|mailfrom-unknown|rcptto|helonorelay|rcpttonorelay)", _NOT, _BAD_LISTS),
+        (r"recipients(?:\.cdb)?|chkuser\w*", _NOT, _RECIPIENTS),
+        (r"badmailfrom-unknown", _NOT, "names that DNS does not have are not looked for"),
         (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
          "messages are not looked into; a QMAILQUEUE program can"),
-        (r"tarpit\w+", _NOT, _RATES),
-        (r"maxrcpt|maxrecipients|relaylimits", _NOT, "there is no such limit on recipients"),
+        (r"relaylimits", _NOT, "there is no such limit on recipients"),
         (r"outgoingip(?:\.host)?|domainbindings|domainips|bindroutes", _NOT, _SOURCE),
         (r"helohostbyip", _NOT, "helohost is the same for every address"),
-        (r"dnsbllist", _NOT, "rblsmtpd asks the DNS lists, in front of qmail-smtpd"),
         (r"smtpplugins", _NOT, "plug-ins of qmail-spp are not run"),
         (r"authservid", _NOT, "no Authentication-Results is written"),
         (r"tlsserverprotocols|servercipherlist|tlsservermethod", _NOT, "control/tlsserverciphers has the ciphers"),
@@ -76,15 +74,14 @@ VARIABLES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"SPF\w*|QMAILAUTHENTICATED", _NOT, _NO_SPF),
         (r"DKIM\w*|NODKIM\w*|UNSIGNED_\w+|RELAYCLIENT_NODKIMVERIFY|ERROR_FD|SIGN_PRACTICE", _NOT, _NO_DKIM),
         (r"SRS_\w+|SKIP_SRS|QMAILINJECT_FORCE_SRS", _NOT, _NO_SRS),
-        (r"CHKUSER_\w+|RCPTCHECK\w*|VALIDRCPTTO\w*|MOREVALIDRCPTTO\w*|BRTLIMIT|RECIPIENTS\d*|RECIPIENTCHECK", _NOT,
+        (r"CHKUSER_\w+|RCPTCHECK\w*|VALIDRCPTTO\w*|MOREVALIDRCPTTO\w*|RECIPIENTS\d*|RECIPIENTCHECK", _NOT,
          _RECIPIENTS),
-        (r"TARPIT\w+", _NOT, _RATES),
-        (r"(?:DISABLE_)?MAXRCPT|MAXRECIPIENTS|RELAYLIMIT\w*", _NOT, "there is no such limit on recipients"),
-        (r"NOBAD(?:HELO|MAILFROM)|QREGEX|LOGREGEX|(?:DISABLE_)?BAD(?:MAIL|HELO)\w*|HELOCHECK", _NOT, _BAD_LISTS),
+        (r"RELAYLIMIT\w*", _NOT, "there is no such limit on recipients"),
+        (r"NOBAD(?:HELO|MAILFROM)|QREGEX|LOGREGEX|(?:DISABLE_)?BAD(?:MAIL|HELO)\w*|HELOCHECK", _NOT,
+         "the lists badhelo, badmailfrom and badrcptto always count, and so do expressions in them"),
         (r"MFDNSCHECK|DNSCHECK", _NOT, "the sender's domain is not looked up"),
         (r"BADMIMETYPE|BADLOADERTYPE|BASE64|WARLORD|QHPSI\w*|UNSET_QHPSI|SIMSCAN\w*|SURBL\w*|VIRUSCHECK", _NOT,
          "messages are not looked into; a QMAILQUEUE program can"),
-        (r"DNSBL\w+", _NOT, "rblsmtpd asks the DNS lists, in front of qmail-smtpd"),
         (r"JGREYLIST\w*|GREYLIST\w*|POSTGREY\w*|GREYIP", _NOT, _GREYLISTING),
         (r"ENABLE_SPP|SPP\w*|NOSPP", _NOT, "plug-ins of qmail-spp are not run"),
         (r"SMTPUTF8|SMTP505DISABLE|REJECTNULLSENDERS|DELIVERTO|AUTHPREPEND|ALLOW_BARELF", _NOT,

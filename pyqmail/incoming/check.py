@@ -32,12 +32,16 @@ class Rules:
         self.home = home
         self.environ = environ
         self.control = Control(home)
+        self.bad_recipients = 0  # that this session has named
+        self.notes: list[bytes] = []  # for the log, which says them when it may
         self._relaying: Relaying | None = None
         self._size_limit: int | None = None
+        self._names: frozenset[str] | None = None
+        self._names_read = False
 
     @property
     def relaying(self) -> Relaying:
-        """rcpthosts, morercpthosts.cdb and badmailfrom. Raises ControlUnreadable."""
+        """rcpthosts and morercpthosts.cdb. Raises ControlUnreadable."""
         if self._relaying is None:
             self._relaying = Relaying(self.control)
         return self._relaying
@@ -48,6 +52,18 @@ class Rules:
         if self._size_limit is None:
             self._size_limit = size_limit(self.control, self.environ)
         return self._size_limit
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """The names of the control files; None where nobody may look."""
+        if not self._names_read:
+            self._names = self.control.names()
+            self._names_read = True
+        return self._names
+
+    def has(self, name: str) -> bool:
+        """Whether there may be a control file ``name``; what has none need not be asked."""
+        return self.names is None or name in self.names
 
     def close(self) -> None:
         """Give back what is open."""
@@ -60,6 +76,9 @@ class Check:
 
     name = ""  # for qmail-explain
     wants_message = False  # hold the message until ``message`` has answered
+    files: frozenset[str] = frozenset()  # control files without which, and without its variables, it is not made
+    variables: frozenset[bytes] = frozenset()
+    active = True  # one that is not is never asked
 
     def __init__(self, rules: Rules) -> None:
         pass

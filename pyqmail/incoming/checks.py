@@ -9,10 +9,13 @@ from functools import cache
 
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
+from pyqmail.incoming.dns_lists import DnsLists
 from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.lists import BadHelo, BadRecipient, BadSender, ValidRecipient
 from pyqmail.incoming.own_sender import OwnSender
 from pyqmail.incoming.recipient_check import RecipientCheck
-from pyqmail.incoming.refusals import BAD_SENDER, HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
+from pyqmail.incoming.recipient_limits import BadRecipientLimit, RecipientLimit, Tarpit
+from pyqmail.incoming.refusals import HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
 from pyqmail.protocol.smtp_server import declared_size
 
 SIZE_SLACK = 1024  # bytes that Exim, Dovecot and nginx declare above the size; what comes is counted
@@ -41,18 +44,6 @@ class MessageSize(Check):
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
         return Verdict(TOO_BIG) if letter.oversized else None
-
-
-class BadSender(Check):
-    """badmailfrom."""
-
-    name = "badmailfrom"
-
-    def __init__(self, rules: Rules) -> None:
-        self._relaying = rules.relaying
-
-    def sender(self, client: Client, letter: Letter) -> Verdict | None:
-        return Verdict(BAD_SENDER) if self._relaying.bad_sender(letter.sender) else None
 
 
 class AllowedRecipient(Check):
@@ -90,9 +81,16 @@ CHECKS: tuple[type[Check], ...] = (
     HopCount,
     MessageSize,
     BadSender,
+    BadHelo,
     OwnSender,
+    BadRecipientLimit,
+    Tarpit,
+    BadRecipient,
     AllowedRecipient,
+    ValidRecipient,
+    DnsLists,
     ExistingRecipient,
+    RecipientLimit,
 )
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
@@ -103,6 +101,12 @@ def having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
     return tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook))
 
 
+def wanted(kind: type[Check], rules: Rules) -> bool:
+    """Whether any of its files or variables is there."""
+    names = rules.names
+    return names is None or not kind.files.isdisjoint(names) or not kind.variables.isdisjoint(rules.environ)
+
+
 class Checks:
     """The checks of one session. Making them raises ControlUnreadable, and so may each question.
 
@@ -110,13 +114,21 @@ class Checks:
     """
 
     def __init__(self, kinds: tuple[type[Check], ...], rules: Rules) -> None:
-        checks = [kind(rules) for kind in kinds]
+        made = [kind(rules) for kind in kinds if not kind.files or wanted(kind, rules)]
+        checks = [check for check in made if check.active]
+        self._rules = rules
+        kinds = tuple(map(type, checks))
         self._connected = [checks[at].connected for at in having(kinds, "connected")]
         self._sender = [checks[at].sender for at in having(kinds, "sender")]
         self._recipient = [checks[at].recipient for at in having(kinds, "recipient")]
         self._message = [checks[at].message for at in having(kinds, "message")]
-        self._closing = [checks[at].close for at in having(kinds, "close")]
+        self._closing = [check.close for check in made if type(check).close is not Check.close]
         self.want_message = True in [check.wants_message for check in checks]
+
+    def take_notes(self) -> list[bytes]:
+        """What the log should hear of the checks themselves, once."""
+        notes, self._rules.notes = self._rules.notes, []
+        return notes
 
     def connected(self, client: Client) -> Verdict | None:
         """The verdict on a client that has said nothing yet."""
@@ -139,6 +151,8 @@ class Checks:
         for ask in self._recipient:
             verdict = ask(client, letter, address)
             if verdict is not None and decides(verdict, letter):
+                if verdict.reply is not None and verdict.reply.code >= 500:
+                    self._rules.bad_recipients += 1
                 return verdict
         return None
 

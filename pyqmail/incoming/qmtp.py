@@ -57,6 +57,7 @@ class QmtpSession:
             return TROUBLE
         if self._rules.relaying.rcpthosts_missing and self._session.client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
+        self._session.say_notes()
         self._log.wait_s = LOG_WAIT_S
         try:
             while reader.fault is None:

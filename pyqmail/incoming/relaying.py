@@ -1,4 +1,4 @@
-"""Who may send where, and how much: rcpthosts, morercpthosts.cdb, badmailfrom, databytes (qmail-smtpd(8)).
+"""Who may send where, and how much: rcpthosts, morercpthosts.cdb, databytes (qmail-smtpd(8)).
 
 A missing rcpthosts accepts only ``me`` and ``locals``, where the original accepted everything.
 """
@@ -41,21 +41,12 @@ class Relaying:
         else:
             self._open_more(control.directory)
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._bad_senders = frozenset(entry.lower() for entry in control.lines("badmailfrom") or ())
 
     def close(self) -> None:
         """Give back the open database."""
         if self._more >= 0:
             os.close(self._more)
             self._more = -1
-
-    def bad_sender(self, sender: bytes) -> bool:
-        """Whether badmailfrom lists ``sender``, whole or by its ``@domain``."""
-        if not self._bad_senders:
-            return False
-        lowered = sender.lower()
-        _, at, host = lowered.rpartition(b"@")
-        return lowered in self._bad_senders or (bool(at) and at + host in self._bad_senders)
 
     def accepts(self, recipient: bytes) -> bool:
         """Whether mail for ``recipient`` is taken from anyone; an address without ``@`` is local."""

@@ -68,6 +68,7 @@ class Session:
         if letter.refusal is not None:
             return letter.refusal
         verdict = self.checks.recipient(self.client, letter, address)
+        self.say_notes()
         if verdict is not None:
             return verdict.reply
         letter.add(address + self.client.relay if self.client.relay else address)
@@ -95,9 +96,15 @@ class Session:
             return Reply(250, b"ok %d qp %d" % (time.time(), answer.number)), answer.number
         return Reply(554 if kind == b"D" else 451, text), 0
 
+    def say_notes(self) -> None:
+        """Let the log hear what is wrong with the lists that the checks are made of."""
+        for note in self.checks.take_notes():
+            self.log.say(note)
+
     def log_decision(self, letter: Letter, reply: Reply, number: int) -> None:
         """One line for the whole letter."""
         if reply.code == 250:
             self.log.accepted(self.client, letter, number)
         else:
             self.log.refused(self.client, letter, letter.recipients, reply)
+        self.say_notes()

@@ -145,6 +145,8 @@ class SmtpSession:
             self.stream.write(reply)
             if self._settings.patience.exhausted(reply):
                 raise SessionEnd(TOO_MANY_ERRORS)
+            if reply[:4] == b"421 ":  # whoever hears this has to go (RFC 5321 section 3.8)
+                raise SessionEnd
             if verb not in GATHERING:
                 self.stream.flush()
             if effect is Effect.QUIT:
@@ -172,6 +174,7 @@ class SmtpSession:
         self.stream.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
         if self._settings.rules.relaying.rcpthosts_missing and self._session.client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
+        self._session.say_notes()
         self._log.wait_s = LOG_WAIT_S
 
     def _state(self) -> State:

@@ -18,6 +18,7 @@ class FileCache:
         self._files: dict[str, tuple[Stamp, bytes]] = {}
         self._missing: set[str] = set()
         self._directory: Stamp | None = None  # the stamp under which they are
+        self._names: frozenset[str] | None = None  # all that is there, under that stamp
 
     @staticmethod
     def stamp(directory: str) -> Stamp | None:
@@ -26,10 +27,24 @@ class FileCache:
 
     def missing(self, path: str, directory: Stamp | None) -> bool:
         """Whether there is no ``path`` in a directory whose stamp is ``directory`` now."""
+        self._begin_anew(directory)
+        return directory is not None and path in self._missing
+
+    def names(self, directory: Stamp | None) -> frozenset[str] | None:
+        """All that is in a directory whose stamp is ``directory`` now, if that is known."""
+        self._begin_anew(directory)
+        return self._names
+
+    def note_names(self, names: frozenset[str], directory: Stamp | None) -> None:
+        """What was in it after the directory's stamp had been ``directory``."""
+        if directory is not None and settled(max(directory[3:]), time.time_ns()):
+            self._names = names
+
+    def _begin_anew(self, directory: Stamp | None) -> None:
         if directory != self._directory:
             self._directory = directory
             self._missing.clear()
-        return directory is not None and path in self._missing
+            self._names = None
 
     def note_missing(self, path: str, directory: Stamp | None) -> None:
         """There was no ``path`` after the directory's stamp had been ``directory``."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.protocol.dns import Kind, settle_mapped
-from pyqmail.resolver import HardFailure, Resolver, Servers, SoftFailure, parse_server, read_servers
+from pyqmail.resolver import BUDGET_S, HardFailure, Resolver, Servers, SoftFailure, parse_server, read_servers
 
 IDENT_PORT = 113
 ANSWER_MAX = 1000
@@ -16,13 +16,15 @@ ANSWER_MAX = 1000
 __all__ = ["HardFailure", "Kind", "SoftFailure", "ident_user", "name_of", "packed", "resolver", "reversed_labels"]
 
 
-def resolver(environ: Mapping[bytes, bytes]) -> Resolver:
-    """A resolver that asks the servers in $DNSCACHEIP, else those that mail is routed by. Raises SoftFailure."""
+def resolver(environ: Mapping[bytes, bytes], budget_s: float = BUDGET_S) -> Resolver:
+    """A resolver that asks the servers in $DNSCACHEIP, else those that mail is routed by, for ``budget_s`` seconds.
+
+    Raises SoftFailure."""
     given = environ.get(b"DNSCACHEIP", b"").split()
     try:
         if given:
-            return Resolver(Servers(tuple(parse_server(server) for server in given)))
-        return Resolver(read_servers(Control(home_of(environ))))
+            return Resolver(Servers(tuple(parse_server(server) for server in given)), budget_s)
+        return Resolver(read_servers(Control(home_of(environ))), budget_s)
     except (OSError, ValueError, ControlUnreadable) as error:
         raise SoftFailure(str(error)) from error
 

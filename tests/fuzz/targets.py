@@ -32,7 +32,7 @@ from pyqmail.formats import (
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.incoming import decisions, relaying
 from pyqmail.intake.client import Injection
-from pyqmail.policy import classify, routing_wire, users
+from pyqmail.policy import classify, patterns, routing_wire, users
 from pyqmail.protocol import (
     clean,
     control,
@@ -145,10 +145,11 @@ def control_directory(data: bytes) -> None:
         relaying.size_limit(found, {b"DATABYTES": data})
         rules = relaying.Relaying(found)
         try:
-            rules.bad_sender(data)
             assert not rules.accepts(b"x@never-listed.example") or b"example" in data.lower()
         finally:
             rules.close()
+    listed = patterns.PatternList(data[:400])
+    assert listed.match(b"joe@host.example", patterns.address_keys(b"joe@host.example")) is None or listed
 
 
 def dot_qmail(data: bytes) -> None:

@@ -98,9 +98,16 @@ def test_the_order_of_the_policy() -> None:
         "hops",
         "databytes",
         "badmailfrom",
+        "badhelo",
         "mailfromrules",
+        "brtlimit",
+        "tarpitcount",
+        "badrcptto",
         "rcpthosts",
+        "validrcptto",
+        "dnsbllist",
         "rcptcheck",
+        "maxrcpt",
     ]
 
 

@@ -1,4 +1,4 @@
-"""rcpthosts and badmailfrom."""
+"""rcpthosts."""
 
 from pathlib import Path
 
@@ -46,16 +46,3 @@ def test_a_damaged_cdb_is_no_answer(tmp_path: Path) -> None:
     assert relaying.accepts(b"a@here.test")
     with pytest.raises(ControlUnreadable):
         relaying.accepts(b"a@there.test")
-
-
-@pytest.mark.parametrize(
-    ("sender", "bad"),
-    [
-        pytest.param(b"JOE@x.test", True, id="the whole address"),
-        pytest.param(b"ann@Spam.test", True, id="the domain"),
-        pytest.param(b"ann@x.test", False, id="another at the domain of a listed one"),
-        pytest.param(b"", False, id="the empty sender"),
-    ],
-)
-def test_badmailfrom(tmp_path: Path, sender: bytes, bad: bool) -> None:
-    assert rules(tmp_path, badmailfrom="joe@x.test\n@spam.test\n").bad_sender(sender) is bad

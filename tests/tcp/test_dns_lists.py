@@ -1,9 +1,11 @@
 """Whether a client is turned away: given these lists, this command line, and what the lists say."""
 
+import time
+
 import pytest
 
 from pyqmail.tcp import dns_lists
-from pyqmail.tcp.dns_lists import LATER, Block, Listing, Lists, Refusal, decide, means_listed, reversed_address
+from pyqmail.tcp.dns_lists import LATER, Block, Listing, Lists, Refusal, decide, means, means_listed, reversed_address
 from pyqmail.tcp.remote_name import SoftFailure
 
 CLIENT = {b"TCPREMOTEIP": b"192.0.2.9"}
@@ -22,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The lists that were asked, in order."""
     seen: list[bytes] = []
 
-    def look_up(name: bytes, environ: object) -> Listing:
+    def look_up(name: bytes, environ: object, codes: bytes, until: float) -> Listing:
         client, _, base = name.rpartition(b".")
         assert client == b"9.2.0.192"
         seen.append(base)
@@ -122,3 +124,25 @@ def test_which_answers_mean_that_a_client_is_listed(address: bytes, listed: bool
 )
 def test_an_address_is_asked_for_from_its_end(ip: bytes, labels: bytes) -> None:
     assert reversed_address(ip) == labels
+
+
+@pytest.mark.parametrize(
+    ("codes", "address", "meant"),
+    [
+        (b"127.0.0.2", b"\x7f\0\0\2", True),
+        (b"127.0.0.2", b"\x7f\0\0\3", False),
+        (b"127.0.0.[2..11]", b"\x7f\0\0\x0b", True),
+        (b"127.0.[0;2].[2;4..6]", b"\x7f\0\2\5", True),
+        (b"127.0.[0;2].[2;4..6]", b"\x7f\0\1\5", False),
+        (b"127.0.0", b"\x7f\0\0\2", False),
+        (b"127.0.0.x", b"\x7f\0\0\2", False),
+        (b"127.0.0.2", b"\0" * 16, False),
+    ],
+)
+def test_which_answers_count(codes: bytes, address: bytes, meant: bool) -> None:
+    assert means(codes, address) is meant
+
+
+def test_when_the_time_for_all_lists_is_over_no_other_is_asked() -> None:
+    with pytest.raises(SoftFailure, match="the time for all lists is over"):
+        dns_lists.look_up(b"2.0.0.127.x", {}, b"", time.monotonic() - 1)

@@ -7,7 +7,11 @@ from pyqmail.admin.explain.verdict import DEFERRED, REFUSED, Verdict, say
 from pyqmail.control import Control
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.printable import visible
+from pyqmail.incoming.check import Rules
 from pyqmail.incoming.checks import CHECKS
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.lists import BadRecipient, BadSender, ValidRecipient
 from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.relaying import Relaying, size_limit
 from pyqmail.tcp.tcprules import decide
@@ -20,12 +24,9 @@ def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: 
     control = Control(home)
     relaying = Relaying(control)
     try:
-        if relaying.bad_sender(sender):
-            say("badmailfrom", f"lists {visible(sender)}")
-            raise Verdict(REFUSED, "qmail-smtpd refuses each recipient of this sender (553)")
-        say("badmailfrom", f"does not list <{visible(sender)}>")
-        say("databytes", str(size_limit(control, variables) or "no limit"))
         relay = variables.get(b"RELAYCLIENT")
+        explain_lists(home, address, sender, variables, ip)
+        say("databytes", str(size_limit(control, variables) or "no limit"))
         if relay is not None:
             say(
                 "RELAYCLIENT",
@@ -42,6 +43,33 @@ def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: 
         relaying.close()
     explain_recipient(home, control, address, variables)
     return address
+
+
+def explain_lists(home: str, address: bytes, sender: bytes, variables: Mapping[bytes, bytes], ip: bytes) -> None:
+    """What the lists of senders and recipients say. Raises Verdict and ControlUnreadable."""
+    rules = Rules(home, variables)
+    client = Client(ip, b"unknown", None, relay=variables.get(b"RELAYCLIENT"))
+    senders, recipients, valid = BadSender(rules), BadRecipient(rules), ValidRecipient(rules)
+    try:
+        refusal = senders.sender(client, Letter(0, sender)) if senders.active else None
+        if refusal is not None:
+            say(
+                "badmailfrom",
+                f"lists {visible(sender)}" + "".join(f" ({visible(what)})" for _, what in refusal.evidence),
+            )
+            raise Verdict(REFUSED, "qmail-smtpd refuses each recipient of this sender (553)")
+        say("badmailfrom", f"does not list <{visible(sender)}>")
+        if recipients.active and recipients.recipient(client, Letter(0, sender), address) is not None:
+            say("badrcptto", f"lists {visible(address)}")
+            raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (553)")
+        if valid.active and valid.recipient(client, Letter(0, sender), address) is not None:
+            say("validrcptto", "has lines of its domain, and not the recipient")
+            raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (550)")
+    finally:
+        for each in (senders, recipients, valid, rules):
+            each.close()
+        for note in rules.notes:
+            say("alert", visible(note))
 
 
 def explain_rules(path: bytes, ip: bytes) -> dict[bytes, bytes]:

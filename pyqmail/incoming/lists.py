@@ -1,0 +1,211 @@
+"""The lists of an admin: badhelo, badmailfrom, badrcptto, their norelay twins, and validrcptto (qmail-control(5)).
+
+Each is control/NAME, with patterns (policy/patterns), and control/NAME.cdb, which qmail-newlist makes of plain lines:
+a list of a million lines costs one look-up. A norelay list is not asked about clients that may relay.
+"""
+
+import os
+
+from pyqmail.control import Control, ControlUnreadable
+from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.formats.logline import safe
+from pyqmail.incoming.check import Check, Rules, Verdict
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.refusals import BAD_HELO, BAD_RECIPIENT, BAD_SENDER, NOT_VALID
+from pyqmail.policy.patterns import SPECIAL, PatternList, address_keys, name_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# In a process that keeps control files: the list that was made of each, for as long as the file has not changed.
+_MADE: "dict[str, tuple[bytes, PatternList]]" = {}
+DENY = b"-"  # before a line of validrcptto: not this one
+
+
+class AddressList:
+    """One list of a session. ``close`` it. Raises ControlUnreadable, from ``match`` too."""
+
+    def __init__(self, rules: Rules, name: str, databases: "Iterable[str]" = ()) -> None:
+        self.name = name
+        self._rules = rules
+        self._lines = read_patterns(rules, name) if rules.has(name) else None
+        if self._lines is not None:
+            tell_complaints(rules, name, self._lines)
+        wanted = (name + ".cdb", *databases)
+        self._databases = [(each, open_database(rules.control, each)) for each in wanted if rules.has(each)]
+
+    def __bool__(self) -> bool:
+        return bool(self._lines) or bool(self._databases)
+
+    def match(self, text: bytes, keys: "tuple[bytes, ...]") -> bytes | None:
+        """The line that lists ``text``, which plain lines may also name by one of ``keys``."""
+        if self._lines is not None:
+            found = self._lines.match(text, keys)
+            tell_complaints(self._rules, self.name, self._lines)
+            if found is not None:
+                return found
+        return next((key for key in (text.lower(), *keys) if self._in_database(key)), None)
+
+    def has(self, key: bytes) -> bool:
+        """Whether a plain line is ``key``."""
+        return (self._lines is not None and key in self._lines.plain) or self._in_database(key)
+
+    def _in_database(self, key: bytes) -> bool:
+        for name, fd in self._databases:
+            try:
+                if fd >= 0 and Cdb(fd).get(key) is not None:
+                    return True
+            except (CdbCorrupt, OSError) as error:
+                raise ControlUnreadable(f"control/{name}: damaged") from error
+        return False
+
+    def close(self) -> None:
+        """Give back the open databases."""
+        for _, fd in self._databases:
+            if fd >= 0:
+                os.close(fd)
+        self._databases = []
+
+
+def open_database(control: Control, name: str) -> int:
+    """An open control/``name``, or -1 when there is none. Raises ControlUnreadable."""
+    try:
+        return os.open(f"{control.directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
+
+
+def read_patterns(rules: Rules, name: str) -> PatternList | None:
+    """control/``name``; made once by a process that serves many sessions. Raises ControlUnreadable."""
+    data = rules.control.read(name)
+    if data is None:
+        return None
+    if Control.cache is None:
+        return PatternList(data)
+    known = _MADE.get(name)
+    if known is not None and known[0] is data:
+        return known[1]
+    made = PatternList(data)
+    _MADE[name] = (data, made)
+    return made
+
+
+def tell_complaints(rules: Rules, name: str, lines: PatternList) -> None:
+    """Let the log hear, once, of the lines that list nothing."""
+    if not lines.complaints:
+        return
+    for number, text, why in lines.complaints:
+        rules.notes.append(b"alert: control/%b: line %d: %b: %b" % (
+            name.encode(), number, safe(text[:100]), safe(why.encode())))  # fmt: skip
+    lines.complaints.clear()
+
+
+def with_databases(*names: str) -> frozenset[str]:
+    """The files of some lists."""
+    return frozenset(name + end for name in names for end in ("", ".cdb"))
+
+
+class _ListCheck(Check):
+    """A list for everybody, and one for those who may not relay."""
+
+    lists: tuple[str, str] = ("", "")
+
+    def __init__(self, rules: Rules) -> None:
+        self._everybody = AddressList(rules, self.lists[0])
+        self._strangers = AddressList(rules, self.lists[1])
+        self.active = bool(self._everybody or self._strangers)
+
+    def find(self, client: Client, text: bytes, keys: tuple[bytes, ...]) -> tuple[str, bytes] | None:
+        """The list that has ``text``, and its line."""
+        for each in (self._everybody, self._strangers)[: 1 if client.relay is not None else 2]:
+            line = each.match(text, keys) if each else None
+            if line is not None:
+                return each.name, line
+        return None
+
+    def close(self) -> None:
+        self._everybody.close()
+        self._strangers.close()
+
+
+class BadHelo(_ListCheck):
+    """badhelo, badhelonorelay: the name that the client greets with; whoever does not greet is not asked."""
+
+    name = "badhelo"
+    lists = ("badhelo", "badhelonorelay")
+    files = with_databases(*lists)
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        if client.helo is None:
+            return None
+        found = self.find(client, client.helo, name_keys(client.helo))
+        return None if found is None else Verdict(BAD_HELO, evidence(found))
+
+
+class BadSender(_ListCheck):
+    """badmailfrom, badmailfromnorelay: the envelope sender; the empty one cannot be listed."""
+
+    name = "badmailfrom"
+    lists = ("badmailfrom", "badmailfromnorelay")
+    files = with_databases(*lists)
+
+    def sender(self, client: Client, letter: Letter) -> Verdict | None:
+        found = self.find(client, letter.sender, address_keys(letter.sender)) if letter.sender else None
+        return None if found is None else Verdict(BAD_SENDER, evidence(found))
+
+
+class BadRecipient(_ListCheck):
+    """badrcptto, badrcpttonorelay: recipients that get no mail from the network."""
+
+    name = "badrcptto"
+    lists = ("badrcptto", "badrcpttonorelay")
+    files = with_databases(*lists)
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        found = self.find(client, address, address_keys(address))
+        return None if found is None else Verdict(BAD_RECIPIENT)
+
+
+def evidence(found: tuple[str, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """For the decision line: which expression of which list; a plain line can be found without."""
+    if SPECIAL.isdisjoint(found[1]):
+        return ()
+    return ((b"list", b"%b:%b" % (found[0].encode(), safe(found[1][:100]))),)
+
+
+class ValidRecipient(Check):
+    """validrcptto: of a domain that has a line there, the recipients that exist, for one who only forwards its mail."""
+
+    name = "validrcptto"
+    files = with_databases("validrcptto") | {"morevalidrcptto.cdb"}
+
+    def __init__(self, rules: Rules) -> None:
+        self._list = AddressList(rules, "validrcptto", ("morevalidrcptto.cdb",))
+        self.active = bool(self._list)
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        if client.relay is not None or is_valid(self._list, address):
+            return None
+        return Verdict(NOT_VALID)
+
+    def close(self) -> None:
+        self._list.close()
+
+
+def is_valid(known: AddressList, address: bytes) -> bool:
+    """Whether the list has ``address``, or nothing about its domain. In this order: the address, ``-address``,
+    ``@domain``, ``-@domain``."""
+    address = address.lower()
+    _, at, domain = address.rpartition(b"@")
+    if not at:
+        return True
+    domain = at + domain
+    if known.has(address):
+        return True
+    if known.has(DENY + address):
+        return False
+    return known.has(domain) or not known.has(DENY + domain)

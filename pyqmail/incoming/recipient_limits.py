@@ -1,0 +1,74 @@
+"""How many recipients: of a message (maxrcpt), bad ones (brtlimit), and how quickly (tarpitcount, tarpitdelay).
+
+All are control files, and variables of the same name in capitals for a rule of tcpserver (qmail-smtpd(8)); 0 is none.
+"""
+
+import time
+
+from pyqmail.incoming.check import Check, Rules, Verdict
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.patience import number
+from pyqmail.incoming.refusals import TOO_MANY_BAD_RECIPIENTS, TOO_MANY_RECIPIENTS
+
+TARPITDELAY_S = 5  # the tarpit patch's
+TARPITDELAY_MAX_S = 300  # a worker waits, which others could use
+
+
+def setting(rules: Rules, variable: bytes, name: str, default: int = 0) -> int:
+    """``variable``, else control/``name``, else ``default``. Raises ControlUnreadable."""
+    given = rules.environ.get(variable)
+    if given is not None:
+        return number(given)
+    return rules.control.integer(name, default) if rules.has(name) else default
+
+
+class RecipientLimit(Check):
+    """maxrcpt, or maxrecipients as others call it: the rest of a message has to come as another one."""
+
+    name = "maxrcpt"
+    files = frozenset({"maxrcpt", "maxrecipients"})
+    variables = frozenset({b"MAXRCPT", b"MAXRECIPIENTS"})
+
+    def __init__(self, rules: Rules) -> None:
+        self._limit = setting(rules, b"MAXRCPT", "maxrcpt") or setting(rules, b"MAXRECIPIENTS", "maxrecipients")
+        self.active = bool(self._limit) and b"DISABLE_MAXRCPT" not in rules.environ
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        return Verdict(TOO_MANY_RECIPIENTS) if len(letter.recipients) >= self._limit else None
+
+
+class BadRecipientLimit(Check):
+    """brtlimit: who has named so many recipients that were refused for ever has to go."""
+
+    name = "brtlimit"
+    files = frozenset({"brtlimit"})
+    variables = frozenset({b"BRTLIMIT"})
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._limit = setting(rules, b"BRTLIMIT", "brtlimit")
+        self.active = bool(self._limit)
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        return Verdict(TOO_MANY_BAD_RECIPIENTS) if self._rules.bad_recipients >= self._limit else None
+
+
+class Tarpit(Check):
+    """tarpitcount, tarpitdelay: after so many recipients each further one has to wait."""
+
+    name = "tarpitcount"
+    files = frozenset({"tarpitcount"})
+    variables = frozenset({b"TARPITCOUNT"})
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._count = setting(rules, b"TARPITCOUNT", "tarpitcount")
+        delay_s = setting(rules, b"TARPITDELAY", "tarpitdelay", TARPITDELAY_S) if self._count else 0
+        self._delay_s = min(delay_s, TARPITDELAY_MAX_S)
+        self.active = bool(self._count and self._delay_s)
+
+    def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
+        if len(letter.recipients) + self._rules.bad_recipients >= self._count:
+            time.sleep(self._delay_s)
+        return None
