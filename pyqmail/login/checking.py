@@ -1,7 +1,8 @@
 """One check in a process of its own: who knows the password, as control/authd has it (qmail-authd(8)).
 
 An empty file, and each line ``virtual`` or ``system``: virtual users and, by PAM, accounts of the system. A line that
-begins with a slash: that checkpassword-compatible program, and nothing else.
+begins with a slash: that checkpassword-compatible program, and nothing else. ``dovecot:SOCKET``: Dovecot's users, and
+nobody else.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ CHECK_S = 70  # after that the kernel ends it, PAM's modules included
 CONTROL = "authd"
 VIRTUAL, SYSTEM = b"virtual", b"system"
 CRAM = b"cram-md5"
+DOVECOT = b"dovecot:"
 CODES = {Answer.YES: 0, Answer.NO: 1, Answer.LATER: 111}
 ANSWERS = {code: answer for answer, code in CODES.items()}  # every other end is LATER
 
@@ -51,6 +53,10 @@ def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) 
     if lines[0].startswith(b"/"):
         third = bool(credentials.challenge)
         return run_checker(lines[0].split(), credentials, environment(ip), third=third)
+    if lines[0].startswith(DOVECOT):
+        from pyqmail.login.dovecot import ask_dovecot
+
+        return ask_dovecot(lines[0].removeprefix(DOVECOT), credentials, ip)
     if not set(lines) <= {VIRTUAL, SYSTEM}:
         return Answer.LATER  # a word of a later version, or a typing error
     wanted = VIRTUAL if b"@" in credentials.user else SYSTEM

@@ -8,6 +8,7 @@ import ipaddress
 from collections import OrderedDict
 
 FORGET_S = 900.0  # after the last wrong password
+COUNT_MAX = 1_000_000  # more is no count of ours
 KNOWN_MAX = 20_000  # counts in memory; the oldest goes first
 PAIR_FREE, NETWORK_FREE, USER_FREE = 1, 5, 10  # wrong passwords that cost nothing
 PAIR_MAX_S, NETWORK_MAX_S, USER_MAX_S = 32.0, 32.0, 2.0
@@ -51,6 +52,25 @@ class Failures:
     def succeeded(self, network: bytes, user: bytes) -> None:
         """The right one: this user from there owes nothing any more."""
         self._known.pop((network, user), None)
+
+    def saved(self) -> bytes:
+        """All counts, a line each: how many, when the last was, network and user in hexadecimal."""
+        return b"".join(
+            b"%d %.3f %b %b\n" % (count, last, network.hex().encode() or b"-", user.hex().encode() or b"-")
+            for (network, user), (count, last) in self._known.items()
+        )
+
+    def restore(self, data: bytes, now: float) -> None:
+        """Go on with what was ``saved`` since the machine started. Lines that are none count for nothing."""
+        for line in data.split(b"\n")[:KNOWN_MAX]:
+            try:
+                count, last, network, user = line.decode("ascii").split()
+                when = float(last)
+                key = bytes.fromhex(network.strip("-")), bytes.fromhex(user.strip("-"))
+                if 0 < int(count) <= COUNT_MAX and now - FORGET_S < when <= now:
+                    self._known[key] = (int(count), when)
+            except ValueError:
+                continue
 
     def _count(self, key: Key, now: float) -> int:
         count, last = self._known.get(key, (0, now))

@@ -16,6 +16,7 @@ from pyqmail.login.answer import Answer
 from pyqmail.login.failures import Failures, network_of
 from pyqmail.protocol.logins import QUESTION_MAX, parse_question
 from pyqmail.protocol.sasl import Credentials
+from pyqmail.system import files
 from pyqmail.system.loop import Loop
 
 QUESTION_S = 10.0  # for a client to ask
@@ -23,6 +24,8 @@ FAILURE_S = 3.5  # from a question to the answer no; by then the random delay of
 CONNECTIONS_MAX = 512
 CHECKS_MAX = 8  # at once
 ONE_MAX = 2  # of them for one user, and for one network
+COUNTS = "/users/authd.failures"  # below the home
+COUNTS_MAX = 32 << 20  # bytes
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
@@ -54,6 +57,25 @@ class Service:
         self._running: list[Question] = []
         self._failures = Failures()
         loop.add_reader(listener.fileno(), self._accept)
+        self._restore()
+
+    def _restore(self) -> None:
+        """Go on with the counts of the process before, if it ended as it should, and forget the file."""
+        try:
+            data = files.read_file(self._home + COUNTS, COUNTS_MAX)
+            files.unlink_if_present(self._home + COUNTS)
+        except OSError:
+            return
+        self._failures.restore(data, time.monotonic())
+
+    def save(self) -> None:
+        """Leave the counts to the next process; users/ is root's alone, as the file is."""
+        data = self._failures.saved()
+        try:
+            if data:
+                files.replace_file(self._home + COUNTS + ".new", self._home + COUNTS, data, mode=0o600)
+        except OSError:
+            return  # they begin anew
 
     def _accept(self) -> None:
         try:

@@ -50,6 +50,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     from pyqmail.login.service import Service  # hashlib, which the parent of all helpers need not hold
 
     trusted = frozenset((0, accounts.uid_daemon))
-    Service(loop, listener, home, trusted.__contains__, single_user=accounts.single_user)
+    service = Service(loop, listener, home, trusted.__contains__, single_user=accounts.single_user)
     loop.run()
+    service.save()
     return 0

@@ -65,3 +65,26 @@ def test_memory_is_bounded() -> None:
     for number in range(KNOWN_MAX):
         failures.failed(b"%d" % number, b"%d" % number, 0.0)
     assert len(failures._known) == KNOWN_MAX
+
+
+def test_counts_go_on_in_another_process() -> None:
+    failures = Failures()
+    for _ in range(4):
+        failures.failed(b"\x00n", b"ann@x.test", 100.0)
+    saved = failures.saved()
+    after = Failures()
+    after.restore(saved, 101.0)
+    assert after.wait_s(b"\x00n", b"ann@x.test", 101.0) == 4
+    assert after.saved() == saved
+    late = Failures()
+    late.restore(saved, 100.0 + FORGET_S)
+    early = Failures()
+    early.restore(saved, 99.0)  # of another boot
+    assert late.saved() == early.saved() == b""
+
+
+@pytest.mark.parametrize("data", [b"x", b"1 2 3", b"1 nan - -\n", b"-1 5 - -", b"1 5 zz -", b"\xff" * 50, b"9" * 5000])
+def test_what_is_no_count_is_left_out(data: bytes) -> None:
+    failures = Failures()
+    failures.restore(data, 10.0)
+    assert failures.saved() == b""

@@ -38,6 +38,12 @@ def listens(home: Path) -> bool:
         return True
 
 
+def authd(door: Door) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen([BIN / "qmail-authd"], env={"QMAIL_HOME": str(door.base)})
+    wait_for(lambda: listens(door.base), "qmail-authd", DEADLINE_S)
+    return process
+
+
 @pytest.fixture
 def door() -> Iterator[Door]:
     with door_of("qmail-smtpd") as made:
@@ -83,6 +89,28 @@ def test_who_guesses_waits_and_others_do_not(door: Door) -> None:
     assert answer(door, ANN, SECRET)[0] is Answer.YES
     assert time.monotonic() - second < 0.9
     assert second - began > 7
+
+
+def test_a_restart_forgets_nobody() -> None:
+    with door_of("qmail-smtpd") as door:
+        for name in ("run", "users"):
+            (door.base / name).mkdir()
+        door.control(authd="virtual")
+        counts = door.base / "users/authd.failures"
+        process = authd(door)
+        for _ in range(2):
+            assert answer(door, ANN, b"wrong") == (Answer.NO, b"")
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+        assert counts.stat().st_mode & 0o777 == 0o600
+        (door.base / "run/qmail-authd.sock").unlink()
+        process = authd(door)
+        wait_for(lambda: not counts.exists(), "the counts that are read", DEADLINE_S)
+        began = time.monotonic()
+        answer(door, ANN, b"wrong")
+        assert time.monotonic() - began > 4.4  # 3.5, and a second for the two before
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
 
 
 def test_accounts_of_the_system_are_not_asked_about_where_only_virtual_ones_are(door: Door) -> None:
