@@ -29,6 +29,7 @@ class QueueExit:
     CONNECTION_BROKE = 74
     BUG = 81
     CUSTOM = 82
+    CUSTOM_ERROR = 88  # the same in another branch of the family
     ENVELOPE_FORMAT = 91
     ACCOUNT_MISSING = 111
     EXEC_FAILED = 120

@@ -15,6 +15,7 @@ from pyqmail.incoming.lists import BadHelo, BadRecipient, BadSender, ValidRecipi
 from pyqmail.incoming.own_sender import OwnSender
 from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.recipient_limits import BadRecipientLimit, RecipientLimit, Tarpit
+from pyqmail.incoming.recipient_program import RecipientProgram
 from pyqmail.incoming.refusals import HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
 from pyqmail.protocol.smtp_server import declared_size
 
@@ -91,6 +92,7 @@ CHECKS: tuple[type[Check], ...] = (
     DnsLists,
     ExistingRecipient,
     RecipientLimit,
+    RecipientProgram,
 )
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
@@ -103,8 +105,12 @@ def having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
 
 def wanted(kind: type[Check], rules: Rules) -> bool:
     """Whether any of its files or variables is there."""
+    if not kind.variables.isdisjoint(rules.environ) or not (kind.files or kind.variables):
+        return True
+    if not kind.files:
+        return False
     names = rules.names
-    return names is None or not kind.files.isdisjoint(names) or not kind.variables.isdisjoint(rules.environ)
+    return names is None or not kind.files.isdisjoint(names)
 
 
 class Checks:
@@ -114,7 +120,7 @@ class Checks:
     """
 
     def __init__(self, kinds: tuple[type[Check], ...], rules: Rules) -> None:
-        made = [kind(rules) for kind in kinds if not kind.files or wanted(kind, rules)]
+        made = [kind(rules) for kind in kinds if wanted(kind, rules)]
         checks = [check for check in made if check.active]
         self._rules = rules
         kinds = tuple(map(type, checks))

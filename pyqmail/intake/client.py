@@ -23,7 +23,9 @@ CONNECT_SECONDS = 10  # how long connect is retried
 RETRY_SECONDS = 0.05
 HELD_MAX = 49152  # message bytes that wait for their end before the service hears of them
 PAGE = 4096  # what any pipe takes
-ERROR_TEXT_MAX = 255  # bytes of fd 6 that are read
+ERROR_TEXT_MAX = 255  # bytes of its text that are read
+CUSTOM = (QueueExit.CUSTOM, QueueExit.CUSTOM_ERROR)
+ERROR_FD = {b"ERROR_FD": b"6"}  # where a program that ends with 88 writes its text, unless it is told otherwise
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 
 
@@ -94,7 +96,7 @@ def own_queue(home: str) -> bool:
 
 
 class Answer:
-    """What became of a submission: qmail-queue's exit code (CRASHED for a signal), its number, text of exit 82."""
+    """What became of a submission: qmail-queue's exit code (CRASHED for a signal), its number, its own text if any."""
 
     __slots__ = ("number", "status", "text")
 
@@ -105,7 +107,7 @@ class Answer:
 
     def letter_text(self) -> tuple[bytes, bytes]:
         """K, D or Z, and the text for people."""
-        if self.status == QueueExit.CUSTOM and self.text is not None:
+        if self.status in CUSTOM and self.text is not None:
             return (b"D" if self.text[:1] == b"D" else b"Z"), self.text[1:]
         return queue_answer(self.status)
 
@@ -287,14 +289,14 @@ class Injection:
             except OSError:
                 return QueueExit.NO_HOME
             try:
-                os.execve(program, [program], dict(environ))
+                os.execve(program, [program], {**ERROR_FD, **environ})
             except OSError:
                 return QueueExit.EXEC_FAILED
 
-        self._fork(become)
+        self._fork(become, (4, 6, *error_descriptor(environ)))
 
-    def _fork(self, job: "Callable[[], int]") -> None:
-        """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on 6."""
+    def _fork(self, job: "Callable[[], int]", texts: tuple[int, ...] = (6,)) -> None:
+        """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on ``texts``."""
         message, envelope = self._pipes()
         try:
             self._errors, errors = os.pipe2(os.O_CLOEXEC)
@@ -311,7 +313,7 @@ class Injection:
         if self._child == 0 and self._answer is None:
             code = QueueExit.BUG
             try:
-                _arrange(message, envelope, errors)
+                _arrange(message, envelope, errors, texts)
                 code = job()
             finally:
                 os._exit(code)
@@ -414,17 +416,24 @@ def _written(fd: int, data: "bytes | bytearray | memoryview") -> bool:
     return True
 
 
-def _arrange(message: int, envelope: int, errors: int) -> None:
-    """In the child: the three pipes on 0, 1 and 6, nothing else of the parent's but fd 2, signals as at start."""
+def error_descriptor(environ: "Mapping[bytes, bytes]") -> tuple[int, ...]:
+    """Where $ERROR_FD says that the program writes its text, if that is one of its own to say."""
+    given = environ.get(b"ERROR_FD", b"")
+    return (int(given),) if given in (b"2", b"3", b"5", b"7", b"8", b"9") else ()
+
+
+def _arrange(message: int, envelope: int, errors: int, texts: tuple[int, ...]) -> None:
+    """In the child: message and envelope on 0 and 1, errors on each of ``texts``, nothing else of the parent's but fd
+    2, signals as at start."""
     import fcntl
 
     from pyqmail.system.process import HIGHEST, reset_signals
 
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (message, envelope, errors)]
-    for fd, target in zip(high, (0, 1, 6), strict=True):
+    os.closerange(3, 10)
+    for fd, target in ((high[0], 0), (high[1], 1), *((high[2], text) for text in texts)):
         os.dup2(fd, target)
-    os.closerange(3, 6)
-    os.closerange(7, HIGHEST)
+    os.closerange(10, HIGHEST)
     reset_signals()
 
 

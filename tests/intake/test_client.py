@@ -117,6 +117,9 @@ def test_qmailqueue_gets_message_and_envelope_in_home(plain: Tree) -> None:
         pytest.param(
             "cat >/dev/null; printf 'Dx' >&6; exit 82", b"Z", b"qq temporary problem (#4.3.0)", id="too short"
         ),
+        pytest.param("cat >/dev/null; printf 'Dvirus' >&4; exit 82", b"D", b"virus", id="by descriptor 4, as simscan"),
+        pytest.param("cat >/dev/null; printf 'Dvirus' >&$ERROR_FD; exit 88", b"D", b"virus", id="exit 88"),
+        pytest.param("cat >/dev/null; exit 88", b"Z", b"qq temporary problem (#4.3.0)", id="exit 88 with nothing"),
         pytest.param("cat >/dev/null; exit 82", b"Z", b"qq temporary problem (#4.3.0)", id="none"),
     ],
 )
