@@ -189,14 +189,14 @@ class Supervisor:
         self._loop.add_reader(kept.watch, lambda: self._ended(kept))
 
     def _ended(self, kept: Kept) -> None:
-        """A helper has ended: in order, or another one takes its place."""
+        """A helper has ended: in order, after qmail-send, or another one takes its place."""
         self._loop.remove_reader(kept.watch)
         os.close(kept.watch)
         code = os.waitstatus_to_exitcode(os.waitpid(kept.pid, 0)[1]) if kept.ours else None
         kept.pid = 0
         if self._link is not None:
             self._hear()  # of qmail-send's end, if that is why
-        in_order = code == 0 if kept.helper.outlives else self._link is None
+        in_order = self._link is None and (code == 0 or not kept.helper.outlives)
         if not self._ending and not in_order:
             self._again(kept, "has ended" if code is None else how_it_ended(code))
 

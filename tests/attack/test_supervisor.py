@@ -137,6 +137,19 @@ def test_a_killed_qmail_queued_is_replaced_with_a_line(host: MailHost) -> None:
     assert b"alert: qmail-queued was killed by signal 9: nobody can" in host.log.read_bytes()
 
 
+def test_term_to_qmail_queued_alone_is_no_way_to_be_without_one(host: MailHost) -> None:
+    first, (keeper,) = service_of(host.home), keepers(host.home)
+    os.kill(first, signal.SIGTERM)
+    wait_for(lambda: service_of(host.home) not in (0, first), "another qmail-queued")
+    assert b"alert: qmail-queued ended with 0: nobody can" in host.log.read_bytes()
+    wait_for(lambda: ask_build(str(host.home)), "its word")  # it has its handlers by then
+    second = service_of(host.home)
+    host.started[0].terminate()
+    assert host.started[0].wait(30) == 0
+    os.kill(second, signal.SIGTERM)
+    wait_for(lambda: not alive(second) and not alive(keeper), "the end of both")
+
+
 def test_what_does_not_run_is_said_and_every_build(host: MailHost) -> None:
     home, keeper = host.home, keepers(host.home)[0]
     said = tool(host, "qmailctl", "stat")
