@@ -4,6 +4,7 @@ Debian's own packages are only linked to, so that apt's updates of them take eff
 """
 
 import base64
+import csv
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from importlib.metadata import Distribution, distributions
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pyqmail.admin.fetching import fetch
 from pyqmail.admin.wheels import interpreter_of, select, unpack
@@ -87,7 +88,7 @@ def copy_modules(place: Sequence[str], target: Path, wanted: Sequence[Requiremen
     found = {normal(dist.metadata["Name"]): dist for dist in distributions(path=list(place))}
     for item in wanted:
         dist = found.get(item.name)
-        if dist is None or dist.files is None or dist.version != item.version:
+        if dist is None or dist.read_text("RECORD") is None or dist.version != item.version:
             return f"{item.name} {item.version}"
         for source, inside, known in files_of(dist):
             data = source.read_bytes() if source.is_file() else b""
@@ -99,12 +100,17 @@ def copy_modules(place: Sequence[str], target: Path, wanted: Sequence[Requiremen
 
 
 def files_of(dist: Distribution) -> Iterator[tuple[Path, str, str | None]]:
-    """Each file of ``dist`` among the modules: where it is, its path below them, and its SHA-256 if that is listed."""
-    for entry in dist.files or ():
-        source = Path(str(dist.locate_file(entry)))
-        outside = ".." in entry.parts or entry.parts[0] == "bin" or entry.parts[0].endswith(".data")
-        if not outside and "__pycache__" not in entry.parts and (entry.hash or source.is_file()):
-            yield source, str(entry), entry.hash.value if entry.hash and entry.hash.mode == "sha256" else None
+    """Each file of ``dist`` among the modules: where it is, its path below them, and its SHA-256 if that is listed.
+
+    RECORD itself is read: from Python 3.12 on ``dist.files`` is silent about a listed file that is not there.
+    """
+    for row in filter(None, csv.reader((dist.read_text("RECORD") or "").splitlines())):
+        name, value = (*row, "")[:2]
+        source, inside = Path(str(dist.locate_file(name))), PurePosixPath(name)
+        kind, _, digest = value.partition("=")
+        outside = ".." in inside.parts or inside.parts[0] == "bin" or inside.parts[0].endswith(".data")
+        if not outside and "__pycache__" not in inside.parts and (value or source.is_file()):
+            yield source, name, digest if kind == "sha256" else None
 
 
 def link(target: Path, module: str) -> bool:
