@@ -196,7 +196,9 @@ def test_a_download_that_was_killed_leaves_only_whole_wheels(place: Path, wheels
 def test_root_fetches_as_nobody(place: Path, home: Path) -> None:
     shown = home.parent / "who"
     python = home.parent / "python"
-    python.write_text(f'#!/bin/sh\ncase "$*" in *pip*) id -u >>{shown} ;; esac\nexec /usr/bin/python3 "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *"-m pip "* | *.whl/pip*) id -u >>{shown} ;; esac\nexec /usr/bin/python3 "$@"\n'
+    )
     python.chmod(0o755)
     shown.touch()
     shown.chmod(0o666)
