@@ -92,15 +92,17 @@ def test_a_session_that_takes_its_time_ends(door: Door, tls: bool, tmp_path: Pat
         client.say(b"STARTTLS")
         client.secure(client_context(pem))
     began = time.monotonic()
-    said = b"250 ok\r\n"
+    said, ends = b"250 ok\r\n", {b""}
     while said == b"250 ok\r\n" and time.monotonic() - began < 20:
         try:
             said = client.say(b"NOOP")
         except OSError:  # it has hung up meanwhile
             said = client.reply()
+            ends.add(b"(broken)")  # OpenSSL 3.5 tries once more to send what could not be sent, before it reads
         time.sleep(0.05)  # a client that keeps within every other limit
     assert said == b"451 timeout (#4.4.2)\r\n"
-    assert client.end()[:2] == (b"", 1)
+    rest, code, _ = client.end()
+    assert rest in ends and code == 1
 
 
 def test_a_message_that_drips_is_not_taken(door: Door) -> None:

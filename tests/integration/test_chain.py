@@ -66,7 +66,8 @@ def read_with_mutt(maildir: Path, user: str = USER) -> str:
         f'set folder={home} spoolfile={maildir} mbox_type=Maildir\npush "<pipe-message>cat > {seen}<enter><quit>"\n'
     )
     rc.chmod(0o644)
-    command = f"su {user} -c 'TERM=vt100 mutt -n -F {rc} -f {maildir}'"
+    # script's terminal has no size, with which ncurses 6.5 does not begin
+    command = f"stty rows 24 cols 80; su {user} -c 'TERM=vt100 mutt -n -F {rc} -f {maildir}'"
     subprocess.run(
         ["script", "-qec", command, "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
     )
