@@ -107,7 +107,7 @@ ROWS: list[tuple[int, str, Read, object, bytes, object]] = [
     (22, "queuelifetime", lambda home: read_send(home).lifetime_s, 604800, b"60\n", 60),
     (23, "rcpthosts", accepts(b"a@x.test"), False, b".test\n", True),
     (24, "smtpgreeting", smtpd("greeting"), ME, b"", b""),
-    (25, "smtproutes", lambda home: dict(read_remote(home).routes), {}, b"A:b:1\nx\na:c\n", {b"a": b"c"}),
+    (25, "smtproutes", lambda home: dict(read_remote(home).directions.routes), {}, b"A:b:1\nx\na:c\n", {b"a": b"c"}),
     (26, "timeoutconnect", lambda home: read_remote(home).timeout_connect_s, 60.0, b"5\n", 5.0),
     (27, "timeoutremote", lambda home: read_remote(home).timeout_remote_s, 1200.0, b" 5\n", 1200.0),
     (28, "timeoutsmtpd", smtpd("timeout_s"), 1200, b"0\n", 1),

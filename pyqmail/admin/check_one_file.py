@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines
 from pyqmail.policy.patterns import PatternList
+from pyqmail.remote.controls import SECRETS
+from pyqmail.remote.routes import without_password
 
 EMPTY_BITES = {
     "locals": "empty: nothing is local, not even me",
@@ -22,6 +24,7 @@ WILDCARDS = {
     "rcpthosts": ".example.org is all below example.org",
     "morercpthosts": ".example.org is all below example.org",
     "virtualdomains": ".example.org is all below example.org, and an empty name everything",
+    "authsenders": ".example.org is all below example.org, and an empty name every sender",
     "smtproutes": ".example.org is all below example.org, and an empty name everything",
 }
 PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
@@ -43,7 +46,10 @@ def file_modes(control: Control, names: list[str]) -> Iterator[str]:
         form = BY_NAME[name].form if name in BY_NAME else None
         if name == "servercert.pem":
             continue  # for its own user only: _certificates looks at it
-        needed = 0o555 if not name or form is Form.DIRECTORY else 0o444
+        secret = name in SECRETS and _has_password(path)
+        if secret and status.st_mode & stat.S_IRWXO:
+            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: has passwords: mail that needs them waits"
+        needed = 0o440 if name in SECRETS else 0o555 if not name or form is Form.DIRECTORY else 0o444
         if status.st_mode & needed != needed and name in ("", *BY_NAME):
             yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: not every program can read it, and those fail"
         if status.st_mode & 0o022:
@@ -112,7 +118,7 @@ def _line_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
 
 def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
     seen: dict[bytes, bytes] = {}
-    for value in parse_lines(data):
+    for value in shown_lines(entry, data):
         key, colon, rest = value.partition(b":")
         if value[:1] in (b" ", b"\t"):
             yield f"{shown}: {show_value(value)}: starts with a blank, which is part of it"
@@ -130,6 +136,20 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
         if entry.form is Form.MAP and what in seen and seen[what] != rest:
             yield f"{shown}: {show_value(key)}: stands there twice, and the last line wins"
         seen[what] = rest
+
+
+def shown_lines(entry: ControlFile, data: bytes) -> tuple[bytes, ...]:
+    """The lines of a list file as they may be shown: without passwords."""
+    lines = parse_lines(data)
+    return tuple(without_password(line) for line in lines) if entry.name in SECRETS else lines
+
+
+def _has_password(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return any(without_password(line) != line for line in parse_lines(file.read()))
+    except OSError:
+        return False
 
 
 def show_value(value: bytes) -> str:

@@ -7,8 +7,9 @@ files of our own are listed (where they exist) before the unknown ones.
 import os
 from collections.abc import Iterator
 
-from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, ControlFile, Form
-from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines, read_knobs
+from pyqmail.admin.check_one_file import shown_lines
+from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, REMOTE, ControlFile, Form
+from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, read_knobs
 from pyqmail.formats.printable import printable
 from pyqmail.policy.accounts import Accounts, read_accounts
 from pyqmail.spool.layout import split_of
@@ -81,7 +82,7 @@ class Display:
         text = b"\n%s: " % entry.name.encode()
         try:
             if entry.form in (Form.PEM, Form.DIRECTORY):
-                text += entry.before.encode() + b"; see qmail-cert show.\n"  # a key is nobody's to read
+                text += entry.before.encode() + (b".\n" if entry.readers == REMOTE else b"; see qmail-cert show.\n")
             else:
                 text += self._databases() if entry.form is Form.CDB else self._value(entry)
         except ControlUnreadable:
@@ -98,7 +99,7 @@ class Display:
                 return DEFAULT + self._absent(entry) + b"\n"
             if self._irrelevant(entry):
                 before = b"No rcpthosts; doesn't matter that morercpthosts has "
-            return b"\n" + b"".join(before + printable(value) + after + b"\n" for value in parse_lines(data))
+            return b"\n" + b"".join(before + printable(value) + after + b"\n" for value in shown_lines(entry, data))
         if entry.form is Form.INTEGER:
             number = None if data is None else parse_integer(data)
             value, given = (entry.default.encode(), False) if number is None else (b"%d" % number, True)

@@ -143,6 +143,16 @@ OURS: tuple[ControlFile, ...] = (
     *_refused("badrcptto", "RCPT TO", INCOMING),
     *_refused("badrcpttonorelay", "RCPT TO of clients that may not relay", INCOMING),
     _number("brtlimit", "A session ends after ", " bad recipients", "0", INCOMING, CONNECTION, ours=True),
+    _list(
+        "authsenders",
+        "Route by sender: ",
+        "",
+        "No routes by sender.",
+        REMOTE,
+        DELIVERY,
+        ours=True,
+        form=Form.MAP,
+    ),
     _number("bouncemaxbytes", "Bytes of the original in a bounce: ", "", "all of it", SEND, HANGUP, ours=True),
     ControlFile(
         "clientca.pem", Form.PEM, "Authorities for client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True

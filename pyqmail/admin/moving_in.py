@@ -14,6 +14,7 @@ from pyqmail.admin.check_one_file import PATTERNS, show_value
 from pyqmail.admin.control_files import BY_NAME, SMTPD, ControlFile, Form
 from pyqmail.admin.other_trees import FILES, Fate, found_in
 from pyqmail.control import ControlUnreadable, parse_lines
+from pyqmail.remote.controls import SECRETS
 from pyqmail.remote.security import parse_destination
 
 FILE_MAX = 1048576  # bytes that are looked at
@@ -119,6 +120,9 @@ def _unreadable(path: str, where: str, entry: ControlFile) -> Iterator[Finding]:
                 mode = f"{stat.S_IMODE(status.st_mode):04o}"
                 why = f"{user} cannot read it: mode {mode}, owner {status.st_uid}:{status.st_gid}{told}"
                 yield Finding(shown, "", Fate.NOT_SUPPORTED, why)
+        open_secret = entry.name in SECRETS and stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO
+        if open_secret and b"|" in read_text(each):
+            yield Finding(shown, "", Fate.NOT_SUPPORTED, "it has passwords that others may read: chmod 0640")
         if os.path.basename(each) == "servercert.pem" and status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
             yield Finding(shown, "", Fate.NOT_SUPPORTED, "it has a key, and others may read or write it: chmod 0640")
 
@@ -138,6 +142,7 @@ def _other_meanings(path: str, where: str, name: str) -> Iterator[Finding]:
     """Lines that the other qmail understands in another way."""
     tell = {
         "smtproutes": _route,
+        "authsenders": _route,
         "tlsdestinations": _destination,
         "mailfromrules": _sender_rule,
         **dict.fromkeys(PATTERNS, _bad_line),
@@ -157,9 +162,7 @@ def _other_meanings(path: str, where: str, name: str) -> Iterator[Finding]:
 
 
 def _route(line: bytes) -> str:
-    if b"|" in line:
-        return "qmail-remote never logs in: the user and the password in this route are not used"
-    return "a port is a number" if line.endswith(b":smtps") else ""
+    return "a port is a number" if line.partition(b"|")[0].endswith(b":smtps") else ""
 
 
 def _destination(line: bytes) -> str:

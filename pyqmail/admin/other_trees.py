@@ -28,7 +28,6 @@ TAKEN = frozenset((
 
 _OLD_KEYS = "the library makes temporary keys by itself, and TLS 1.2 is the least"
 _NO_CLIENT_CERTIFICATE = "it is shown only to servers whose line in control/tlsdestinations names it"
-_NO_AUTH_OUT = "qmail-remote never logs in: a relay that asks for it refuses our mail"
 _NO_SPF = "SPF is not checked"
 _NO_DKIM = "nothing signs or checks DKIM here; a QMAILQUEUE or QMAILREMOTE program of your own can"
 _NO_SRS = "forwarded mail keeps its sender"
@@ -46,7 +45,6 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"clientcert\.pem", _NOT, _NO_CLIENT_CERTIFICATE),
         (r"domaincerts", _NOT, "a client certificate goes by destination, in control/tlsdestinations"),
         (r"notlshosts_auto", _IGNORED, "a host whose handshake failed is remembered for a day, in no file"),
-        (r"authsenders", _NOT, _NO_AUTH_OUT),
         (r"mailfromrules\.cdb", _NOT, "control/mailfromrules is read as text, with a line user:address each"),
         (r"spf\w*", _NOT, _NO_SPF),
         (r"domainkeys|dkim\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _NO_DKIM),

@@ -16,7 +16,7 @@ from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, Fresh, read_batch_controls
-from pyqmail.remote.security import Target, find_target
+from pyqmail.remote.security import Target
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
@@ -61,7 +61,7 @@ class RemoteChannel:
         first = commands[0]
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
-        affinity = self._place(host, self._latest) if self._latest.reuse_s else None
+        affinity = self._place(first, self._latest) if self._latest.reuse_s else None
         return self._runner.run(argv, None, message, output, done, affinity=affinity)
 
     def _load_tls(self) -> None:
@@ -78,7 +78,7 @@ class RemoteChannel:
         controls = self._latest = self._read()
         if controls.recipients_max < 2 or not self._runner.warm:
             return None, 1
-        place = self._place(command.recipient.rpartition(b"@")[2], controls)
+        place = self._place(command, controls)
         return (command.message, command.sender, place), controls.recipients_max
 
     def _read(self) -> BatchControls:
@@ -89,8 +89,8 @@ class RemoteChannel:
             return NOTHING_JOINED
 
     @staticmethod
-    def _place(host: bytes, controls: BatchControls) -> Target:
-        return find_target(controls.routes, controls.destinations, host)
+    def _place(command: Command, controls: BatchControls) -> Target:
+        return controls.directions.target(command.recipient.rpartition(b"@")[2], command.sender)
 
     def append(self, stored: bytearray, data: bytes) -> None:
         """Keep all output."""

@@ -1,7 +1,7 @@
 """The client's half of an SMTP conversation, without descriptors (qmail-remote(8), RFC 5321).
 
     greeting 220 -> EHLO 250, or HELO 250 -> STARTTLS 220 -> EHLO 250
-             -> MAIL <400 -> RCPT each -> DATA <400 -> body and "." <400 -> QUIT
+             -> AUTH 235 -> MAIL <400 -> RCPT each -> DATA <400 -> body and "." <400 -> QUIT
 
 HELO follows a refused EHLO, STARTTLS only where it is offered and wanted. With PIPELINING (RFC 2920) MAIL, RCPT and
 DATA go together; a 354 that then comes without any accepted recipient is followed by no dot, so nothing can be taken.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pyqmail import address
+from pyqmail.protocol.sasl_client import Exchange
 from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, Extensions, parse_extensions
 from pyqmail.protocol.smtp_replies import Reply, ReplyReader, quoted_reply
 
@@ -91,6 +92,7 @@ class Dialogue:
     """One message to one peer. `reports` are the recipient reports so far, in order, without their NULs.
 
     ``offered``: the extensions of a connection that is introduced already; None: it begins with the greeting.
+    ``login`` makes the exchange for the mechanisms that are offered.
     ``measure`` is asked only where the peer offers an extension that needs it, and may raise MailFailure.
     """
 
@@ -105,6 +107,7 @@ class Dialogue:
         tls: Tls = Tls.NEVER,
         extended: bool = True,
         measure: Callable[[], Measure] | None = None,
+        login: Callable[[Sequence[bytes]], Exchange] | None = None,
     ) -> None:
         self.reports: list[bytes] = []
         self.last_code = 0  # of the last reply
@@ -118,6 +121,7 @@ class Dialogue:
         self._tls = tls
         self._extended = extended
         self._measure = measure
+        self._login = login
         self._replies = ReplyReader()
         self._script = self._converse()
         self._asked: Step | None = None
@@ -154,6 +158,10 @@ class Dialogue:
             if refusal:
                 return refusal
             self.introduced = True
+            if self._login is not None:
+                refusal = yield from self._log_in(self._login)
+                if refusal:
+                    return refusal
         return (yield from self._transact())
 
     def _introduce(self) -> Generator[Step, Reply, bytes]:
@@ -192,6 +200,21 @@ class Dialogue:
         self._replies = ReplyReader()
         self.offered = NOTHING_OFFERED
         return (yield from self._say_hello())
+
+    def _log_in(self, login: Callable[[Sequence[bytes]], Exchange]) -> Generator[Step, Reply, bytes]:
+        """AUTH. A login that is refused is our own trouble: the message waits, whatever the code says."""
+        exchange = login(self.offered.offered.get(b"AUTH", ()))
+        reply: Reply | None
+        try:
+            line = next(exchange)
+            while True:
+                reply = yield Send(line + b"\r\n")
+                line = exchange.send(reply)
+        except StopIteration as end:
+            reply = end.value
+        if reply is None:
+            return b"ZConnected to " + self._peer + b" but no AUTH of ours was offered. (#4.7.0)\n"
+        return b"" if reply.code == 235 else self._connected(b"Z", b"our login was rejected", reply)
 
     def _transact(self) -> Generator[Step, Reply, bytes]:
         recipients, self.left = self._divided()

@@ -12,7 +12,7 @@ clear. What is reported where the last candidate ends so is what that one said.
 import time
 from collections import OrderedDict
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.failure import MailFailure, TemporaryFailure
@@ -95,6 +95,7 @@ class Attempts:
         self._lasting = lasting
         self._table = Layout(errand.home, 1).tcpto  # the split has no part in that path
         self._port = errand.route.port if errand.route else SMTP_PORT
+        self._login = errand.route.login if errand.route else None
         self._without_tls: list[Place] = []  # where only the handshake failed
 
     def deliver(self) -> list[bytes]:
@@ -158,7 +159,7 @@ class Attempts:
             if kept:
                 kept.connection.quit()
         for place in self._without_tls[:1]:
-            found = self._connect(Place(place.packed, place.port, place.exchanger, IN_CLEAR), tcpto.Verdict.UNKNOWN)
+            found = self._connect(replace(place, security=IN_CLEAR), tcpto.Verdict.UNKNOWN)
             if found:
                 self._lasting.plain.note(place.packed)
                 yield found
@@ -167,7 +168,7 @@ class Attempts:
         security = self._errand.policies.of(exchanger)
         if security.level is Level.MAY and packed in self._lasting.plain:
             security = IN_CLEAR
-        return Place(packed, self._port, exchanger, security)
+        return Place(packed, self._port, exchanger, security, self._login)
 
     def _fits(self, place: Place) -> bool:
         """Whether a connection to ``place`` is what this errand would make there."""

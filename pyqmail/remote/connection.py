@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import format_address
 from pyqmail.protocol.message_body import BodyEncoder
+from pyqmail.protocol.sasl_client import Login
 from pyqmail.protocol.smtp_client import Await, Dialogue, Finish, Send, SendBody, StartTls
 from pyqmail.protocol.smtp_extensions import Extensions
 from pyqmail.remote.message import Message
@@ -44,6 +45,7 @@ class Place:
     port: int
     exchanger: bytes  # the name that the address was found by
     security: Security = IN_CLEAR
+    login: Login | None = None  # who we are there
 
 
 Handshake = Callable[[Stream, Security, bytes], Stream]

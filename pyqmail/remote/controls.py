@@ -1,19 +1,22 @@
 """The control files of qmail-remote and of batching, read again only when one has changed (qmail-remote(8))."""
 
 import os
+import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.remote.security import TlsControls
+from pyqmail.remote.security import Directions, TlsControls
 from pyqmail.system.stamp import Stamp, settled, stamp
 
+SECRETS = ("smtproutes", "authsenders")  # where a line may have a password
 FILES = (
     "helohost",
     "me",
     "smtproutes",
+    "authsenders",
     "timeoutconnect",
     "timeoutremote",
     "preferipv4",
@@ -25,7 +28,7 @@ FILES = (
     "tlsclientciphers",
     "dnsservers",
 )
-BATCH_FILES = ("remotebatch", "remotereuse", "smtproutes", "tlsdestinations")
+BATCH_FILES = ("remotebatch", "remotereuse", *SECRETS, "tlsdestinations")
 TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
 BATCH_MAX = 100  # recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)
 
@@ -38,7 +41,8 @@ class Controls:
 
     control: Control  # for what is read only where DNS is asked
     helohost: bytes
-    routes: Mapping[bytes, bytes]
+    directions: Directions
+    exposed: frozenset[str]  # of SECRETS those that others can read
     timeout_connect_s: float
     timeout_remote_s: float
     prefer_ipv4: bool
@@ -53,11 +57,10 @@ class BatchControls:
 
     recipients_max: int
     reuse_s: int
-    routes: Mapping[bytes, bytes]
-    destinations: Mapping[bytes, bytes]
+    directions: Directions
 
 
-NOTHING_JOINED = BatchControls(0, 0, {}, {})
+NOTHING_JOINED = BatchControls(0, 0, Directions({}, {}, {}))
 
 
 def read_controls(home: str) -> Controls:
@@ -69,7 +72,8 @@ def read_controls(home: str) -> Controls:
     return Controls(
         control=control,
         helohost=helohost,
-        routes=control.mapping("smtproutes") or {},
+        directions=_directions(control),
+        exposed=frozenset(name for name in SECRETS if control.exists(name) and _exposed(home, name)),
         timeout_connect_s=float(min(control.integer("timeoutconnect", 60), TIMEOUT_MAX_S)),
         timeout_remote_s=float(min(control.integer("timeoutremote", 1200), TIMEOUT_MAX_S)),
         prefer_ipv4=control.integer("preferipv4", 0) != 0,
@@ -77,7 +81,6 @@ def read_controls(home: str) -> Controls:
         ehlo=control.integer("remoteehlo", 1) != 0,
         tls=TlsControls(
             home,
-            control.mapping("tlsdestinations") or {},
             _names_in(home, "tlshosts"),
             _names_in(home, "notlshosts"),
             (control.line("tlsclientciphers") or b"").decode("ascii", "replace"),
@@ -101,8 +104,19 @@ def read_batch_controls(home: str) -> BatchControls:
     recipients_max = min(control.integer("remotebatch", 0), BATCH_MAX)
     reuse_s = control.integer("remotereuse", 0)
     wanted = recipients_max > 1 or reuse_s > 0
-    routes, destinations = (control.mapping(name) or {} if wanted else {} for name in ("smtproutes", "tlsdestinations"))
-    return BatchControls(recipients_max, reuse_s, routes, destinations)
+    return BatchControls(recipients_max, reuse_s, _directions(control) if wanted else NOTHING_JOINED.directions)
+
+
+def _directions(control: Control) -> Directions:
+    return Directions(*(control.mapping(name) or {} for name in (*SECRETS, "tlsdestinations")))
+
+
+def _exposed(home: str, name: str) -> bool:
+    """Whether others than owner and group can read a control file."""
+    try:
+        return bool(os.stat(f"{home}/control/{name}").st_mode & stat.S_IRWXO)
+    except OSError:
+        return False
 
 
 class Fresh(Generic[T]):

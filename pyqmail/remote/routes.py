@@ -1,9 +1,14 @@
-"""control/smtproutes: which relay, if any, takes the mail for a host (qmail-remote(8))."""
+"""control/smtproutes and authsenders: which relay, if any, takes the mail, and who we are there (qmail-remote(8))."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pyqmail.protocol.sasl_client import Login
+
 SMTP_PORT = 25
+UNVERIFIED = b"unverified"  # the password may go to whoever answers under TLS
+CLEAR = b"clear"  # the password may go as the connection is
+OPTIONS = frozenset((UNVERIFIED, CLEAR))
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,22 +17,48 @@ class Route:
 
     relay: bytes
     port: int
+    login: Login | None = None
+    options: frozenset[bytes] = frozenset()  # words that stand behind the port
 
 
 def parse_route(value: bytes) -> Route | None:
-    """The route in ``value``, ``RELAY`` or ``RELAY:PORT``; None for the empty value, which means: use MX.
+    """The route in ``value``, ``RELAY:PORT/OPTION|USER|PASSWORD`` or less; None for the empty value: use MX.
 
-    A port that starts with no digit is 0, which no server has. The colons of a bracketed IPv6 literal are its own.
+    A port that starts with no digit is 0, which no server has; qmail reads the digits only, so that it sees no option.
+    The colons of a bracketed IPv6 literal are its own, and the bars of a password too.
     """
     if not value:
         return None
+    value, *fields = value.split(b"|", 2)
+    login = Login(fields[0], fields[1]) if len(fields) == 2 else None
     bracket = value.find(b"]") if value[:1] == b"[" else -1
     colon = value.find(b":", bracket + 1)
     if colon < 0:
-        return Route(value, SMTP_PORT)
+        return Route(value, SMTP_PORT, login)
     text = value[colon + 1 :]
     digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
-    return Route(value[:colon], int(digits[-18:] or b"0") & 0xFFFF)
+    options = text[len(digits) :].lower().split(b"/")
+    known = frozenset(options[1:]) & OPTIONS if not options[0] else frozenset()
+    return Route(value[:colon], int(digits[-18:] or b"0") & 0xFFFF, login, known)
+
+
+def without_password(line: bytes) -> bytes:
+    """A line of control/smtproutes or authsenders as it may be shown."""
+    parts = line.split(b"|", 2)
+    return b"|".join((*parts[:2], b"***")) if len(parts) > 2 else line
+
+
+def sender_key(senders: Mapping[bytes, bytes], sender: bytes) -> bytes | None:
+    """The key of the line of control/authsenders for ``sender``: itself, ``@`` and its domain, the ends of that, empty.
+
+    None where there is none.
+    """
+    if not senders:
+        return None
+    folded = sender.lower()
+    domain = folded.rpartition(b"@")[2]
+    keys = (folded, b"@" + domain, *(key for key in route_keys(domain) if key[:1] in (b".", b"")))
+    return next((key for key in keys if key in senders), None)
 
 
 def route_keys(host: bytes) -> Iterator[bytes]:

@@ -10,12 +10,12 @@ What asks for TLS is never given up: not where it is not offered, nor after a ha
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.protocol.smtp_client import Tls
-from pyqmail.remote.routes import Route, find_route, route_keys
+from pyqmail.remote.routes import CLEAR, UNVERIFIED, Route, find_route, parse_route, route_keys, sender_key
 
 EXHAUSTIVE = b"exhaustivelist"  # in tlshosts: who has no file there has no TLS
 SMTPS_PORT = 465  # RFC 8314 section 3.3
@@ -68,7 +68,6 @@ class TlsControls:
     """The control files about TLS; ``home`` is the directory of the files that they name."""
 
     home: str
-    destinations: Mapping[bytes, bytes]
     hosts: frozenset[bytes] = frozenset()  # names of files in tlshosts
     plain_hosts: frozenset[bytes] = frozenset()  # names of files in notlshosts
     ciphers: str = ""
@@ -90,23 +89,60 @@ def _keys(domain: bytes, route: Route | None) -> Iterator[bytes]:
 Target = tuple[Route | bytes, bytes | None]  # the route or the host, and what says how it must be secured
 
 
-def find_target(routes: Mapping[bytes, bytes], destinations: Mapping[bytes, bytes], host: bytes) -> Target:
-    """What recipients at ``host`` must share with others to go with them."""
-    route = find_route(routes, host)
-    return route or host.lower(), destination_key(destinations, host, route)
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """The control files that say where mail goes: smtproutes, authsenders and tlsdestinations."""
+
+    routes: Mapping[bytes, bytes]
+    senders: Mapping[bytes, bytes]
+    destinations: Mapping[bytes, bytes]
+
+    def route(self, host: bytes, sender: bytes) -> tuple[Route | None, str]:
+        """The route for mail of ``sender`` to ``host``, if there is one, and the control file that has it."""
+        key = sender_key(self.senders, sender)
+        route = parse_route(self.senders[key]) if key is not None else None
+        return (route, "authsenders") if route else (find_route(self.routes, host), "smtproutes")
+
+    def target(self, host: bytes, sender: bytes) -> Target:
+        """What recipients at ``host`` must share with others to go with them."""
+        route, _ = self.route(host, sender)
+        return route or host.lower(), destination_key(self.destinations, host, route)
 
 
 class Policies:
     """What one delivery asks of each exchanger that it meets."""
 
-    def __init__(self, controls: TlsControls, domain: bytes, route: Route | None, *, extended: bool = True) -> None:
+    def __init__(
+        self,
+        controls: TlsControls,
+        destinations: Mapping[bytes, bytes],
+        domain: bytes,
+        route: Route | None,
+        *,
+        extended: bool = True,
+    ) -> None:
         self._controls = controls
+        self._destinations = destinations
         self._extended = extended
-        self._key = destination_key(controls.destinations, domain, route)
+        self._route = route
+        self._key = destination_key(destinations, domain, route)
 
     def of(self, exchanger: bytes) -> Security:
         """What is asked of a connection to ``exchanger``, a name. Raises ControlUnreadable."""
-        controls, name = self._controls, exchanger.lower().removesuffix(b".")
+        name = exchanger.lower().removesuffix(b".")
+        return self._fit_for_login(self._asked_of(name), name)
+
+    def _fit_for_login(self, security: Security, name: bytes) -> Security:
+        """``security``, or more where we have a password to give, unless the route says otherwise."""
+        route = self._route
+        if route is None or route.login is None or CLEAR in route.options or security.level is Level.VERIFY:
+            return security
+        if UNVERIFIED not in route.options:
+            return replace(security, level=Level.VERIFY, names=(name,), by=b"login")
+        return security if security.must else replace(security, level=Level.ENCRYPT, by=b"login")
+
+    def _asked_of(self, name: bytes) -> Security:
+        controls = self._controls
         if self._key is not None and self._key not in WILDCARDS:
             return self._destination(name)
         if name + b".pem" in controls.hosts:
@@ -121,7 +157,7 @@ class Policies:
     def _destination(self, name: bytes) -> Security:
         """What the line of control/tlsdestinations says. Raises ControlUnreadable."""
         assert self._key is not None
-        level, authorities, ciphers, certificate = parse_destination(self._controls.destinations[self._key])
+        level, authorities, ciphers, certificate = parse_destination(self._destinations[self._key])
         return Security(
             level,
             (name,) if level is Level.VERIFY else (),

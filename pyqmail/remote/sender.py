@@ -13,10 +13,10 @@ from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import ascii_host
 from pyqmail.protocol.smtp_client import carriable
 from pyqmail.remote.attempts import Attempts, Errand, Outlasting
-from pyqmail.remote.controls import FILES, Controls, Fresh, read_controls
+from pyqmail.remote.controls import FILES, Fresh, read_controls
+from pyqmail.remote.credentials import EXPOSED
 from pyqmail.remote.message import Message
-from pyqmail.remote.routes import Route
-from pyqmail.remote.security import Policies, Target, find_target
+from pyqmail.remote.security import Policies
 from pyqmail.remote.session import Words, format_failure
 
 MESSAGE_FD = 0
@@ -36,10 +36,6 @@ def ascii_recipient(recipient: bytes) -> bytes:
         return recipient
     box, at, host = recipient.rpartition(b"@")
     return box + at + ascii_host(host)
-
-
-def _target(controls: Controls, recipient: bytes) -> Target:
-    return find_target(controls.routes, controls.tls.destinations, recipient.rpartition(b"@")[2])
 
 
 class Sender:
@@ -87,13 +83,20 @@ class Sender:
         controls = self._controls.get(home)
         if not carriable(sender):
             raise PermanentFailure(BAD_SENDER)
-        target = find_target(controls.routes, controls.tls.destinations, host)
-        if len(recipients) > 1 and not self._trusting and any(_target(controls, one) != target for one in recipients):
+        directions = controls.directions
+        target = directions.target(host, sender)
+        if (
+            len(recipients) > 1
+            and not self._trusting
+            and any(directions.target(one.rpartition(b"@")[2], sender) != target for one in recipients)
+        ):
             raise TemporaryFailure(ROUTES_CHANGED)
-        route = target[0] if isinstance(target[0], Route) else None
+        route, file = directions.route(host, sender)
+        if route and route.login and file in controls.exposed:
+            raise TemporaryFailure(EXPOSED % file.encode())
         recipients = [ascii_recipient(recipient) for recipient in recipients]
         say = Words(controls.helohost, sender, recipients, Message(MESSAGE_FD), extended=controls.ehlo)
-        policies = Policies(controls.tls, host, route, extended=controls.ehlo)
+        policies = Policies(controls.tls, directions.destinations, host, route, extended=controls.ehlo)
         return Attempts(Errand(home, controls, host, route, target, policies, say), self._lasting).deliver()
 
 

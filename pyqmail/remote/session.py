@@ -1,12 +1,14 @@
 """One message over one connection (qmail-remote(8))."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats.report import NOT_AT_ONCE
+from pyqmail.protocol.sasl_client import Exchange, exchange
 from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue, Tls
-from pyqmail.remote.connection import Connection, Conversation
+from pyqmail.remote.connection import Connection, Conversation, Place
+from pyqmail.remote.credentials import secret_of
 from pyqmail.remote.message import Message
 from pyqmail.remote.security import SMTPS_PORT
 from pyqmail.stream.stream import StreamEnded, TlsFailed
@@ -55,6 +57,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         extended=say.extended,
         tls=Tls.NEVER if immediate else security.starttls,
         measure=say.message.measure,
+        login=_login(connection.place),
     )
     conversation = Conversation(connection, dialogue, say.message)
     try:
@@ -81,6 +84,14 @@ def talk(connection: Connection, say: Words) -> Outcome:
         elsewhere=refused and not conversation.body_begun,
         alive=finish.accepted,
     )
+
+
+def _login(place: Place) -> Callable[[Sequence[bytes]], Exchange] | None:
+    """How to log in there, given the mechanisms that the server offers."""
+    login = place.login
+    if login is None:
+        return None
+    return lambda offered: exchange(login, lambda: secret_of(login), offered, place.exchanger, place.port)
 
 
 def _how_secured(connection: Connection) -> bytes:

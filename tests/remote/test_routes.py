@@ -3,7 +3,10 @@
 import pytest
 
 from pyqmail.control import parse_mapping
-from pyqmail.remote.routes import Route, find_route
+from pyqmail.protocol.sasl_client import Login
+from pyqmail.remote.routes import Route, find_route, without_password
+
+CLEAR = frozenset((b"clear",))
 
 
 @pytest.mark.contract("remote 2", "remote 2.2", "remote 2.5", "remote 2.6", "remote 2.7", "remote 2.8", "remote 2.9")
@@ -25,6 +28,11 @@ from pyqmail.remote.routes import Route, find_route
         pytest.param(b".dom:x\n", b"a.b.dom", Route(b"x", 25), id="a leading dot is every host below"),
         pytest.param(b".dom:x\n.b.dom:y\n", b"a.b.dom", Route(b"y", 25), id="the longest key first"),
         pytest.param(b":x\n", b"any", Route(b"x", 25), id="the empty key is everything else"),
+        pytest.param(b"dom:a:5|j|x\n", b"dom", Route(b"a", 5, Login(b"j", b"x")), id="a user and a password"),
+        pytest.param(b"dom:a|j|x|y\n", b"dom", Route(b"a", 25, Login(b"j", b"x|y")), id="a password with a bar"),
+        pytest.param(b"dom:a:5|j\n", b"dom", Route(b"a", 5), id="a user alone is none"),
+        pytest.param(b"dom:a:5/clear|j|x\n", b"dom", Route(b"a", 5, Login(b"j", b"x"), CLEAR), id="a word behind it"),
+        pytest.param(b"dom:a:5/odd\n", b"dom", Route(b"a", 5), id="a word that is none"),
         pytest.param(b"dom\n", b"dom", None, id="a line without colon is ignored"),
         pytest.param(b"dom:a\ndom:b\n", b"dom", Route(b"b", 25), id="the last line wins"),
         pytest.param(b" dom:a\n", b"dom", None, id="leading blanks are part of the key"),
@@ -32,3 +40,16 @@ from pyqmail.remote.routes import Route, find_route
 )
 def test_route(lines: bytes, host: bytes, route: Route | None) -> None:
     assert find_route(parse_mapping(lines), host) == route
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"dom:relay:25", b"dom:relay:25"),
+        (b"dom:relay:25|joe", b"dom:relay:25|joe"),
+        (b"dom:relay:25|joe|se|ret", b"dom:relay:25|joe|***"),
+        (b"dom:relay|joe|!program --key x", b"dom:relay|joe|***"),
+    ],
+)
+def test_a_line_is_shown_without_its_password(line: bytes, shown: bytes) -> None:
+    assert without_password(line) == shown

@@ -46,10 +46,10 @@ def test_any_destination_is_read_or_refused(value: bytes) -> None:
 
 
 def test_file_names_in_lines_are_relative_to_control() -> None:
-    controls = TlsControls("/h", {b"x.test": b"verify|ca.pem||/etc/me.pem"})
-    found = Policies(controls, b"x.test", None).of(b"MX.x.test.")
+    controls, lines = TlsControls("/h"), {b"x.test": b"verify|ca.pem||/etc/me.pem"}
+    found = Policies(controls, lines, b"x.test", None).of(b"MX.x.test.")
     assert (found.names, found.authorities, found.certificate) == ((b"mx.x.test",), "/h/control/ca.pem", "/etc/me.pem")
-    assert found.must and Policies(controls, b"y.test", None).of(b"mx").level is Level.MAY
+    assert found.must and Policies(controls, lines, b"y.test", None).of(b"mx").level is Level.MAY
 
 
 @pytest.mark.parametrize(

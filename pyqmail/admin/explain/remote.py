@@ -10,7 +10,7 @@ from pyqmail.protocol.dns import format_address
 from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
-from pyqmail.remote.routes import find_route, route_keys
+from pyqmail.remote.routes import Route, find_route, route_keys
 from pyqmail.spool.layout import Layout
 
 
@@ -18,14 +18,17 @@ def explain_remote(home: str, address: bytes) -> None:
     """What qmail-remote does, up to the connection. Raises Verdict."""
     controls = read_controls(home)
     host = address.rpartition(b"@")[2]
-    route = find_route(controls.routes, host)
-    key = next((key for key in route_keys(host.lower()) if key in controls.routes), None)
+    routes = controls.directions.routes
+    route = find_route(routes, host)
+    key = next((key for key in route_keys(host.lower()) if key in routes), None)
     if key is None:
         say("smtproutes", "has no line for it: MX")
     elif route is None:
         say("smtproutes", f"the line for {visible(key)!r} is empty: MX")
     else:
-        say("smtproutes", f"the line for {visible(key)!r}: {visible(route.relay)} port {route.port}")
+        say("smtproutes", f"the line for {visible(key)!r}: {visible(route.relay)} port {route.port}{_login(route)}")
+    if controls.directions.senders:
+        say("authsenders", "has routes by sender, which win")
     table, blocked, count = Layout(home, 23).tcpto, 0, 0
     try:
         for candidate in find_candidates(host, route, controls):
@@ -41,6 +44,10 @@ def explain_remote(home: str, address: bytes) -> None:
     if count == blocked:
         raise Verdict(DEFERRED, "every server timed out lately (qmail-tcpok clears that)")
     raise Verdict(DELIVERABLE, "to the first of the servers above that takes a connection")
+
+
+def _login(route: Route) -> str:
+    return f", user {visible(route.login.user)}" if route.login else ""
 
 
 def tcpto_blocked(table: str, packed: bytes) -> bool:
