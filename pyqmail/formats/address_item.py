@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 JUNK, ODD = 11, 12  # a byte that makes no token; an atom that RFC 822 would not let pass: 8-bit, control, backslash
 _WORDS = (ATOM, QUOTED, LITERAL, ODD)
+_HOST = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")
+_SPECIALS = frozenset(b'()<>@,;:\\"[]' + bytes(range(33)) + bytes(range(127, 256)))
 
 
 class Address:
@@ -106,11 +108,18 @@ def read_item(parts: "Sequence[Part]", text: bytes) -> Item:
 
 def _read_words(tokens: "Sequence[Token]", item: Item, text: bytes) -> None:
     """An item without brackets: an address, several without commas, or words around one."""
+    route = tokens[0][0] == AT and any(token[0] == COLON for token in tokens)
+    if route:  # @relay:john@host, whose brackets are missing
+        tokens = tokens[1 + max(place for place, token in enumerate(tokens) if token[0] == COLON) :]
     addresses = _addresses(tokens, text)
-    whole = [address for address in addresses if address.host]
+    if len(addresses) == 1 and _is_quoted_whole(addresses[0]):
+        item.clean, item.addresses = False, [_unquoted(addresses[0])]
+        return
+    whole = [address for address in addresses if address.host and not _is_hostless(address)]
     if _is_mailto(tokens, text):
         addresses = addresses[1:]
-    odd = any(token[0] in (JUNK, COLON, RIGHT) for token in tokens)
+    odd = route or any(token[0] in (JUNK, COLON, RIGHT) for token in tokens)
+    odd = odd or any(_is_hostless(address) for address in addresses)
     item.clean = not any(token[0] == ODD for token in tokens)
     if odd or (whole and len(whole) < len(addresses)):
         item.clean = False
@@ -128,6 +137,23 @@ def _is_mailto(tokens: "Sequence[Token]", text: bytes) -> bool:
     return len(tokens) > 2 and tokens[1][0] == COLON and text[tokens[0][1] : tokens[0][2]].lower() == b"mailto"
 
 
+def _is_hostless(address: Address) -> bool:
+    """Whether it is ``@host`` or a dot, which made whole would be empty; ``@[]`` is that of double bounces."""
+    return (address.raw.startswith(b"@") and address.raw != b"@[]") or address.raw == b"."
+
+
+def _is_quoted_whole(address: Address) -> bool:
+    """Whether it is ``"john@example.org"``: a whole address that somebody has put in quotes."""
+    local, _at, host = address.raw[1:-1].rpartition(b"@")
+    if address.raw[:1] != b'"' or address.raw[-1:] != b'"' or b"." not in host or not _HOST.issuperset(host):
+        return False
+    return bool(local) and _SPECIALS.isdisjoint(local)
+
+
+def _unquoted(address: Address) -> Address:
+    return Address(address.raw[1:-1], address.start + 1, host=True, angle=address.angle)
+
+
 def _read_brackets(brackets: Brackets, item: Item, text: bytes) -> None:
     """What stands in brackets: an address or none, a route with one, or what people put there by mistake."""
     tokens = [token for token in brackets.tokens if token[0] != COMMENT]
@@ -143,6 +169,8 @@ def _read_brackets(brackets: Brackets, item: Item, text: bytes) -> None:
         item.addresses.append(Address(b"", brackets.start, host=False, angle=True))
         return
     addresses = _addresses(tokens, text)
+    if len(addresses) == 1 and _is_quoted_whole(addresses[0]):
+        item.clean, addresses = False, [_unquoted(addresses[0])]
     whole = [address for address in addresses if address.host]
     if any(token[0] in (COLON, COMMA, SEMICOLON, JUNK) for token in tokens):
         item.clean = False

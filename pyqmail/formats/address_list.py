@@ -92,13 +92,18 @@ def parse_addresses(text: bytes) -> list[bytes]:
     text = text.partition(b"\0")[0].strip(b" \t\r\n")  # the rest would be a forged record of the envelope
     if _SPECIAL.isdisjoint(text):
         words = text.split()
-        if len(words) > 1 and all(b"@" in word[1:-1] for word in words):
+        if len(words) > 1 and (all(b"@" in word[1:-1] for word in words) or _are_users(words)):
             return words
         return [text] if text else []
     found: list[bytes] = []
     for item in read_list(text).items:
         found += _arguments(item, text[item.start : item.end], brackets=b"<" in text)
     return [address for address in found if address]
+
+
+def _are_users(words: list[bytes]) -> bool:
+    """Whether ``words``, without commas between them, are users: no host anywhere, and no capitals as names have."""
+    return all(b"@" not in word and not word[:1].isupper() for word in words)
 
 
 def _arguments(item: Item, raw: bytes, *, brackets: bool) -> list[bytes]:

@@ -4,6 +4,7 @@ Such files quote a command in two ways, ``"|command"`` and ``|"command"``; forma
 Pure and light.
 """
 
+from pyqmail.formats import rfc822
 from pyqmail.formats.aliases import ListError
 
 UNQUOTED = b"quote the whole command: "
@@ -158,6 +159,30 @@ def _colon_word(text: bytes) -> tuple[bytes, bytes]:
     if not colon or word.lower() != b"include":
         raise ListError(b":" + word + b": is not supported")
     return b"include", rest.strip(b" \t")
+
+
+def refuse_groups(line: bytes) -> None:
+    """Raises ListError for ``a, b: c``, two names of an alias, and ``x: friends: a, b;``: the word would get mail."""
+    try:
+        tokens = [token for token in rfc822.tokenize(line) if token[0] != rfc822.COMMENT]
+    except rfc822.LexicalError:
+        return  # whoever parses it says so
+    kinds = [kind for kind, _text in tokens]
+    colons = [place for place, kind in enumerate(kinds) if kind == rfc822.COLON and not _is_include(tokens, place)]
+    if colons and rfc822.COMMA in kinds[: colons[0]]:
+        raise ListError(b"an alias has one name, a line for each: " + line.partition(b":")[0].strip())
+    if len(colons) > 1 and rfc822.SEMICOLON in kinds[colons[1] :]:
+        raise ListError(b"groups are not supported: " + line.rstrip(b"\n"))
+
+
+def _is_include(tokens: "rfc822.Tokens", place: int) -> bool:
+    """Whether the colon at ``place`` is one of the two in ``:include:``."""
+    include = (rfc822.ATOM, b"include")
+    before = tokens[place - 1] if place else None
+    following = tokens[place + 1] if place + 1 < len(tokens) else None
+    return (before == include and place > 1 and tokens[place - 2][0] == rfc822.COLON) or (
+        following == include and place + 2 < len(tokens) and tokens[place + 2][0] == rfc822.COLON
+    )
 
 
 def _shown(text: bytes) -> bytes:

@@ -175,12 +175,17 @@ def lines_of(text: bytes) -> "Iterator[bytes]":
         at = end
 
 
-def parse_entries(line: bytes) -> "list[Entry]":
-    """The entries of an entry or a line, last one first, as parse_list has them. Raises ListError."""
+def parse_entries(line: bytes, *, alias: bool = False) -> "list[Entry]":
+    """The entries of an entry or a line, last one first, as parse_list has them. Raises ListError.
+
+    ``alias``: what stands before the first colon is the name of an alias, and must be one.
+    """
     if any(mark in line for mark in _MARKS):
-        from pyqmail.formats.alias_text import canonical  # most lines are plain addresses
+        from pyqmail.formats.alias_text import canonical, refuse_groups  # most lines are plain addresses
 
         line = canonical(line)
+        if alias:
+            refuse_groups(line)
     try:
         return parse_list(line)
     except Unparsable:
@@ -294,7 +299,7 @@ def _instruction(line: bytes, completion: Completion) -> "tuple[Entry | None, li
     """
     commands: list[bytes] = []
     last: Entry | None = None
-    for kind, text in parse_entries(line):
+    for kind, text in parse_entries(line, alias=True):
         if kind == INCLUDE:
             commands.append(_include_name(text) + b".bin")
         elif kind == PROGRAM:

@@ -152,6 +152,8 @@ def _is_plain_item(words: "list[bytes]", *, brackets: bool) -> bool:
         return True
     *name, last = words
     if b"<" not in last and b">" not in last:
+        if last[:1] == b"@" or last == b".":
+            return False  # nobody's address
         return not name and (not brackets or b"@" in last[1:-1])  # beside brackets a word may be half of a name
     inner = last[1:-1]
     if last[:1] != b"<" or last[-1:] != b">" or not inner or inner[:1] == b"@" or b"<" in inner or b">" in inner:

@@ -40,7 +40,7 @@ class Rewriter:
             raise Fatal(100, b"unable to parse address: " + address) from None
 
     def rewrite(self, text: bytes, found: list[bytes], unread: list[bytes], *, author: bool = False) -> bytes:
-        """The field formatted anew; its addresses are added to ``found``, last one first, what is none to ``unread``.
+        """The field formatted anew; its addresses are added to ``found``, last one first, warnings to ``unread``.
 
         What is not clean stays as it was written, but for hosts that its addresses lack; so does an ``author`` who is
         words without any address.
@@ -55,7 +55,10 @@ class Rewriter:
         if author and any(item.words for item in reading.items):
             return text
         found += addresses
-        unread += [body[item.start : item.end] for item in reading.items if item.left_out and not item.addresses]
+        for item in reading.items:
+            if item.left_out:
+                what = b"more than an address in: " if item.addresses else b"no address in: "
+                unread.append(what + body[item.start : item.end])
         clean = reading.clean
         del reading  # a field of many megabytes is held once
         named: list[bytes] = []
@@ -104,7 +107,7 @@ class Message:
         self.resent: list[bytes] = []
         self.shown: list[bytes] = []  # recipients in To and Cc
         self.names: set[bytes] = set()
-        self.unread: list[bytes] = []  # what names nobody in fields of recipients
+        self.unread: list[bytes] = []  # what fields of recipients have that names nobody, and why it is left out
         dropped = [(b"f", b"from"), (b"i", b"message-id"), (b"s", b"return-path")]
         unseen = {name for letter, name in dropped if settings.flag(letter)}
         for name, text in header.fields:
@@ -144,7 +147,7 @@ class Message:
             return
         for text in self.unread:
             if not text.endswith(b":"):
-                complain(b"qmail-inject: warning: no address in: " + b" ".join(text.split()))
+                complain(b"qmail-inject: warning: " + b" ".join(text.split()))
 
     def sender(self) -> bytes:
         """The envelope's sender."""

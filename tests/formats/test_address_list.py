@@ -35,6 +35,10 @@ RULES = rfc822.Rules(b"mx.example.org", b"example.org", b"plus.org")
         ('"a,b"@y.example, c', ["a,b@y.example", "c"]),
         ("<@one,@two:bob@y.example>", ["bob@y.example"]),
         ("<<bob@y.example>>", ["bob@y.example"]),
+        ("@one:bob@y.example", ["bob@y.example"]),
+        ("root admin", ["root", "admin"]),
+        ('"bob@y.example"', ["bob@y.example"]),
+        ('Bob <"bob@y.example">', ["bob@y.example"]),
         ("Bob <bob@y.example", ["bob@y.example"]),
         ("bob@y.example>", ["bob@y.example"]),
         ("mailto:bob@y.example", ["bob@y.example"]),
@@ -50,6 +54,7 @@ def test_a_word_may_be_a_list(text: str, addresses: list[str]) -> None:
     "text",
     [
         "first last@y.example",
+        "Bob Roe",
         "(c)@x.example",
         "DOMAIN\\joe@y.example",
         'o"neil@y.example',

@@ -386,6 +386,25 @@ def test_sendmail_r_is_f(box: Sandbox, options: list[str]) -> None:
     assert b"From: s@h.h\n" in box.queued()
 
 
+@pytest.mark.parametrize(
+    ("field", "envelope", "warning"),
+    [
+        (b'To: "a@x.example"', "a@x.example", b""),
+        (b'To: Ann <"a@x.example">', "a@x.example", b""),
+        (b"To: @relay.example:a@x.example", "a@x.example", b""),
+        (b"To: Ann a@x.example", "a@x.example", b"more than an address in: Ann a@x.example"),
+        (b"To: [SPAM] a@x.example", "a@x.example", b"more than an address in: [SPAM] a@x.example"),
+        (b"To: @x.example, a@y.example", "a@y.example", b"no address in: @x.example"),
+        (b"From: @x.example\nTo: a@y.example", "a@y.example", b""),
+    ],
+)
+def test_what_is_no_address_stays_as_it_was_written(box: Sandbox, field: bytes, envelope: str, warning: bytes) -> None:
+    result = box.run("qmail-inject", text=field + b"\n\nx\n")
+    assert (result.returncode, result.stderr) == (0, warning and b"qmail-inject: warning: " + warning + b"\n")
+    assert (box.home / "envelope").read_text().endswith(f"|T{envelope}||")
+    assert box.queued().endswith(b"\n" + field + b"\n\nx\n")
+
+
 def test_what_names_nobody_is_said(box: Sandbox) -> None:
     text = b"To: Bob Roe at work,\n a@b.c, undisclosed-recipients:\n\nx\n"
     result = box.run("sendmail", "-t", text=text)

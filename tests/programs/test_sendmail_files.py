@@ -133,6 +133,8 @@ GOOD = {"a@": ["&ann@x.y"], "z@": ["&zoe@x.y"]}
         (b'bad: |"/usr/bin/ticket" new\n', 'quote the whole command: |"/usr/bin/ticket" new', 2),
         (b'bad: |"/usr/bin/ticket\n', 'quote the whole command: |"/usr/bin/ticket', 2),
         (b'bad: |""\n', "an empty command", 2),
+        (b"bad, worse: ann\n", "an alias has one name, a line for each: bad, worse", 2),
+        (b"bad: lists:;\n", "groups are not supported: bad: lists:;", 2),
         (b"*: ann\n", "* stands for nobody: @example.org is all of a host", 2),
     ],
 )
