@@ -184,6 +184,7 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _list("dnsbllist", "DNS list of clients: ", "", "No DNS list is asked.", INCOMING, CONNECTION, ours=True),
     _list("dnsservers", "DNS server: ", "", "DNS servers are those of resolv.conf.", REMOTE, DELIVERY, ours=True),
+    _number("dsnbounces", "Bounces are multipart/report unless this is 0: ", "", "0", SEND, HANGUP, ours=True),
     _list(
         "domainconcurrency",
         "Deliveries at once to one domain: ",

@@ -34,18 +34,23 @@ class Charset:
         self._ascii = self._utf8 = False
 
     def mime_fields(self) -> bytes:
-        """The fields that fit all that was fed (RFC 2045)."""
+        """The fields of a message that fit all that was fed (RFC 2045)."""
+        return b"MIME-Version: 1.0\n" + self.part_fields()
+
+    @property
+    def encoding(self) -> bytes:
+        """``7bit`` or ``8bit``."""
+        return b"7bit" if self._ascii else b"8bit"
+
+    def part_fields(self) -> bytes:
+        """The fields of a text that is a part of a message."""
         if self._utf8 and not self._ascii:
             try:
                 self._decoder.decode(b"", True)
             except UnicodeDecodeError:
                 self._utf8 = False
         name = b"us-ascii" if self._ascii else b"utf-8" if self._utf8 else b"unknown-8bit"
-        encoding = b"7bit" if self._ascii else b"8bit"
-        return b"MIME-Version: 1.0\nContent-Type: text/plain; charset=%b\nContent-Transfer-Encoding: %b\n" % (
-            name,
-            encoding,
-        )
+        return b"Content-Type: text/plain; charset=%b\nContent-Transfer-Encoding: %b\n" % (name, self.encoding)
 
 
 def mime_fields_for(text: bytes) -> bytes:
@@ -95,7 +100,9 @@ def format_head(
 ) -> bytes:
     """Everything before the recipients' paragraphs. ``bounce_from`` is the mailbox, with its host.
 
-    ``number`` is that of the message that failed, ``mime`` the fields that fit what follows (`Charset`).
+    ``number`` is that of the message that failed, ``mime`` the fields that fit what follows (`Charset`), or those of a
+    multipart and the head of its first part (`format_report_mime`).  Programs that answer mail leave a message with
+    Auto-Submitted alone (RFC 3834 section 5).
     """
     return b"Date: %b\nMessage-ID: <%b.%d.qmail-send@%b>\n%b%b" % (
         format_date(now),
@@ -109,17 +116,44 @@ def format_head(
 
 def _addressed(bounce_from: bytes, recipient: bytes, mime: bytes) -> bytes:
     """The other fields, and the empty line behind them."""
-    return b"From: %b\nTo: %b\nSubject: failure notice\n%b\n" % (
+    return b"From: %b\nTo: %b\nSubject: failure notice\nAuto-Submitted: auto-replied\n%b\n" % (
         quote(bounce_from),
         quote(recipient),
         mime,
     )
 
 
-def format_break(sender: bytes, *, double: bool) -> bytes:
-    """What stands between the paragraphs and the original message: the break and its Return-Path."""
-    what = b"the original bounce." if double else b"a copy of the message."
-    return b"--- Below this line is %b\n\nReturn-Path: <%b>\n" % (what, quote(sender))
+def format_break(*, double: bool) -> bytes:
+    """The line between the paragraphs and the original message, and the empty one behind it."""
+    return b"--- Below this line is %b\n\n" % (b"the original bounce." if double else b"a copy of the message.")
+
+
+def format_return_path(sender: bytes) -> bytes:
+    """What stands before the original message."""
+    return b"Return-Path: <%b>\n" % quote(sender)
+
+
+def format_report_mime(boundary: bytes, text: Charset, encoding: bytes) -> bytes:
+    """The MIME fields of a bounce that is a multipart/report (RFC 6522), and its first part up to the text.
+
+    ``text`` is what the first part holds, ``encoding`` that of the whole.  Readers of QSBMF pass over the paragraph
+    that begins with the boundary.
+    """
+    return (
+        b"MIME-Version: 1.0\nContent-Type: multipart/report; report-type=delivery-status;\n"
+        b'\tboundary="%b"\nContent-Transfer-Encoding: %b\n\n--%b\n%b'
+        % (boundary, encoding, boundary, text.part_fields())
+    )
+
+
+def format_part(boundary: bytes, kind: bytes, encoding: bytes) -> bytes:
+    """The head of a further part, of the type ``kind``."""
+    return b"\n--%b\nContent-Type: %b\nContent-Transfer-Encoding: %b\n\n" % (boundary, kind, encoding)
+
+
+def format_last_boundary(boundary: bytes) -> bytes:
+    """What ends a multipart."""
+    return b"\n--%b--\n" % boundary
 
 
 def format_cut(shown: int, size: int) -> bytes:

@@ -53,6 +53,7 @@ def format_notice(sender: bytes, address: bytes, header: Header, now: int, id_ho
         b"Date: " + format_date(now) + b"\n"
         b"Message-ID: <%b.%d.qreceipt@%b>\n" % (format_stamp(now), os.getpid(), id_host)
         + b"From: DELIVERY NOTICE SYSTEM <" + where + b">\nTo: <" + where + b">\nSubject: success notice\n"
+        b"Auto-Submitted: auto-replied\n"
         + mime_fields_for(where + body)
         + b"\n"
         + body

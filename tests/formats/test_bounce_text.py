@@ -53,7 +53,7 @@ def test_the_head() -> None:
     head = format_head(0, b"M@h", b"h", b'a b@c"', number=7, double=True, mime=mime_fields_for(b"x"))
     assert head.startswith(
         b"Date: 1 Jan 1970 00:00:00 -0000\nMessage-ID: <19700101000000.7.qmail-send@h>\n"
-        b'From: M@h\nTo: "a b"@c"\nSubject: failure notice\nMIME-Version: 1.0\n'
+        b'From: M@h\nTo: "a b"@c"\nSubject: failure notice\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\n'
         b"Content-Type: text/plain; charset=us-ascii\nContent-Transfer-Encoding: 7bit\n\nHi. "
     )
     assert format_date(86400 * 11) == b"12 Jan 1970 00:00:00 -0000"

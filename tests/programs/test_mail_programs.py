@@ -58,6 +58,7 @@ def test_the_notice_names_both_addresses_and_the_message(sandbox: Sandbox) -> No
         b'From: DELIVERY NOTICE SYSTEM <"an n\\_Bcc: evil@x"@s>',
         b'To: <"an n\\_Bcc: evil@x"@s>',
         b"Subject: success notice",
+        b"Auto-Submitted: auto-replied",
         b"MIME-Version: 1.0",
         b"Content-Type: text/plain; charset=us-ascii",
         b"Content-Transfer-Encoding: 7bit",

@@ -1,9 +1,12 @@
 """What qmail-send returns to senders, and how it gets into the queue."""
 
+import email
+import email.policy
 import os
 import re
 import sys
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,30 @@ def spy(sending: Sending) -> tuple[bytes, bytes]:
     """Message and envelope of the last bounce."""
     message, _, envelope = (sending.home / "spy").read_bytes().rpartition(b"|")
     return message, envelope
+
+
+def qsbmf(message: bytes) -> list[bytes]:
+    """The recipients that failed, by the rules of ezmlm-idx's ezmlm-return: paragraphs, MIME boundaries passed over."""
+    _header, *paragraphs = message.split(b"\n\n")
+    while paragraphs[0].startswith(b"--"):
+        del paragraphs[0]
+    assert paragraphs[0].startswith(b"Hi. This is the")
+    found = []
+    for paragraph in paragraphs[1:]:
+        if paragraph.startswith(b"-"):
+            return found
+        if paragraph.lstrip(b"\n").startswith(b"<"):
+            found.append(paragraph.lstrip(b"\n").partition(b">:\n")[0][1:])
+    raise AssertionError("no break paragraph")
+
+
+def parts(message: bytes) -> tuple[Message, list[Message]]:
+    """The bounce and its parts, read by the standard library."""
+    whole = email.message_from_bytes(message, policy=email.policy.default)
+    assert whole.get_content_type() == "multipart/report" and whole.get_param("report-type") == "delivery-status"
+    found = whole.get_payload()
+    assert isinstance(found, list) and not whole.defects and not any(part.defects for part in whole.walk())
+    return whole, found
 
 
 def fail(sending: Sending, sender: bytes, *recipients: bytes, text: bytes = b"no", body: bytes = b"A: b\n\nc\n") -> int:
@@ -49,6 +76,7 @@ def test_a_bounce_part_by_part(spied: Sending) -> None:
         b"From: MAILER-DAEMON@mx.example.test",
         b"To: joe@a.example",
         b"Subject: failure notice",
+        b"Auto-Submitted: auto-replied",
         b"MIME-Version: 1.0",
         b"Content-Type: text/plain; charset=us-ascii",
         b"Content-Transfer-Encoding: 7bit",
@@ -141,6 +169,50 @@ def test_bouncemaxbytes_cuts_the_copied_message(send_home: Path, spied: Sending,
     else:
         text = f"\n--- Here the message is cut: {shown} of its {len(body)} bytes are shown.\n"
         assert copy == body[:shown] + text.encode()
+
+
+REPLY = b"192.0.2.1 does not like recipient.\nRemote host said: 550-5.1.1 no such\n550 5.1.1 user\nGiving up."
+
+
+def test_dsnbounces_gives_a_report_that_list_managers_and_programs_read(send_home: Path, spied: Sending) -> None:
+    (send_home / "control/dsnbounces").write_text("1\n")
+    body = b"Subject: x\n\nbody"
+    fail(spied, b"joe@a.example", b"x@here.example", "\u00f8+@here.example".encode(), text=REPLY, body=body)
+    message, envelope = spy(spied)
+    assert envelope == b"F\0Tjoe@a.example\0\0"
+    assert qsbmf(message) == [b"x@here.example", "\u00f8+@here.example".encode()]
+    whole, (text, status, original) = parts(message)
+    assert whole["Auto-Submitted"] == "auto-replied" and whole["Content-Transfer-Encoding"] == "8bit"
+    assert whole["Message-ID"] and whole["Date"] and whole["MIME-Version"] == "1.0"
+    assert (text.get_content_charset(), text["Content-Transfer-Encoding"]) == ("utf-8", "8bit")
+    assert status.get_content_type() == "message/delivery-status" and status["Content-Transfer-Encoding"] == "7bit"
+    fields, one, two = status.get_payload()
+    assert fields["Reporting-MTA"] == "dns; mx.example.test" and fields["Arrival-Date"]
+    assert [one[name] for name in ("Final-Recipient", "Action", "Status")] == [
+        "rfc822; x@here.example", "failed", "5.1.1"
+    ]  # fmt: skip
+    assert one["Diagnostic-Code"] == "smtp; 550-5.1.1 no such 550 5.1.1 user Giving up."
+    assert two["Final-Recipient"] == "utf-8; \\x{F8}\\x{2B}@here.example"
+    assert original.get_content_type() == "message/rfc822" and original["Content-Transfer-Encoding"] == "7bit"
+    (inner,) = original.get_payload()
+    assert inner.as_bytes() == b"Return-Path: <joe@a.example>\n" + body
+
+
+@pytest.mark.parametrize("most", [0, 20, 60])
+def test_dsnbounces_returns_the_header_of_what_is_longer_than_bouncemaxbytes(
+    send_home: Path, spied: Sending, most: int
+) -> None:
+    (send_home / "control/dsnbounces").write_text("1\n")
+    (send_home / "control/bouncemaxbytes").write_text(f"{most}\n")
+    header = b"Subject: x\nX-Long: 0123456789\n"
+    fail(spied, b"", b"y@here.example", body=header + b"\n" + "\u00f8\n".encode() * 90)
+    message, _ = spy(spied)
+    assert qsbmf(message) == [b"y@here.example"] and b"\n--- Below this line is the original bounce.\n\n" in message
+    _, (_, status, original) = parts(message)
+    assert status.get_payload()[1]["Diagnostic-Code"] == "x-qmail; no"
+    assert original.get_content_type() == "text/rfc822-headers"
+    shown = {0: b"", 20: header[:11], 60: header}[most]
+    assert original.get_payload().encode() == b"Return-Path: <>\n" + shown
 
 
 @pytest.mark.contract("send 8a.2", "send 9.8")

@@ -68,6 +68,7 @@ def test_hup_rereads_every_control_file(send_home: Path, sending: Sending) -> No
         ("concurrencylocal", "many\n", "no number at its start"),
         ("queuelifetime", "", "no number at its start"),
         ("bouncemaxbytes", "64k\n", "not a number"),
+        ("dsnbounces", "yes\n", "not a number"),
         ("domainconcurrency", "a.example 5\n", "a line is not domain:limit"),
     ],
 )

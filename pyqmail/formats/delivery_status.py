@@ -1,0 +1,93 @@
+"""What a bounce says to programs: a part of a multipart/report (RFC 3464), made from the paragraphs of bounce/N.
+
+All of it is ASCII. An address in UTF-8 is written as RFC 6533 section 3 wants it where mail is not SMTPUTF8.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from pyqmail.address import quote
+from pyqmail.formats.date822 import format_date
+
+PARAGRAPH_MAX = 16384  # bytes of one recipient's paragraph that are looked at; a report has 5000
+DIAGNOSTIC_MAX = 900  # bytes of a text in its field; a line has 998 (RFC 5322 section 2.1.1)
+UNKNOWN = b"5.0.0"  # other undefined status (RFC 3463)
+_SAID = b"Remote host said: "
+_ENHANCED = re.compile(rb"[245]\d\d[ -]([45]\.\d{1,3}\.\d{1,3})(?!\d)")
+_OWN = re.compile(rb"#([45]\.\d{1,3}\.\d{1,3})(?!\d)")
+_NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
+_NOT_PRINTED = re.compile(rb"[^\x20-\x7e]")
+
+
+def parse_paragraphs(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Each recipient of bounce/N, as its line spells it, and the text that belongs to it.
+
+    A paragraph ends at an empty line; what is none of a recipient's is left out.
+    """
+    held = b""
+    for piece in pieces:
+        *paragraphs, held = (held + piece).split(b"\n\n")
+        held = _shortened(held)
+        yield from filter(None, map(_recipient, paragraphs))
+    if found := _recipient(held):
+        yield found
+
+
+def _shortened(held: bytes) -> bytes:
+    """The paragraph that has not ended yet: its beginning, and the last byte, which may be half of an empty line."""
+    return held if len(held) <= PARAGRAPH_MAX else held[: PARAGRAPH_MAX - 1] + held[-1:]
+
+
+def _recipient(paragraph: bytes) -> tuple[bytes, bytes] | None:
+    line, _, text = paragraph.lstrip(b"\n").partition(b"\n")
+    return (line[1:-2], text) if line.startswith(b"<") and line.endswith(b">:") else None
+
+
+def format_message_fields(host: bytes, arrival: int) -> bytes:
+    """The fields of the message (RFC 3464 section 2.2). ``arrival``: a Unix time."""
+    return b"Reporting-MTA: dns; %b\nArrival-Date: %b\n" % (_printed(host), format_date(arrival))
+
+
+def format_recipient_fields(address: bytes, text: bytes) -> bytes:
+    """An empty line, and the fields of a recipient that failed with ``text`` (RFC 3464 section 2.3)."""
+    return b"\nFinal-Recipient: %b\nAction: failed\nStatus: %b\nDiagnostic-Code: %b\n" % (
+        format_typed_address(address),
+        status_of(text),
+        _diagnostic(text),
+    )
+
+
+def format_typed_address(address: bytes) -> bytes:
+    """``rfc822; joe@a.example``, or ``utf-8;`` and an address whose other characters are ``\\x{HEX}`` (RFC 6533)."""
+    if address.isascii():
+        return b"rfc822; " + _printed(quote(address))
+    try:
+        address.decode()
+    except UnicodeDecodeError:
+        return b"rfc822; " + _printed(quote(address))
+    as_ascii = _NOT_ASCII.sub(b"x", address)  # such characters need no quotes (RFC 6531 section 3.3)
+    spelled = address if quote(as_ascii) == as_ascii else quote(address)
+    return b"utf-8; " + "".join(map(_utf8_character, spelled.decode())).encode()
+
+
+def _utf8_character(character: str) -> str:
+    plain = "!" <= character <= "~" and character not in "\\+="  # QCHAR of RFC 6533 section 3
+    return character if plain else f"\\x{{{ord(character):X}}}"
+
+
+def status_of(text: bytes) -> bytes:
+    """The code of ``text`` (RFC 3463): the other host's, else our own behind ``#``, else 5.0.0."""
+    said = text.partition(_SAID)[2]
+    found = _ENHANCED.match(said) or _OWN.search(text)
+    return found[1] if found else UNKNOWN
+
+
+def _diagnostic(text: bytes) -> bytes:
+    """The reply of the other host, or what this one says, in one line."""
+    said = text.partition(_SAID)[2]
+    words = b" ".join((said or text).split())
+    return (b"smtp; " if said else b"x-qmail; ") + _printed(words[:DIAGNOSTIC_MAX] or b"no text")
+
+
+def _printed(text: bytes) -> bytes:
+    return _NOT_PRINTED.sub(b"?", text)
