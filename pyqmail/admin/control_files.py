@@ -236,6 +236,7 @@ OURS: tuple[ControlFile, ...] = (
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remoteehlo", "EHLO comes before HELO unless this is 0: ", "", "1", REMOTE, DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
+    _list("rspamd", "rspamd: ", "", "rspamd is at 127.0.0.1:11333.", ("qmail-rspamd",), RUN, ours=True),
     ControlFile(
         "servercert.pem",
         Form.PEM,
