@@ -221,6 +221,7 @@ OURS: tuple[ControlFile, ...] = (
     _number("maxrcpt", "Recipients of one message are at most ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("maxrecipients", "Where there is no maxrcpt, they are at most ", "", "0", INCOMING, CONNECTION, ours=True),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
+    _line("mtasts", "MTA-STS policies are asked for at ", "nowhere", REMOTE, DELIVERY, ours=True),
     ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
     _list(

@@ -22,7 +22,7 @@ from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
 from pyqmail.remote.kept import Keeping
 from pyqmail.remote.routes import SMTP_PORT, Route
-from pyqmail.remote.security import IN_CLEAR, Level, Policies, Security, Target
+from pyqmail.remote.security import IN_CLEAR, Level, NotListed, Policies, Security, Target
 from pyqmail.remote.session import Outcome, Words, talk
 from pyqmail.spool.layout import Layout
 from pyqmail.stream.stream import Stream
@@ -36,6 +36,7 @@ NEXT_WITHIN_S = 600.0  # after which no other exchanger is begun with: a deliver
 PLAIN_S = 86_400.0  # that a host whose handshake failed is spared the next one
 PLAIN_MAX = 1000  # such hosts that one process knows
 
+NOT_LISTED = b"Sorry, no exchanger that MTA-STS allows took a connection. (#4.7.5)"
 NO_CONNECTION = b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
 
 
@@ -96,6 +97,7 @@ class Attempts:
         self._table = Layout(errand.home, 1).tcpto  # the split has no part in that path
         self._port = errand.route.port if errand.route else SMTP_PORT
         self._login = errand.route.login if errand.route else None
+        self._unlisted = False  # an exchanger was left out because a policy does not have it
         self._without_tls: list[Place] = []  # where only the handshake failed
 
     def deliver(self) -> list[bytes]:
@@ -130,7 +132,7 @@ class Attempts:
             if last is None:
                 raise
         if last is None:
-            raise TemporaryFailure(NO_CONNECTION)
+            raise TemporaryFailure(NOT_LISTED if self._unlisted else NO_CONNECTION)
         return last
 
     def _connections(self) -> Generator[Connection, None, None]:
@@ -145,7 +147,11 @@ class Attempts:
                 verdict = self._lasting.timeouts.check(self._table, candidate.packed)
                 if verdict is tcpto.Verdict.BLOCKED:
                     continue
-                place = self._place(candidate.packed, candidate.name)
+                try:
+                    place = self._place(candidate.packed, candidate.name)
+                except NotListed:
+                    self._unlisted = True
+                    continue
                 if kept and kept.leads_to(place, errand.controls):
                     same, kept = kept, None
                     yield same.connection
@@ -172,7 +178,10 @@ class Attempts:
 
     def _fits(self, place: Place) -> bool:
         """Whether a connection to ``place`` is what this errand would make there."""
-        return self._place(place.packed, place.exchanger) == place
+        try:
+            return self._place(place.packed, place.exchanger) == place
+        except NotListed:
+            return False
 
     def _connect(self, place: Place, verdict: tcpto.Verdict) -> Connection | None:
         """A new connection to ``place``, None if it takes none; the table learns of it. Raises TemporaryFailure."""

@@ -26,6 +26,7 @@ FILES = (
     "tlshosts",
     "notlshosts",
     "tlsclientciphers",
+    "mtasts",
     "dnsservers",
 )
 BATCH_FILES = ("remotebatch", "remotereuse", *SECRETS, "tlsdestinations")
@@ -49,6 +50,7 @@ class Controls:
     reuse_s: int
     ehlo: bool  # whether anything is asked for that came after HELO
     tls: TlsControls
+    mtasts: str  # where policies are asked for, empty: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def read_controls(home: str) -> Controls:
             _names_in(home, "notlshosts"),
             (control.line("tlsclientciphers") or b"").decode("ascii", "replace"),
         ),
+        mtasts=os.fsdecode(control.line("mtasts") or b""),
     )
 
 

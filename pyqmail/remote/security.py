@@ -2,6 +2,7 @@
 
     tlsdestinations   the line of the recipient's domain, else that of the relay, but for the wildcards
     tlshosts          NAME.pem: TLS, and a certificate for NAME that these authorities have signed
+    MTA-STS           what the recipient's domain publishes, without a route: a listed exchanger and its certificate
     notlshosts        NAME: no TLS
     tlsdestinations   the wildcards
     nothing           TLS where it is offered, whatever the certificate
@@ -15,6 +16,7 @@ from enum import Enum
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.protocol.smtp_client import Tls
+from pyqmail.remote.mta_sts import Lookup, Sts
 from pyqmail.remote.routes import CLEAR, UNVERIFIED, Route, find_route, parse_route, route_keys, sender_key
 
 EXHAUSTIVE = b"exhaustivelist"  # in tlshosts: who has no file there has no TLS
@@ -109,6 +111,10 @@ class Directions:
         return route or host.lower(), destination_key(self.destinations, host, route)
 
 
+class NotListed(Exception):
+    """The policy of the recipient's domain does not know this exchanger (RFC 8461 section 4.1)."""
+
+
 class Policies:
     """What one delivery asks of each exchanger that it meets."""
 
@@ -120,15 +126,22 @@ class Policies:
         route: Route | None,
         *,
         extended: bool = True,
+        sts: Lookup | None = None,
     ) -> None:
         self._controls = controls
         self._destinations = destinations
         self._extended = extended
         self._route = route
+        self._domain = domain.lower()
+        self._ask_sts = sts if route is None else None  # with a route the domain's exchangers are not asked
+        self._known_sts: Sts | None = None
         self._key = destination_key(destinations, domain, route)
 
     def of(self, exchanger: bytes) -> Security:
-        """What is asked of a connection to ``exchanger``, a name. Raises ControlUnreadable."""
+        """What is asked of a connection to ``exchanger``, a name.
+
+        Raises ControlUnreadable, NotListed, and TemporaryFailure where a policy could not be learnt.
+        """
         name = exchanger.lower().removesuffix(b".")
         return self._fit_for_login(self._asked_of(name), name)
 
@@ -148,11 +161,23 @@ class Policies:
         if name + b".pem" in controls.hosts:
             authorities = f"{controls.home}/control/tlshosts/{name.decode('ascii', 'surrogateescape')}.pem"
             return Security(Level.VERIFY, (name,), authorities, controls.ciphers, by=b"file")
+        sts = self._sts()
+        if sts is not None:
+            if not sts.lists(name):
+                raise NotListed
+            level, names = (Level.VERIFY, (name,)) if sts.patterns else (Level.ENCRYPT, ())
+            return Security(level, names, ciphers=controls.ciphers, by=b"sts")
         if name in controls.plain_hosts or EXHAUSTIVE in controls.hosts or not self._extended:
             return IN_CLEAR
         if self._key is not None:
             return self._destination(name)
         return Security(Level.MAY, ciphers=controls.ciphers)
+
+    def _sts(self) -> Sts | None:
+        """The policy that the recipient's domain publishes, asked for once."""
+        if self._ask_sts is not None:
+            self._known_sts, self._ask_sts = self._ask_sts(self._domain), None
+        return self._known_sts
 
     def _destination(self, name: bytes) -> Security:
         """What the line of control/tlsdestinations says. Raises ControlUnreadable."""

@@ -7,6 +7,7 @@ sent, the delivery begins anew on a connection of its own, so that nothing can f
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
@@ -16,6 +17,7 @@ from pyqmail.remote.attempts import Attempts, Errand, Outlasting
 from pyqmail.remote.controls import FILES, Fresh, read_controls
 from pyqmail.remote.credentials import EXPOSED
 from pyqmail.remote.message import Message
+from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.security import Policies
 from pyqmail.remote.session import Words, format_failure
 
@@ -96,7 +98,8 @@ class Sender:
             raise TemporaryFailure(EXPOSED % file.encode())
         recipients = [ascii_recipient(recipient) for recipient in recipients]
         say = Words(controls.helohost, sender, recipients, Message(MESSAGE_FD), extended=controls.ehlo)
-        policies = Policies(controls.tls, directions.destinations, host, route, extended=controls.ehlo)
+        sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
+        policies = Policies(controls.tls, directions.destinations, host, route, extended=controls.ehlo, sts=sts)
         return Attempts(Errand(home, controls, host, route, target, policies, say), self._lasting).deliver()
 
 

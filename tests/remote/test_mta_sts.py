@@ -1,0 +1,121 @@
+"""MTA-STS: what a daemon says about a domain, and what becomes of its mail."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyqmail.failure import TemporaryFailure
+from pyqmail.programs import qmail_remote
+from pyqmail.remote import attempts
+from pyqmail.remote.exchangers import Candidate
+from pyqmail.remote.mta_sts import Sts, ask_policy
+from tests.certificates import self_signed, server_context
+from tests.loopback import free_port, serving
+from tests.mail_sink import Transaction, accept_all, mail_sink
+from tests.scripted_peers import remote_home
+
+ENFORCED = b"OK secure match=mx.x.test:.wild.test servername=hostname"
+
+
+@contextmanager
+def daemon(answer: bytes, asked: list[bytes] | None = None) -> Iterator[int]:
+    """The port of a daemon that has one answer, in two pieces."""
+
+    def serve(sock: socket.socket) -> None:
+        heard = sock.recv(1000)
+        if asked is not None:
+            asked.append(heard)
+        wire = b"%d:%s," % (len(answer), answer)
+        sock.sendall(wire[:3])
+        sock.sendall(wire[3:])
+
+    with serving(serve) as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    ("answer", "policy"),
+    [
+        (ENFORCED, Sts((b"mx.x.test", b".wild.test"))),
+        (b"NOTFOUND ", None),
+        (b"OK may", None),
+        (b"OK dane", None),
+        (b"OK dane-only", Sts(())),
+        (b"OK secure match=MX.x.test. servername=hostname policy_type=sts policy_ttl=5", Sts((b"mx.x.test",))),
+    ],
+)
+def test_answers(answer: bytes, policy: Sts | None) -> None:
+    asked: list[bytes] = []
+    with daemon(answer, asked) as port:
+        assert ask_policy(f"inet:127.0.0.1:{port}", b"x.test") == policy
+        ask_policy(f"inet:127.0.0.1:{port}:QUERY", b"x.test")
+    assert asked == [b"14:postfix x.test,", b"12:QUERY x.test,"]
+
+
+@pytest.mark.parametrize("answer", [b"TEMP later", b"PERM no", b"TIMEOUT x", b"OK secure", b"OK odd match=x", b""])
+def test_what_is_no_answer_is_temporary(answer: bytes) -> None:
+    with daemon(answer) as port, pytest.raises(TemporaryFailure):
+        ask_policy(f"inet:127.0.0.1:{port}", b"x.test")
+
+
+@pytest.mark.parametrize("where", ["inet:127.0.0.1:{}", "unix:/nowhere/at/all", "unix:relative", "odd", "inet:x:y"])
+def test_nobody_there_is_temporary(where: str) -> None:
+    with pytest.raises(TemporaryFailure):
+        ask_policy(where.format(free_port()), b"x.test")
+
+
+@pytest.mark.parametrize(
+    ("exchanger", "listed"),
+    [(b"mx.x.test", True), (b"a.wild.test", True), (b"a.b.wild.test", False), (b"wild.test", False), (b"y", False)],
+)
+def test_a_wildcard_is_one_label(exchanger: bytes, listed: bool) -> None:
+    assert Sts((b"mx.x.test", b".wild.test")).lists(exchanger) is listed
+
+
+def offers(line: bytes, transaction: Transaction) -> bytes | None:
+    return b"250-x\r\n250 STARTTLS\r\n" if line[:4] == b"EHLO" else accept_all(line, transaction)
+
+
+@pytest.mark.parametrize(
+    ("answer", "exchanger", "trusted", "says"),
+    [
+        pytest.param(ENFORCED, b"mx.x.test", True, b"tls=TLSv1.3, verified by sts\n", id="as the policy asks"),
+        pytest.param(ENFORCED, b"mx.x.test", False, b"TLS failed: certificate: self-signed", id="not trusted"),
+        pytest.param(ENFORCED, b"a.wild.test", True, b"TLS failed: certificate: it is for another name", id="a name"),
+        pytest.param(ENFORCED, b"mx.y.test", True, b"no exchanger that MTA-STS allows", id="not in the policy"),
+        pytest.param(b"NOTFOUND ", b"mx.y.test", False, b"tls=TLSv1.3, opportunistic\n", id="no policy"),
+        pytest.param(b"TEMP no", b"mx.x.test", True, b"Unable to learn the MTA-STS policy", id="not to be learnt"),
+    ],
+)
+def test_mail_for_a_domain_with_a_policy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    answer: bytes,
+    exchanger: bytes,
+    trusted: bool,
+    says: bytes,
+) -> None:
+    pem = self_signed(tmp_path, "mx.x.test")
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    (tmp_path / "home").mkdir()
+    with mail_sink(offers, context=server_context(pem)) as sink, daemon(answer) as port:
+        # an exchanger in 127.0.0.0/8 would be this machine: the look-up is left out
+        found = [Candidate(b"\x7f\0\0\1", 5, exchanger)]
+        monkeypatch.setattr(attempts, "find_candidates", lambda *_: iter(found))
+        monkeypatch.setattr(attempts, "SMTP_PORT", sink.port)
+        home = remote_home(tmp_path / "home", mtasts=f"inet:127.0.0.1:{port}")
+        before = os.getcwd()
+        try:
+            words = [b"qmail-remote", b"x.test", b"", b"r@x.test"]
+            assert qmail_remote.main(words, {b"QMAIL_HOME": os.fsencode(home)}) == 0
+        finally:
+            os.chdir(before)
+        reports = capfdbinary.readouterr().out
+        assert says in reports and reports.startswith(b"r\0K") == says.startswith(b"tls=")
+        assert len(sink.taken) == says.startswith(b"tls=")
