@@ -12,6 +12,7 @@ from pyqmail.intake.resend import LIST_MARKS, Fatal, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyqmail.formats.address_item import Item
     from pyqmail.formats.header import Header
     from pyqmail.intake.inject import Settings
 
@@ -24,6 +25,11 @@ SENDERS = (
 RESENT = (*RESENT_RECIPIENTS, *SENDERS[5:], b"resent-date", b"resent-message-id")
 DELETED = (b"bcc", b"resent-bcc", b"return-path", b"content-length")
 NOBODY_SHOWN = b"Cc: recipient list not shown: ;\n"
+
+
+def left_out(item: "Item") -> bytes:
+    """How the warning about what ``item`` leaves out begins."""
+    return b"more than an address in: " if item.addresses else b"no address in: "
 
 
 class Rewriter:
@@ -55,10 +61,7 @@ class Rewriter:
         if author and any(item.words for item in reading.items):
             return text
         found += addresses
-        for item in reading.items:
-            if item.left_out:
-                what = b"more than an address in: " if item.addresses else b"no address in: "
-                unread.append(what + body[item.start : item.end])
+        unread += [left_out(item) + body[item.start : item.end] for item in reading.items if item.left_out]
         clean = reading.clean
         del reading  # a field of many megabytes is held once
         named: list[bytes] = []
