@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pyqmail.system.stamp import Stamp
+    from pyqmail.system.stamp import Watched
 
 CONNECT_SECONDS = 10  # how long connect is retried
 RETRY_SECONDS = 0.05
@@ -367,7 +367,7 @@ class Injection:
             setattr(self, name, -1)
 
 
-_looked_at: "dict[str, tuple[Stamp, bool]]" = {}  # by the launcher's stamp: says nothing once the file changes
+_launchers: "dict[str, Watched[bool]]" = {}  # whether that of a home is ours
 
 
 def own_program(home: str, *, warm: bool = False) -> bool:
@@ -377,19 +377,15 @@ def own_program(home: str, *, warm: bool = False) -> bool:
     """
     from pyqmail.launch import identify
 
-    path = home + "/bin/qmail-queue"
     if not warm:
+        path = home + "/bin/qmail-queue"
         return not os.path.lexists(path) or identify(path) == "pyqmail.programs.qmail_queue"
-    from pyqmail.system.stamp import stamp
+    if home not in _launchers:
+        from pyqmail.system.stamp import Seen, Watched
 
-    now = stamp(path)
-    known = _looked_at.get(path)
-    if known is not None and known[0] == now:
-        return known[1]
-    ours = own_program(home)
-    if now is not None and ours:  # a no may come of a file that could not be read
-        _looked_at[path] = (now, ours)
-    return ours
+        # a no may come of a file that could not be read
+        _launchers[home] = Watched(own_program, lambda home: Seen((home + "/bin/qmail-queue",)), lasts=bool)
+    return _launchers[home].get(home)
 
 
 def _fill(fd: int, data: bytes) -> bytes:

@@ -14,29 +14,20 @@ from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.system import files
-from pyqmail.system.stamp import Stamp, stamp
+from pyqmail.system.stamp import Seen, Watched
 
 INSTRUCTIONS_MAX = 4096  # of the one line that is understood; a longer file is there, and that is enough
 FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
 
 
-class OwnPrograms:
-    """Whether the programs whose decisions we foretell are our own: looked at again whenever a file has changed."""
+def own_programs(home: str) -> dict[str, str]:
+    """The programs whose decisions we foretell: by path, the module that each is if it is our own."""
+    return {f"{home}/bin/qmail-{name}": f"pyqmail.programs.qmail_{name}" for name in ("getpw", "local")}
 
-    def __init__(self, home: str) -> None:
-        self._paths = {f"{home}/bin/{name}": name for name in ("qmail-getpw", "qmail-local")}
-        self._stamps: list[Stamp | None] = []
-        self._ours = False
 
-    def ours(self) -> bool:
-        """Look; two stats while nothing changes. A no is looked at again: it may have been a file that was not read."""
-        stamps = [stamp(path) for path in self._paths]
-        if stamps != self._stamps or not self._ours:
-            self._ours = all(
-                identify(path) == "pyqmail.programs." + name.replace("-", "_") for path, name in self._paths.items()
-            )
-            self._stamps = stamps
-        return self._ours
+def are_ours(home: str) -> bool:
+    """Whether these programs are our own."""
+    return all(identify(path) == module for path, module in own_programs(home).items())
 
 
 class Lookup:
@@ -50,13 +41,14 @@ class Lookup:
         self._break = knobs.break_char
         self._forbidden = knobs.patrn
         self._users = UsersDatabase(home, accounts)
-        self._programs = OwnPrograms(home)
+        # two stats while nothing changes; a no is looked at again: it may have been a file that was not read
+        self._ours = Watched(are_ours, lambda home: Seen(own_programs(home)), lasts=bool)
 
     def nobody(self, recipient: bytes) -> bool:
         """Whether ``recipient`` is certainly nobody's."""
         channel, address = classify(recipient, self._routing)
         local, _, domain = address.rpartition(b"@")
-        if channel != "local" or not local or b"\0" in local or not self._programs.ours():
+        if channel != "local" or not local or b"\0" in local or not self._ours.get(self._home):
             return False
         assignment = self._assignment(local)
         if assignment is None or assignment.uid == 0 or not assignment.dash:

@@ -2,7 +2,7 @@
 
 import time
 
-from pyqmail.system.stamp import stamp
+from pyqmail.system.stamp import Seen
 
 RECENT_S = 1.0  # how long an answer of our own qmail-getpw stands
 RECENT_MAX = 1000
@@ -18,14 +18,13 @@ class RecentAccounts:
 
     def __init__(self) -> None:
         self._answers: dict[bytes, tuple[float, bytes]] = {}
-        self._stamp = stamp(ACCOUNTS_FILE)
+        self._accounts = Seen((ACCOUNTS_FILE,))
 
     def get(self, local: bytes) -> bytes | None:
         """The account record of ``local``, if it is known."""
-        now = stamp(ACCOUNTS_FILE)
-        if now != self._stamp:
+        if not self._accounts.unchanged():
+            self._accounts = Seen((ACCOUNTS_FILE,))
             self._answers.clear()
-            self._stamp = now
         at, record = self._answers.get(local, (0.0, b""))
         return record if record and time.monotonic() - at < RECENT_S else None
 

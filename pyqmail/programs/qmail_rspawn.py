@@ -15,7 +15,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
 from pyqmail.protocol.spawn import Command
-from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, Fresh, read_batch_controls
+from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, read_batch_controls, watched
 from pyqmail.remote.security import Target
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
@@ -33,7 +33,7 @@ class RemoteChannel:
 
     def __init__(self, loop: Loop, home: str, environ: Mapping[bytes, bytes], limit: int) -> None:
         self._home = home
-        self._controls = Fresh(read_batch_controls, BATCH_FILES)
+        self._controls = watched(read_batch_controls, BATCH_FILES)
         self._latest = NOTHING_JOINED  # as of the last command
         self._tls_in_memory = bool(environ.get(b"QMAILREMOTE"))  # or nothing of ours would use it
         self._name = environ.get(b"QMAILREMOTE") or b"qmail-remote"

@@ -2,14 +2,13 @@
 
 import os
 import stat
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.remote.security import Directions, TlsControls
-from pyqmail.system.stamp import Stamp, settled, stamp
+from pyqmail.system.stamp import Seen, Watched
 
 SECRETS = ("smtproutes", "authsenders")  # where a line may have a password
 FILES = (
@@ -122,34 +121,21 @@ def _exposed(home: str, name: str) -> bool:
         return False
 
 
-class Fresh(Generic[T]):
-    """What ``read(home)`` makes of the control ``files``: read again as soon as a stat shows that one has changed.
+def watched(read: Callable[[str], T], files: tuple[str, ...]) -> Watched[T]:
+    """What ``read(home)`` makes of the control ``files``.
 
     A file that was not there is not looked for as long as nothing was added to the directory.
     """
 
-    def __init__(self, read: Callable[[str], T], files: tuple[str, ...]) -> None:
-        self._read = read
-        self._files = files
-        self._home = ""
-        self._stamps: dict[str, Stamp | None] = {}
-        self._value: T | None = None
+    def look(home: str) -> Seen:
+        seen = Seen()
+        there = seen.look(f"{home}/control")
+        for path in (f"{home}/control/{name}" for name in files):
+            if not there or _is_named(path):
+                seen.look(path)
+        return seen
 
-    def get(self, home: str) -> T:
-        """The value as of now. Raises whatever ``read`` raises, and remembers nothing then."""
-        known = self._value if home == self._home else None
-        if known is not None and all(stamp(path) == seen for path, seen in self._stamps.items()):
-            return known
-        self._value = None
-        folder = f"{home}/control"
-        paths = (f"{folder}/{name}" for name in self._files)
-        before = stamp(folder)
-        stamps = {folder: before} | {path: stamp(path) for path in paths if before is None or _is_named(path)}
-        value = self._read(home)
-        now = time.time_ns()
-        if all(seen is None or settled(max(seen[3:]), now) for seen in stamps.values()):
-            self._home, self._stamps, self._value = home, stamps, value
-        return value
+    return Watched(read, look)
 
 
 def _is_named(path: str) -> bool:

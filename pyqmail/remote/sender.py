@@ -14,7 +14,7 @@ from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import ascii_host
 from pyqmail.protocol.smtp_client import carriable
 from pyqmail.remote.attempts import Attempts, Errand, Outlasting
-from pyqmail.remote.controls import FILES, Fresh, read_controls
+from pyqmail.remote.controls import FILES, read_controls, watched
 from pyqmail.remote.credentials import EXPOSED
 from pyqmail.remote.message import Message
 from pyqmail.remote.mta_sts import ask_policy
@@ -49,7 +49,7 @@ class Sender:
 
     def __init__(self, *, trusting: bool = False) -> None:
         self._trusting = trusting
-        self._controls = Fresh(read_controls, FILES)
+        self._controls = watched(read_controls, FILES)
         self._lasting = Outlasting()
 
     def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

@@ -1,6 +1,11 @@
 """What tells whether a file is still the one that was looked at before."""
 
 import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime and ctime in nanoseconds
 SETTLED_NS = 100_000_000  # a file changed less than this ago may change again within one tick of its time stamp
@@ -23,3 +28,54 @@ def stamp(path: str | bytes) -> Stamp | None:
 def settled(changed_ns: int, now_ns: int) -> bool:
     """Whether the time stamp ``changed_ns`` of a file stands for one state of it only."""
     return now_ns - changed_ns > (SETTLED_NS if changed_ns % 1_000_000_000 else COARSE_NS)
+
+
+class Seen:
+    """Files as they were when they were looked at."""
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        self._stamps = {path: stamp(path) for path in paths}
+
+    def look(self, path: str) -> bool:
+        """Look at one more; whether it is there."""
+        self._stamps[path] = stamp(path)
+        return self._stamps[path] is not None
+
+    def unchanged(self) -> bool:
+        """Whether each is the one that it was, or still missing."""
+        return all(stamp(path) == seen for path, seen in self._stamps.items())
+
+    def settled(self) -> bool:
+        """Whether a change after the look would be seen by ``unchanged``: none had only just changed."""
+        now = time.time_ns()
+        return all(seen is None or settled(max(seen[3:]), now) for seen in self._stamps.values())
+
+
+def always(_value: object) -> bool:
+    """Any value lasts."""
+    return True
+
+
+class Watched(Generic[T]):
+    """What ``make(home)`` makes of files, made again as soon as a stat shows that one has changed."""
+
+    def __init__(
+        self, make: Callable[[str], T], look: Callable[[str], Seen], *, lasts: Callable[[T], bool] = always
+    ) -> None:
+        """``look(home)`` looks at the files, before they are read; what ``lasts`` says no to is made anew each time."""
+        self._make = make
+        self._look = look
+        self._lasts = lasts
+        self._known: tuple[str, Seen, T] | None = None
+
+    def get(self, home: str) -> T:
+        """The value as of now. Raises whatever ``make`` raises, and remembers nothing then."""
+        known = self._known
+        if known is not None and known[0] == home and known[1].unchanged():
+            return known[2]
+        self._known = None
+        seen = self._look(home)
+        value = self._make(home)
+        if self._lasts(value) and seen.settled():
+            self._known = home, seen, value
+        return value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from pyqmail.launch import identify
-from pyqmail.system.stamp import Stamp, stamp
+from pyqmail.system.stamp import Seen
 
 # What serves one connection after another in one process, and what gets a process for each: it sees passwords, and
 # changes its uid.
@@ -25,9 +25,9 @@ Step = Callable[[Mapping[bytes, bytes]], int | None]  # None: go on with the nex
 class Chain:
     """The programs of one command line; ``pooled`` when one process may serve many connections."""
 
-    def __init__(self, steps: Sequence[Step], *, seen: dict[str, Stamp | None], pooled: bool, path: bytes) -> None:
+    def __init__(self, steps: Sequence[Step], *, seen: Seen, pooled: bool, path: bytes) -> None:
         self._steps = tuple(steps)
-        self._seen = tuple(seen.items())
+        self._seen = seen
         self._path = path
         self.pooled = pooled
 
@@ -35,7 +35,7 @@ class Chain:
         """Whether executing the command line with ``environ`` would run the same programs."""
         if len(self._steps) > 1 and environ.get(b"PATH", DEFAULT_PATH) != self._path:
             return False  # a rule has set PATH: the first program would find others by it
-        return all(stamp(path) == seen for path, seen in self._seen)
+        return self._seen.unchanged()
 
     def run(self, environ: dict[bytes, bytes]) -> int:
         """Serve the connection on descriptors 0 and 1; the exit code."""
@@ -50,7 +50,7 @@ def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chai
     """The chain of ``command`` with everything it needs in memory; None if it has to be executed."""
     path = environ.get(b"PATH", DEFAULT_PATH)
     steps: list[Step] = []
-    seen: dict[str, Stamp | None] = {}
+    seen = Seen()
     while command:
         module = _locate(command[0], path, seen)
         if module in POOLED or module in FORKED:
@@ -79,12 +79,11 @@ def _last_step(module: str, command: Sequence[bytes]) -> Step:
     return step
 
 
-def _locate(name: bytes, path: bytes, seen: dict[str, Stamp | None]) -> str | None:
+def _locate(name: bytes, path: bytes, seen: Seen) -> str | None:
     """The module of the launcher that ``name`` runs; notes in ``seen`` every file that could change the answer."""
     folders = [b""] if b"/" in name else path.split(b":")
     for folder in folders:
         candidate = os.path.abspath(os.fsdecode(name if b"/" in name else (folder or b".") + b"/" + name))
-        seen[candidate] = stamp(candidate)
-        if seen[candidate] is not None:
+        if seen.look(candidate):
             return identify(candidate) if os.access(candidate, os.X_OK) else None
     return None
