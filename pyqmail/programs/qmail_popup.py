@@ -24,20 +24,24 @@ if TYPE_CHECKING:
     from pyqmail.incoming.security import Security
     from pyqmail.stream.stream import Stream
     from pyqmail.tcp.tls_half import Halves
+    from pyqmail.warm.served import Served
 
 TIMEOUT_S = 1200
 EXIT = 1
 CERTIFICATE = "servercert.pem"
 
 
-def prepare(environ: "Mapping[bytes, bytes]") -> None:
-    """Load what TLS needs, if there is TLS, in a server whose children then share it."""
+def prepare(environ: "Mapping[bytes, bytes]") -> "Served":
+    """What serves connections from tcpserver's memory (warm/served), with what TLS needs, if there is TLS."""
+    from pyqmail.incoming.in_memory import server
+
     try:
         if Control(home_of(environ)).exists(CERTIFICATE):
             import pyqmail.incoming.pop3_tls
             import pyqmail.tcp.tls_half  # noqa: F401
     except ControlUnreadable:
-        return  # each connection says so
+        pass  # each connection says so
+    return server(main, environ)
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:

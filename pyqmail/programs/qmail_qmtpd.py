@@ -16,8 +16,19 @@ from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
 from pyqmail.system.alarm import TimeUp, time_limit
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.warm.served import Served
+
 SESSION_S = 3600  # for the whole session
 DONE, TROUBLE = 0, 111
+
+
+def prepare(environ: Mapping[bytes, bytes]) -> "Served":
+    """What serves connections from tcpserver's memory (warm/served)."""
+    from pyqmail.incoming.in_memory import server
+
+    return server(main, environ)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.remote.sender import Sender
 
-__all__ = ["Sender", "main"]
+
+def prepare(environ: Mapping[bytes, bytes]) -> Sender:
+    """What serves one delivery after another in a worker (warm/served)."""
+    return Sender()
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -19,6 +22,6 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     sender = Sender(trusting=True)
-    code = sender.main(argv, environ)
+    code = sender.serve(argv, environ)
     sender.close()
     return code

@@ -21,7 +21,7 @@ from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
 from pyqmail.warm.collector import Done, Stop
-from pyqmail.warm.runner import Runner
+from pyqmail.warm.runner import SENDERS, Runner
 from pyqmail.warm.spawner import Spawner, begin
 
 TCPTO_SIZE = 1024  # bytes of lock/tcpto
@@ -48,6 +48,7 @@ class RemoteChannel:
             setup_exit=111,
             descriptor_exit=111,
             exec_exit=111,
+            pacing=SENDERS,
         )
 
     def start(self, command: Command, message: int, output: int, done: Done) -> Stop:

@@ -16,7 +16,18 @@ from pyqmail.incoming.smtp import TIMEOUT_S, SessionEnd, Settings, SmtpSession, 
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.warm.served import Served
+
 NAME = b"qmail-smtpd"
+
+
+def prepare(environ: Mapping[bytes, bytes]) -> "Served":
+    """What serves connections from tcpserver's memory (warm/served)."""
+    from pyqmail.incoming.in_memory import server
+
+    return server(main, environ)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

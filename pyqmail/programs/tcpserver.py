@@ -14,11 +14,8 @@ import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 
-from pyqmail.control import home_of
 from pyqmail.options import UsageError
-from pyqmail.system.alert_clock import AlertClock
 from pyqmail.system.files import write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import plug_standard_descriptors, schedule_as_batch
@@ -32,11 +29,6 @@ from pyqmail.tcp.server import Server
 
 USAGE = 100
 FAILED = 111
-# What our programs import only when they need it; a worker finds everything in memory, since it imports nothing.
-PRELOADED = (
-    "fcntl", "traceback", "setproctitle", "pyqmail.envelope", "pyqmail.formats.cdb", "pyqmail.policy.interfaces",
-    "pyqmail.system.files", "pyqmail.system.process",
-)  # fmt: skip
 
 
 def drop_privileges(options: Options, environ: Mapping[bytes, bytes]) -> None:
@@ -57,27 +49,13 @@ def drop_privileges(options: Options, environ: Mapping[bytes, bytes]) -> None:
         raise Fatal(f"unable to set uid: {reason(error)}") from error
 
 
-def preload() -> None:
-    """Bring into memory what workers may need, and what they share."""
-    AlertClock.inherited = AlertClock()
-    for name in PRELOADED:
-        try:
-            import_module(name)
-        except ImportError:
-            if name != "setproctitle":
-                raise
-
-
 def prepare(options: Options, environ: Mapping[bytes, bytes]) -> tuple[socket.socket, Chain | None]:
     """The listening socket and the chain, with everything in memory that needs the first identity. Raises Fatal."""
     listener = listening_socket(options)
     chain = find_chain(options.program, environ)
     if chain is not None:
-        preload()
         schedule_as_batch()
     drop_privileges(options, environ)
-    if chain is not None and os.path.lexists(home_of(environ) + "/control/servercert.pem"):
-        import_module("pyqmail.tcp.certificates")  # ssl once for all workers, and only where it is used
     if options.print_port:
         write_all(1, b"%d\n" % listener.getsockname()[1])
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

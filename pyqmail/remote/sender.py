@@ -52,7 +52,7 @@ class Sender:
         self._controls = watched(read_controls, FILES)
         self._lasting = Outlasting()
 
-    def main(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    def serve(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         """Deliver, report and return 0."""
         try:
             reports = self._deliver(argv[1:], home_of(environ))

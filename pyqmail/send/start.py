@@ -24,6 +24,7 @@ from pyqmail.system.process import (
     plug_standard_descriptors,
     set_title,
 )
+from pyqmail.warm.served import load
 from pyqmail.warm.supervised import HELPERS
 from pyqmail.warm.supervisor import SIGNALS, Supervisor, wanted_helpers
 
@@ -64,7 +65,7 @@ class Start:
         if module is None:
             os.execvpe(argv[0], list(argv), dict(self.environ))
         set_title(argv[0].decode())
-        return int(import_module(module).main(list(argv), self.environ))
+        return load(module, self.environ).serve(list(argv), self.environ)
 
     def warm(self, name: bytes) -> bool:
         """Whether ``name`` is our own program, served from memory."""

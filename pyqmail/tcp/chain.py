@@ -11,6 +11,7 @@ from importlib import import_module
 
 from pyqmail.launch import identify
 from pyqmail.system.stamp import Seen
+from pyqmail.warm.served import Served, load
 
 # What serves one connection after another in one process, and what gets a process for each: it sees passwords, and
 # changes its uid.
@@ -54,10 +55,7 @@ def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chai
     while command:
         module = _locate(command[0], path, seen)
         if module in POOLED or module in FORKED:
-            steps.append(_last_step(module, command))
-            prepare = getattr(import_module(module), "prepare", None)
-            if prepare is not None:
-                prepare(environ)
+            steps.append(_last_step(load(module, environ), command))
             return Chain(steps, seen=seen, pooled=module in POOLED, path=path)
         if module != SCREEN:
             return None
@@ -69,14 +67,9 @@ def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chai
     return None
 
 
-def _last_step(module: str, command: Sequence[bytes]) -> Step:
-    main = import_module(module).main
+def _last_step(served: Served, command: Sequence[bytes]) -> Step:
     argv = list(command)
-
-    def step(environ: Mapping[bytes, bytes]) -> int:
-        return int(main(list(argv), environ))
-
-    return step
+    return lambda environ: served.serve(list(argv), environ)
 
 
 def _locate(name: bytes, path: bytes, seen: Seen) -> str | None:

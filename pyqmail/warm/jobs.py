@@ -1,0 +1,59 @@
+"""In a worker of a spawner: one job after another, each from a clean state."""
+
+import os
+import sys
+from collections.abc import Mapping
+
+from pyqmail.control import Control
+from pyqmail.system.file_cache import FileCache
+from pyqmail.warm.cold import delivery_signals, restore_delivery_signals
+from pyqmail.warm.served import Served
+
+
+class Jobs:
+    """What the workers of one program do; made by their parent."""
+
+    def __init__(self, served: Served, environ: Mapping[bytes, bytes], directory: str) -> None:
+        self._served = served
+        self._environ = environ
+        self._directory = directory
+        self._null = -1  # /dev/null, once there is a worker
+        self._umask = 0
+
+    def serve(self, payload: bytes, fds: list[int]) -> int:
+        """One job; whatever escapes is temporary."""
+        errors, argv = payload[0], payload[1:].split(b"\0")
+        if self._null < 0:
+            self._settle()
+        output, message = fds[0], fds[1] if len(fds) > 1 else self._null
+        for source, target in ((message, 0), (output, 1), (output if errors else self._null, 2)):
+            os.dup2(source, target)
+        for fd in fds:
+            os.close(fd)
+        try:
+            return self._served.serve(argv, dict(self._environ)) & 255
+        except BaseException as error:  # a bug must never bounce mail
+            _complain(error)
+            return 111
+        finally:
+            for target in (0, 1, 2):
+                os.dup2(self._null, target)
+            os.umask(self._umask)
+            os.chdir(self._directory)
+            restore_delivery_signals()
+
+    def _settle(self) -> None:
+        """The state in which each job begins, and to which it goes back."""
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        os.chdir(self._directory)
+        Control.cache = FileCache()
+        delivery_signals()
+
+
+def _complain(error: BaseException) -> None:
+    try:
+        os.write(2, f"internal error: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+    except OSError:
+        sys.exc_info()
