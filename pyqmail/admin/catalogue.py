@@ -47,6 +47,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-smtpd", 0o755, 1),
         _program("qmail-rcptd", 0o711),
         _program("qmail-authd", 0o700),
+        _program("qmail-verifyd", 0o711),
         _program("qmail-qmtpd"),
         _program("qmail-qmqpd"),
         _program("qmail-qmqpc", 0o755, 81),

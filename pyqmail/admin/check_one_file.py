@@ -110,7 +110,9 @@ def _line_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
             yield f"{shown}: {show_value(value)} counts as {number}"
     elif value.startswith(b"#"):
         yield f"{shown}: a # is part of the value in a one-line file"
-    elif value[:1] in (b" ", b"\t") or (b" " in value and entry.name not in ("smtpgreeting", "bouncefrom")):
+    elif value[:1] in (b" ", b"\t") or (
+        b" " in value and entry.name not in ("smtpgreeting", "bouncefrom", "spfexp", "spfrules")
+    ):
         yield f"{shown}: has blanks in its value"
     if any(line.strip() and not line.startswith(b"#") for line in data.split(b"\n")[1:]):
         yield f"{shown}: only the first line counts"

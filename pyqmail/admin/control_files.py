@@ -33,6 +33,7 @@ AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
 REMOTE = ("qmail-remote",)
+RESOLVING = ("qmail-remote", "qmail-verifyd")
 INJECT = ("qmail-inject", "sendmail", "newaliases", "newinclude", "dot-forward")
 ALL = ("every program",)
 
@@ -153,6 +154,7 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
         form=Form.MAP,
     ),
+    _line("authservid", "Results are said in the name of ", "authservid", INCOMING, CONNECTION, me=True, ours=True),
     _number("bouncemaxbytes", "Bytes of the original in a bounce: ", "", "all of it", SEND, HANGUP, ours=True),
     ControlFile(
         "clientca.pem", Form.PEM, "Authorities for client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
@@ -161,6 +163,7 @@ OURS: tuple[ControlFile, ...] = (
         "clientcrl.pem", Form.PEM, "Revoked client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
     ),
     _number("concurrencyincoming", "SMTP sessions at once: ", "", "40", ("run file of qmail-smtpd",), START, ours=True),
+    _line("conf-verifier", "qmail-verifyd is the user ", "qmailv", ("qmail-verifyd",), START, ours=True),
     _line("conf-break", "User-ext delimiter is ", "-", ALL, START, ours=True),
     _list("conf-groups", "Group: ", "", "Groups are qmail and nofiles.", ALL, START, ours=True),
     _line("conf-patrn", "Mode bits forbidden for .qmail files and homes, in octal: ", "002", ALL, START, ours=True),
@@ -183,8 +186,10 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
     ),
     _list("dnsbllist", "DNS list of clients: ", "", "No DNS list is asked.", INCOMING, CONNECTION, ours=True),
-    _list("dnsservers", "DNS server: ", "", "DNS servers are those of resolv.conf.", REMOTE, DELIVERY, ours=True),
     _number("dsnbounces", "Bounces are multipart/report unless this is 0: ", "", "0", SEND, HANGUP, ours=True),
+    _number("dmarcbehavior", "What is done about DMARC, from 0 to 4: ", "", "0", INCOMING, CONNECTION, ours=True),
+    _list("dmarcwhite", "Let in when signed by ", ".", "DMARC has no exceptions.", INCOMING, CONNECTION, ours=True),
+    _list("dnsservers", "DNS server: ", "", "DNS servers are those of resolv.conf.", RESOLVING, DELIVERY, ours=True),
     _list(
         "domainconcurrency",
         "Deliveries at once to one domain: ",
@@ -252,6 +257,9 @@ OURS: tuple[ControlFile, ...] = (
     ControlFile(
         "servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
     ),
+    _number("spfbehavior", "What is done about SPF, from 0 to 6: ", "", "0", INCOMING, CONNECTION, ours=True),
+    _line("spfexp", "A refusal by SPF says ", "what the domain says", INCOMING, CONNECTION, ours=True),
+    _line("spfrules", "Besides the domain's own hosts SPF lets in ", "nobody", INCOMING, CONNECTION, ours=True),
     _line("tlsclientciphers", "Ciphers of the SMTP client: ", "OpenSSL's own choice", REMOTE, DELIVERY, ours=True),
     _number("tarpitcount", "Recipients have to wait after ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("tarpitdelay", "They wait for ", " seconds", "5", INCOMING, CONNECTION, ours=True),

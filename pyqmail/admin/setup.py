@@ -33,7 +33,7 @@ from pyqmail.admin.wheels import Interpreter, WheelError, digest, find_python, i
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.dependencies import LockError, chosen, groups_of, lock_path, read_lock
 from pyqmail.launch import run
-from pyqmail.policy.accounts import GROUPS, ROLES, AccountMissing, read_accounts
+from pyqmail.policy.accounts import GROUPS, ROLES, VERIFIER, AccountMissing, read_accounts
 
 EXPECTED = (
     SetupError, PackageError, SendmailTrouble, RemovalError, ModulesMissing, FetchError, WheelError, LockError,
@@ -236,7 +236,8 @@ def place_sendmail(target: Target, *, take: bool) -> int:
 def take_away(target: Target, *, purge: bool, accounts: bool) -> int:
     """Undo what was made. Raises RemovalError."""
     on_host = str(target.root) == target.home and target.may_chown and not target.single_user
-    users, groups = names(target, "conf-users", ROLES), names(target, "conf-groups", GROUPS)
+    users = [*names(target, "conf-users", ROLES), *names(target, "conf-verifier", (VERIFIER,))]
+    groups = names(target, "conf-groups", GROUPS)
     documents = [place for _, place in documents_of_checkout()]
     for line in remove(Removal(target.home, target.root, on_host, purge, documents, users, groups, accounts)):
         say(1, line)

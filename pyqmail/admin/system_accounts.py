@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from pyqmail.admin.target import SetupError, Target, say
-from pyqmail.policy.accounts import GROUPS, ROLES
+from pyqmail.policy.accounts import GROUPS, ROLES, VERIFIER
 
 QUEUE_GROUP_ROLES = ("qmailq", "qmailr", "qmails")  # the other accounts have the powerless group
 
@@ -28,7 +28,11 @@ def make_accounts(target: Target) -> None:
     for group in groups:
         if not group.isdigit() and not known(grp.getgrnam, group):
             command(["groupadd", "--system", group])
-    for role, user in zip((os.fsdecode(role) for role in ROLES), names(target, "conf-users", ROLES), strict=True):
+    roles = [os.fsdecode(role) for role in (*ROLES, VERIFIER)]
+    users = [*names(target, "conf-users", ROLES), *names(target, "conf-verifier", (VERIFIER,))[:1]]
+    if len(set(users[:-1])) == 1:
+        users[-1] = users[0]  # a single-user tree
+    for role, user in zip(roles, users, strict=True):
         if user.isdigit() or known(pwd.getpwnam, user):
             continue
         group = groups[0] if role in QUEUE_GROUP_ROLES else groups[1]

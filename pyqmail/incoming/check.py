@@ -83,6 +83,10 @@ class Check:
     def __init__(self, rules: Rules) -> None:
         pass
 
+    def holds(self, client: Client) -> bool:
+        """Whether the text of this ``client`` is to be held until ``message`` has answered."""
+        return self.wants_message
+
     def connected(self, client: Client) -> Verdict | None:
         """Before the greeting; a reply ends the session."""
 

@@ -17,6 +17,7 @@ from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.recipient_limits import BadRecipientLimit, RecipientLimit, Tarpit
 from pyqmail.incoming.recipient_program import RecipientProgram
 from pyqmail.incoming.refusals import HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
+from pyqmail.incoming.sender_authentication import SenderAuthentication
 from pyqmail.protocol.smtp_server import declared_size
 
 SIZE_SLACK = 1024  # bytes that Exim, Dovecot and nginx declare above the size; what comes is counted
@@ -93,6 +94,7 @@ CHECKS: tuple[type[Check], ...] = (
     ExistingRecipient,
     RecipientLimit,
     RecipientProgram,
+    SenderAuthentication,
 )
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
@@ -129,7 +131,11 @@ class Checks:
         self._recipient = [checks[at].recipient for at in having(kinds, "recipient")]
         self._message = [checks[at].message for at in having(kinds, "message")]
         self._closing = [check.close for check in made if type(check).close is not Check.close]
-        self.want_message = True in [check.wants_message for check in checks]
+        self._holding = [each.holds for each in checks if each.wants_message or type(each).holds is not Check.holds]
+
+    def hold(self, client: Client) -> bool:
+        """Whether a check wants the whole text of a message of this ``client``."""
+        return any(holds(client) for holds in self._holding)
 
     def take_notes(self) -> list[bytes]:
         """What the log should hear of the checks themselves, once."""

@@ -5,7 +5,7 @@ The text goes to the queue as it arrives. Only where a check wants the whole mes
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pyqmail.formats.hops import HopCounter
 from pyqmail.formats.received import format_network_received
@@ -31,8 +31,8 @@ class Letter:
     """From its sender to the queue's answer. Once ``open`` was called every path ends in ``close`` or ``abort``."""
 
     __slots__ = (
-        "_completion", "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "held", "hops", "parameters",
-        "recipients", "refusal", "sender", "size",
+        "_completion", "_forged", "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "held", "hops",
+        "parameters", "recipients", "refusal", "sender", "size",
     )  # fmt: skip
 
     def __init__(self, limit: int, sender: bytes = b"", parameters: bytes = b"") -> None:
@@ -48,6 +48,7 @@ class Letter:
         self._recipient_bytes = 0
         self._head = b""  # lines that go before the message
         self._completion: Completion | None = None
+        self._forged = b""  # whose Authentication-Results are left out
         self._injection: Injection | None = None
 
     def add(self, recipient: bytes) -> None:
@@ -80,6 +81,10 @@ class Letter:
     def prepend(self, lines: bytes) -> None:
         """Put header ``lines`` before the message, above our Received; only until the first byte has left."""
         self._head = lines + self._head
+
+    def without_results_of(self, name: bytes) -> None:
+        """Leave out Authentication-Results fields that claim to be ``name``'s (RFC 8601 section 5); of a held text."""
+        self._forged = name
 
     def complete(self, host: bytes) -> None:
         """Let it have a Date and a Message-ID; ``host`` is the latter's."""
@@ -128,7 +133,7 @@ class Letter:
         """Queue it, unless it has failed; what the queue says. Never raises."""
         assert self._injection is not None
         try:
-            for piece in () if self.held is None else self.held.pieces():
+            for piece in self._held_pieces():
                 self._pass_on(piece)
         except OSError:
             self._injection.fail()
@@ -155,6 +160,14 @@ class Letter:
                 return
         self._injection.write(self._head + text if self._head else text)
         self._head = b""
+
+    def _held_pieces(self) -> Iterator[bytes]:
+        pieces = iter(()) if self.held is None else self.held.pieces()
+        if not self._forged:
+            return pieces
+        from pyqmail.incoming.sender_results import without_results_of  # where it is wanted it is there already
+
+        return without_results_of(self._forged, pieces)
 
     def _let_go(self) -> None:
         if self.held is not None:

@@ -127,12 +127,25 @@ class Bodies:
         self._hashes = {(each.body_form, each.limit): BodyHash(each.body_form, each.limit) for each in signatures}
         self._digests: dict[tuple[bytes, int | None], bytes] = {}
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody asks for a hash."""
+        return bool(self._hashes)
+
+    def feed(self, piece: bytes) -> None:
+        """Some more of the body."""
+        for each in self._hashes.values():
+            each.feed(piece)
+
+    def end(self) -> None:
+        """That was all of it."""
+        self._digests = {key: each.digest() for key, each in self._hashes.items()}
+
     def read(self, pieces: Iterable[bytes]) -> None:
         """Hash all of it."""
         for piece in pieces:
-            for each in self._hashes.values():
-                each.feed(piece)
-        self._digests = {key: each.digest() for key, each in self._hashes.items()}
+            self.feed(piece)
+        self.end()
 
     def fits(self, signature: Signature) -> bool:
         """Whether the body is the one that was signed."""
@@ -160,7 +173,7 @@ class Verifier:
         self._chosen = chosen + [field for field in found if field not in near][: SIGNATURES_MAX - len(chosen)]
         self.left_out = len(found) - len(self._chosen)
         self._read: list[Signature | Outcome] = [self._parse(field) for field in self._chosen]
-        self._bodies = Bodies(self.signatures)
+        self.bodies = Bodies(self.signatures)
 
     @property
     def signatures(self) -> list[Signature]:
@@ -169,7 +182,7 @@ class Verifier:
 
     def read_body(self, pieces: Iterable[bytes]) -> None:
         """Hash the body."""
-        self._bodies.read(pieces)
+        self.bodies.read(pieces)
 
     def outcomes(self, lookups: Lookups) -> list[Outcome]:
         """What each signature is worth, after the body has been read. Never raises."""
@@ -186,11 +199,11 @@ class Verifier:
         return signature
 
     def _verify(self, signature: Signature, lookups: Lookups) -> Outcome:
-        if not self._bodies.fits(signature):
+        if not self.bodies.fits(signature):
             return _outcome(signature, b"fail", "the body has been altered")
         outcome = judge(signature, header_digest(signature, self._fields), lookups)
-        if outcome.result == b"pass" and self._bodies.unsigned(signature):
-            left = self._bodies.unsigned(signature)
+        if outcome.result == b"pass" and self.bodies.unsigned(signature):
+            left = self.bodies.unsigned(signature)
             return _outcome(signature, b"policy", f"{left} bytes of the body are not signed", outcome.key)
         return outcome
 

@@ -15,7 +15,7 @@ VALUE_MAX = 256  # bytes of one value that we write
 BODY_MAX = 65536  # bytes of a field that are read
 _TOKEN = re.compile(rb"[A-Za-z0-9!#$&'*+\-.^_`{|}~/@]+\Z")
 _UNSAFE = re.compile(rb"[^\x20-\x7e]")
-_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"|[^\s"();=]+|[;=]|\(', re.DOTALL)
+_WORD = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[^\s"();=]+|[;=]|\(', re.DOTALL)
 
 
 class Result:

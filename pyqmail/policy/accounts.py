@@ -11,6 +11,7 @@ from pyqmail.control import Control
 
 ROLES = (b"alias", b"qmaild", b"qmaill", b"root", b"qmailp", b"qmailq", b"qmailr", b"qmails")
 GROUPS = (b"qmail", b"nofiles")
+VERIFIER = b"qmailv"  # who runs qmail-verifyd; control/conf-verifier names another. C qmail has no such role.
 
 
 class AccountMissing(Exception):
@@ -87,3 +88,10 @@ def read_accounts(home: str) -> Accounts:
     """The accounts of ``home``. Raises AccountMissing and ControlUnreadable."""
     users, groups = read_names(home)
     return Accounts([_uid(name) for name in users], [_gid(name) for name in groups], users[0])
+
+
+def uid_of_verifier(home: str, accounts: Accounts) -> int:
+    """Who runs qmail-verifyd of ``home``. Raises AccountMissing and ControlUnreadable."""
+    if accounts.single_user:
+        return accounts.uid_daemon
+    return _uid(Control(home).line("conf-verifier") or VERIFIER)

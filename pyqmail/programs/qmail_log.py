@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.log.filters import Filters
 from pyqmail.log.joiner import Delivery, Joiner, Message
 from pyqmail.log.printer import Printer
+from pyqmail.log.rehearsal import Rehearsal
 from pyqmail.log.sources import open_source, usual_logs
 from pyqmail.log.stamps import parse_line
 from pyqmail.log.statistics import Statistics
@@ -34,6 +35,7 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-d", "--deliveries", action="store_true", help="a line for each delivery")
+    what.add_argument("--rehearsal", action="store_true", help="whom checks that only say would refuse, by domain")
     what.add_argument("-s", "--statistics", action="store_true", help="only the statistics")
     parser.add_argument("--sender", default="", help="messages whose sender holds this")
     parser.add_argument("--recipient", default="", help="messages and deliveries whose recipient holds this")
@@ -59,8 +61,20 @@ def moment(text: str) -> float:
     return time.mktime(time.strptime(text, form))
 
 
+def rehearse(options: argparse.Namespace) -> int:
+    """Print whom enforcing would have refused; the exit code. Raises OSError."""
+    found = Rehearsal()
+    found.feed(open_source(options.log, options.unit, follow=False), options.since)
+    for line in found.lines():
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return 0
+
+
 def read(options: argparse.Namespace) -> int:
     """Read to the end, or until interrupted; the exit code. Raises OSError."""
+    if options.rehearsal:
+        return rehearse(options)
     color = options.color == "always" or (options.color == "auto" and sys.stdout.isatty())
     printer, statistics, joiner = Printer(color=color, utc=options.utc, at_once=options.follow), Statistics(), Joiner()
     filters = Filters(

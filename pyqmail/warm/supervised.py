@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol import logins, queued, recipients
+from pyqmail.protocol import logins, queued, recipients, verification
 
 MIB = 1 << 20
 ANSWER_S = 1.0  # that qmail-queued may take to say what it is
@@ -46,6 +46,15 @@ def logins_are_wanted(home: str) -> bool:
         return True
 
 
+def senders_are_verified(home: str) -> bool:
+    """Whether control/spfbehavior or control/dmarcbehavior is there."""
+    control = Control(home)
+    try:
+        return any(map(control.exists, ("spfbehavior", "dmarcbehavior")))
+    except ControlUnreadable:
+        return True
+
+
 HELPERS = (
     Helper(
         b"qmail-queued", "/run/qmail-queued.sock", socket.SOCK_SEQPACKET,
@@ -61,6 +70,12 @@ HELPERS = (
         b"qmail-authd", logins.SOCKET, socket.SOCK_SEQPACKET,
         outlives=True, told=False, memory_bytes=1024 * MIB, loss="nobody can say by AUTH who he is",
         configured=logins_are_wanted, used=logins_are_wanted,
+    ),
+    Helper(
+        b"qmail-verifyd", verification.SOCKET, socket.SOCK_SEQPACKET,
+        outlives=True, told=False, memory_bytes=1024 * MIB,
+        loss="nobody says who sent a message; by spfbehavior and dmarcbehavior 2 and more it has to come again",
+        configured=senders_are_verified, used=senders_are_verified,
     ),
 )  # fmt: skip
 

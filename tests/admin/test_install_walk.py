@@ -39,7 +39,8 @@ def machine() -> Iterator[Machine]:
     made = Machine()
     try:
         made.run(
-            "for name in alias qmaild qmaill qmailp qmailq qmailr qmails; do userdel $name || :; done 2>/dev/null\n"
+            "for name in alias qmaild qmaill qmailp qmailq qmailr qmails qmailv; do userdel $name || :; done "
+            "2>/dev/null\n"
             "for name in qmail nofiles; do groupdel $name || :; done 2>/dev/null\n"
             "rm -rf /etc/service /var/qmail/* /home/ann /usr/sbin/sendmail /usr/lib/sendmail /etc/tcp.smtp*\n"
             "userdel ann 2>/dev/null || :"

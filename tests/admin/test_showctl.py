@@ -94,10 +94,10 @@ def test_a_missing_rcpthosts_is_told_as_it_is_here(home: Path) -> None:
 
 
 def test_our_own_files_are_listed_where_they_exist_and_unknown_ones_are_flagged(home: Path) -> None:
-    write(home, {"concurrencyincoming": "30\n", "spfbehavior": "3\n"})
+    write(home, {"concurrencyincoming": "30\n", "spfnumber": "3\n"})
     text = showctl(home).stdout
     assert b"\nconcurrencyincoming: SMTP sessions at once: 30.\n" in text
-    assert b"\nspfbehavior: I have no idea what this file does.\n" in text
+    assert b"\nspfnumber: I have no idea what this file does.\n" in text
     assert b"\nconf-split: " not in text
 
 

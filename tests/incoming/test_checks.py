@@ -109,6 +109,7 @@ def test_the_order_of_the_policy() -> None:
         "rcptcheck",
         "maxrcpt",
         "RCPTCHECK",
+        "spf, dkim, dmarc",
     ]
 
 

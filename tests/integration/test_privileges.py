@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.protocol import verification
 from pyqmail.protocol.logins import SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
 from tests.integration.conftest import USER
@@ -113,6 +114,25 @@ def connect(path: Path, kind: int) -> Callable[[], object]:
     return act
 
 
+def ask_verifyd(home: Path) -> Callable[[], object]:
+    """Have a sender judged; who may not ask is hung up on."""
+
+    def act() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(60)
+            sock.connect(str(home) + verification.SOCKET)
+            question = [(b"about", b"sender"), (b"ip", b"192.0.2.1"), (b"helo", b"x"), (b"sender", b"a@localhost")]
+            try:
+                sock.send(verification.format_pairs(question))
+                answer = sock.recv(verification.RECORD_MAX)
+            except (BrokenPipeError, ConnectionResetError):
+                answer = b""
+            if not answer:
+                raise PermissionError
+
+    return act
+
+
 def ask_authd(home: Path) -> Callable[[], object]:
     """Have a wrong password checked; who may not ask is hung up on."""
 
@@ -160,6 +180,7 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "connect to qmail-queued": lambda place: connect(place.home / "run/qmail-queued.sock", socket.SOCK_SEQPACKET),
     "ask qmail-rcptd": lambda place: connect(place.home / "run/qmail-rcptd.sock", socket.SOCK_DGRAM),
     "ask qmail-authd": lambda place: ask_authd(place.home),
+    "ask qmail-verifyd": lambda place: ask_verifyd(place.home),
     "order by run/send/control": lambda place: connect(place.home / "run/send/control", socket.SOCK_STREAM),
     "read control files": lambda place: read(place.home / "control/me"),
     "write control files": lambda place: write(place.home / "control/me"),
@@ -201,6 +222,8 @@ def place(installed_home: Path) -> Iterator[Place]:
     route.write_text(":127.0.0.1:1\n")
     logins = installed_home / "control/authd"
     logins.write_text("virtual\n")
+    senders = installed_home / "control/spfbehavior"
+    senders.write_text("1\n")
     host = MailHost(installed_home)
     host.log.write_bytes(b"")
     host.start_delivery()
@@ -217,6 +240,7 @@ def place(installed_home: Path) -> Iterator[Place]:
     finally:
         route.unlink()
         logins.unlink()
+        senders.unlink()
         host.stop()
         for path in installed_home.glob("queue/*/*/*"):
             if path.is_file():

@@ -1,0 +1,131 @@
+"""qmail-verifyd at work: forked workers that take one question after another, each with one deadline for all look-ups.
+
+A worker that hangs or dies is replaced; whoever had asked it hears nothing, which is temporary.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+from pyqmail.control import Control, ControlUnreadable
+from pyqmail.mailauth.judgement import judge_message, judge_sender
+from pyqmail.mailauth.lookups import CachedLookups, LookUp
+from pyqmail.protocol.dns import Kind
+from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
+from pyqmail.resolver import Found, Resolver, read_servers
+from pyqmail.system.process import address_space, close_all_but, limit_memory
+
+WORKERS = 12  # questions at once
+PAUSE_S = 1.0  # before a worker that died is replaced
+GROWTH_MAX = 256 << 20  # bytes of address space that the answers may take
+QUESTION_S = 10  # for a client to ask
+SENDER_S, MESSAGE_S = 15.0, 20.0  # for all look-ups of one question together
+HANGING_S = 60  # then a worker is killed, whatever it does
+CHUNK = 65536
+_CREDENTIALS = struct.Struct("iII")  # a struct ucred
+
+
+class Workers:
+    """The forked workers. ``trusted`` says of a uid whether it is answered."""
+
+    def __init__(self, home: str, listener: socket.socket, trusted: Callable[[int], bool]) -> None:
+        self._home = home
+        self._listener = listener
+        self._trusted = trusted
+        self._lifeline = os.pipe()  # its other end closes when we end, however
+        self._running: dict[int, int] = {}  # a descriptor that tells the end of a process, and the process
+
+    def run(self) -> None:
+        """Keep the workers until a signal ends this process. Raises OSError."""
+        gc.freeze()
+        while True:
+            while len(self._running) < WORKERS:
+                self._start()
+            for ended in select.select([*self._running], [], [])[0]:
+                os.waitpid(self._running.pop(ended), 0)
+                os.close(ended)
+                select.select([], [], [], PAUSE_S)
+
+    def _start(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._child()
+        try:
+            self._running[os.pidfd_open(pid)] = pid
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
+    def _child(self) -> None:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            close_all_but((0, 1, 2, self._listener.fileno(), self._lifeline[0]))
+            limit_memory(address_space() + GROWTH_MAX)
+            self._serve()
+        finally:
+            os._exit(0)
+
+    def _serve(self) -> None:
+        waiting = select.epoll()
+        waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        waiting.register(self._lifeline[0], select.EPOLLIN)
+        while all(fd != self._lifeline[0] for fd, _ in waiting.poll()):
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                continue  # another worker was quicker
+            signal.alarm(HANGING_S)
+            with sock:
+                self._answer(sock)
+            signal.alarm(0)
+
+    def _answer(self, sock: socket.socket) -> None:
+        peer = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if not self._trusted(peer[1]):
+            return
+        sock.settimeout(QUESTION_S)
+        fds: list[int] = []
+        try:
+            record, fds, _, _ = socket.recv_fds(sock, RECORD_MAX + 1, 1)
+            pairs = parse_pairs(record)
+            answer = judged(self._home, dict(pairs), fds) if pairs else None
+            if answer is not None:
+                sock.send(format_pairs(answer), socket.MSG_NOSIGNAL)
+        except (OSError, ControlUnreadable):
+            return  # nothing is an answer, too
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def judged(home: str, question: dict[bytes, bytes], fds: list[int]) -> Pairs | None:
+    """The answer to a question; None for one that is none. Raises ControlUnreadable and OSError."""
+    about = question.get(b"about")
+    if about == SENDER:
+        return judge_sender(question, CachedLookups(look_up_within(home, SENDER_S)))
+    if about == MESSAGE and len(fds) == 1:
+        return judge_message(question, pieces(fds[0]), CachedLookups(look_up_within(home, MESSAGE_S)))
+    return None
+
+
+def look_up_within(home: str, budget_s: float) -> LookUp:
+    """One question after another to the servers of ``home``, all within ``budget_s``. Raises ControlUnreadable."""
+    resolver = Resolver(read_servers(Control(home)), budget_s)
+
+    def look_up(name: bytes, kind: Kind) -> Found:
+        return resolver.look_up([(name, kind)])[0]
+
+    return look_up
+
+
+def pieces(fd: int) -> Iterator[bytes]:
+    """The text in ``fd`` from its beginning. Raises OSError."""
+    at = 0
+    while piece := os.pread(fd, CHUNK, at):
+        at += len(piece)
+        yield piece

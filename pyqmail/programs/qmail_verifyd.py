@@ -1,0 +1,57 @@
+"""qmail-verifyd: says who sent a message, by SPF, DKIM, DMARC and ARC, to who asks (qmail-verifyd(8)).
+
+Started by qmail-start where a control file wants its checks. It binds its socket as root and then is qmailv for good:
+it reads what strangers send, and can do nothing else.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+
+from pyqmail.control import ControlUnreadable, home_of
+from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_verifier
+from pyqmail.protocol.verification import SOCKET
+from pyqmail.system import files
+from pyqmail.system.process import become, reset_signals, set_title
+
+BACKLOG = 512
+
+
+def bind(home: str) -> socket.socket:
+    """The socket under its well-known name; who may ask is said by the kernel. Raises OSError."""
+    files.unlink_if_present(home + SOCKET)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o111)  # not chmod: the directory is another user's
+    try:
+        listener.bind(home + SOCKET)
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Serve until TERM; 111 when it cannot start."""
+    reset_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    home = home_of(environ)
+    set_title("qmail-verifyd")
+    try:
+        accounts = read_accounts(home)
+        uid = uid_of_verifier(home, accounts)
+        os.chdir("/")
+        listener = bind(home)
+        if not accounts.single_user:
+            become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])
+    except (OSError, AccountMissing, ControlUnreadable):
+        return 111
+    from pyqmail.mailauth.service import Workers  # cryptography and dns, which the parent of all helpers need not hold
+
+    trusted = frozenset((0, accounts.uid_daemon, accounts.uid_remote))
+    try:
+        Workers(home, listener, trusted.__contains__).run()
+    except OSError:
+        return 111
+    return 0
