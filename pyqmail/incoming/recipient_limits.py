@@ -23,6 +23,13 @@ def setting(rules: Rules, variable: bytes, name: str, default: int = 0) -> int:
     return rules.control.integer(name, default) if rules.has(name) else default
 
 
+def recipients_max(rules: Rules) -> int:
+    """The recipients of one message, at most; 0 for any number. Raises ControlUnreadable."""
+    if b"DISABLE_MAXRCPT" in rules.environ:
+        return 0
+    return setting(rules, b"MAXRCPT", "maxrcpt") or setting(rules, b"MAXRECIPIENTS", "maxrecipients")
+
+
 class RecipientLimit(Check):
     """maxrcpt, or maxrecipients as others call it: the rest of a message has to come as another one."""
 
@@ -31,8 +38,8 @@ class RecipientLimit(Check):
     variables = frozenset({b"MAXRCPT", b"MAXRECIPIENTS"})
 
     def __init__(self, rules: Rules) -> None:
-        self._limit = setting(rules, b"MAXRCPT", "maxrcpt") or setting(rules, b"MAXRECIPIENTS", "maxrecipients")
-        self.active = bool(self._limit) and b"DISABLE_MAXRCPT" not in rules.environ
+        self._limit = recipients_max(rules)
+        self.active = bool(self._limit)
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
         return Verdict(TOO_MANY_RECIPIENTS) if len(letter.recipients) >= self._limit else None

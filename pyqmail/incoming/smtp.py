@@ -11,6 +11,7 @@ from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
 from pyqmail.incoming.patience import Patience
+from pyqmail.incoming.recipient_limits import recipients_max
 from pyqmail.incoming.refusals import (
     BEFORE_TLS,
     NO_ADDRESSES,
@@ -77,6 +78,7 @@ class Settings:
         timeout_s = control.integer("timeoutsmtpd", TIMEOUT_S) & 0xFFFFFFFF  # an int, as in the original
         self.timeout_s = timeout_s if 0 < timeout_s < 0x80000000 else 1
         self.local_ip_host = control.line_or_me("localiphost")
+        self.recipients_max = recipients_max(self.rules)
         self.security = Security(control, environ)
         self.authentication = Authentication(control, words, environ)
         self.patience = Patience(environ)
@@ -161,7 +163,13 @@ class SmtpSession:
         secured = stream.secured is not None
         mechanisms = self._settings.authentication.offer(secured=secured)
         tls = self._settings.security.offered and not secured
-        self._offer = Offer(self._settings.greeting, self._settings.rules.size_limit, tls=tls, mechanisms=mechanisms)
+        self._offer = Offer(
+            self._settings.greeting,
+            self._settings.rules.size_limit,
+            tls=tls,
+            mechanisms=mechanisms,
+            recipients_max=self._settings.recipients_max,
+        )
 
     def _greet(self) -> None:
         refusal = self._session.greet()

@@ -83,12 +83,21 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("greeting", "mechanisms", "size_limit", "tls")
+    __slots__ = ("greeting", "mechanisms", "recipients_max", "size_limit", "tls")
 
-    def __init__(self, greeting: bytes, size_limit: int, *, tls: bool = False, mechanisms: bytes | None = None) -> None:
+    def __init__(
+        self,
+        greeting: bytes,
+        size_limit: int,
+        *,
+        tls: bool = False,
+        mechanisms: bytes | None = None,
+        recipients_max: int = 0,
+    ) -> None:
         self.greeting = greeting
         self.size_limit = size_limit
         self.tls = tls
+        self.recipients_max = recipients_max  # of one message, 0 for any number
         self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
 
@@ -99,6 +108,8 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"8BITMIME", lambda offer: b""),  # RFC 6152
     (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
     (b"AUTH", lambda offer: b" " + offer.mechanisms if offer.mechanisms else None),  # RFC 4954
+    # A limit has at most six digits (RFC 9422 section 3), so that a larger one need not be said.
+    (b"LIMITS", lambda offer: b" RCPTMAX=%d" % offer.recipients_max if 0 < offer.recipients_max < 10**6 else None),
 )
 
 # The effect of a command, its reply (CR LF included; empty where the session finds it), and the command's argument.

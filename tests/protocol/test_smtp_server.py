@@ -20,6 +20,7 @@ from pyqmail.protocol.smtp_server import (
 )
 
 OFFER = Offer(b"mx.test", 1000)
+LIMITED = b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250 LIMITS RCPTMAX=%d\r\n"
 IDLE, SENT, READY = State.IDLE, State.SENDER, State.RECIPIENTS
 
 
@@ -166,3 +167,13 @@ def test_hops(wire: bytes, hops: int) -> None:
         for at in range(0, len(wire), size):
             decoder.feed(wire[at : at + size])
         assert decoder.hops.count == hops
+
+
+@pytest.mark.parametrize("most", [1, 999_999])
+def test_a_limit_of_recipients_is_told(most: int) -> None:
+    assert format_ehlo(Offer(b"mx.test", 0, recipients_max=most)) == LIMITED % most
+
+
+@pytest.mark.parametrize("most", [0, 1_000_000])
+def test_no_limit_and_one_of_seven_digits_are_not_told(most: int) -> None:
+    assert b"LIMITS" not in format_ehlo(Offer(b"mx.test", 0, recipients_max=most))
