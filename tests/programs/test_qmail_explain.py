@@ -135,7 +135,24 @@ def test_a_remote_address_by_its_route(home: Path) -> None:
     code, lines = explain(home, "x@remote.test")
     assert code == 0
     assert field(lines, "smtproutes") == "the line for 'remote.test': [192.0.2.7] port 26"
-    assert field(lines, "server") == "192.0.2.7, preference 0"
+    assert field(lines, "server") == "192.0.2.7, preference 0, TLS where it is offered"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("remote.test:none", "in clear"),
+        ("*:encrypt", "TLS or nothing"),
+        ("remote.test:verify", "TLS with a certificate for [192.0.2.7]"),
+    ],
+)
+def test_what_is_asked_of_a_server_and_who_we_are_there(home: Path, line: str, said: str) -> None:
+    (home / "control" / "tlsdestinations").write_text(line + "\n")
+    (home / "control" / "smtproutes").write_text("remote.test:[192.0.2.7]:26/clear|joe|se|ret\n")
+    code, lines = explain(home, "x@remote.test")
+    assert code == 0 and "se|ret" not in str(lines)
+    assert field(lines, "smtproutes") == "the line for 'remote.test': [192.0.2.7] port 26, user joe"
+    assert field(lines, "server") == f"192.0.2.7, preference 0, {said}"
 
 
 MX = {("remote2.test.", "MX"): ["10 mx.remote2.test."], ("mx.remote2.test.", "A"): ["192.0.2.9"]}
@@ -156,7 +173,7 @@ def test_a_remote_address_by_dns(
     assert (found, field(lines, "verdict")[: len(verdict)].lower()) == (code, verdict.lower())
     assert field(lines, "smtproutes") == "has no line for it: MX"
     if code == 0:
-        assert field(lines, "server") == "192.0.2.9, preference 10"
+        assert field(lines, "server") == "192.0.2.9, preference 10, TLS where it is offered"
 
 
 VERDICTS = [

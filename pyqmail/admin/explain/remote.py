@@ -2,6 +2,7 @@
 
 import os
 import stat
+from functools import partial
 
 from pyqmail.admin.explain.verdict import DEFERRED, DELIVERABLE, REFUSED, Verdict, say
 from pyqmail.failure import MailFailure, PermanentFailure
@@ -10,7 +11,9 @@ from pyqmail.protocol.dns import format_address
 from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
+from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.routes import Route, find_route, route_keys
+from pyqmail.remote.security import Level, NotListed, Policies
 from pyqmail.spool.layout import Layout
 
 
@@ -29,6 +32,8 @@ def explain_remote(home: str, address: bytes) -> None:
         say("smtproutes", f"the line for {visible(key)!r}: {visible(route.relay)} port {route.port}{_login(route)}")
     if controls.directions.senders:
         say("authsenders", "has routes by sender, which win")
+    sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
+    policies = Policies(controls.tls, controls.directions.destinations, host, route, extended=controls.ehlo, sts=sts)
     table, blocked, count = Layout(home, 23).tcpto, 0, 0
     try:
         for candidate in find_candidates(host, route, controls):
@@ -37,13 +42,29 @@ def explain_remote(home: str, address: bytes) -> None:
             if tcpto_blocked(table, candidate.packed):
                 blocked += 1
                 note = ", which timed out lately and is not tried for now"
-            say("server", f"{format_address(candidate.packed)}, preference {candidate.preference}{note}")
+            where = f"{format_address(candidate.packed)}, preference {candidate.preference}"
+            say("server", f"{where}, {_security(policies, candidate.name)}{note}")
     except MailFailure as failure:
         code = REFUSED if isinstance(failure, PermanentFailure) else DEFERRED
         raise Verdict(code, visible(failure.text)) from failure
     if count == blocked:
         raise Verdict(DEFERRED, "every server timed out lately (qmail-tcpok clears that)")
     raise Verdict(DELIVERABLE, "to the first of the servers above that takes a connection")
+
+
+def _security(policies: Policies, exchanger: bytes) -> str:
+    """What is asked of a connection there. Raises MailFailure and ControlUnreadable."""
+    try:
+        security = policies.of(exchanger)
+    except NotListed:
+        return "which the MTA-STS policy does not allow"
+    names = " and ".join(str(visible(name)) for name in security.names)
+    return {
+        Level.NONE: "in clear",
+        Level.MAY: "TLS where it is offered",
+        Level.ENCRYPT: "TLS or nothing",
+        Level.VERIFY: f"TLS with a certificate for {names}",
+    }[security.level]
 
 
 def _login(route: Route) -> str:
