@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyqmail.admin.control_files import BY_NAME, ControlFile
 
-MAKERS = ("_line", "_number", "_list", "ControlFile")
+MAKERS = ("_line", "_number", "_list", "ControlFile", "_refused")  # the last one makes a database of it, too
 TABLE = "pyqmail/admin/control_files*.py"
 
 
@@ -45,7 +45,7 @@ def known_names(text: str) -> set[str]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS and node.args:
             first = node.args[0]
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                found.add(first.value)
+                found |= {first.value, first.value + ".cdb"} if node.func.id == "_refused" else {first.value}
     return found
 
 
