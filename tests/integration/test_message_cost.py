@@ -23,15 +23,19 @@ SYNCS = 6.5  # measured: 5.6 to 6.1
 LINE = re.compile(r"(\w+) +(\d+)$")
 
 
-def traced(pid: int, folder: Path) -> subprocess.Popen[bytes]:
-    """strace on ``pid``, counting, once it has attached."""
+def traced(pid: int, folder: Path) -> subprocess.Popen[bytes] | None:
+    """strace on ``pid``, counting, once it has attached; None for what has just ended, a session of before."""
     report = folder / str(pid)
     words = ["strace", "-f", "-c", "-U", "name,calls", "-o", str(report), "-p", str(pid)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert b"attached" in line, line
-    return process
+    if b"attached" in line:
+        return process
+    process.stderr.close()
+    process.wait()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), f"the end of a process that cannot be traced: {line!r}")
+    return None
 
 
 def send(host: MailHost, count: int) -> None:
@@ -43,7 +47,7 @@ def counted(host: MailHost, new: Path, folder: Path) -> dict[str, float]:
     """System calls per message, by name, of one round."""
     folder.mkdir()
     before = len(os.listdir(new))
-    tracers = [traced(pid, folder) for pid in host.pids()]
+    tracers = [tracer for pid in host.pids() if (tracer := traced(pid, folder))]
     send(host, MESSAGES)
     wait_for(lambda: len(os.listdir(new)) == before + MESSAGES and host.queued() == 0, "all messages")
     for tracer in tracers:
@@ -63,14 +67,19 @@ def counted(host: MailHost, new: Path, folder: Path) -> dict[str, float]:
 def test_a_message_stays_within_its_budget(host: MailHost, maildir: Path, tmp_path: Path) -> None:
     send(host, 100)  # every worker that this load needs is there
     wait_for(lambda: len(os.listdir(maildir / "new")) == 100 and host.queued() == 0, "the first messages")
-    # on a busy machine less is done together: what counts is that it can be done with so little
-    rounds = []
-    while len(rounds) < ROUNDS and (not rounds or sum(rounds[-1].values()) > SYSTEM_CALLS):
+    # On a busy machine less is done together, and more workers are made: what counts is that so little can do.
+    rounds: list[dict[str, float]] = []
+    while len(rounds) < ROUNDS and (not rounds or too_much(rounds[-1])):
         rounds.append(counted(host, maildir / "new", tmp_path / str(len(rounds))))
-    best = min(rounds, key=lambda calls: sum(calls.values()))
-    assert sum(best.values()) <= SYSTEM_CALLS, best
+    assert not too_much(rounds[-1]), [(too_much(calls), calls) for calls in rounds]
     for calls in rounds:
-        assert sum(calls.get(name, 0) for name in ("fork", "vfork", "clone", "clone3")) <= FORKS, calls
         assert calls.get("execve", 0) == 0
         assert calls.get("fsync", 0) >= 4, "a sync has been left out"
-    assert best["fsync"] + best.get("fdatasync", 0) <= SYNCS, best
+
+
+def too_much(calls: dict[str, float]) -> str:
+    """What there is too much of in a round."""
+    forks = sum(calls.get(name, 0) for name in ("fork", "vfork", "clone", "clone3"))
+    syncs = calls.get("fsync", 0) + calls.get("fdatasync", 0)
+    numbers = {"system calls": (sum(calls.values()), SYSTEM_CALLS), "forks": (forks, FORKS), "syncs": (syncs, SYNCS)}
+    return ", ".join(f"{name}: {number:.2f}" for name, (number, bound) in numbers.items() if number > bound)

@@ -1,6 +1,7 @@
 """qmail-pop3d as a process on a real Maildir; as root the process runs as another user."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -350,12 +351,18 @@ def test_fifty_thousand_messages_are_listed_in_two_seconds(home: Path) -> None:
         fd = os.open(home / f"Maildir/cur/{n}:2,", os.O_CREAT | os.O_WRONLY)
         os.close(fd)
         os.utime(home / f"Maildir/cur/{n}:2,", (PAST, PAST))
-    before = time.monotonic()
-    pop = Pop(home)
-    listed = pop.many(b"UIDL")
-    assert listed.count(b"\n") == 50_002
-    assert time.monotonic() - before < 2
-    assert pop.end() == (b"", 0)
+
+    def seconds() -> float:
+        """Of processors, whoever else uses them."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        pop = Pop(home)
+        assert pop.many(b"UIDL").count(b"\n") == 50_002
+        assert pop.end() == (b"", 0)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    times = [seconds() for _ in range(3)]
+    assert min(times) < 2, times
 
 
 def test_uids_stay_the_same_through_moves_and_sessions(home: Path) -> None:
