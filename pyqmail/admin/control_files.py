@@ -294,10 +294,8 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
     ),
     _list("validrcptto", "Valid recipient: ", ".", "No effect.", INCOMING, CONNECTION, ours=True),
-    *(
-        ControlFile(name, Form.CDB, "", "", "", "No effect.", INCOMING, CONNECTION, ours=True)
-        for name in ("validrcptto.cdb", "morevalidrcptto.cdb")
-    ),
+    ControlFile("validrcptto.cdb", Form.CDB, "", "", "", "No effect.", INCOMING, CONNECTION, ours=True),
+    ControlFile("morevalidrcptto.cdb", Form.CDB, "", "", "", "No effect.", INCOMING, CONNECTION, ours=True),
 )
 
 CONTROL_FILES = ORIGINAL + OURS
