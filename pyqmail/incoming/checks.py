@@ -5,7 +5,7 @@ answers with a Verdict, or with None where it has nothing to say. The first verd
 others have found out before it goes into the decision line. SMTP, QMTP and QMQP ask the same checks.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
@@ -96,6 +96,7 @@ CHECKS: tuple[type[Check], ...] = (
     RecipientProgram,
     SenderAuthentication,
 )
+VARIABLES = frozenset().union(*(kind.variables for kind in CHECKS))
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
 
@@ -105,14 +106,18 @@ def having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
     return tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook))
 
 
-def wanted(kind: type[Check], rules: Rules) -> bool:
-    """Whether any of its files or variables is there."""
-    if not kind.variables.isdisjoint(rules.environ) or not (kind.files or kind.variables):
-        return True
-    if not kind.files:
-        return False
-    names = rules.names
-    return names is None or not kind.files.isdisjoint(names)
+@lru_cache(maxsize=64)
+def wanted(
+    kinds: tuple[type[Check], ...], names: frozenset[str] | None, variables: frozenset[bytes]
+) -> tuple[type[Check], ...]:
+    """Those of ``kinds`` of whose files or variables any is there; ``names`` None is a directory nobody may look at."""
+    return tuple(
+        kind
+        for kind in kinds
+        if not (kind.files or kind.variables)
+        or not kind.variables.isdisjoint(variables)
+        or (kind.files and (names is None or not kind.files.isdisjoint(names)))
+    )
 
 
 class Checks:
@@ -122,7 +127,8 @@ class Checks:
     """
 
     def __init__(self, kinds: tuple[type[Check], ...], rules: Rules) -> None:
-        made = [kind(rules) for kind in kinds if wanted(kind, rules)]
+        variables = VARIABLES.intersection(rules.environ)
+        made = [kind(rules) for kind in wanted(kinds, rules.names, variables)]
         checks = [check for check in made if check.active]
         self._rules = rules
         kinds = tuple(map(type, checks))
