@@ -157,10 +157,18 @@ OURS: tuple[ControlFile, ...] = (
     _line("authservid", "Results are said in the name of ", "authservid", INCOMING, CONNECTION, me=True, ours=True),
     _number("bouncemaxbytes", "Bytes of the original in a bounce: ", "", "all of it", SEND, HANGUP, ours=True),
     ControlFile(
-        "clientca.pem", Form.PEM, "Authorities for client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
+        "clientca.pem",
+        Form.PEM,
+        "Authorities for client certificates",
+        "",
+        "",
+        "None.",
+        TLS_SERVERS,
+        CONNECTION,
+        ours=True,
     ),
     ControlFile(
-        "clientcrl.pem", Form.PEM, "Revoked client certificates", "", "", "None.", SMTPD, CONNECTION, ours=True
+        "clientcrl.pem", Form.PEM, "Revoked client certificates", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
     ),
     _number("concurrencyincoming", "SMTP sessions at once: ", "", "40", ("run file of qmail-smtpd",), START, ours=True),
     _line("conf-verifier", "qmail-verifyd is the user ", "qmailv", ("qmail-verifyd",), START, ours=True),
@@ -268,7 +276,7 @@ OURS: tuple[ControlFile, ...] = (
         "May relay with a certificate: ",
         ".",
         "No client certificate lets anybody relay.",
-        SMTPD,
+        TLS_SERVERS,
         CONNECTION,
         ours=True,
     ),
@@ -283,7 +291,7 @@ OURS: tuple[ControlFile, ...] = (
         form=Form.MAP,
     ),
     ControlFile("tlshosts", Form.DIRECTORY, "Authorities by server", "", "", "None.", REMOTE, DELIVERY, ours=True),
-    _list("tlsserverciphers", "Cipher: ", ".", "Ciphers are OpenSSL's own choice.", SMTPD, CONNECTION, ours=True),
+    _list("tlsserverciphers", "Cipher: ", ".", "Ciphers are OpenSSL's own choice.", TLS_SERVERS, CONNECTION, ours=True),
     _number(
         "userconcurrency",
         "Local deliveries at once for one user are at most ",

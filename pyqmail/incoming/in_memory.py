@@ -25,5 +25,5 @@ def server(main: Main, environ: Mapping[bytes, bytes]) -> Served:
             if name != "setproctitle":
                 raise
     if os.path.lexists(home_of(environ) + "/control/servercert.pem"):
-        import_module("pyqmail.tcp.certificates")  # ssl once for all workers, and only where it is used
+        import_module("pyqmail.tcp.certificates").rehearse()  # ssl once for all workers, and only where it is used
     return Plain(main)

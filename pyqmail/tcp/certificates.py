@@ -25,6 +25,7 @@ NAMES_MAX = 32  # contexts that a worker keeps for names beside the default
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 # A suite for each type of key, to have it shown in a handshake of TLS 1.2; a client of TLS 1.3 takes whatever comes.
 _BY_KEY = ("aECDSA", "aRSA")
+_ANONYMOUS = "AECDH:@SECLEVEL=0"
 Alert = Callable[[str], None]
 
 
@@ -69,6 +70,20 @@ def new_context(settings: TlsSettings) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError) as error:
         raise PemError(f"TLS settings: {reason(error)}") from None
     return context
+
+
+def rehearse() -> None:
+    """Have OpenSSL make what all its contexts and handshakes use, before workers are forked that share it.
+
+    No key takes part: the suite is an anonymous one, which no client is ever offered.
+    """
+    try:
+        context = new_context(TlsSettings())
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(_ANONYMOUS)
+        _shake_hands(context, _ANONYMOUS)
+    except (PemError, ssl.SSLError, ValueError):
+        return  # an OpenSSL without it: the workers make their own
 
 
 def load(data: bytes, settings: TlsSettings) -> ssl.SSLContext:
