@@ -55,6 +55,7 @@ def collect() -> dict[str, set[str]]:
     try:
         code = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", str(HERE)], plugins=[collector])
     finally:
+        sys.stdout.flush()
         os.dup2(output, 1)
     if code != 0:
         sys.exit("contracts: the tests cannot be collected; run pytest --collect-only")
