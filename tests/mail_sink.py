@@ -43,6 +43,7 @@ class MailSink:
     taken: list[Transaction] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     secured: list[ssl.SSLSocket] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)  # their addresses, a connection each
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
@@ -58,6 +59,8 @@ class MailSink:
     def serve(self, line: socket.socket) -> None:
         """One connection, to its end."""
         number = self.connections
+        if line.family != socket.AF_UNIX:
+            self.clients.append(line.getpeername()[0])
         self._note(lambda: setattr(self, "connections", number + 1))
         self._note(lambda: setattr(self, "open", self.open + 1))
         with contextlib.suppress(OSError):

@@ -33,7 +33,7 @@ _NO_DKIM = "nothing signs or checks DKIM here; a QMAILQUEUE or QMAILREMOTE progr
 _NO_SRS = "forwarded mail keeps its sender"
 _RECIPIENTS = "qmail-rcptd knows which recipients exist; control/rcptcheck may name a program"
 _RATES = "there is no such limit; SMTPD_ERRORLIMIT ends a session with that many refused commands"
-_SOURCE = "the kernel chooses the address that mail leaves from"
+_SOURCE = "control/outgoingip, domainbindings and helohostbyip say from which address and by which name mail leaves"
 _GREYLISTING = "there is no greylisting"
 _IGNORED, _NOT = Fate.IGNORED, Fate.NOT_SUPPORTED
 
@@ -54,8 +54,7 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
          "messages are not looked into; a QMAILQUEUE program can"),
         (r"relaylimits", _NOT, "there is no such limit on recipients"),
-        (r"outgoingip(?:\.host)?|domainbindings|domainips|bindroutes", _NOT, _SOURCE),
-        (r"helohostbyip", _NOT, "helohost is the same for every address"),
+        (r"outgoingip\.host|domainips|bindroutes", _NOT, _SOURCE),
         (r"smtpplugins", _NOT, "plug-ins of qmail-spp are not run"),
         (r"authservid", _NOT, "no Authentication-Results is written"),
         (r"tlsserverprotocols|servercipherlist|tlsservermethod", _NOT, "control/tlsserverciphers has the ciphers"),

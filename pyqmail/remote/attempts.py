@@ -174,7 +174,9 @@ class Attempts:
         security = self._errand.policies.of(exchanger)
         if security.level is Level.MAY and packed in self._lasting.plain:
             security = IN_CLEAR
-        return Place(packed, self._port, exchanger, security, self._login)
+        sources = self._errand.controls.sources
+        source = sources.of(self._errand.say.sender, packed)
+        return Place(packed, self._port, exchanger, security, self._login, source, sources.name_of(source))
 
     def _fits(self, place: Place) -> bool:
         """Whether a connection to ``place`` is what this errand would make there."""

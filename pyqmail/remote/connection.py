@@ -29,6 +29,8 @@ AGE_MAX_S = 300.0  # of a connection that is used again and again: look-ups must
 AT_ONCE_S = 0.000_001  # the shortest time limit that the kernel does not take for none
 GOODBYE_S = 1.0  # for a QUIT that the peer does not read
 
+IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python does not name it
+
 NO_RESOURCES = b"System resources temporarily unavailable. (#4.3.0)"
 PARTIAL_LINE = b"SMTP cannot transfer messages with partial final lines. (#5.6.2)"
 
@@ -46,6 +48,8 @@ class Place:
     exchanger: bytes  # the name that the address was found by
     security: Security = IN_CLEAR
     login: Login | None = None  # who we are there
+    source: str = ""  # our address, empty: the kernel's choice
+    helo: bytes = b""  # our name at that address, empty: helohost
 
 
 Handshake = Callable[[Stream, Security, bytes], Stream]
@@ -86,10 +90,20 @@ class Connection:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
         else:
             self._sock.setblocking(False)
+        if self.place.source:
+            self._bind(self.place.source)
         try:
             self._sock.connect((format_address(self.place.packed), self.place.port))
         except BlockingIOError as error:  # EINPROGRESS: the time is over
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
+
+    def _bind(self, source: str) -> None:
+        """Go out from ``source``, whose port is chosen only when the other end is known."""
+        try:
+            self._sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            self._sock.bind((source, 0))
+        except OSError as error:
+            raise TemporaryFailure(b"Unable to send from " + source.encode() + b". (#4.4.1)") from error
 
     def _patience(self, timeout_s: float, sending_s: float) -> None:
         """``timeout_s`` for each read and write from now on."""

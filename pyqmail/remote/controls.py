@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.remote import sources
 from pyqmail.remote.security import Directions, TlsControls
 from pyqmail.system.stamp import Seen, Watched
 
@@ -27,6 +28,7 @@ FILES = (
     "tlsclientciphers",
     "mtasts",
     "dnsservers",
+    *sources.FILES,
 )
 BATCH_FILES = ("remotebatch", "remotereuse", *SECRETS, "tlsdestinations")
 TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
@@ -50,6 +52,7 @@ class Controls:
     ehlo: bool  # whether anything is asked for that came after HELO
     tls: TlsControls
     mtasts: str  # where policies are asked for, empty: nowhere
+    sources: sources.Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ def read_controls(home: str) -> Controls:
             (control.line("tlsclientciphers") or b"").decode("ascii", "replace"),
         ),
         mtasts=os.fsdecode(control.line("mtasts") or b""),
+        sources=sources.read_sources(control),
     )
 
 

@@ -50,7 +50,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
     immediate = connection.place.port == SMTPS_PORT
     dialogue = Dialogue(
         connection.peer,
-        say.helohost,
+        connection.place.helo or say.helohost,
         say.sender,
         say.recipients,
         offered=connection.offered,

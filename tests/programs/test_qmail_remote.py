@@ -458,6 +458,37 @@ def test_an_internationalised_domain_is_sent_as_a_labels(tmp_path: Path) -> None
     assert b"RCPT TO:<r@xn--bcher-kva.test>\r\n" in peer.heard
 
 
+def test_mail_goes_out_from_the_address_of_its_sender_and_by_its_name(tmp_path: Path) -> None:
+    with mail_sink(accept_all) as sink:
+        controls = {
+            "outgoingip": "127.9.9.1",
+            "domainbindings": "y.test:127.9.9.2\n",
+            "helohostbyip": "127.9.9.2:two.test\n",
+        }
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{sink.port}", **controls)
+        for sender in (b"a@y.test", b"a@z.test"):
+            assert remote(home, b"x.test", sender, b"r@x.test").startswith(b"r\0K")
+    assert sorted(line for line in sink.lines if line.startswith(b"EHLO")) == [
+        b"EHLO me.test\r\n",
+        b"EHLO two.test\r\n",
+    ]
+    assert sorted(sink.clients) == ["127.9.9.1", "127.9.9.2"]
+
+
+@pytest.mark.parametrize(
+    ("address", "report"),
+    [
+        ("192.0.2.1", b"ZUnable to send from 192.0.2.1. (#4.4.1)\n\0"),
+        ("nonsense", b"ZUnable to read control files. (#4.3.0)\n\0"),
+    ],
+)
+def test_an_address_that_is_not_ours_makes_mail_wait(tmp_path: Path, address: str, report: bytes) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}", outgoingip=address)
+        assert remote(home, b"x.test", b"", b"r@x.test") == report
+    assert peer.connections == 0
+
+
 @pytest.mark.contract("remote 2.2", "remote 2.8")
 def test_an_empty_route_means_mx_in_spite_of_the_wildcard(tmp_path: Path) -> None:
     _, asked = ask(tmp_path, {}, smtproutes="x.test:\n:127.0.0.1:1")
