@@ -18,7 +18,13 @@ from pyqmail.remote.controls import SECRETS
 from pyqmail.remote.security import parse_destination
 
 FILE_MAX = 1048576  # bytes that are looked at
-READERS = {"qmail-smtpd": "qmaild", "qmail-remote": "qmailr", "qmail-send": "qmails", "qmail-rspawn": "qmailr"}
+READERS = {
+    "qmail-smtpd": "qmaild",
+    "qmail-remote": "qmailr",
+    "qmail-send": "qmails",
+    "qmail-rspawn": "qmailr",
+    "qmail-verifyd": "qmailv",
+}
 NO_USE = "; a run file that gives tcpserver another -u has to be able to read it by that user"
 
 

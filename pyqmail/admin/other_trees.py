@@ -18,21 +18,23 @@ class Fate(Enum):
 
 
 TAKEN = frozenset((
-    "BRTLIMIT", "DATABYTES", "DISABLETLS", "DISABLE_MAXRCPT", "DNSBLFAILCLOSED", "DNSBLLIST", "DNSBLSKIP",
-    "DNSCACHEIP", "DROP_PRE_GREET", "FORCEAUTHMAILFROM", "FORCETLS", "GID", "MAXRCPT", "MAXRECIPIENTS", "PATH", "PROTO",
-    "QMAILQUEUE", "QMAILREMOTE", "RBLSMTPD", "RCPTCHECK", "RCPTCHECKRELAYCLIENT",
-    "RELAYCLIENT", "SMTPAUTH", "SMTPD_GREETDELAY", "SMTPS", "TARPITCOUNT",
-    "TARPITDELAY", "TCPLOCALHOST", "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP",
-    "TCPREMOTEPORT", "TLSCIPHERS", "UCSPITLS", "UID",
+    "BRTLIMIT", "COMPLETEHEADER", "DATABYTES", "DISABLETLS", "DISABLE_MAXRCPT", "DMARCBEHAVIOR", "DNSBLFAILCLOSED",
+    "DNSBLLIST", "DNSBLSKIP", "DNSCACHEIP", "DROP_PRE_GREET", "ERROR_FD", "FORCEAUTHFROM", "FORCEAUTHMAILFROM",
+    "FORCETLS", "GID", "HIDECLIENT", "LOGDECISIONS", "MAXRCPT", "MAXRECIPIENTS", "PATH", "PROTO", "QMAILQUEUE",
+    "QMAILREMOTE", "RBLSMTPD", "RCPTCHECK", "RCPTCHECKRELAYCLIENT", "RELAYCLIENT", "SMTPAUTH", "SMTPD_ERRORLIMIT",
+    "SMTPD_GREETDELAY", "SMTPD_SESSIONLIMIT", "SMTPS", "SPFBEHAVIOR", "TARPITCOUNT", "TARPITDELAY", "TCPLOCALHOST",
+    "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP", "TCPREMOTEPORT", "TLSCIPHERS",
+    "UCSPITLS", "UID",
 ))  # fmt: skip
 
 _OLD_KEYS = "the library makes temporary keys by itself, and TLS 1.2 is the least"
 _NO_CLIENT_CERTIFICATE = "it is shown only to servers whose line in control/tlsdestinations names it"
-_NO_SPF = "SPF is not checked"
-_NO_DKIM = "nothing signs or checks DKIM here; a QMAILQUEUE or QMAILREMOTE program of your own can"
+_SPF = "control/spfbehavior, spfrules and spfexp, and SPFBEHAVIOR in a rule, say what is done about SPF"
+_SIGNING = "nothing signs here; a QMAILQUEUE or QMAILREMOTE program of your own can"
+_VERIFYING = "control/dmarcbehavior, or DMARCBEHAVIOR in a rule, has qmail-verifyd check DKIM and DMARC"
 _NO_SRS = "forwarded mail keeps its sender"
-_RECIPIENTS = "qmail-rcptd knows which recipients exist; control/rcptcheck may name a program"
-_RATES = "there is no such limit; SMTPD_ERRORLIMIT ends a session with that many refused commands"
+_RECIPIENTS = "qmail-rcptd knows which recipients exist; control/validrcptto may list them, rcptcheck may ask"
+_CONTENT = "messages are not looked into; qmail-rspamd, or another QMAILQUEUE program, can"
 _SOURCE = "control/outgoingip, domainbindings and helohostbyip say from which address and by which name mail leaves"
 _GREYLISTING = "there is no greylisting"
 _IGNORED, _NOT = Fate.IGNORED, Fate.NOT_SUPPORTED
@@ -46,17 +48,18 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"domaincerts", _NOT, "a client certificate goes by destination, in control/tlsdestinations"),
         (r"notlshosts_auto", _IGNORED, "a host whose handshake failed is remembered for a day, in no file"),
         (r"mailfromrules\.cdb", _NOT, "control/mailfromrules is read as text, with a line user:address each"),
-        (r"spf\w*", _NOT, _NO_SPF),
-        (r"domainkeys|dkim\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _NO_DKIM),
+        (r"spfguess", _NOT, "a domain without a record has the result none, whatever others may guess"),
+        (r"spfipv6", _IGNORED, "clients with IPv6 addresses are checked as all others"),
+        (r"dkimverify|dkimpractice", _NOT, _VERIFYING),
+        (r"domainkeys|dkim(?!verify$|practice$)\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _SIGNING),
         (r"srs_?\w+", _NOT, _NO_SRS),
         (r"recipients(?:\.cdb)?|chkuser\w*", _NOT, _RECIPIENTS),
         (r"badmailfrom-unknown", _NOT, "names that DNS does not have are not looked for"),
         (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
-         "messages are not looked into; a QMAILQUEUE program can"),
+         _CONTENT),
         (r"relaylimits", _NOT, "there is no such limit on recipients"),
         (r"outgoingip\.host|domainips|bindroutes", _NOT, _SOURCE),
         (r"smtpplugins", _NOT, "plug-ins of qmail-spp are not run"),
-        (r"authservid", _NOT, "no Authentication-Results is written"),
         (r"tlsserverprotocols|servercipherlist|tlsservermethod", _NOT, "control/tlsserverciphers has the ciphers"),
         (r"(?:.*~|.*\.(?:bak|orig|tmp|lock|sample|default))", _IGNORED, "no program ever read it"),
     )
@@ -69,17 +72,19 @@ VARIABLES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"LOCALMFCHECK", _NOT, "set FORCEAUTHMAILFROM=1: users send as themselves, or as control/mailfromrules says"),
         (r"CERTFILE|KEYFILE|CAFILE|DHFILE|CERTDIR|VERIFYDEPTH|CCAFILE|CIPHERS|ECDHCURVE|TLSVERSION", _IGNORED,
          "sslserver reads it, if that stays; qmail-smtpd has its certificate in control/servercert.pem"),
-        (r"SPF\w*|QMAILAUTHENTICATED", _NOT, _NO_SPF),
-        (r"DKIM\w*|NODKIM\w*|UNSIGNED_\w+|RELAYCLIENT_NODKIMVERIFY|ERROR_FD|SIGN_PRACTICE", _NOT, _NO_DKIM),
+        (r"SPF(?!BEHAVIOR$)\w*", _NOT, _SPF),
+        (r"QMAILAUTHENTICATED", _NOT, "no program here reads it"),
+        (r"DKIMVERIFY|DKIMPRACTICE|NODKIMVERIFY|UNSIGNED_\w+|RELAYCLIENT_NODKIMVERIFY|SIGN_PRACTICE", _NOT, _VERIFYING),
+        (r"DKIM(?!VERIFY$|PRACTICE$)\w*|NODKIM(?!VERIFY$)\w*", _NOT, _SIGNING),
         (r"SRS_\w+|SKIP_SRS|QMAILINJECT_FORCE_SRS", _NOT, _NO_SRS),
         (r"CHKUSER_\w+|VALIDRCPTTO\w*|MOREVALIDRCPTTO\w*|RECIPIENTS\d*|RECIPIENTCHECK", _NOT,
          _RECIPIENTS),
         (r"RELAYLIMIT\w*", _NOT, "there is no such limit on recipients"),
         (r"NOBAD(?:HELO|MAILFROM)|QREGEX|LOGREGEX|(?:DISABLE_)?BAD(?:MAIL|HELO)\w*|HELOCHECK", _NOT,
          "the lists badhelo, badmailfrom and badrcptto always count, and so do expressions in them"),
-        (r"MFDNSCHECK|DNSCHECK", _NOT, "the sender's domain is not looked up"),
+        (r"MFDNSCHECK|DNSCHECK", _NOT, "a domain is looked up for SPF and DMARC alone"),
         (r"BADMIMETYPE|BADLOADERTYPE|BASE64|WARLORD|QHPSI\w*|UNSET_QHPSI|SIMSCAN\w*|SURBL\w*|VIRUSCHECK", _NOT,
-         "messages are not looked into; a QMAILQUEUE program can"),
+         _CONTENT),
         (r"JGREYLIST\w*|GREYLIST\w*|POSTGREY\w*|GREYIP", _NOT, _GREYLISTING),
         (r"ENABLE_SPP|SPP\w*|NOSPP", _NOT, "plug-ins of qmail-spp are not run"),
         (r"SMTPUTF8|SMTP505DISABLE|REJECTNULLSENDERS|DELIVERTO|AUTHPREPEND|ALLOW_BARELF", _NOT,

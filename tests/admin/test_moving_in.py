@@ -54,6 +54,8 @@ SAGREDO = {
     "control/tlsserverciphers": "HIGH\n",
     "control/rsa2048.pem": "x\n",
     "control/spfbehavior": "3\n",
+    "control/spfguess": "v=spf1 mx\n",
+    "control/authservid": "mx.example.org\n",
     "control/badhelo": "x\n",
     "control/badmailfrom": "joe@example.net\n*.example.com\n",
     "control/srs_secrets": "x\n",
@@ -63,7 +65,8 @@ SAGREDO = {
 export SMTPD_GREETDELAY=5
 export DROP_PRE_GREET=1
 export CHKUSER_START=ALWAYS
-export DKIMVERIFY="FGHKLMNOQRTVWp"
+export SPFBEHAVIOR=3 SPFEXP=no
+export DKIMVERIFY="FGHKLMNOQRTVWp" DKIMSIGN=/var/qmail/control/domainkeys/%/default
 exec softlimit -m 1073741824 tcpserver -v -H -R -l 0 -x /home/vpopmail/etc/tcp.smtp.cdb -c 40 \\
   -u "$(id -u vpopmail)" -g "$(id -g vpopmail)" 0 25 qmail-smtpd
 """,
@@ -175,7 +178,7 @@ def test_netqmail_with_tls_and_auth(tmp_path: Path) -> None:
 def test_sagredos(tmp_path: Path) -> None:
     code, lines = report(make(tmp_path, SAGREDO) / "var" / "qmail")
     assert code == 1
-    for name in ("SMTPD_GREETDELAY", "DROP_PRE_GREET"):
+    for name in ("SMTPD_GREETDELAY", "DROP_PRE_GREET", "SPFBEHAVIOR"):
         assert f"supervise/qmail-smtpd/run: {name}: taken" in lines
     for name in ("SMTPAUTH", "FORCEAUTHMAILFROM"):
         assert f"supervise/qmail-submission/run: {name}: taken" in lines
@@ -185,13 +188,17 @@ def test_sagredos(tmp_path: Path) -> None:
         lines,
         "control/servercerts: taken",
         "control/tlsserverciphers: taken",
-        "control/spfbehavior: not supported: because SPF",
+        "control/spfbehavior: taken",
+        "control/spfguess: not supported: because a domain without a record",
+        "control/authservid: taken",
         "control/badhelo: taken",
         "control/badmailfrom: '*.example.com': not supported: because ",
         "control/srs_secrets: not supported: because ",
         "control/brtlimit: taken",
         "supervise/qmail-smtpd/run: CHKUSER_START: not supported: because qmail-rcptd",
-        "supervise/qmail-smtpd/run: DKIMVERIFY: not supported: because ",
+        "supervise/qmail-smtpd/run: DKIMVERIFY: not supported: because control/dmarcbehavior",
+        "supervise/qmail-smtpd/run: DKIMSIGN: not supported: because nothing signs here",
+        "supervise/qmail-smtpd/run: SPFEXP: not supported: because control/spfbehavior, spfrules and spfexp",
         "supervise/qmail-smtpd/run: softlimit -m 1073741824: taken",
         "supervise/qmail-smtps/run: CERTFILE: ignored: because sslserver reads it",
         "supervise/qmail-smtps/run: sslserver: ignored: because it is not ours",
