@@ -45,9 +45,7 @@ class SenderAuthentication(Check):
         self._letter = None
         if client.relay is not None or client.user is not None:
             return None
-        from pyqmail.mailauth.client import ask_about_sender
-
-        found = ask_about_sender(self._home, self._about(client, letter))
+        found = self.ask_about_sender(self._about(client, letter))
         self._sender = dict(found or [(b"spf", b"temperror"), (b"problem", b"qmail-verifyd does not answer")])
         self._letter = letter
         evidence: Evidence = ((b"spf", self._sender[b"spf"]),)
@@ -67,15 +65,28 @@ class SenderAuthentication(Check):
             return None
         from pyqmail.incoming.sender_results import Judgement
 
-        if letter.held is None or self._dmarc < SAY:
-            judgement = Judgement(self._sender, [])
-        else:
-            judgement = Judgement.asked(self._home, self._sender, letter.held.fd)
+        about = [(b"spf", self._sender[b"spf"]), (b"domain", self._sender.get(b"domain", b""))]
+        judgement = Judgement(self._sender, self.ask_about_text(about, letter) if self._dmarc >= SAY else [])
         letter.without_results_of(self._authserv_id)
         verdict = self._judged(judgement)
         marked = self._dmarc >= MARK and judgement.failed_for == b"quarantine"
         letter.prepend(judgement.fields(self._authserv_id, client, letter.sender, marked=marked))
         return verdict
+
+    def ask_about_sender(self, about: "Pairs") -> "Pairs | None":
+        """What is known of the sender; None where nobody says. Never raises."""
+        from pyqmail.mailauth.client import ask_about_sender
+
+        return ask_about_sender(self._home, about)
+
+    def ask_about_text(self, about: "Pairs", letter: Letter) -> "Pairs":
+        """What is known of the text, nothing where it is not held. Never raises."""
+        from pyqmail.incoming.sender_results import UNANSWERED
+        from pyqmail.mailauth.client import ask_about_message
+
+        if letter.held is None:
+            return []
+        return ask_about_message(self._home, about, letter.held.fd) or UNANSWERED
 
     def _judged(self, judgement: "Judgement") -> Verdict:
         evidence = judgement.evidence
@@ -123,6 +134,7 @@ class SenderAuthentication(Check):
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.incoming.sender_results import Judgement
+    from pyqmail.protocol.verification import Pairs
 
 
 def behavior(control: Control, environ: Mapping[bytes, bytes], variable: bytes, name: str) -> int:

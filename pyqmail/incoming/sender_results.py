@@ -6,12 +6,11 @@ from pyqmail.formats.header import field_name
 from pyqmail.formats.netstring import NetstringError, parse_netstrings
 from pyqmail.incoming.check import Evidence
 from pyqmail.incoming.client import Client
-from pyqmail.mailauth.client import ask_about_message
 from pyqmail.mailauth.results import Result, authserv_id, format_received_spf, format_results
 from pyqmail.protocol.reply import Reply
 
 FIELD_MAX = 65536  # bytes of an Authentication-Results field that is looked at; a longer one is left out
-UNANSWERED = [(b"dmarc", b"temperror"), (b"problem", b"")]
+UNANSWERED = [(b"dmarc", b"temperror"), (b"problem", b"")]  # what is known of a text where nobody answers
 
 
 class Judgement:
@@ -27,12 +26,6 @@ class Judgement:
         self._problem = found.get(b"problem", b"")
         self._arc = (found.get(b"arc", b"none"), found.get(b"arc-domain", b""), found.get(b"arc-reason", b""))
         self._signatures = [parts for name, value in pairs if name == b"dkim" if (parts := outcome_parts(value))]
-
-    @classmethod
-    def asked(cls, home: str, sender: Mapping[bytes, bytes], fd: int) -> "Judgement":
-        """What is known of the text in ``fd``; temperror where nobody answers."""
-        about = [(b"spf", sender[b"spf"]), (b"domain", sender.get(b"domain", b""))]
-        return cls(sender, ask_about_message(home, about, fd) or UNANSWERED)
 
     @property
     def unsure(self) -> bool:

@@ -4,7 +4,7 @@ A sender's answer: ``spf`` and what belongs to it. A message's: ``author`` or ``
 signature, ``dmarc`` with ``policy``, ``arc``. Policy is not here: it is the asker's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_netstrings
 from pyqmail.mailauth.arc import ArcVerifier
@@ -16,9 +16,15 @@ from pyqmail.mailauth.lookups import Lookups, TemporaryFailure
 from pyqmail.mailauth.spf import Finding, check_host, query_for
 from pyqmail.protocol.verification import Pairs
 
+Tell = Callable[[str, str], None]
 
-def judge_sender(question: Mapping[bytes, bytes], lookups: Lookups) -> Pairs:
-    """The answer about the client in ``ip`` with ``helo`` that sends from ``sender``."""
+
+def tell_nobody(what: str, text: str) -> None:
+    """Steps are for who explains."""
+
+
+def judge_sender(question: Mapping[bytes, bytes], lookups: Lookups, tell: Tell = tell_nobody) -> Pairs:
+    """The answer about the client in ``ip`` with ``helo`` that sends from ``sender``; ``tell`` hears each step."""
     sender, helo = question.get(b"sender", b""), question.get(b"helo", b"")
     query = query_for(question.get(b"ip", b""), sender, helo, question.get(b"receiver", b"unknown"))
     if query is None:
@@ -28,6 +34,8 @@ def judge_sender(question: Mapping[bytes, bytes], lookups: Lookups) -> Pairs:
             query, lookups, local_rules=question.get(b"rules", b""), explanation=question.get(b"explanation", b"")
         )
         domain = query.domain.lower()
+    for step in found.steps:
+        tell("spf", step)
     return [
         (b"spf", found.result),
         (b"domain", domain),
@@ -46,8 +54,12 @@ def has_policy(domain: bytes, lookups: Lookups) -> bool:
         return True
 
 
-def judge_message(question: Mapping[bytes, bytes], pieces: Iterable[bytes], lookups: Lookups) -> Pairs:
-    """The answer about a text; ``spf`` and ``domain`` of the question are what its sender's answer said."""
+def judge_message(
+    question: Mapping[bytes, bytes], pieces: Iterable[bytes], lookups: Lookups, tell: Tell = tell_nobody
+) -> Pairs:
+    """The answer about a text; ``spf`` and ``domain`` of the question are what its sender's answer said. ``tell``
+    hears each record of the walk, and what aligns.
+    """
     try:
         header, body = split_message(pieces)
         fields = parse_fields(header)
@@ -66,7 +78,11 @@ def judge_message(question: Mapping[bytes, bytes], pieces: Iterable[bytes], look
     outcomes = verifier.outcomes(lookups)
     answer = [(b"author", author), (b"problem", problem.encode())]
     answer += [(b"dkim", format_outcome(each)) for each in outcomes]
-    answer += _dmarc_pairs(_dmarc(author, question, outcomes, lookups))
+    answer += _dmarc_pairs(verdict := _dmarc(author, question, outcomes, lookups))
+    for step in verdict.steps:
+        tell("dmarc record", step)
+    aligned = b", ".join(verdict.aligned).decode("ascii", "replace")
+    tell("alignment", f"{aligned or 'nothing'} for From {author.decode('ascii', 'replace') or '(nobody)'}")
     arc = chain.chain(lookups)
     return [*answer, (b"arc", arc.result), (b"arc-domain", arc.domain), (b"arc-reason", arc.reason.encode())]
 

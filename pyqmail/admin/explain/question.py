@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pyqmail.admin.explain.local import explain_local
 from pyqmail.admin.explain.remote import explain_remote
 from pyqmail.admin.explain.session import explain_session
-from pyqmail.admin.explain.verdict import say
+from pyqmail.admin.explain.verdict import Form, say
 from pyqmail.admin.supervision import missing
 from pyqmail.formats.printable import visible
 from pyqmail.policy.classify import classify, domain_keys
@@ -22,24 +22,29 @@ class Question:
         self.ip: bytes | None = None
         self.sender = b""
         self.rules = RULES
+        self.helo = b""
+        self.mail_from: bytes | None = None  # the question is who sent it, and not what becomes of an address
+        self.message: bytes | None = None  # the path of its text
         addresses = []
         rest = iter(words)
         for word in rest:
-            if word in (b"--from", b"--sender", b"--rules"):
+            if word == b"--json":
+                Form.as_json = True
+            elif word in (b"--from", b"--sender", b"--rules", b"--helo", b"--mail-from", b"--message"):
                 value = next(rest, None)
                 if value is None:
                     raise ValueError
                 if word == b"--from":
                     self.ip = str(ipaddress.ip_address(value.decode("ascii"))).encode()
-                elif word == b"--sender":
-                    self.sender = value
                 else:
-                    self.rules = value
+                    setattr(self, word[2:].decode().replace("-", "_"), value)
             elif word.startswith(b"--"):
                 raise ValueError
             else:
                 addresses.append(word)
-        if len(addresses) != 1 or not addresses[0]:
+        if self.mail_from is not None and not addresses and self.ip is not None:
+            return
+        if len(addresses) != 1 or not addresses[0] or self.mail_from is not None or self.message is not None:
             raise ValueError
         self.address = addresses[0]
 

@@ -1,5 +1,7 @@
 """How an explanation goes on, a line for each rule, and how it ends (qmail-explain(8))."""
 
+import json
+
 from pyqmail.formats.printable import visible
 from pyqmail.formats.report import local_report
 from pyqmail.system.files import write_all
@@ -23,6 +25,13 @@ def reported(status: int) -> Verdict:
     return Verdict(code, visible(report[1:].strip()))
 
 
+class Form:
+    """How lines are written: for people, or each as a JSON object with ``rule`` and ``text``."""
+
+    as_json = False
+
+
 def say(what: str, text: str) -> None:
     """One rule and what it says."""
-    write_all(1, f"{what + ':':<16}{text}\n".encode())
+    line = json.dumps({"rule": what, "text": text}) if Form.as_json else f"{what + ':':<16}{text}"
+    write_all(1, f"{line}\n".encode())
