@@ -115,11 +115,15 @@ def files_of(dist: Distribution) -> Iterator[tuple[Path, str, str | None]]:
 
 def link(target: Path, module: str) -> bool:
     """Link a module of Debian's, if it is there: a directory, a file, or one file of machine code for each Python."""
-    pattern = re.compile(rf"{re.escape(module)}(\.py|\.cpython-.*\.so|\.abi3\.so)?")
-    found = [path for path in DEBIAN.glob(f"{module}*") if pattern.fullmatch(path.name)]
+    found = _of_debian(module)
     for path in found:
         (target / path.name).symlink_to(path)
     return bool(found)
+
+
+def _of_debian(module: str) -> list[Path]:
+    pattern = re.compile(rf"{re.escape(module)}(\.py|\.cpython-.*\.so|\.abi3\.so)?")
+    return [path for path in DEBIAN.glob(f"{module}*") if pattern.fullmatch(path.name)]
 
 
 def link_debian_only(target: Path, groups: Sequence[str]) -> None:
@@ -128,6 +132,12 @@ def link_debian_only(target: Path, groups: Sequence[str]) -> None:
         package, modules = DEBIAN_ONLY[group]
         if not all([link(target, module) for module in modules]):
             os.write(1, f"{group}: without {package} until it is installed by apt and qmail-setup run again\n".encode())
+
+
+def debian_only(groups: Sequence[str]) -> list[str]:
+    """What has no wheel and is installed: with one more of them what is linked is another directory."""
+    wanted = [DEBIAN_ONLY[group] for group in sorted(set(groups) & set(DEBIAN_ONLY))]
+    return [package for package, modules in wanted if all(_of_debian(module) for module in modules)]
 
 
 def unusable(target: Path, python: str, wanted: Sequence[Requirement]) -> str | None:

@@ -22,7 +22,7 @@ from pyqmail.admin.catalogue import PYTHON, PYTHON_PLACES
 from pyqmail.admin.fetching import FetchError, fetch
 from pyqmail.admin.inspection import check
 from pyqmail.admin.installing import documents_of_checkout, install
-from pyqmail.admin.modules import ModulesMissing, add_modules
+from pyqmail.admin.modules import ModulesMissing, add_modules, debian_only
 from pyqmail.admin.news import installed_library, news
 from pyqmail.admin.package import PackageError, open_to_all
 from pyqmail.admin.removal import Removal, RemovalError, remove
@@ -209,7 +209,7 @@ def package_for_debian(options: argparse.Namespace) -> int:
 def make_modules(directory: Path, options: argparse.Namespace) -> None:
     """Put the modules into a directory, in the place of other ones, when they are whole."""
     system, groups = bool(options.system_packages), sorted(options.groups)
-    marker = f"{os.path.realpath(options.python)} {groups} {system} {digest(Path(lock_path()))}\n"
+    marker = f"{os.path.realpath(options.python)} {groups} {debian_only(groups)} {system} {digest(Path(lock_path()))}\n"
     if (directory / "ready").is_file() and (directory / "ready").read_text() == marker:
         return
     directory.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyqmail.admin import package, tree
+from pyqmail.admin.modules import debian_only
 from pyqmail.admin.tree import Entry
 from pyqmail.policy.accounts import read_accounts
 
@@ -30,7 +31,8 @@ class Target:
     @property
     def library(self) -> str:
         """The name of the library directory below lib/."""
-        return f"pyqmail-{package.build_id(self.python, self.home, self.choice())}"
+        made_of = [*self.choice(), *debian_only(self.groups)]
+        return f"pyqmail-{package.build_id(self.python, self.home, made_of)}"
 
     def choice(self) -> list[str]:
         """What is remembered of the choice, a line each."""

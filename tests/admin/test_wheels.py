@@ -2,13 +2,17 @@
 
 import base64
 import hashlib
+import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pyqmail.admin import modules
 from pyqmail.admin.modules import copy_modules
+from pyqmail.admin.target import Target
 from pyqmail.admin.wheels import Interpreter, WheelError, digest, find_python, fits, interpreter_of, select, unpack
 from pyqmail.dependencies import Requirement
 
@@ -154,3 +158,23 @@ def test_a_newer_python_is_found_beside_an_old_one(tmp_path: Path) -> None:
 def test_an_interpreter_that_does_not_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(WheelError, match="does not run"):
         interpreter_of(str(tmp_path / "python"))
+
+
+def test_what_has_no_wheel_is_linked_by_the_setup_after_its_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debian, out = tmp_path / "debian", tmp_path / "out"
+    for place in (debian, out):
+        place.mkdir()
+    monkeypatch.setattr(modules, "DEBIAN", debian)
+    target = Target("/var/qmail", tmp_path, sys.executable, False, True, groups=("accounts",))
+    other = replace(target, groups=())
+    before = target.library, other.library
+    (debian / "_ldap.cpython-311-x86_64-linux-gnu.so").touch()
+    for name in ("ldap", "ldapurl.py", "ldif.py", "pyasn1"):
+        (debian / name).touch()
+    assert (target.library, other.library) == before  # not all of it
+    (debian / "pyasn1_modules").mkdir()
+    assert target.library != before[0] and other.library == before[1]
+    modules.link_debian_only(out, ["accounts"])
+    assert {path.name for path in out.iterdir()} == {path.name for path in debian.iterdir()}
