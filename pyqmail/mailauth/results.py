@@ -86,7 +86,7 @@ def parse_results(body: bytes) -> "tuple[bytes, list[Result]]":
 def authserv_id(body: bytes) -> bytes:
     """Who claims to have written a field, in lower case."""
     for word in _words(body[:BODY_MAX]):
-        return _bare(word).lower()
+        return b"" if word == b";" else _bare(word).lower()
     return b""
 
 

@@ -30,6 +30,7 @@ def test_what_is_written_is_read_back() -> None:
         pytest.param(b" spf=pass smtp.mailfrom=a; dkim=pass", b"spf", b"pass", id="no authserv-id"),
         pytest.param(b" MX.TEST ;dkim=Pass", b"mx.test", b"pass", id="capitals"),
         pytest.param(b"", b"", b"", id="nothing"),
+        pytest.param(b"; dkim=pass", b"", b"pass", id="nobody's"),
     ],
 )
 def test_what_others_write_is_read(body: bytes, name: bytes, dkim: bytes) -> None:

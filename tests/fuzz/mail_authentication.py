@@ -1,0 +1,110 @@
+"""Targets for what strangers write to be believed: records, keys, signed messages, Authentication-Results."""
+
+import itertools
+from collections.abc import Iterable
+from contextlib import suppress
+
+from pyqmail.incoming.sender_results import Judgement, without_results_of
+from pyqmail.mailauth import dmarc, keys, results, spf, spf_record, tags
+from pyqmail.mailauth.author import BadAuthor, author_domain
+from pyqmail.mailauth.canonical import BadHeader, parse_fields, split_message
+from pyqmail.mailauth.judgement import judge_message, judge_sender
+from pyqmail.mailauth.lookups import Absent
+from pyqmail.protocol.dns import Kind, Mx
+
+SPF_RESULTS = (b"none", b"neutral", b"pass", b"fail", b"softfail", b"temperror", b"permerror")
+ASKED_MAX = 120  # questions about one message
+FIELD = b"Authentication-Results:"
+
+
+class Hostile:
+    """A Lookups that answers with the input, whatever is asked."""
+
+    def __init__(self, data: bytes) -> None:
+        self._texts = tuple(data.split(b"\0"))
+        self.asked = 0
+
+    def _count(self) -> None:
+        self.asked += 1
+        assert self.asked <= ASKED_MAX
+
+    def texts(self, name: bytes) -> tuple[bytes, ...]:
+        self._count()
+        if not self._texts[0]:
+            raise Absent
+        return self._texts
+
+    def addresses(self, name: bytes, kind: Kind) -> tuple[bytes, ...]:
+        self._count()
+        return (b"\xc0\0\2\7" if kind is Kind.A else bytes(16),)
+
+    def exchangers(self, name: bytes) -> tuple[Mx, ...]:
+        self._count()
+        return (Mx(10, b"mx.host.example"), Mx(20, b""))
+
+    def names(self, reverse: bytes) -> tuple[bytes, ...]:
+        self._count()
+        return (b"c.host.example", b"host.example")
+
+
+def sender_records(data: bytes) -> None:
+    """Records of SPF, DKIM and DMARC from a hostile name server, for any sender: a result, in few questions."""
+    with suppress(tags.BadTags):
+        tags.parse_tags(data)
+    with suppress(spf_record.BadRecord):
+        spf_record.parse_record(b"v=spf1 " + data)
+    for kind in (b"rsa", b"ed25519"):
+        with suppress(keys.BadKey):
+            keys.parse_key(data, kind)
+    record = dmarc.parse_record(b"host.example", data)
+    assert record is None or record.policy in dmarc.POLICIES
+    for answers in (data, b"v=spf1 " + data):
+        lookups = Hostile(answers)
+        about = {b"ip": b"192.0.2.7", b"sender": b"ann@host.example", b"helo": b"c.example", b"rules": data[:100]}
+        answer = dict(judge_sender(about, lookups))
+        assert answer[b"spf"] in SPF_RESULTS
+        assert all(0x20 <= byte <= 0x7E for byte in answer[b"explanation"])
+    query = spf.query_for(data[:40], data[40:200], data[:60])
+    found = spf.Finding(b"none") if query is None else spf.check_host(query, Hostile(b"v=spf1 exists:%{s}.%{h} -all"))
+    assert found.result in SPF_RESULTS
+
+
+def signed_messages(data: bytes) -> None:
+    """A message with any header, its keys and policies the input, too: a result, the same for any pieces."""
+    pieces = [data[at : at + 1] for at in range(min(len(data), 400))] + [data[400:]]
+    judged = []
+    for each in ([data], pieces):
+        answer = judge_message({b"spf": b"none"}, each, Hostile(data))
+        judgement = Judgement({b"spf": b"none"}, answer)
+        assert judgement.dmarc in (b"pass", b"fail", b"none", b"permerror", b"temperror")
+        assert not judgement.unsure  # every question had its answer
+        judged.append(answer)
+    assert judged[0] == judged[1]
+    with suppress(BadHeader, BadAuthor):
+        head, _ = split_message([data])
+        assert author_domain(parse_fields(head))
+
+
+def results_fields(data: bytes) -> None:
+    """Authentication-Results as others write it; what claims our name goes, in whatever pieces it comes."""
+    name, found = results.parse_results(data)
+    assert name == results.authserv_id(data)
+    again = results.parse_results(results.format_results(b"mx.test", found).partition(b":")[2])
+    assert again[0] == b"mx.test"
+    written = results.Result(b"dkim", b"fail", [(b"header.d", data)], reason=data, comment=data).format()
+    assert written.isascii() and b"\n" not in written and b"\r" not in written
+    text = b"A: b\n" + FIELD + b" " + data
+    whole = b"".join(without_results_of(b"mx.test", [text]))
+    assert whole == b"".join(without_results_of(b"mx.test", slices(text)))
+    again_left_out = b"".join(without_results_of(b"mx.test", [whole]))
+    assert again_left_out == whole
+
+
+def slices(text: bytes) -> Iterable[bytes]:
+    """``text`` in pieces of 1, 2, 3 and more bytes."""
+    at = 0
+    for size in itertools.count(1):
+        if at >= len(text):
+            return
+        yield text[at : at + size]
+        at += size
