@@ -80,7 +80,10 @@ class Session:
         if self.client.relay is not None and RULE in self.environ:
             letter.complete(Control(self._home).line_or_me("idhost") or b"localhost")
         hide = self.client.user is not None and self.environ.get(b"HIDECLIENT", b"") not in (b"", b"0")
-        letter.open(self._home, self.environ, self.client, word, hold=self.checks.hold(self.client), hide=hide)
+        environ, spf = self.environ, dict(letter.evidence).get(b"spf")
+        if spf is not None:
+            environ = {**environ, b"SPFRESULT": spf}
+        letter.open(self._home, environ, self.client, word, hold=self.checks.hold(self.client), hide=hide)
 
     def close(self, letter: Letter) -> tuple[Reply, int]:
         """The last word on ``letter``: 250 and its number, or the refusal and 0."""

@@ -107,6 +107,15 @@ def test_spf_alone_is_enough(door: Door) -> None:
     assert found(door) == {b"spf": b"pass", b"dkim": b"none", b"dmarc": b"pass"}
 
 
+def test_the_queue_program_is_told_the_result_of_spf(door: Door) -> None:
+    door.queue('echo "${SPFRESULT-unset}" >>' + str(door.base / "spf"))
+    for sender in (b"ann@here.example", b"ann@strict.example", b"ann@broken.example"):
+        send(door, message(), sender)
+    door.control(spfbehavior="0", dmarcbehavior="0")
+    send(door, message())
+    assert (door.base / "spf").read_text().split() == ["pass", "fail", "permerror", "unset"]
+
+
 def test_a_change_on_the_way_is_refused(door: Door) -> None:
     assert any(line.startswith(b"550 DMARC") for line in send(door, message().replace(b"hello", b"hallo")))
 
