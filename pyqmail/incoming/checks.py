@@ -139,6 +139,11 @@ class Checks:
         self._closing = [check.close for check in made if type(check).close is not Check.close]
         self._holding = [each.holds for each in checks if each.wants_message or type(each).holds is not Check.holds]
 
+    @property
+    def names_relay_clients(self) -> bool:
+        """Whether Received is to say that a client may relay: qmail-remote signs its mail then."""
+        return "domainkeys" in (self._rules.names or ())
+
     def hold(self, client: Client) -> bool:
         """Whether a check wants the whole text of a message of this ``client``."""
         return any(holds(client) for holds in self._holding)

@@ -77,6 +77,8 @@ class Session:
     def open(self, letter: Letter) -> None:
         """Let its text come. Raises OSError without a queue."""
         word = self._protocol or self.client.received_with
+        if self.client.relay is not None and self.client.user is None and self.checks.names_relay_clients:
+            word += b" (relay client)"
         if self.client.relay is not None and RULE in self.environ:
             letter.complete(Control(self._home).line_or_me("idhost") or b"localhost")
         hide = self.client.user is not None and self.environ.get(b"HIDECLIENT", b"") not in (b"", b"0")

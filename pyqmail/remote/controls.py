@@ -28,6 +28,7 @@ FILES = (
     "tlsclientciphers",
     "mtasts",
     "dnsservers",
+    "domainkeys",
     *sources.FILES,
 )
 BATCH_FILES = ("remotebatch", "remotereuse", *SECRETS, "tlsdestinations")
@@ -53,6 +54,7 @@ class Controls:
     tls: TlsControls
     mtasts: str  # where policies are asked for, empty: nowhere
     sources: sources.Sources
+    signers: frozenset[bytes]  # domains that have keys for DKIM
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ def read_controls(home: str) -> Controls:
         ),
         mtasts=os.fsdecode(control.line("mtasts") or b""),
         sources=sources.read_sources(control),
+        signers=_names_in(home, "domainkeys") if control.exists("domainkeys") else frozenset(),
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.protocol.smtp_client import Measure
@@ -18,6 +18,33 @@ class Message:
         self._fd = fd
         self._head: bytes | None = None  # the first piece, while it was only measured
         self._measured: Measure | None = None
+        self._above = b""  # fields that go before it
+        self._copy: object = None  # keeps the file open that stands in for a pipe
+
+    def prepend(self, make: Callable[[Iterator[bytes]], bytes]) -> None:
+        """Put before the message what ``make`` makes of it, fields with LF line ends.
+
+        The message is read for that and then once more; one that comes through a pipe is kept in a file without a name.
+        Raises TemporaryFailure, and what ``make`` raises.
+        """
+        try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                self._fd = self._copied()
+            start = os.lseek(self._fd, 0, os.SEEK_CUR)
+            self._above = make(self.pieces())
+            os.lseek(self._fd, start, os.SEEK_SET)
+        except OSError as error:
+            raise TemporaryFailure(NO_MESSAGE) from error
+
+    def _copied(self) -> int:
+        import tempfile  # heavy, and only behind a filter
+
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        copy.writelines(self.pieces())
+        copy.flush()
+        self._copy, fd = copy, copy.fileno()
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
 
     def measure(self) -> Measure:
         """How much there is for the receiver, before any of it is sent. Raises TemporaryFailure."""
@@ -42,13 +69,14 @@ class Message:
                 at += len(data)
                 lines += _bare_line_feeds(data)
                 eight_bit = eight_bit or not data.isascii()
-        return Measure(size + lines, eight_bit)
+        return Measure(size + lines + len(self._above) + self._above.count(b"\n"), eight_bit)
 
     def pieces(self) -> Iterator[bytes]:
         """The message, once. Raises TemporaryFailure."""
         data, self._head = self._head, None
         if data is None:
             data = self._read()
+        data = self._above + data
         while data:
             yield data
             data = self._read()

@@ -21,6 +21,10 @@ from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.security import Policies
 from pyqmail.remote.session import Words, format_failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.remote.signatures import Signer
+
 MESSAGE_FD = 0
 REPORT_FD = 1
 
@@ -51,6 +55,7 @@ class Sender:
         self._trusting = trusting
         self._controls = watched(read_controls, FILES)
         self._lasting = Outlasting()
+        self._signs: Signer | None = None
 
     def serve(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         """Deliver, report and return 0."""
@@ -72,6 +77,14 @@ class Sender:
     def close(self) -> None:
         """Say goodbye on a connection that is kept."""
         self._lasting.keeping.close()
+
+    def _signer(self) -> "Signer":
+        """Imported when there are keys: cryptography is heavy."""
+        if self._signs is None:
+            from pyqmail.remote.signatures import Signer
+
+            self._signs = Signer()
+        return self._signs
 
     def _deliver(self, arguments: Sequence[bytes], home: str) -> list[bytes]:
         """The reports of one delivery. Raises MailFailure while there is no connection, and ControlUnreadable."""
@@ -97,7 +110,10 @@ class Sender:
         if route and route.login and file in controls.exposed:
             raise TemporaryFailure(EXPOSED % file.encode())
         recipients = [ascii_recipient(recipient) for recipient in recipients]
-        say = Words(controls.helohost, sender, recipients, Message(MESSAGE_FD), extended=controls.ehlo)
+        message = Message(MESSAGE_FD)
+        if controls.signers:
+            message.prepend(partial(self._signer().signatures, home, controls))
+        say = Words(controls.helohost, sender, recipients, message, extended=controls.ehlo)
         sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
         policies = Policies(controls.tls, directions.destinations, host, route, extended=controls.ehlo, sts=sts)
         return Attempts(Errand(home, controls, host, route, target, policies, say), self._lasting).deliver()

@@ -197,7 +197,7 @@ def test_sagredos(tmp_path: Path) -> None:
         "control/brtlimit: taken",
         "supervise/qmail-smtpd/run: CHKUSER_START: not supported: because qmail-rcptd",
         "supervise/qmail-smtpd/run: DKIMVERIFY: not supported: because control/dmarcbehavior",
-        "supervise/qmail-smtpd/run: DKIMSIGN: not supported: because nothing signs here",
+        "supervise/qmail-smtpd/run: DKIMSIGN: not supported: because qmail-remote signs with every key",
         "supervise/qmail-smtpd/run: SPFEXP: not supported: because control/spfbehavior, spfrules and spfexp",
         "supervise/qmail-smtpd/run: softlimit -m 1073741824: taken",
         "supervise/qmail-smtps/run: CERTFILE: ignored: because sslserver reads it",

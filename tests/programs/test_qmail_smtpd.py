@@ -19,7 +19,9 @@ import pytest
 from pyqmail.incoming import decisions, smtp
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.intake.client import Injection
+from pyqmail.mailauth.canonical import parse_fields
 from pyqmail.policy import interfaces
+from pyqmail.remote.signatures import vouched
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import Stream
 from tests.loopback import everything, talk
@@ -516,3 +518,17 @@ def test_a_rule_completes_the_messages_of_relay_clients(door: Door, environ: dic
     door.environ |= environ
     door.talk(MESSAGE)
     assert re.fullmatch(added + rb"Subject: x\n\n\.y\n", door.text())
+
+
+@pytest.mark.parametrize(("relay", "keys"), [(True, True), (True, False), (False, True)])
+def test_received_tells_qmail_remote_whom_to_sign_for(door: Door, relay: bool, keys: bool) -> None:
+    if relay:
+        door.environ["RELAYCLIENT"] = ""
+    if keys:
+        (door.base / "control" / "domainkeys").mkdir()
+    door.talk(MESSAGE)
+    received = (door.base / "message").read_bytes()
+    assert (b" with SMTP (relay client); " in received) is (relay and keys)
+    queued = b"Received: (qmail 7 invoked from network); 1 Jan 2026 00:00:00 -0000\n"
+    fields = parse_fields(queued + received.partition(b"Subject:")[0])
+    assert vouched(fields, b"b.test", b"mx.test") is (relay and keys)
