@@ -15,9 +15,11 @@ import pytest
 
 from pyqmail import launch
 from pyqmail.intake import client
+from pyqmail.system.stamp import Seen
 from tests.crash import doors
 from tests.crash.faults import ACTIONS, BUGS, PROGRAMS, Bench, Result, in_tree, inject, trouble
 from tests.crash.trip import Trip
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user")
 EVERY = {
@@ -155,7 +157,9 @@ def test_without_a_descriptor_there_is_no_connection_and_no_traceback(
 
 def test_a_launcher_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/qmail-queue").write_text("a launcher")
+    launcher = tmp_path / "bin/qmail-queue"
+    launcher.write_text("a launcher")
+    wait_for(lambda: Seen([str(launcher)]).settled(), "an age at which a change would be seen")
     answers = [None, "pyqmail.programs.qmail_queue"]
     monkeypatch.setattr(launch, "identify", lambda _path: answers.pop(0))
     assert not client.own_program(str(tmp_path), warm=True)
