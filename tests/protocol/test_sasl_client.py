@@ -13,6 +13,8 @@ from pyqmail.protocol.smtp_replies import Reply
 
 TEXT = st.binary(min_size=1, max_size=60).filter(lambda text: b"\0" not in text)
 
+PASSWORD = TEXT.filter(lambda text: not text.startswith(b"!"))  # which would name a program
+
 
 def said(login: Login, secret: bytes, offered: list[bytes], replies: list[Reply]) -> list[bytes] | None:
     """All lines that an exchange says; None where nothing of the offer is good."""
@@ -26,7 +28,7 @@ def said(login: Login, secret: bytes, offered: list[bytes], replies: list[Reply]
     return lines
 
 
-@given(TEXT, TEXT, st.sampled_from([b"PLAIN", b"LOGIN", b"CRAM-MD5"]))
+@given(TEXT, PASSWORD, st.sampled_from([b"PLAIN", b"LOGIN", b"CRAM-MD5"]))
 def test_the_servers_half_understands_it(user: bytes, password: bytes, name: bytes) -> None:
     talk = exchange(Login(user, password), lambda: password, [name.lower()], b"relay.test", 25)
     server = sasl.begin(next(talk).removeprefix(b"AUTH "), name, b"<1.2@x>")
