@@ -1,6 +1,6 @@
 """A password that Dovecot knows: what is said to its auth socket, and what that answers (Dovecot's auth protocol 1.1).
 
-Lines of fields with a TAB between them. The server begins with its version and mechanisms, up to DONE; a request is
+Lines of fields with a TAB between them. Both begin: the server says version and mechanisms, up to DONE; a request is
 answered by OK, FAIL or, where a mechanism needs more, CONT.
 """
 
@@ -91,9 +91,9 @@ def ask_dovecot(path: bytes, credentials: Credentials, ip: bytes) -> Answer:
             sock.settimeout(ANSWER_S)
             sock.connect(path)
             lines = _Lines(sock)
+            sock.sendall(b"VERSION\t1\t1\nCPID\t%d\n" % os.getpid())  # Dovecot 2.4 ends its greeting after ours
             check_greeting(lines.greeting())
-            request = plain_request(credentials.user, credentials.secret, ip)
-            sock.sendall(b"VERSION\t1\t1\nCPID\t%d\n" % os.getpid() + request)
+            sock.sendall(plain_request(credentials.user, credentials.secret, ip))
             heard = 0
             while heard < ANSWER_MAX:
                 line = lines.next(ANSWER_MAX)
