@@ -20,7 +20,8 @@ from pyqmail.mailauth.spf_record import (
     parse_record,
     parse_terms,
 )
-from pyqmail.protocol.dns import Kind, settle_mapped
+from pyqmail.protocol.dns import Kind
+from pyqmail.protocol.packed_address import settle_mapped
 
 TERMS_MAX = 10
 VOIDS_MAX = 2

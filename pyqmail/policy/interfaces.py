@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from pyqmail.protocol.dns import settle_mapped
+from pyqmail.protocol.packed_address import settle_mapped
 from pyqmail.system.files import read_file
 
 SIOCGIFCONF = 0x8912

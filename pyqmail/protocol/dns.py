@@ -27,6 +27,8 @@ import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
+from pyqmail.protocol.packed_address import settle_mapped
+
 LABEL_MAX = 63  # RFC 1035 section 2.3.4
 LABELS_MAX = 127  # what fits the 255 bytes of a name (RFC 1035 section 2.3.4)
 EDNS_PAYLOAD = 1232  # below every usual MTU, so that answers are not lost as fragments
@@ -297,11 +299,6 @@ def parse_literal(text: bytes) -> bytes | None:
         return settle_mapped(socket.inet_pton(socket.AF_INET6, text.decode("ascii")))
     except (OSError, ValueError):
         return None
-
-
-def settle_mapped(packed: bytes) -> bytes:
-    """``packed``, with an IPv4 address in IPv6 clothes (``::ffff:a.b.c.d``) as what it is."""
-    return packed[12:] if len(packed) == 16 and packed[:12] == bytes(10) + b"\xff\xff" else packed
 
 
 def format_address(packed: bytes) -> str:

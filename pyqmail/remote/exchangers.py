@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pyqmail.policy.interfaces import source_address
-from pyqmail.protocol.dns import Kind, Mx, parse_literal, settle_mapped
+from pyqmail.protocol.dns import Kind, Mx, parse_literal
+from pyqmail.protocol.packed_address import settle_mapped
 from pyqmail.remote import address_order
 from pyqmail.remote.address_order import SourceOf
 from pyqmail.resolver import Found, HardFailure, Resolver, SoftFailure

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 
 from pyqmail.control import Control, ControlUnreadable, home_of
-from pyqmail.protocol.dns import Kind, settle_mapped
+from pyqmail.protocol.dns import Kind
+from pyqmail.protocol.packed_address import settle_mapped
 from pyqmail.resolver import BUDGET_S, HardFailure, Resolver, Servers, SoftFailure, parse_server, read_servers
 
 IDENT_PORT = 113
