@@ -6,31 +6,14 @@ answers qmaild and root only; each check is a process of its own.
 
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.protocol.logins import SOCKET
-from pyqmail.system import files
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import reset_signals, set_title
-
-BACKLOG = 512
-
-
-def bind(home: str) -> socket.socket:
-    """The socket under its well-known name; who may ask is said by the kernel. Raises OSError."""
-    files.unlink_if_present(home + SOCKET)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = os.umask(0o111)  # not chmod: the directory is another user's
-    try:
-        listener.bind(home + SOCKET)
-    finally:
-        os.umask(before)
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
+from pyqmail.system.unix_listener import listen
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -44,7 +27,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     try:
         accounts = read_accounts(home)
         os.chdir("/")
-        listener = bind(home)
+        listener = listen(home + SOCKET)
     except (OSError, AccountMissing, ControlUnreadable):
         return 111
     from pyqmail.login.service import Service  # hashlib, which the parent of all helpers need not hold

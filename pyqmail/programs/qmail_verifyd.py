@@ -6,30 +6,13 @@ it reads what strangers send, and can do nothing else.
 
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_verifier
 from pyqmail.protocol.verification import SOCKET
-from pyqmail.system import files
 from pyqmail.system.process import become, reset_signals, set_title
-
-BACKLOG = 512
-
-
-def bind(home: str) -> socket.socket:
-    """The socket under its well-known name; who may ask is said by the kernel. Raises OSError."""
-    files.unlink_if_present(home + SOCKET)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    before = os.umask(0o111)  # not chmod: the directory is another user's
-    try:
-        listener.bind(home + SOCKET)
-    finally:
-        os.umask(before)
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
+from pyqmail.system.unix_listener import listen
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -42,7 +25,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         accounts = read_accounts(home)
         uid = uid_of_verifier(home, accounts)
         os.chdir("/")
-        listener = bind(home)
+        listener = listen(home + SOCKET)
         if not accounts.single_user:
             become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])
     except (OSError, AccountMissing, ControlUnreadable):
