@@ -1,4 +1,4 @@
-"""What tcpserver brings into memory for our servers before it drops its identity and forks (warm/served)."""
+"""What tcpserver brings into memory for our servers before it forks (warm/served)."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ NEEDED = (
 )  # fmt: skip
 
 
-def server(main: Main, environ: Mapping[bytes, bytes]) -> Served:
+def server(main: Main) -> Served:
     """The server ``main``, with what it needs; what all connections share is made here."""
     AlertClock.inherited = AlertClock()
     for name in NEEDED:
@@ -24,6 +24,13 @@ def server(main: Main, environ: Mapping[bytes, bytes]) -> Served:
         except ImportError:
             if name != "setproctitle":
                 raise
-    if os.path.lexists(home_of(environ) + "/control/servercert.pem"):
-        import_module("pyqmail.tcp.certificates").rehearse()  # ssl once for all workers, and only where it is used
     return Plain(main)
+
+
+def share_tls(environ: Mapping[bytes, bytes]) -> None:
+    """Make ssl, and what OpenSSL's handshakes use, the memory of all workers; only where there is a certificate.
+
+    It is called once the first identity has been dropped.
+    """
+    if os.path.lexists(home_of(environ) + "/control/servercert.pem"):
+        import_module("pyqmail.tcp.certificates").rehearse()

@@ -41,7 +41,7 @@ def prepare(environ: "Mapping[bytes, bytes]") -> "Served":
             import pyqmail.tcp.tls_half  # noqa: F401
     except ControlUnreadable:
         pass  # each connection says so
-    return server(main, environ)
+    return server(main)
 
 
 def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:

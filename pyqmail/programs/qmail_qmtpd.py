@@ -28,7 +28,7 @@ def prepare(environ: Mapping[bytes, bytes]) -> "Served":
     """What serves connections from tcpserver's memory (warm/served)."""
     from pyqmail.incoming.in_memory import server
 
-    return server(main, environ)
+    return server(main)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

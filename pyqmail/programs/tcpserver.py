@@ -56,6 +56,10 @@ def prepare(options: Options, environ: Mapping[bytes, bytes]) -> tuple[socket.so
     if chain is not None:
         schedule_as_batch()
     drop_privileges(options, environ)
+    if chain is not None:
+        from pyqmail.incoming.in_memory import share_tls  # which a foreign program has no use for
+
+        share_tls(environ)
     if options.print_port:
         write_all(1, b"%d\n" % listener.getsockname()[1])
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
