@@ -36,6 +36,32 @@ class Found:
     text: str
 
 
+class Moments:
+    """When each submission was seen, by its number, which is used again."""
+
+    def __init__(self) -> None:
+        self._moments: dict[int, list[float]] = {}
+
+    def add(self, submission: int, when: float) -> None:
+        """It was seen then."""
+        self._moments.setdefault(submission, []).append(when)
+
+    def add_life(self, life: Life, bounces: "Moments") -> None:
+        """The submission of ``life``, and in ``bounces`` those that it has led to."""
+        if life.submission:
+            self.add(life.submission, life.began)
+        for bounce in life.bounces:
+            bounces.add(bounce, life.began)
+
+    def near(self, submission: int, when: float) -> bool:
+        """Whether it was seen within ``NEAR_S`` of ``when``."""
+        return any(abs(when - moment) < NEAR_S for moment in self._moments.get(submission, ()))
+
+    def before(self, submission: int, when: float) -> bool:
+        """Whether it was seen at ``when`` or before."""
+        return any(moment <= when for moment in self._moments.get(submission, ()))
+
+
 class Trace:
     """Follows an address, or a number after ``msg`` or ``qp``, through logs.
 
@@ -71,27 +97,24 @@ class Trace:
 
     def found(self) -> Iterator[Found]:
         """All of it, by time."""
-        known: list[tuple[float, int]] = []  # submissions that are wanted
-        while True:
-            known = [(life.began, life.submission) for life in self._lives if life.wanted and life.submission]
-            known += [(when, submission) for when, submission, wanted, *_ in self._decisions if wanted and submission]
-            bounced = [(life.began, bounce) for life in self._lives if life.wanted for bounce in life.bounces]
-            more = [life for life in self._lives if not life.wanted and self._belongs(life, known, bounced)]
-            if not more:
-                break
-            for life in more:
+        known, bounces = Moments(), Moments()  # submissions that are wanted, and those of their bounces
+        for when, submission, wanted, *_ in self._decisions:
+            if wanted and submission:
+                known.add(submission, when)
+        for life in self._lives:
+            if life.wanted:
+                known.add_life(life, bounces)
+        for life in sorted(self._lives, key=lambda life: life.began):  # a bounce begins after what it is of
+            near = known.near(life.submission, life.began) or bounces.before(life.submission, life.began)
+            if not life.wanted and near:
                 life.wanted = True
+                known.add_life(life, bounces)
         found = []
         for when, submission, wanted, log, text in self._decisions:  # before the lines of the same moment
-            if wanted or any(number == submission and abs(when - began) < NEAR_S for began, number in known):
+            if wanted or known.near(submission, when):
                 found.append(Found(when, log, text))
         found += [Found(when, life.log, text) for life in self._lives if life.wanted for when, text in life.lines]
         yield from sorted(found, key=lambda line: line.when)
-
-    @staticmethod
-    def _belongs(life: Life, known: list[tuple[float, int]], bounced: list[tuple[float, int]]) -> bool:
-        near = any(number == life.submission and abs(when - life.began) < NEAR_S for when, number in known)
-        return near or any(number == life.submission and life.began >= when for when, number in bounced)
 
     def _wants(self, *texts: bytes) -> bool:
         return self._number is None and any(self._text in text.decode("utf-8", "replace").lower() for text in texts)
