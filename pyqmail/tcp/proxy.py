@@ -7,8 +7,8 @@ then on, for limits, names, rules, log and program; only IDENT is not asked, sin
 import ipaddress
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.protocol.proxy import Header, HeaderReader, NoHeader
@@ -32,7 +32,8 @@ class Hosts:
         return any(address in network for network in self.networks)
 
 
-def parse_hosts(lines: Sequence[bytes]) -> Hosts:
+@lru_cache(maxsize=4)  # each connection asks for the same
+def parse_hosts(lines: tuple[bytes, ...]) -> Hosts:
     """Addresses and networks (``10.0.0.0/8``, ``2001:db8::/32``), one to a line."""
     networks: list[Network] = []
     faults = []

@@ -89,7 +89,7 @@ def test_limits_are_of_the_client_and_not_of_the_proxy(servers: Servers, home: P
 
 
 def test_lines_of_proxyhosts() -> None:
-    hosts = parse_hosts([b"10.1.2.3", b"192.0.2.77/24", b"2001:db8::/32", b"proxy.test", b"300.1.1.1"])
+    hosts = parse_hosts((b"10.1.2.3", b"192.0.2.77/24", b"2001:db8::/32", b"proxy.test", b"300.1.1.1"))
     assert hosts.faults == (b"proxy.test", b"300.1.1.1")
     assert [hosts.have(ip) for ip in ("10.1.2.3", "::ffff:10.1.2.3", "192.0.2.1", "2001:db8::9", "10.1.2.4")] == [
         True, True, True, True, False,
