@@ -157,7 +157,7 @@ def _count(flow: Flow, item: object, when: float, *, lately: bool) -> None:
         case Session():
             flow.accepted += lately and item.result == "accepted"
             flow.refused += lately and item.result == "refused"
-            flow.limited += lately and "limit" in item.rest
+            flow.limited += lately and "limit" in item.rest.partition(" reason=")[2].lower()
         case Trouble():
             flow.failures.append(Failure(when, "alert", "", safe(item.text)))
         case _:
