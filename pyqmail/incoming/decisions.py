@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pyqmail.control import Control, ControlUnreadable, parse_integer
+from pyqmail.control import ControlUnreadable, parse_integer
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
@@ -27,6 +27,7 @@ from pyqmail.protocol.reply import Reply
 from pyqmail.system.logpipe import LINE_MAX, write_line
 
 if TYPE_CHECKING:
+    from pyqmail.incoming.check import Rules
     from pyqmail.log.json_lines import JsonLines
 
 FIXED_BYTES = 69  # of a decision line, besides its fields and words; room for the number of recipients is among them
@@ -38,19 +39,19 @@ def nothing() -> None:
 
 
 class DecisionLog:
-    """The log of one session, silent where descriptor 2 is none; without ``control`` it is classic."""
+    """The log of one session, silent where descriptor 2 is none; without ``rules`` it is classic."""
 
     def __init__(
         self,
         program: bytes,
         environ: Mapping[bytes, bytes],
-        control: Control | None = None,
+        rules: "Rules | None" = None,
         *,
         sockets: bool = False,
     ) -> None:
         self._program = program
         self._mode = log_mode(environ, sockets=sockets)
-        form, self._decides = read_form(environ, control) if self._mode and control is not None else (CLASSIC, True)
+        form, self._decides = read_form(rules) if self._mode and rules is not None else (CLASSIC, True)
         self._classic = form != JSON
         self._json = json_lines(form, program.decode("ascii"), f"{os.getpid()}.{time.monotonic_ns():x}")
         self.wait_s = 0.0  # nothing is waited for before the client has done anything
@@ -94,16 +95,16 @@ class DecisionLog:
             self.wait_s = 0.0
 
 
-def read_form(environ: Mapping[bytes, bytes], control: Control) -> tuple[bytes, bool]:
+def read_form(rules: "Rules") -> tuple[bytes, bool]:
     """The form of the log, and whether it has decisions; classic and yes where that cannot be read."""
     try:
-        form = control.line("logformat") or CLASSIC
-        wanted = environ.get(b"LOGDECISIONS")
-        if wanted is None:
-            wanted = control.line("logdecisions")
+        form = rules.control.line("logformat") if rules.has("logformat") else None
+        wanted = rules.environ.get(b"LOGDECISIONS")
+        if wanted is None and rules.has("logdecisions"):
+            wanted = rules.control.line("logdecisions")
     except ControlUnreadable:
         return CLASSIC, True
-    return form, wanted is None or parse_integer(wanted) != 0
+    return form or CLASSIC, wanted is None or parse_integer(wanted) != 0
 
 
 def decision(

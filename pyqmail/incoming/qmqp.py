@@ -4,7 +4,6 @@ Its clients are trusted, since tcpserver's rules have chosen them: of the checks
 """
 
 import os
-from collections.abc import Mapping
 
 from pyqmail.formats.netstring import NetstringTooLong, format_netstring
 from pyqmail.incoming.check import Rules
@@ -23,11 +22,11 @@ DONE, BAD_PROTOCOL, TROUBLE = 0, 100, 111
 class QmqpSession:
     """One client and its message."""
 
-    def __init__(self, home: str, environ: Mapping[bytes, bytes], stream: Stream, log: DecisionLog) -> None:
-        self._home = home
+    def __init__(self, rules: Rules, stream: Stream, log: DecisionLog) -> None:
+        self._home = rules.home
         self._stream = stream
         self._log = log
-        self._session = Session(home, environ, Checks(TRUSTED_CHECKS, Rules(home, environ)), log, b"QMQP")
+        self._session = Session(rules.home, rules.environ, Checks(TRUSTED_CHECKS, rules), log, b"QMQP")
         self._letter = Letter(0)
 
     def run(self) -> int:

@@ -7,7 +7,8 @@ ends early, 100 for a broken protocol, 111 for local trouble and after an hour.
 import signal
 from collections.abc import Mapping, Sequence
 
-from pyqmail.control import Control, home_of
+from pyqmail.control import home_of
+from pyqmail.incoming.check import Rules
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import TooManyRecipients
 from pyqmail.incoming.qmqp import QmqpSession
@@ -35,9 +36,9 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         with time_limit(SESSION_S):
-            home = home_of(environ)
-            log = DecisionLog(b"qmail-qmqpd", environ, Control(home))
-            return QmqpSession(home, environ, DescriptorStream(0, 1, None), log).run()
+            rules = Rules(home_of(environ), environ)
+            log = DecisionLog(b"qmail-qmqpd", environ, rules)
+            return QmqpSession(rules, DescriptorStream(0, 1, None), log).run()
     except StreamEnded:
         return DONE
     except (TooManyRecipients, TimeUp, OSError, MemoryError):

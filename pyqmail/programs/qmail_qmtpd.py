@@ -40,7 +40,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
             home = home_of(environ)
             os.chdir(home)
             settings = Settings(home, environ)
-            log = DecisionLog(b"qmail-qmtpd", environ, settings.rules.control)
+            log = DecisionLog(b"qmail-qmtpd", environ, settings.rules)
             return QmtpSession(settings, DescriptorStream(0, 1, None), log).run()
     except StreamEnded:
         return DONE

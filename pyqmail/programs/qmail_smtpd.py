@@ -42,7 +42,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         name_fault(environ, error)
         return say_last(DescriptorStream(0, 1, TIMEOUT_S), NO_CONTROLS)
     stream = DescriptorStream(0, 1, settings.timeout_s)
-    session = SmtpSession(settings, stream, DecisionLog(NAME, environ, settings.rules.control, sockets=stream.sockets))
+    session = SmtpSession(settings, stream, DecisionLog(NAME, environ, settings.rules, sockets=stream.sockets))
     try:
         return session.run()
     except SessionEnd as end:
