@@ -1,6 +1,7 @@
 """What a check is: one rule that is asked when a client connects, for its sender, its recipients and its message."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 
 from pyqmail.control import Control
 from pyqmail.incoming.client import Client
@@ -76,9 +77,8 @@ class Check:
 
     name = ""  # for qmail-explain
     wants_message = False  # hold the message until ``message`` has answered
-    files: frozenset[str] = frozenset()  # control files without which, and without its variables, it is not made
-    variables: frozenset[bytes] = frozenset()
     active = True  # one that is not is never asked
+    recipients_max = 0  # of one message, as EHLO tells; 0 for any number
 
     def __init__(self, rules: Rules) -> None:
         pass
@@ -101,3 +101,30 @@ class Check:
 
     def close(self) -> None:
         """The session is over."""
+
+
+class Seldom:
+    """A check that most do without: its module is imported only where one of its files or variables is there.
+
+    ``place`` is ``MODULE:CLASS`` in this room, ``name`` the check's own, ``files`` are in control/.
+    """
+
+    __slots__ = ("_place", "files", "name", "variables")
+
+    def __init__(self, place: str, name: str, files: Iterable[str] = (), variables: Iterable[bytes] = ()) -> None:
+        self._place = place
+        self.name = name
+        self.files = frozenset(files)
+        self.variables = frozenset(variables)
+
+    def wanted(self, names: frozenset[str] | None, variables: frozenset[bytes]) -> bool:
+        """Whether any is there; ``names`` None is a directory that nobody may look at."""
+        if not self.variables.isdisjoint(variables):
+            return True
+        return bool(self.files) and (names is None or not self.files.isdisjoint(names))
+
+    def load(self) -> type[Check]:
+        """The check itself."""
+        module, _, kind = self._place.partition(":")
+        found: type[Check] = getattr(import_module(f"pyqmail.incoming.{module}"), kind)
+        return found

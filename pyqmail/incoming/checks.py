@@ -7,17 +7,12 @@ others have found out before it goes into the decision line. SMTP, QMTP and QMQP
 
 from functools import cache, lru_cache
 
-from pyqmail.incoming.check import Check, Rules, Verdict
+from pyqmail.incoming.check import Check, Rules, Seldom, Verdict
 from pyqmail.incoming.client import Client
-from pyqmail.incoming.dns_lists import DnsLists
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.lists import BadHelo, BadRecipient, BadSender, ValidRecipient
 from pyqmail.incoming.own_sender import OwnSender
 from pyqmail.incoming.recipient_check import RecipientCheck
-from pyqmail.incoming.recipient_limits import BadRecipientLimit, RecipientLimit, Tarpit
-from pyqmail.incoming.recipient_program import RecipientProgram
 from pyqmail.incoming.refusals import HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
-from pyqmail.incoming.sender_authentication import SenderAuthentication
 from pyqmail.protocol.smtp_server import declared_size
 
 SIZE_SLACK = 1024  # bytes that Exim, Dovecot and nginx declare above the size; what comes is counted
@@ -79,24 +74,35 @@ class ExistingRecipient(Check):
         self._check.close()
 
 
-CHECKS: tuple[type[Check], ...] = (
+def listed(*names: str) -> tuple[str, ...]:
+    """The files of lists, each as text and as a database."""
+    return tuple(name + end for name in names for end in ("", ".cdb"))
+
+
+Kind = type[Check] | Seldom
+CHECKS: tuple[Kind, ...] = (
     HopCount,
     MessageSize,
-    BadSender,
-    BadHelo,
+    Seldom("lists:BadSender", "badmailfrom", listed("badmailfrom", "badmailfromnorelay")),
+    Seldom("lists:BadHelo", "badhelo", listed("badhelo", "badhelonorelay")),
     OwnSender,
-    BadRecipientLimit,
-    Tarpit,
-    BadRecipient,
+    Seldom("recipient_limits:BadRecipientLimit", "brtlimit", ("brtlimit",), (b"BRTLIMIT",)),
+    Seldom("recipient_limits:Tarpit", "tarpitcount", ("tarpitcount",), (b"TARPITCOUNT",)),
+    Seldom("lists:BadRecipient", "badrcptto", listed("badrcptto", "badrcpttonorelay")),
     AllowedRecipient,
-    ValidRecipient,
-    DnsLists,
+    Seldom("lists:ValidRecipient", "validrcptto", (*listed("validrcptto"), "morevalidrcptto.cdb")),
+    Seldom("dns_lists:DnsLists", "dnsbllist", ("dnsbllist",), (b"DNSBLLIST",)),
     ExistingRecipient,
-    RecipientLimit,
-    RecipientProgram,
-    SenderAuthentication,
+    Seldom("recipient_limits:RecipientLimit", "maxrcpt", ("maxrcpt", "maxrecipients"), (b"MAXRCPT", b"MAXRECIPIENTS")),
+    Seldom("recipient_program:RecipientProgram", "RCPTCHECK", (), (b"RCPTCHECK",)),
+    Seldom(
+        "sender_authentication:SenderAuthentication",
+        "spf, dkim, dmarc",
+        ("spfbehavior", "dmarcbehavior"),
+        (b"SPFBEHAVIOR", b"DMARCBEHAVIOR"),
+    ),
 )
-VARIABLES = frozenset().union(*(kind.variables for kind in CHECKS))
+VARIABLES = frozenset(name for kind in CHECKS if isinstance(kind, Seldom) for name in kind.variables)
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
 
@@ -108,16 +114,16 @@ def having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def wanted(
-    kinds: tuple[type[Check], ...], names: frozenset[str] | None, variables: frozenset[bytes]
+    kinds: tuple[Kind, ...], names: frozenset[str] | None, variables: frozenset[bytes]
 ) -> tuple[type[Check], ...]:
-    """Those of ``kinds`` of whose files or variables any is there; ``names`` None is a directory nobody may look at."""
-    return tuple(
-        kind
-        for kind in kinds
-        if not (kind.files or kind.variables)
-        or not kind.variables.isdisjoint(variables)
-        or (kind.files and (names is None or not kind.files.isdisjoint(names)))
-    )
+    """Those of ``kinds`` that a session has, where ``names`` are in control/ and ``variables`` are set."""
+    found = []
+    for kind in kinds:
+        if not isinstance(kind, Seldom):
+            found.append(kind)
+        elif kind.wanted(names, variables):
+            found.append(kind.load())
+    return tuple(found)
 
 
 class Checks:
@@ -126,17 +132,18 @@ class Checks:
     Only those are asked that have something to say: a check costs nothing where it has left a hook alone.
     """
 
-    def __init__(self, kinds: tuple[type[Check], ...], rules: Rules) -> None:
+    def __init__(self, kinds: tuple[Kind, ...], rules: Rules) -> None:
         variables = VARIABLES.intersection(rules.environ)
         made = [kind(rules) for kind in wanted(kinds, rules.names, variables)]
         checks = [check for check in made if check.active]
         self._rules = rules
-        kinds = tuple(map(type, checks))
-        self._connected = [checks[at].connected for at in having(kinds, "connected")]
-        self._sender = [checks[at].sender for at in having(kinds, "sender")]
-        self._recipient = [checks[at].recipient for at in having(kinds, "recipient")]
-        self._message = [checks[at].message for at in having(kinds, "message")]
+        active = tuple(map(type, checks))
+        self._connected = [checks[at].connected for at in having(active, "connected")]
+        self._sender = [checks[at].sender for at in having(active, "sender")]
+        self._recipient = [checks[at].recipient for at in having(active, "recipient")]
+        self._message = [checks[at].message for at in having(active, "message")]
         self._closing = [check.close for check in made if type(check).close is not Check.close]
+        self.recipients_max = max((check.recipients_max for check in checks), default=0)
         self._holding = [each.holds for each in checks if each.wants_message or type(each).holds is not Check.holds]
 
     @property

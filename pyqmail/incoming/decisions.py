@@ -22,7 +22,6 @@ from pyqmail.formats.logline import safe
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
 from pyqmail.log.events import Decision
-from pyqmail.log.sinks import CLASSIC, JSON, json_lines
 from pyqmail.protocol.reply import Reply
 from pyqmail.system.logpipe import LINE_MAX, write_line
 
@@ -51,9 +50,14 @@ class DecisionLog:
     ) -> None:
         self._program = program
         self._mode = log_mode(environ, sockets=sockets)
-        form, self._decides = read_form(rules) if self._mode and rules is not None else (CLASSIC, True)
-        self._classic = form != JSON
-        self._json = json_lines(form, program.decode("ascii"), f"{os.getpid()}.{time.monotonic_ns():x}")
+        form, self._decides = read_form(rules) if self._mode and rules is not None else (None, True)
+        self._classic = True
+        self._json: JsonLines | None = None
+        if form is not None:
+            from pyqmail.log.sinks import JSON, json_lines
+
+            self._classic = form != JSON
+            self._json = json_lines(form, program.decode("ascii"), f"{os.getpid()}.{time.monotonic_ns():x}")
         self.wait_s = 0.0  # nothing is waited for before the client has done anything
         self.before_waiting: Callable[[], None] = nothing  # send the client what it has to hear
 
@@ -95,16 +99,16 @@ class DecisionLog:
             self.wait_s = 0.0
 
 
-def read_form(rules: "Rules") -> tuple[bytes, bool]:
-    """The form of the log, and whether it has decisions; classic and yes where that cannot be read."""
+def read_form(rules: "Rules") -> tuple[bytes | None, bool]:
+    """The form of the log, if one is named, and whether it has decisions; None and yes where that cannot be read."""
     try:
         form = rules.control.line("logformat") if rules.has("logformat") else None
         wanted = rules.environ.get(b"LOGDECISIONS")
         if wanted is None and rules.has("logdecisions"):
             wanted = rules.control.line("logdecisions")
     except ControlUnreadable:
-        return CLASSIC, True
-    return form or CLASSIC, wanted is None or parse_integer(wanted) != 0
+        return None, True
+    return form, wanted is None or parse_integer(wanted) != 0
 
 
 def decision(

@@ -41,8 +41,6 @@ class DnsLists(Check):
     """What the lists say is asked once in a session."""
 
     name = "dnsbllist"
-    files = frozenset({"dnsbllist"})
-    variables = frozenset({b"DNSBLLIST"})
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

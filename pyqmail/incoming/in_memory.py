@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 
-from pyqmail.control import home_of
+from pyqmail.control import Control, home_of
 from pyqmail.system.alert_clock import AlertClock
 from pyqmail.warm.served import Main, Plain, Served
 
@@ -25,6 +25,14 @@ def server(main: Main) -> Served:
             if name != "setproctitle":
                 raise
     return Plain(main)
+
+
+def checking_server(main: Main, environ: Mapping[bytes, bytes]) -> Served:
+    """The same of one that asks the checks, with those that sessions will have."""
+    from pyqmail.incoming.checks import CHECKS, VARIABLES, wanted
+
+    wanted(CHECKS, Control(home_of(environ)).names(), VARIABLES.intersection(environ))
+    return server(main)
 
 
 def share_tls(environ: Mapping[bytes, bytes]) -> None:

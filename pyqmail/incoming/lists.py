@@ -104,11 +104,6 @@ def tell_complaints(rules: Rules, name: str, lines: PatternList) -> None:
     lines.complaints.clear()
 
 
-def with_databases(*names: str) -> frozenset[str]:
-    """The files of some lists."""
-    return frozenset(name + end for name in names for end in ("", ".cdb"))
-
-
 class _ListCheck(Check):
     """A list for everybody, and one for those who may not relay."""
 
@@ -137,7 +132,6 @@ class BadHelo(_ListCheck):
 
     name = "badhelo"
     lists = ("badhelo", "badhelonorelay")
-    files = with_databases(*lists)
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
         if client.helo is None:
@@ -151,7 +145,6 @@ class BadSender(_ListCheck):
 
     name = "badmailfrom"
     lists = ("badmailfrom", "badmailfromnorelay")
-    files = with_databases(*lists)
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
         found = self.find(client, letter.sender, address_keys(letter.sender)) if letter.sender else None
@@ -163,7 +156,6 @@ class BadRecipient(_ListCheck):
 
     name = "badrcptto"
     lists = ("badrcptto", "badrcpttonorelay")
-    files = with_databases(*lists)
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
         found = self.find(client, address, address_keys(address))
@@ -181,7 +173,6 @@ class ValidRecipient(Check):
     """validrcptto: of a domain that has a line there, the recipients that exist, for one who only forwards its mail."""
 
     name = "validrcptto"
-    files = with_databases("validrcptto") | {"morevalidrcptto.cdb"}
 
     def __init__(self, rules: Rules) -> None:
         self._list = AddressList(rules, "validrcptto", ("morevalidrcptto.cdb",))

@@ -34,23 +34,19 @@ class RecipientLimit(Check):
     """maxrcpt, or maxrecipients as others call it: the rest of a message has to come as another one."""
 
     name = "maxrcpt"
-    files = frozenset({"maxrcpt", "maxrecipients"})
-    variables = frozenset({b"MAXRCPT", b"MAXRECIPIENTS"})
 
     def __init__(self, rules: Rules) -> None:
-        self._limit = recipients_max(rules)
-        self.active = bool(self._limit)
+        self.recipients_max = recipients_max(rules)
+        self.active = bool(self.recipients_max)
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
-        return Verdict(TOO_MANY_RECIPIENTS) if len(letter.recipients) >= self._limit else None
+        return Verdict(TOO_MANY_RECIPIENTS) if len(letter.recipients) >= self.recipients_max else None
 
 
 class BadRecipientLimit(Check):
     """brtlimit: who has named so many recipients that were refused for ever has to go."""
 
     name = "brtlimit"
-    files = frozenset({"brtlimit"})
-    variables = frozenset({b"BRTLIMIT"})
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -65,8 +61,6 @@ class Tarpit(Check):
     """tarpitcount, tarpitdelay: after so many recipients each further one has to wait."""
 
     name = "tarpitcount"
-    files = frozenset({"tarpitcount"})
-    variables = frozenset({b"TARPITCOUNT"})
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -30,7 +30,6 @@ class RecipientProgram(Check):
     """Asked last, of what all other checks accept; about relay clients only if $RCPTCHECKRELAYCLIENT says so."""
 
     name = "RCPTCHECK"
-    variables = frozenset({b"RCPTCHECK"})
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -26,8 +26,6 @@ class SenderAuthentication(Check):
     """spfbehavior and dmarcbehavior."""
 
     name = "spf, dkim, dmarc"
-    files = frozenset(("spfbehavior", "dmarcbehavior"))
-    variables = frozenset((b"SPFBEHAVIOR", b"DMARCBEHAVIOR"))
 
     def __init__(self, rules: Rules) -> None:
         self._home = rules.home

@@ -11,7 +11,6 @@ from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
 from pyqmail.incoming.patience import Patience
-from pyqmail.incoming.recipient_limits import recipients_max
 from pyqmail.incoming.refusals import (
     BEFORE_TLS,
     NO_ADDRESSES,
@@ -78,7 +77,6 @@ class Settings:
         timeout_s = control.integer("timeoutsmtpd", TIMEOUT_S) & 0xFFFFFFFF  # an int, as in the original
         self.timeout_s = timeout_s if 0 < timeout_s < 0x80000000 else 1
         self.local_ip_host = control.line_or_me("localiphost")
-        self.recipients_max = recipients_max(self.rules)
         self.security = Security(control, environ)
         self.authentication = Authentication(control, words, environ)
         self.patience = Patience(environ)
@@ -168,7 +166,7 @@ class SmtpSession:
             self._settings.rules.size_limit,
             tls=tls,
             mechanisms=mechanisms,
-            recipients_max=self._settings.recipients_max,
+            recipients_max=self._settings.checks.recipients_max,
         )
 
     def _greet(self) -> None:

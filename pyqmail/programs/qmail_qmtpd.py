@@ -26,9 +26,9 @@ DONE, TROUBLE = 0, 111
 
 def prepare(environ: Mapping[bytes, bytes]) -> "Served":
     """What serves connections from tcpserver's memory (warm/served)."""
-    from pyqmail.incoming.in_memory import server
+    from pyqmail.incoming.in_memory import checking_server
 
-    return server(main)
+    return checking_server(main, environ)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:

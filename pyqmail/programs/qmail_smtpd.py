@@ -25,9 +25,9 @@ NAME = b"qmail-smtpd"
 
 def prepare(environ: Mapping[bytes, bytes]) -> "Served":
     """What serves connections from tcpserver's memory (warm/served)."""
-    from pyqmail.incoming.in_memory import server
+    from pyqmail.incoming.in_memory import checking_server
 
-    return server(main)
+    return checking_server(main, environ)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
