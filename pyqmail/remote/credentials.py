@@ -13,7 +13,6 @@ TOKEN_S = 30.0  # for the program
 TOKEN_MAX = 8192  # bytes: what fits a line of AUTH in base64
 
 NO_TOKEN = b"Unable to get a token for the relay. (#4.3.0)"
-EXPOSED = b"The password of a relay can be read by everyone: chmod 0640 control/%s. (#4.3.5)"
 
 
 def secret_of(login: Login) -> bytes:

@@ -15,7 +15,6 @@ from pyqmail.protocol.dns import ascii_host
 from pyqmail.protocol.smtp_client import carriable
 from pyqmail.remote.attempts import Attempts, Errand, Outlasting
 from pyqmail.remote.controls import FILES, read_controls, watched
-from pyqmail.remote.credentials import EXPOSED
 from pyqmail.remote.message import Message
 from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.security import Policies
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 MESSAGE_FD = 0
 REPORT_FD = 1
 
+EXPOSED = b"The password of a relay can be read by everyone: chmod 0640 control/%s. (#4.3.5)"
 USAGE = b"I (qmail-remote) was invoked improperly. (#5.3.5)"
 NO_HOME = b"Unable to switch to home directory. (#4.3.0)"
 NO_CONTROLS = b"Unable to read control files. (#4.3.0)"

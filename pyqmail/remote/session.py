@@ -8,7 +8,6 @@ from pyqmail.formats.report import NOT_AT_ONCE
 from pyqmail.protocol.sasl_client import Exchange, exchange
 from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue, Tls
 from pyqmail.remote.connection import Connection, Conversation, Place
-from pyqmail.remote.credentials import secret_of
 from pyqmail.remote.message import Message
 from pyqmail.remote.security import SMTPS_PORT
 from pyqmail.stream.stream import StreamEnded, TlsFailed
@@ -91,6 +90,8 @@ def _login(place: Place) -> Callable[[Sequence[bytes]], Exchange] | None:
     login = place.login
     if login is None:
         return None
+    from pyqmail.remote.credentials import secret_of  # few relays ask for a password
+
     return lambda offered: exchange(login, lambda: secret_of(login), offered, place.exchanger, place.port)
 
 
