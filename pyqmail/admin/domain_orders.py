@@ -18,7 +18,8 @@ from pyqmail.admin.virtual_domains import (
     read_instructions,
     write_instructions,
 )
-from pyqmail.local.outlook import LOOPS, Outlook
+from pyqmail.local.outlook import Outlook
+from pyqmail.local.suspicions import LOOPS
 from pyqmail.login.virtual_users import VirtualUser, read_users, write_users
 from pyqmail.policy.accounts import read_accounts
 from pyqmail.send.controls import read_controls

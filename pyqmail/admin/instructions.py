@@ -7,16 +7,16 @@ that qmail-explain has.
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pyqmail.control import ControlUnreadable, read_knobs
-from pyqmail.formats import dotqmail
 from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.printable import visible
 from pyqmail.local.instructions import Instructions
 from pyqmail.local.outlook import Outlook, identity, judge_lines
+from pyqmail.local.program_forwards import Forward
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.users import parse_assignment
 from pyqmail.send.controls import read_controls
@@ -30,6 +30,7 @@ class Place:
     """A directory with .qmail files, and whose they are."""
 
     path: bytes
+    user: bytes
     uid: int
     gid: int
 
@@ -55,11 +56,14 @@ def instruction_troubles(home: str) -> Iterator[str]:
 
 def places(home: str, accounts: Accounts) -> list[Place]:
     """Where .qmail files may be: alias, then what users/assign and the password file name."""
-    found = [Place(os.fsencode(f"{home}/alias"), accounts.uid_alias, accounts.gid_qmail)]
+    found = [Place(os.fsencode(f"{home}/alias"), accounts.alias_name, accounts.uid_alias, accounts.gid_qmail)]
     if accounts.single_user:
-        found.append(Place(os.fsencode(f"{home}/home"), accounts.uid_alias, accounts.gid_qmail))
+        found.append(Place(os.fsencode(f"{home}/home"), accounts.alias_name, accounts.uid_alias, accounts.gid_qmail))
     else:
-        found += [Place(os.fsencode(entry.pw_dir), entry.pw_uid, entry.pw_gid) for entry in pwd.getpwall()]
+        found += [
+            Place(os.fsencode(entry.pw_dir), os.fsencode(entry.pw_name), entry.pw_uid, entry.pw_gid)
+            for entry in pwd.getpwall()
+        ]
     found += _assigned(home)
     unique = {os.path.realpath(place.path): place for place in reversed(found) if place.uid or accounts.single_user}
     return [unique[path] for path in sorted(unique)]
@@ -74,7 +78,7 @@ def _assigned(home: str) -> Iterator[Place]:
     for key, data in records:
         assignment = parse_assignment(data + b"\0") if key else None
         if assignment is not None:
-            yield Place(assignment.homedir, assignment.uid, assignment.gid)
+            yield Place(assignment.homedir, assignment.user, assignment.uid, assignment.gid)
 
 
 def _of_place(
@@ -82,23 +86,33 @@ def _of_place(
 ) -> Iterator[str]:
     """What is wrong with the .qmail files of one directory."""
     found: list[str] = []
-    forwards: list[tuple[str, bytes]] = []
+    forwards: list[tuple[str, Forward]] = []
+    environ = {
+        b"QMAIL_HOME": os.fsencode(home),
+        b"HOME": place.path,
+        b"USER": place.user,
+        b"HOST": domain,
+    }
     try:
         with identity(accounts, place.uid, place.gid):
             os.chdir(place.path)
-            for name in sorted(os.listdir(b".")):
+            names = sorted(os.listdir(b"."))
+            for name in names:
                 if name.startswith(b".qmail") and not name.endswith(LEFTOVERS):
                     shown = os.fsdecode(place.path + b"/" + name)
                     found += _name(shown, name)
                     with suppress(OSError):  # of a file that may not be read the modes are looked at elsewhere
-                        forwards += _of_file(shown, name, domain, home, forbidden, found)
+                        forwards += _of_file(shown, name, environ, home, forbidden, found)
     except OSError:
         return
     yield from found
     os.chdir("/")
+    if b".forward" in names and b".qmail" not in names:  # the default delivery may obey it
+        for wrong in outlook.follow(place.user + b"@" + domain):
+            yield f"{os.fsdecode(place.path)}/.forward: {wrong.text}"
     for shown, forward in forwards:
-        for wrong in outlook.follow(forward):
-            yield f"{shown}: {os.fsdecode(forward)}: {wrong.text}"
+        for wrong in outlook.follow(forward.address):
+            yield f"{shown}: {os.fsdecode(forward.address)}: {wrong.text}"
 
 
 def _name(shown: str, name: bytes) -> Iterator[str]:
@@ -113,8 +127,8 @@ def _name(shown: str, name: bytes) -> Iterator[str]:
 
 
 def _of_file(
-    shown: str, name: bytes, domain: bytes, home: str, forbidden: int, found: list[str]
-) -> Iterator[tuple[str, bytes]]:
+    shown: str, name: bytes, environ: Mapping[bytes, bytes], home: str, forbidden: int, found: list[str]
+) -> Iterator[tuple[str, Forward]]:
     """The forwards of one file in the current directory; what is wrong with its lines goes to ``found``."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -125,8 +139,8 @@ def _of_file(
     if not data:
         return
     instructions = Instructions(data, default=None, forward_only=bool(mode & stat.S_IXUSR))
-    for kind, argument, wrong in judge_lines(instructions, domain, home):
+    for _kind, argument, wrong, forwards in judge_lines(instructions, environ, home):
         if wrong is not None:
             found.append(f"{shown}: {os.fsdecode(argument)}: {wrong.text}" if argument else f"{shown}: {wrong.text}")
-        if kind == dotqmail.FORWARD:
-            yield shown, argument
+        for forward in forwards:
+            yield shown, forward

@@ -13,11 +13,20 @@ from pyqmail.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 PERMANENT_EXITS = (100, 64, 65, 70, 76, 77, 78, 112)  # of a program; any other trouble is temporary
+LOOPING = b"Sorry, these aliases lead to each other and to nobody else: "
 NO_OWNER = (b"", b"#@[]")  # bounces keep their sender
 NULL_DEVICE = b"/dev/null"  # a list of nobody
+
+
+class Circle(Fatal):
+    """Addresses of a database lead to each other, and to nobody else; ``trail`` names them."""
+
+    def __init__(self, items: "Sequence[bytes]") -> None:
+        self.trail = b" to ".join(item.removeprefix(b"&") for item in items)
+        super().__init__(100, LOOPING + self.trail + b". (#5.4.6)")
 
 
 def unreadable(path: bytes, error: Exception) -> Fatal:
@@ -35,18 +44,36 @@ def candidates(address: bytes) -> tuple[bytes, ...]:
 class Expansion:
     """An open database, and what has been handled so far."""
 
-    def __init__(self, path: bytes, environ: "Mapping[bytes, bytes]", *, describe: bool) -> None:
-        """Raises Fatal. With ``describe`` programs are named and not run."""
+    def __init__(
+        self,
+        path: bytes,
+        environ: "Mapping[bytes, bytes]",
+        *,
+        describe: bool,
+        say: "Callable[[bytes], None]" = complain,
+    ) -> None:
+        """Raises Fatal. With ``describe`` programs are named to ``say`` and not run."""
         self._path = path
         self._describe = describe
+        self._say = say
         self._environ = environ
-        self._handled: set[bytes] = set()
-        self._stack: list[bytes] = []
+        self._origins: dict[bytes, bytes] = {}  # what has been handled, and where each item stands
+        self._stack: list[tuple[bytes, bytes]] = []  # the same of what has not
+        self._acted = False  # a program was run, or the message was thrown away
         self._moved = False  # whether a program may have read from descriptor 0
         try:
-            self._database = Cdb(files.open_read(path))
-        except (OSError, CdbCorrupt) as error:
+            self._fd = files.open_read(path)
+        except OSError as error:
             raise unreadable(path, error) from error
+        try:
+            self._database = Cdb(self._fd)
+        except (OSError, CdbCorrupt) as error:
+            self.close()
+            raise unreadable(path, error) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        os.close(self._fd)
 
     def _get(self, key: bytes) -> bytes | None:
         try:
@@ -68,33 +95,49 @@ class Expansion:
         return b"original envelope sender" if sender is None else sender
 
     def run(self, target: bytes) -> list[bytes]:
-        """Run the programs of ``target`` and everything it leads to; the recipients. Raises Fatal."""
+        """Run the programs of ``target`` and everything it leads to; the recipients.
+
+        Raises Fatal; Circle where the message would be gone without anybody having had it.
+        """
         recipients: list[bytes] = []
-        self._read(self._get(b":" + target) or b"", TYPES, self._path)
+        circle: list[bytes] = []
+        self._read(self._get(b":" + target) or b"", TYPES, self._path, b"")
         while self._stack:
-            item = self._stack.pop()
-            if item in self._handled:
+            item, origin = self._stack.pop()
+            if item in self._origins:
+                circle = circle or self._circle(item, origin)
                 continue
-            self._handled.add(item)
+            self._origins[item] = origin
             if item == NULL_DEVICE:
-                complain(b"fastforward: info: thrown away: " + item)
+                self._acted = True
+                self._say(b"fastforward: info: thrown away: " + item)
                 continue
             if not item.startswith(b"&"):
                 from pyqmail.local.alias_list import read_list  # a database of addresses needs none
 
-                self._read(read_list(item, self._environ), LIST_TYPES, item)
+                self._read(read_list(item, self._environ), LIST_TYPES, item, item)
                 continue
             key = item[1:].lower()
             found = self._get(b":" + key)
             if found is None or self._get(b"?" + key) is not None:  # a list with an owner is mailed to
                 recipients.append(item[1:])
             else:
-                self._read(found, TYPES, self._path)
+                self._read(found, TYPES, self._path, item)
+        if circle and not recipients and not self._acted:
+            raise Circle(circle)
         recipients.reverse()
         return recipients
 
-    def _read(self, data: bytes, types: tuple[bytes, ...], path: bytes) -> None:
-        """Run the programs in ``data`` and push all else."""
+    def _circle(self, item: bytes, origin: bytes) -> list[bytes]:
+        """The way from ``item`` back to itself by ``origin``; empty if there is none."""
+        trail = [item]
+        while origin and origin != item:
+            trail.append(origin)
+            origin = self._origins[origin]
+        return [item, *reversed(trail)] if origin else []
+
+    def _read(self, data: bytes, types: tuple[bytes, ...], path: bytes, origin: bytes) -> None:
+        """Run the programs in ``data``, which stands at ``origin``, and push all else."""
         try:
             commands = parse_commands(data, types)
         except BadFormat as error:
@@ -103,7 +146,7 @@ class Expansion:
             if item[:1] in (b"|", b"!"):
                 self._program(item)
             else:
-                self._stack.append(item)
+                self._stack.append((item, origin))
 
     def rewind(self) -> None:
         """Put descriptor 0 back to its start if a program has read from it."""
@@ -114,8 +157,9 @@ class Expansion:
                 raise Fatal(111, b"unable to rewind input: " + (error.strerror or "").encode()) from error
 
     def _program(self, item: bytes) -> None:
+        self._acted = True
         if self._describe:
-            complain(b"run " + item)
+            self._say(b"run " + item)
             return
         from pyqmail.system import command  # a database of addresses needs none
 

@@ -60,6 +60,21 @@ class Forwarding:
         self._say(b"direct delivery")
         return 0
 
+    def addresses(self, name: bytes) -> "list[bytes] | None":
+        """To whom the file forwards; None if it is not there, or says nothing. Raises Fatal."""
+        text = self._read(name)
+        entries = [] if text is None else self._entries(name, text, set())
+        if not any(entry for _kind, entry in entries):
+            return None
+        return [
+            self._address(kind, entry)
+            for kind, entry in entries
+            if entry and kind in (ADDRESS, LOCAL) and not self._is_me(kind, entry)
+        ]
+
+    def _address(self, kind: int, text: bytes) -> bytes:
+        return self.completion.complete(kind, text).partition(b"\0")[0]  # a NUL would forge a recipient
+
     def _entries(self, name: bytes, text: bytes, seen: set[bytes]) -> "list[Entry]":
         """What the file says, in the order of doing, with the lists that it includes. Raises Fatal."""
         found: list[Entry] = []
@@ -114,7 +129,7 @@ class Forwarding:
             self.direct = True
             self._say(b"direct delivery")
         elif text:
-            address = self.completion.complete(kind, text).partition(b"\0")[0]  # a NUL would forge a recipient
+            address = self._address(kind, text)
             self.recipients.append(address)
             self._say(b"forward " + address)
 

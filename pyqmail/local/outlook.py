@@ -1,29 +1,27 @@
 """What would become of mail for an address, along all local forwards: does it loop, bounce or wait?"""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import NamedTuple
 
 from pyqmail.control import Control, read_knobs
 from pyqmail.exits import SpawnExit
 from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats import dotqmail
-from pyqmail.formats.aliases import FILE, INCLUDE, NULL_DEVICE, PROGRAM, ListError, parse_lines
-from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.report import local_report
 from pyqmail.local import passwd
-from pyqmail.local.existence import FASTFORWARD
+from pyqmail.local.delivery import delivery_environment
 from pyqmail.local.instructions import Arguments, Instructions, Usage, check_home, read_instructions
-from pyqmail.local.suspicions import BOUNCES, DEFERS, Suspicion, judge
+from pyqmail.local.program_forwards import Forward, read_command
+from pyqmail.local.suspicions import BOUNCES, DEFERS, LOOPS, Suspicion, judge
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
-from pyqmail.system.files import open_read, read_file
 from pyqmail.system.process import Acting
 
-DOT_FORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?dot-forward[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
-LOOPS = "loops:"
+OF_THE_MESSAGE = (b"SENDER", b"NEWSENDER", b"RPLINE", b"UFLINE")
 TRAIL_MAX = 50  # forwards, one after another
 
 
@@ -38,73 +36,36 @@ def default_delivery(home: str) -> bytes:
     return b"./Maildir/" if data is None else data.rstrip(b"\n")
 
 
-def judge_lines(
-    instructions: Instructions, domain: bytes, home: str
-) -> Iterator[tuple[bytes, bytes, Suspicion | None]]:
-    """Each line of ``instructions`` with what is wrong with it. The current directory is the recipient's home."""
+class Judged(NamedTuple):
+    """A line of a .qmail file, what is wrong with it, and where it sends mail on to."""
+
+    kind: bytes
+    argument: bytes
+    wrong: Suspicion | None
+    forwards: tuple[Forward, ...]
+
+
+def surroundings(arguments: Arguments, default: bytes | None, home: str) -> dict[bytes, bytes]:
+    """What programs see of an address (qmail-command(8)), in the tree ``home``; of a message nothing is known."""
+    environ = delivery_environment({b"QMAIL_HOME": os.fsencode(home)}, arguments, default, b"", 0)
+    return {name: value for name, value in environ.items() if name not in OF_THE_MESSAGE}
+
+
+def judge_lines(instructions: Instructions, environ: Mapping[bytes, bytes], home: str) -> Iterator[Judged]:
+    """Each line of ``instructions`` with what is wrong with it. The current directory is the recipient's home.
+
+    ``environ``: what is known of the ``surroundings``.
+    """
     forward_only = instructions.forward_only
     for kind, argument in dotqmail.parse_lines(instructions.data):
-        found = judge(kind, argument, forward_only=forward_only, home=home)
-        if found is None and kind == dotqmail.PROGRAM:
-            found = _judge_aliases(argument, instructions.default, domain) or _judge_forward_file(argument, home)
-        yield kind, argument, found
+        wrong = judge(kind, argument, forward_only=forward_only, home=home)
+        forwards: tuple[Forward, ...] = ()
+        if kind == dotqmail.FORWARD:
+            forwards = (Forward(argument),)
+        elif kind == dotqmail.PROGRAM and wrong is None:
+            wrong, forwards = read_command(argument, environ, home)
+        yield Judged(kind, argument, wrong, forwards)
         forward_only = forward_only or kind == dotqmail.FORWARD_ONLY
-
-
-def _judge_aliases(command: bytes, default: bytes | None, domain: bytes) -> Suspicion | None:
-    """What is wrong with ``fastforward -d FILE``: no such file, or the address is not in it."""
-    match = FASTFORWARD.fullmatch(command)
-    if match is None:
-        return None
-    shown = os.fsdecode(match[1])
-    try:
-        fd = open_read(match[1])
-    except OSError as error:
-        return Suspicion(DEFERS, f"{shown}: {error.strerror}")
-    try:
-        aliases = Cdb(fd)
-        local, host = (default or b"").lower(), domain.lower()
-        keys = (b":" + local + b"@" + host, b":@" + host, b":" + local + b"@")
-        if default is not None and all(aliases.get(key) is None for key in keys):
-            return Suspicion(BOUNCES, f"{shown} has no such address")
-    except (CdbCorrupt, OSError):
-        return Suspicion(DEFERS, f"{shown} is damaged")
-    finally:
-        os.close(fd)
-    return None
-
-
-def _judge_forward_file(command: bytes, home: str) -> Suspicion | None:
-    """What is wrong with the file that ``dot-forward FILE`` would obey: the first line that cannot be honoured."""
-    match = DOT_FORWARD.fullmatch(command)
-    if match is None:
-        return None
-    shown = os.fsdecode(match[1])
-    try:
-        for number, entries in parse_lines(read_file(match[1])):
-            for kind, text in entries:
-                wrong = _judge_entry(kind, text, home)
-                if wrong is not None:
-                    return Suspicion(wrong.code, f"{shown}: line {number}: {os.fsdecode(text)}: {wrong.text}")
-    except FileNotFoundError:
-        return None
-    except ListError as error:
-        return Suspicion(DEFERS, f"{shown}: line {error.line}: {os.fsdecode(error.text)}")
-    except OSError as error:
-        return Suspicion(DEFERS, f"{shown}: {error.strerror}")
-    return None
-
-
-def _judge_entry(kind: int, text: bytes, home: str) -> Suspicion | None:
-    path = b"." + text[1:] if text.startswith(b"~/") else text
-    if kind == INCLUDE:
-        return None if os.path.exists(path) else Suspicion(DEFERS, "the list is not there")
-    if kind == PROGRAM:
-        return judge(dotqmail.PROGRAM, text[1:], forward_only=False, home=home)
-    if kind == FILE and path != NULL_DEVICE:
-        where = dotqmail.MAILDIR if path.endswith(b"/") else dotqmail.MBOX
-        return judge(where, path, forward_only=False, home=home)
-    return None
 
 
 class Outlook:
@@ -150,7 +111,8 @@ class Outlook:
             return [Suspicion(code, f"{os.fsdecode(address)} is root's, who gets no mail")]
         found, forwards = self._look(address, assignment)
         for forward in forwards:
-            found += self.follow(forward, (*trail, address.lower()))
+            for wrong in self.follow(forward.address, (*trail, address.lower())):
+                found.append(replace(wrong, sure=wrong.sure and forward.sure))
         self._done.add(address.lower())
         return found
 
@@ -162,7 +124,7 @@ class Outlook:
                 record = passwd.find_user(local, self._break) or passwd.find_alias(self._accounts.alias_name, local)
         return parse_assignment(record)
 
-    def _look(self, address: bytes, assignment: Assignment) -> tuple[list[Suspicion], list[bytes]]:
+    def _look(self, address: bytes, assignment: Assignment) -> tuple[list[Suspicion], list[Forward]]:
         """What is wrong with the instructions for one address, and where they forward to."""
         local, _, domain = address.rpartition(b"@")
         words = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext, domain, b"")
@@ -171,7 +133,9 @@ class Outlook:
             with identity(self._accounts, assignment.uid, assignment.gid):
                 os.chdir(assignment.homedir)
                 check_home(True, self._forbidden)
-                lines = list(judge_lines(self._instructions(arguments), domain, self._home))
+                instructions = self._instructions(arguments)
+                environ = surroundings(arguments, instructions.default, self._home)
+                lines = list(judge_lines(instructions, environ, self._home))
         except Usage:
             return [Suspicion(BOUNCES, f"{os.fsdecode(assignment.homedir)} is no home")], []
         except MailFailure as failure:
@@ -182,11 +146,11 @@ class Outlook:
         finally:
             os.chdir("/")
         found = [
-            Suspicion(wrong.code, f"{os.fsdecode(address)}: {os.fsdecode(argument)}: {wrong.text}")
-            for _kind, argument, wrong in lines
-            if wrong is not None
+            Suspicion(line.wrong.code, f"{os.fsdecode(address)}: {os.fsdecode(line.argument)}: {line.wrong.text}")
+            for line in lines
+            if line.wrong is not None
         ]
-        return found, [argument for kind, argument, _wrong in lines if kind == dotqmail.FORWARD]
+        return found, [forward for line in lines for forward in line.forwards]
 
     def _instructions(self, arguments: Arguments) -> Instructions:
         """Those in force, or proposed. Raises MailFailure."""

@@ -14,6 +14,7 @@ from pyqmail.formats import dotqmail
 from pyqmail.local.filing import is_hidden
 
 BOUNCES, DEFERS = 100, 111
+LOOPS = "loops:"  # so a suspicion of a circle begins
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMPOUND = frozenset(("if", "for", "while", "until", "case", "{", "!", "[[", "function", "(", "select"))
 CHANGES = frozenset((".", "cd", "eval", "export", "set", "alias", "source", "trap"))  # what a later command may mean
@@ -29,10 +30,14 @@ OURS = frozenset(("preline", "condredirect", "bouncesaying", "except"))  # they 
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What will go wrong: ``code`` is what qmail-local then exits with."""
+    """What will go wrong: ``code`` is what qmail-local then exits with.
+
+    ``sure``: whatever the programs on the way may say.
+    """
 
     code: int
     text: str
+    sure: bool = True
 
 
 def judge(kind: bytes, argument: bytes, *, forward_only: bool, home: str) -> Suspicion | None:
@@ -109,7 +114,7 @@ def judge_command(command: str, home: str) -> Suspicion | None:
         if any(word.startswith("-") for word in rest[:1]) and name != "preline":
             return None  # an option may have an argument
         words = [word for at, word in enumerate(rest) if at or not word.startswith("-")]
-        words = _without_settings(words) if name == "env" else words
+        words = without_settings(words) if name == "env" else words
     return _program(words[0], code, home) if words else None
 
 
@@ -122,7 +127,7 @@ def first_program(command: str) -> list[str]:
     lexer.whitespace_split = True
     lexer.commenters = ""
     words: list[str] = []
-    for token in _without_redirections(list(lexer)):
+    for token in without_redirections(list(lexer)):
         if token.startswith("#"):
             break
         if token in ("||", "(", ")", "&", ";;") or (not words and token in COMPOUND):
@@ -130,15 +135,16 @@ def first_program(command: str) -> list[str]:
         if token == "&&":
             break
         if token and set(token) <= set(";|"):
-            if not _without_settings(words) or words[0] in CHANGES:
+            if not without_settings(words) or words[0] in CHANGES:
                 return []
             words = []
         else:
             words.append(token)
-    return [] if any(word.startswith("PATH=") for word in words) else _without_settings(words)
+    return [] if any(word.startswith("PATH=") for word in words) else without_settings(words)
 
 
-def _without_redirections(tokens: list[str]) -> Iterator[str]:
+def without_redirections(tokens: list[str]) -> Iterator[str]:
+    """The tokens of sh(1) but for ``2>/dev/null`` and its like."""
     skip = False
     for at, token in enumerate(tokens):
         following = tokens[at + 1] if at + 1 < len(tokens) else ""
@@ -150,7 +156,7 @@ def _without_redirections(tokens: list[str]) -> Iterator[str]:
             yield token
 
 
-def _without_settings(words: list[str]) -> list[str]:
+def without_settings(words: list[str]) -> list[str]:
     """``words`` without the variables that are set before a program."""
     while words and "=" in words[0] and words[0].partition("=")[0].isidentifier():
         words = words[1:]

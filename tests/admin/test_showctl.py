@@ -11,6 +11,7 @@ import pytest
 
 from pyqmail.admin.control_files import BY_NAME, CONTROL_FILES, ORIGINAL
 from pyqmail.admin.limits import limits_in, small_limits
+from pyqmail.formats.cdb import write_cdb
 from tests.admin.machine import Machine
 
 READS = re.compile(
@@ -279,6 +280,12 @@ BAD_FILES = {
         "loops: loop-b@example.test to loop-a@example.test",
     ),
     ".qmail-loop-b": ("&loop-a@example.test\n", ""),
+    ".qmail-turns-a": (
+        "|condredirect turns-b@example.test grep -q x\n",
+        "turns-b@example.test to turns-a@example.test",
+    ),
+    ".qmail-turns-b": ("|forward turns-a@example.test\n", ""),
+    ".qmail-made-default": ("|fastforward -d circle.cdb\n", "loops: made-b@example.test to made-a@example.test"),
     ".qmail-lost": ("&ann-nothing@example.test\n", "Sorry, no mailbox here by that name."),
     ".qmail-First": ("&ann\n", "is never obeyed: the name is written in small letters"),
     ".qmail-first.last": ("&ann\n", "is never obeyed: a dot of the address is a colon in the name"),
@@ -302,6 +309,9 @@ def test_both_checks_find_lines_that_defer_bounce_or_loop_and_no_others() -> Non
         assert machine.run(check, check=False).stdout == ""
         for name, (text, _) in BAD_FILES.items():
             (alias / name).write_text(text)
+        write_cdb(str(alias / "circle.cdb"), [(b":a@", b"&made-b@example.test\0"), (b":b@", b"&made-a@example.test\0")])
+        machine.run("su ann -c 'echo ann-f@example.test >/home/ann/.forward; echo \"&ann\" >/home/ann/.qmail-f'")
+        machine.path("/var/qmail/control/defaultdelivery").write_text("|dot-forward .forward\n./Maildir/\n")
         machine.run("su ann -c 'echo ./none/ >/home/ann/.qmail-x; echo \"|/no/\\x1b\" >/home/ann/.qmail-y'")
         for check in ("/var/qmail/bin/qmail-showctl --check", f"{ROOT}/bin/qmail-setup --check"):
             done = machine.run(check, check=False)
@@ -309,6 +319,9 @@ def test_both_checks_find_lines_that_defer_bounce_or_loop_and_no_others() -> Non
             for name, (_, complaint) in BAD_FILES.items():
                 found = [line for line in lines if f"/{name}: " in line]
                 assert not complaint or any(complaint in line for line in found), (name, lines)
+            assert any("/home/ann/.forward: loops: ann" in line for line in lines + done.stdout.splitlines()), (
+                done.stdout
+            )
             assert any("/home/ann/.qmail-x: ./none/: is not there" in line for line in lines), lines
             assert not any(word in line for line in lines for word in (".qmail-ok", ".qmail-null", ".qmail-perhaps"))
             assert done.returncode == 1

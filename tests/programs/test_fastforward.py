@@ -231,6 +231,19 @@ def test_a_damaged_database_or_list_is_temporary(ours: Ours) -> None:
     put(ours, "empty.bin", b"")
 
 
+@pytest.mark.contract("aliases 2.8")
+def test_aliases_that_lead_only_to_each_other_bounce(ours: Ours) -> None:
+    source = b"a@h: b@h; b@h: c@h, empty@h; c@h: a@h; empty@h: ./e.bin; near@h: b@h, n@n; told@h: told@h, |true;"
+    put(ours, "e.bin", b"")
+    assert ours.run(["setforward", "r.cdb", "r.tmp"], {}, source).returncode == 0
+    for address, way in (("a@h", b"b@h to c@h to a@h to b@h"), ("c@h", b"a@h to b@h to c@h to a@h")):
+        code, _, errors, queued, _ = outcome(ours, ["fastforward", "r.cdb"], RUN | {"RECIPIENT": address})
+        text = b"fastforward: fatal: Sorry, these aliases lead to each other and to nobody else: %b. (#5.4.6)\n"
+        assert (code, errors, queued) == (100, text % way, b"-")
+    for address in ("near@h", "empty@h", "told@h"):  # one has somebody, one is nobody's list, one told a program
+        assert outcome(ours, ["fastforward", "r.cdb"], RUN | {"RECIPIENT": address})[0] == 0
+
+
 @pytest.mark.contract("aliases 2.13")
 @pytest.mark.usefixtures("databases")
 def test_a_program_reads_from_the_start_and_a_pipe_cannot_be_rewound(ours: Ours) -> None:

@@ -50,6 +50,15 @@ FILES = {
     "norun": b"| dot-forward .norun\n./Maildir/\n",
     "noforward": b"|dot-forward .none\n./Maildir/\n",
     "noaliases": b"| fastforward -d none.cdb\n",
+    "aliases-p-default": b"|fastforward -pd aliases.cdb\n./Maildir/\n",
+    "circle-default": b"|fastforward -d circle.cdb\n",
+    "resends": b'|forward fred@remote.test, "$USER"-RESENDS@$HOST\n',
+    "resends-piped": b"|sed s/x/y/ | /usr/bin/env A=b forward joe-one@example.test\n",
+    "resends-if": b"|test -f x && forward joe-resends-if@example.test\n",
+    "resends-unknown": b"|forward $ELSEWHERE joe-resends-unknown@example.test\n",
+    "redirected": b"|condredirect joe-redirected@example.test grep -q spam\n./Maildir/\n",
+    "redirected-always": b"|condredirect joe-redirected-always@example.test true\n",
+    "sendmails": b"|dot-forward .missing .circle\n./Maildir/\n",
 }
 
 
@@ -59,7 +68,8 @@ def home(single_user_home: Path) -> Path:
     for name in ("users", "run", "queue", "joe/Maildir/tmp", "joe/Maildir/new", "joe/Maildir/cur"):
         (single_user_home / name).mkdir(parents=True)
     (single_user_home / "bin").mkdir(exist_ok=True)
-    (single_user_home / "bin" / "preline").symlink_to(ROOT / "bin" / "preline")
+    for program in ("preline", "forward", "condredirect", "dot-forward", "fastforward"):
+        (single_user_home / "bin" / program).symlink_to(ROOT / "bin" / program)
     joe = single_user_home / "joe"
     (joe / ".qmail").write_text("./Maildir/\n&fred@remote.test\n")
     (joe / ".qmail-lists-default").write_text("|cat\n")
@@ -69,6 +79,10 @@ def home(single_user_home: Path) -> Path:
     (joe / ".good").write_text('\\joe, "|cat", ~/Maildir/, /dev/null # all\r\n')
     (joe / ".filter").write_text("# Exim filter\nif error_message then finish endif\n")
     (joe / ".nolist").write_text("a@remote.test\n:include:/no/list\n")
+    circle = [(b":a@", b"&joe-circle-b@example.test\0"), (b":b@", b"&joe-circle-a@example.test\0")]
+    circle += [(b":c@example.test", b"&d@example.test\0"), (b":d@example.test", b"&c@example.test\0")]
+    write_cdb(str(joe / "circle.cdb"), [*circle, (b":list@", b"./none.bin\0"), (b":run@", b"!/no/program x\0")])
+    (joe / ".circle").write_text("joe, joe-sendmails@example.test\n")
     (joe / ".norun").write_text('"|/no/program"\n')
     for file, content in FILES.items():
         (joe / f".qmail-{file}").write_bytes(content)
@@ -225,6 +239,30 @@ VERDICTS = [
     ),
     (["joe-norun@example.test"], 111, "deferred:  dot-forward .norun: .norun: line 1: |/no/program: the program"),
     (["joe-noaliases@example.test"], 111, "deferred:  fastforward -d none.cdb: none.cdb: No such file or directory"),
+    (["joe-aliases-p-new@example.test"], 0, "deliverable: by the instructions above"),
+    (
+        ["joe-circle-a@example.test"],
+        100,
+        "refused: loops: joe-circle-a@example.test to joe-circle-b@example.test to jo",
+    ),
+    (
+        ["joe-circle-c@example.test"],
+        100,
+        "refused: fastforward -d circle.cdb: loops: d@example.test to c@example.test to d@",
+    ),
+    (["joe-circle-list@example.test"], 111, "deferred: fastforward -d circle.cdb: circle.cdb: list@: unable to read"),
+    (["joe-circle-run@example.test"], 111, "deferred: fastforward -d circle.cdb: circle.cdb: run@: the program /no"),
+    (["joe-resends@example.test"], 100, "refused: loops: joe-resends@example.test to joe-resends@example.test"),
+    (
+        ["joe-resends-piped@example.test"],
+        100,
+        "refused: loops: joe-one@example.test to joe-two@example.test to joe-one",
+    ),
+    (["joe-resends-if@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-resends-unknown@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-redirected@example.test"], 0, "deliverable: by the instructions above"),
+    (["joe-redirected-always@example.test"], 100, "refused: loops: joe-redirected-always@example.test"),
+    (["joe-sendmails@example.test"], 100, "refused: loops: joe-sendmails@example.test"),
     (["odd@example.test"], 100, "refused: qmail-local does not take 'here' for a home"),
     (["@example.test"], 0, "deliverable: an empty local part"),
     (["x@elsewhere.test", "--from", "192.0.2.1"], 100, "refused: qmail-smtpd refuses the recipient (553)"),

@@ -10,7 +10,8 @@ from pyqmail.formats import dotqmail
 from pyqmail.formats.printable import visible
 from pyqmail.local import passwd
 from pyqmail.local.instructions import Arguments, Usage, check_home, read_instructions
-from pyqmail.local.outlook import Outlook, default_delivery, identity, judge_lines
+from pyqmail.local.outlook import Outlook, default_delivery, identity, judge_lines, surroundings
+from pyqmail.local.program_forwards import Forward
 from pyqmail.local.suspicions import Suspicion
 from pyqmail.policy.accounts import Accounts, read_accounts
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
@@ -70,7 +71,7 @@ def find_assignment(home: str, accounts: Accounts, break_char: bytes, local: byt
     return assignment
 
 
-def explain_dotqmail(arguments: Arguments, forbidden: int, home: str) -> tuple[list[Suspicion], list[bytes]]:
+def explain_dotqmail(arguments: Arguments, forbidden: int, home: str) -> tuple[list[Suspicion], list[Forward]]:
     """The .qmail file in the current directory: what is wrong with its lines, and the forwards. Raises MailFailure."""
     check_home(True, forbidden)
     for name, _default in dotqmail.candidates(arguments.dash, arguments.ext):
@@ -84,8 +85,9 @@ def explain_dotqmail(arguments: Arguments, forbidden: int, home: str) -> tuple[l
     if instructions.default is not None:
         say("DEFAULT", visible(instructions.default) or "(empty)")
     wrong: list[Suspicion] = []
-    forwards: list[bytes] = []
-    for kind, argument, suspicion in judge_lines(instructions, arguments.domain, home):
+    forwards: list[Forward] = []
+    environ = surroundings(arguments, instructions.default, home)
+    for kind, argument, suspicion, onwards in judge_lines(instructions, environ, home):
         say(
             kind.decode(),
             visible(argument) + (f" ({visible(os.fsencode(suspicion.text))})" if suspicion is not None else ""),
@@ -93,17 +95,19 @@ def explain_dotqmail(arguments: Arguments, forbidden: int, home: str) -> tuple[l
         if suspicion is not None:
             where = f"{visible(argument)}: " if argument else ""
             wrong.append(Suspicion(suspicion.code, where + suspicion.text))
-        if kind == dotqmail.FORWARD:
-            forwards.append(argument)
+        forwards += onwards
+        for onward in onwards if kind != dotqmail.FORWARD else ():
+            say("onward", visible(onward.address) + ("" if onward.sure else " (perhaps)"))
     return wrong, forwards
 
 
-def conclude(outlook: Outlook, address: bytes, wrong: list[Suspicion], forwards: list[bytes]) -> Verdict:
-    """The verdict on the lines, and on where they forward to."""
+def conclude(outlook: Outlook, address: bytes, wrong: list[Suspicion], forwards: list[Forward]) -> Verdict:
+    """The verdict on the lines, and on where they certainly forward to."""
     for forward in forwards:
-        for suspicion in outlook.follow(forward, (address.lower(),)):
-            say("forward", f"{visible(forward)}: {visible(os.fsencode(suspicion.text))}")
-            wrong.append(suspicion)
+        for suspicion in outlook.follow(forward.address, (address.lower(),)):
+            say("forward", f"{visible(forward.address)}: {visible(os.fsencode(suspicion.text))}")
+            if suspicion.sure and forward.sure:
+                wrong.append(suspicion)
     for code in (DEFERRED, REFUSED):
         found = [suspicion.text for suspicion in wrong if suspicion.code == code]
         if found:
