@@ -3,63 +3,30 @@
     greeting 220 -> EHLO 250, or HELO 250 -> STARTTLS 220 -> EHLO 250
              -> AUTH 235 -> MAIL <400 -> RCPT each -> DATA <400 -> body and "." <400 -> QUIT
 
-HELO follows a refused EHLO, STARTTLS only where it is offered and wanted. With PIPELINING (RFC 2920) MAIL, RCPT and
-DATA go together; a 354 that then comes without any accepted recipient is followed by no dot, so nothing can be taken.
+HELO follows a refused EHLO, STARTTLS only where it is offered and wanted.
 A driver asks `Dialogue.step()` what to do: await bytes (and `feed` them), send commands, shake hands, send the body, or
 finish. On a connection that has carried a message already the conversation begins at MAIL.
 """
 
-import re
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
-from pyqmail import address
 from pyqmail.protocol.sasl_client import Exchange
 from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, Extensions, parse_extensions
-from pyqmail.protocol.smtp_replies import Reply, ReplyReader, quoted_reply
+from pyqmail.protocol.smtp_replies import Reply, ReplyReader
+from pyqmail.protocol.smtp_transaction import (
+    HELO,
+    Await,
+    Finish,
+    Measure,
+    Send,
+    StartTls,
+    Step,
+    Transaction,
+    verdict,
+)
 
 UNAVAILABLE = 421  # the server is about to close the connection (RFC 5321 section 3.8)
-GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
-# 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
-_OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")
-
-
-@dataclass(frozen=True, slots=True)
-class Await:
-    """More bytes from the peer are needed: `Dialogue.feed` them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """One or more command lines to send."""
-
-    line: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StartTls:
-    """The peer waits for a TLS handshake. Whoever cannot make one ends the conversation."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendBody:
-    """The message is wanted now, encoded and with its final dot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The conversation is over: say QUIT, do not wait, and report (the message report, without its NUL).
-
-    ``accepted``: the peer took the message and has said nothing else, so another one may follow in place of QUIT.
-    """
-
-    report: bytes
-    accepted: bool = False
-
-
-Step = Await | Send | StartTls | SendBody | Finish
-_Talk = Generator[Step, Reply, Reply]
 
 
 class Tls(Enum):
@@ -70,26 +37,8 @@ class Tls(Enum):
     MUST = "or not at all"
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """The message as the receiver counts it: bytes with CR LF (RFC 1870), None if nobody knows; is one above 127?"""
-
-    size: int | None
-    eight_bit: bool
-
-
-def carriable(mailbox: bytes) -> bool:
-    """Whether ``mailbox`` fits on a command line: a CR, LF or NUL in it would smuggle commands."""
-    return not (b"\r" in mailbox or b"\n" in mailbox or b"\0" in mailbox)
-
-
-def format_path(mailbox: bytes) -> bytes:
-    """``mailbox`` between angle brackets, its local part quoted if need be; without an @ it stands as it is."""
-    return b"<" + (address.quote(mailbox) if b"@" in mailbox else mailbox) + b">"
-
-
 class Dialogue:
-    """One message to one peer. `reports` are the recipient reports so far, in order, without their NULs.
+    """One message to one peer, in the manner of ``kind``.
 
     ``offered``: the extensions of a connection that is introduced already; None: it begins with the greeting.
     ``login`` makes the exchange for the mechanisms that are offered.
@@ -108,12 +57,11 @@ class Dialogue:
         extended: bool = True,
         measure: Callable[[], Measure] | None = None,
         login: Callable[[Sequence[bytes]], Exchange] | None = None,
+        kind: type[Transaction] = Transaction,
     ) -> None:
-        self.reports: list[bytes] = []
         self.last_code = 0  # of the last reply
         self.introduced = offered is not None  # greeting and EHLO or HELO are behind us
         self.offered = offered or NOTHING_OFFERED
-        self.left: Sequence[bytes] = ()  # recipients that the peer does not take in one transaction
         self._peer = peer
         self._helohost = helohost
         self._sender = sender
@@ -122,10 +70,22 @@ class Dialogue:
         self._extended = extended
         self._measure = measure
         self._login = login
+        self._kind = kind
+        self._transaction: Transaction | None = None
         self._replies = ReplyReader()
         self._script = self._converse()
         self._asked: Step | None = None
         self._finished: Finish | None = None
+
+    @property
+    def reports(self) -> list[bytes]:
+        """The recipient reports so far, in order, without their NULs."""
+        return self._transaction.reports if self._transaction else []
+
+    @property
+    def left(self) -> Sequence[bytes]:
+        """Recipients that the peer does not take in one transaction."""
+        return self._transaction.left if self._transaction else ()
 
     def feed(self, data: bytes) -> None:
         """Take more bytes from the peer."""
@@ -162,7 +122,10 @@ class Dialogue:
                 refusal = yield from self._log_in(self._login)
                 if refusal:
                     return refusal
-        return (yield from self._transact())
+        self._transaction = self._kind(
+            self._peer, self._sender, self._recipients, offered=self.offered, measure=self._measure
+        )
+        return (yield from self._transaction.run())
 
     def _introduce(self) -> Generator[Step, Reply, bytes]:
         """All up to MAIL; returns the message report if that is the end of it, else nothing."""
@@ -175,15 +138,15 @@ class Dialogue:
         return refusal
 
     def _say_hello(self) -> Generator[Step, Reply, bytes]:
-        if self._extended:
-            reply = yield Send(b"EHLO " + self._helohost + b"\r\n")
+        """The first of the hellos that the peer takes; anything but 250 to the last one is the end."""
+        for verb in self._kind.HELLOS if self._extended else self._kind.HELLOS[-1:]:
+            reply = yield Send(verb + b" " + self._helohost + b"\r\n")
             if reply.code == 250:
-                self.offered = parse_extensions(reply.text)
+                self.offered = NOTHING_OFFERED if verb == HELO else parse_extensions(reply.text)
                 return b""
             if reply.code == UNAVAILABLE:
-                return self._connected(b"Z", b"my name was rejected", reply)
-        reply = yield Send(b"HELO " + self._helohost + b"\r\n")
-        return b"" if reply.code == 250 else self._connected(b"Z", b"my name was rejected", reply)
+                break
+        return self._connected(b"Z", b"my name was rejected", reply)
 
     def _secure(self) -> Generator[Step, Reply, bytes]:
         must = self._tls is Tls.MUST
@@ -216,89 +179,5 @@ class Dialogue:
             return b"ZConnected to " + self._peer + b" but no AUTH of ours was offered. (#4.7.0)\n"
         return b"" if reply.code == 235 else self._connected(b"Z", b"our login was rejected", reply)
 
-    def _transact(self) -> Generator[Step, Reply, bytes]:
-        recipients, self.left = self._divided()
-        commands = _Commands(self._commands(recipients), together=b"PIPELINING" in self.offered)
-        reply = yield from commands.next()
-        if reply.code >= 400:
-            return self._connected(self._severity(reply), b"sender was rejected", reply)
-        accepted = False
-        for recipient in recipients:
-            if not carriable(recipient):
-                self.reports.append(b"hRecipient address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.3)\n")
-                continue
-            reply = yield from commands.next()
-            accepted = self._note_recipient(reply, earlier=accepted) or accepted
-        if not accepted:
-            return b"DGiving up on " + self._peer + b".\n"
-        reply = yield from commands.next()
-        if reply.code >= 400:
-            return self._verdict(self._severity(reply), self._peer + b" failed on DATA command", reply)
-        reply = yield SendBody()
-        if reply.code >= 400:
-            return self._verdict(self._severity(reply), self._peer + b" failed after I sent the message", reply)
-        return self._verdict(b"K", self._peer + b" accepted message", reply)
-
-    def _divided(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
-        """The recipients of this transaction, and those of later ones."""
-        most = self.offered.limit(b"RCPTMAX") or len(self._recipients)
-        return self._recipients[:most], self._recipients[most:]
-
-    def _commands(self, recipients: Sequence[bytes]) -> list[bytes]:
-        """What a transaction says up to the message."""
-        mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters() + b"\r\n"
-        rcpts = [b"RCPT TO:" + format_path(each) + b"\r\n" for each in recipients if carriable(each)]
-        return [mail, *rcpts, b"DATA\r\n"]
-
-    def _mail_parameters(self) -> bytes:
-        """SIZE (RFC 1870) and BODY (RFC 6152), each only where the peer knows it: others refuse the whole MAIL."""
-        size, body = b"SIZE" in self.offered, b"8BITMIME" in self.offered
-        if self._measure is None or not (size or body):
-            return b""
-        measure = self._measure()
-        parameters = b" SIZE=%d" % measure.size if size and measure.size is not None else b""
-        return parameters + (b" BODY=8BITMIME" if body and measure.eight_bit else b"")
-
-    def _note_recipient(self, reply: Reply, *, earlier: bool) -> bool:
-        """Report the recipient that ``reply`` answers; whether it was accepted, as one ``earlier`` in the list was."""
-        if reply.code < 400:
-            self.reports.append(b"r")
-            return True
-        # too many for one transaction: RFC 5321 section 4.5.3.1.10
-        too_many = earlier and reply.code == 552 and not _OF_MAILBOX.match(reply.text)
-        letter = b"h" if reply.code >= 500 and not too_many else b"s"
-        self.reports.append(letter + self._peer + b" does not like recipient.\n" + quoted_reply(reply))
-        return False
-
     def _connected(self, letter: bytes, what: bytes, reply: Reply) -> bytes:
-        return self._verdict(letter, b"Connected to " + self._peer + b" but " + what, reply)
-
-    @staticmethod
-    def _severity(reply: Reply) -> bytes:
-        return b"D" if reply.code >= 500 else b"Z"
-
-    @staticmethod
-    def _verdict(letter: bytes, text: bytes, reply: Reply) -> bytes:
-        return letter + text + b".\n" + quoted_reply(reply)
-
-
-class _Commands:
-    """Commands in their order, each with its reply; sent one by one, or ``together`` as far as buffers reach."""
-
-    def __init__(self, lines: Sequence[bytes], *, together: bool) -> None:
-        self._lines = lines
-        self._together = together
-        self._sent = 0
-        self._answered = 0
-
-    def next(self) -> _Talk:
-        """The reply to the next command."""
-        self._answered += 1
-        if self._answered <= self._sent:
-            return (yield Await())
-        group = self._lines[self._sent]
-        self._sent += 1
-        while self._together and self._sent < len(self._lines) and len(group) < GROUP_MAX:
-            group += self._lines[self._sent]
-            self._sent += 1
-        return (yield Send(group))
+        return verdict(letter, b"Connected to " + self._peer + b" but " + what, reply)

@@ -14,8 +14,9 @@ from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import format_address
 from pyqmail.protocol.message_body import BodyEncoder
 from pyqmail.protocol.sasl_client import Login
-from pyqmail.protocol.smtp_client import Await, Dialogue, Finish, Send, SendBody, StartTls
+from pyqmail.protocol.smtp_client import Dialogue
 from pyqmail.protocol.smtp_extensions import Extensions
+from pyqmail.protocol.smtp_transaction import Await, Finish, Send, SendBody, StartTls
 from pyqmail.remote.message import Message
 from pyqmail.remote.security import IN_CLEAR, Security
 from pyqmail.stream.descriptors import DescriptorStream

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from pyqmail.failure import TemporaryFailure
-from pyqmail.protocol.smtp_client import Measure
+from pyqmail.protocol.smtp_transaction import Measure
 
 PIECE = 65536  # bytes of the message in memory at once
 NO_MESSAGE = b"Unable to read message. (#4.3.0)"

@@ -5,21 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.protocol.message_body import BodyEncoder, Dots, LineEnds
-from pyqmail.protocol.smtp_client import (
+from pyqmail.protocol.smtp_client import Dialogue, Tls
+from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, parse_extensions
+from pyqmail.protocol.smtp_replies import TEXT_MAX, Reply, ReplyReader
+from pyqmail.protocol.smtp_transaction import (
     Await,
-    Dialogue,
     Finish,
     Measure,
     Send,
     SendBody,
     StartTls,
     Step,
-    Tls,
     carriable,
     format_path,
 )
-from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, parse_extensions
-from pyqmail.protocol.smtp_replies import TEXT_MAX, Reply, ReplyReader
 
 LINE_BYTES = st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"..", b"\r\n"])).map(b"".join)
 

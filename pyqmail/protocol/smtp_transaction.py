@@ -1,0 +1,186 @@
+"""One transaction of an SMTP client: MAIL, RCPT each, DATA, the message (RFC 5321 section 3.3).
+
+With PIPELINING (RFC 2920) MAIL, RCPT and DATA go together; a 354 that then comes without any accepted recipient is
+followed by no dot, so nothing can be taken. Whoever drives it is told what to do next by a `Step`, and sends replies.
+"""
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from pyqmail import address
+from pyqmail.protocol.smtp_extensions import Extensions
+from pyqmail.protocol.smtp_replies import Reply, quoted_reply
+
+EHLO, HELO = b"EHLO", b"HELO"
+GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
+# 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
+_OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """More bytes from the peer are needed: `Dialogue.feed` them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One or more command lines to send."""
+
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """The peer waits for a TLS handshake. Whoever cannot make one ends the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendBody:
+    """The message is wanted now, encoded and with its final dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The conversation is over: say QUIT, do not wait, and report (the message report, without its NUL).
+
+    ``accepted``: the peer took the message and has said nothing else, so another one may follow in place of QUIT.
+    """
+
+    report: bytes
+    accepted: bool = False
+
+
+Step = Await | Send | StartTls | SendBody | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The message as the receiver counts it: bytes with CR LF (RFC 1870), None if nobody knows; is one above 127?"""
+
+    size: int | None
+    eight_bit: bool
+
+
+def carriable(mailbox: bytes) -> bool:
+    """Whether ``mailbox`` fits on a command line: a CR, LF or NUL in it would smuggle commands."""
+    return not (b"\r" in mailbox or b"\n" in mailbox or b"\0" in mailbox)
+
+
+def format_path(mailbox: bytes) -> bytes:
+    """``mailbox`` between angle brackets, its local part quoted if need be; without an @ it stands as it is."""
+    return b"<" + (address.quote(mailbox) if b"@" in mailbox else mailbox) + b">"
+
+
+class Transaction:
+    """One message for one peer that has said what it ``offered``.
+
+    ``reports``: what became of each recipient so far, in order, without NULs. ``left``: recipients that the peer does
+    not take in one transaction. ``measure`` is asked only where the peer offers an extension that needs it, and may
+    raise MailFailure.
+    """
+
+    HELLOS: tuple[bytes, ...] = (EHLO, HELO)  # which introduce us to such a peer, the preferred one first
+
+    def __init__(
+        self,
+        peer: bytes,
+        sender: bytes,
+        recipients: Sequence[bytes],
+        *,
+        offered: Extensions,
+        measure: Callable[[], Measure] | None = None,
+    ) -> None:
+        most = offered.limit(b"RCPTMAX") or len(recipients)
+        self.reports: list[bytes] = []
+        self.left = recipients[most:]
+        self._peer = peer
+        self._sender = sender
+        self._recipients = recipients[:most]
+        self._offered = offered
+        self._measure = measure
+
+    def run(self) -> Generator[Step, Reply, bytes]:
+        """Yields what to do, is sent the replies, returns the message report without its NUL."""
+        commands = _Commands(self._commands(), together=b"PIPELINING" in self._offered)
+        reply = yield from commands.next()
+        if reply.code >= 400:
+            return verdict(severity(reply), b"Connected to " + self._peer + b" but sender was rejected", reply)
+        accepted = False
+        for recipient in self._recipients:
+            if not carriable(recipient):
+                self.reports.append(b"hRecipient address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.3)\n")
+                continue
+            reply = yield from commands.next()
+            accepted = self._note_recipient(reply, earlier=accepted) or accepted
+        if not accepted:
+            return b"DGiving up on " + self._peer + b".\n"
+        reply = yield from commands.next()
+        if reply.code >= 400:
+            return verdict(severity(reply), self._peer + b" failed on DATA command", reply)
+        return (yield from self._send_message())
+
+    def _send_message(self) -> Generator[Step, Reply, bytes]:
+        """The message and the one answer to it."""
+        reply = yield SendBody()
+        if reply.code >= 400:
+            return verdict(severity(reply), self._peer + b" failed after I sent the message", reply)
+        return verdict(b"K", self._peer + b" accepted message", reply)
+
+    def _commands(self) -> list[bytes]:
+        """What is said up to the message."""
+        mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters() + b"\r\n"
+        rcpts = [b"RCPT TO:" + format_path(each) + b"\r\n" for each in self._recipients if carriable(each)]
+        return [mail, *rcpts, b"DATA\r\n"]
+
+    def _mail_parameters(self) -> bytes:
+        """SIZE (RFC 1870) and BODY (RFC 6152), each only where the peer knows it: others refuse the whole MAIL."""
+        size, body = b"SIZE" in self._offered, b"8BITMIME" in self._offered
+        if self._measure is None or not (size or body):
+            return b""
+        measure = self._measure()
+        parameters = b" SIZE=%d" % measure.size if size and measure.size is not None else b""
+        return parameters + (b" BODY=8BITMIME" if body and measure.eight_bit else b"")
+
+    def _note_recipient(self, reply: Reply, *, earlier: bool) -> bool:
+        """Report the recipient that ``reply`` answers; whether it was accepted, as one ``earlier`` in the list was."""
+        if reply.code < 400:
+            self.reports.append(b"r")
+            return True
+        # too many for one transaction: RFC 5321 section 4.5.3.1.10
+        too_many = earlier and reply.code == 552 and not _OF_MAILBOX.match(reply.text)
+        letter = b"h" if reply.code >= 500 and not too_many else b"s"
+        self.reports.append(letter + self._peer + b" does not like recipient.\n" + quoted_reply(reply))
+        return False
+
+
+def severity(reply: Reply) -> bytes:
+    """The letter of a report about a message that ``reply`` refuses."""
+    return b"D" if reply.code >= 500 else b"Z"
+
+
+def verdict(letter: bytes, text: bytes, reply: Reply) -> bytes:
+    """The report about a message that ``reply`` decides, without its NUL."""
+    return letter + text + b".\n" + quoted_reply(reply)
+
+
+class _Commands:
+    """Commands in their order, each with its reply; sent one by one, or ``together`` as far as buffers reach."""
+
+    def __init__(self, lines: Sequence[bytes], *, together: bool) -> None:
+        self._lines = lines
+        self._together = together
+        self._sent = 0
+        self._answered = 0
+
+    def next(self) -> Generator[Step, Reply, Reply]:
+        """The reply to the next command."""
+        self._answered += 1
+        if self._answered <= self._sent:
+            return (yield Await())
+        group = self._lines[self._sent]
+        self._sent += 1
+        while self._together and self._sent < len(self._lines) and len(group) < GROUP_MAX:
+            group += self._lines[self._sent]
+            self._sent += 1
+        return (yield Send(group))
