@@ -14,7 +14,7 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.lists import BadSender
 from pyqmail.incoming.relaying import Relaying
-from pyqmail.incoming.smtp import Settings
+from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.remote.controls import read_controls as read_remote
 from pyqmail.send.controls import read_controls as read_send
 

@@ -12,7 +12,9 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.refusals import NO_CONTROLS, NO_MEMORY
 from pyqmail.incoming.security import TlsUnavailable
-from pyqmail.incoming.smtp import TIMEOUT_S, SessionEnd, Settings, SmtpSession, say_last
+from pyqmail.incoming.smtp import SmtpSession
+from pyqmail.incoming.smtp_connection import SessionEnd, say_last
+from pyqmail.incoming.smtp_settings import TIMEOUT_S, Settings
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
 

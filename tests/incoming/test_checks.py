@@ -12,7 +12,9 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.session import Session
-from pyqmail.incoming.smtp import SessionEnd, Settings, SmtpSession
+from pyqmail.incoming.smtp import SmtpSession
+from pyqmail.incoming.smtp_connection import SessionEnd
+from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.intake.client import Injection
 from pyqmail.protocol.reply import Reply
 from pyqmail.stream.stream import Secured

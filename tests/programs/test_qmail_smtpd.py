@@ -16,8 +16,10 @@ from pathlib import Path
 import cdblib
 import pytest
 
-from pyqmail.incoming import decisions, smtp
+from pyqmail.incoming import decisions, smtp, smtp_connection
 from pyqmail.incoming.decisions import DecisionLog
+from pyqmail.incoming.smtp import SmtpSession
+from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.intake.client import Injection
 from pyqmail.mailauth.canonical import parse_fields
 from pyqmail.policy import interfaces
@@ -139,7 +141,7 @@ def test_a_command_may_be_very_long(door: Door) -> None:
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(b"x" * (smtp.COMMAND_MAX + 200000), id="a command without an end"),
+        pytest.param(b"x" * (smtp_connection.COMMAND_MAX + 200000), id="a command without an end"),
         pytest.param(b"MAIL\r\n" + b"RCPT TO:<a@here.test>\r\n" * 115000, id="recipients without an end"),
     ],
 )
@@ -297,9 +299,9 @@ def test_replies_that_wait_for_the_next_read_and_replies_that_do_not(
     monkeypatch.setattr(decisions, "log_mode", lambda environ, sockets: 0)
     monkeypatch.setattr(LineReader, "line", lambda reader: (sent.append(b"LINE"), reader_line(reader))[1])
     environ = {os.fsencode(name): os.fsencode(value) for name, value in door.environ.items()}
-    settings = smtp.Settings(str(door.base), environ)
+    settings = Settings(str(door.base), environ)
     noted = Noted(command + b"\r\nQUIT\r\n", sent)
-    smtp.SmtpSession(settings, noted, DecisionLog(b"qmail-smtpd", environ)).run()
+    SmtpSession(settings, noted, DecisionLog(b"qmail-smtpd", environ)).run()
     settings.close()
     first = sent.index(b"LINE")
     assert (b"FLUSH" not in sent[first : (sent + [b"LINE"]).index(b"LINE", first + 1)]) is waits

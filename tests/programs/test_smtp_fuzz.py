@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.incoming import decisions, smtp
+from pyqmail.incoming import decisions, smtp_connection
 from pyqmail.incoming.decisions import DecisionLog
+from pyqmail.incoming.smtp import SmtpSession
+from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.intake.client import Injection
 from pyqmail.protocol.smtp_server import BareLineFeed, BodyDecoder, parse_address, parse_command
 from pyqmail.stream.stream import Stream, StreamEnded
@@ -46,10 +48,10 @@ class Pieces(Stream):
 def converse(home: str, environ: dict[bytes, bytes], pieces: list[bytes]) -> tuple[object, bytes]:
     """How a session ends, and what it says."""
     stream = Pieces(pieces)
-    settings = smtp.Settings(home, environ)
+    settings = Settings(home, environ)
     try:
-        end: object = smtp.SmtpSession(settings, stream, DecisionLog(b"qmail-smtpd", environ)).run()
-    except smtp.SessionEnd as over:
+        end: object = SmtpSession(settings, stream, DecisionLog(b"qmail-smtpd", environ)).run()
+    except smtp_connection.SessionEnd as over:
         end = b"" if over.reply is None else over.reply.line
         stream.flush()
     except StreamEnded:

@@ -1,0 +1,84 @@
+"""The SMTP client at the other end: its commands and the text of its messages come in, replies go out."""
+
+from pyqmail.incoming.patience import Patience
+from pyqmail.incoming.refusals import NO_MEMORY, TALKED_EARLY, TIMEOUT, TOO_MANY_ERRORS
+from pyqmail.protocol.reply import Reply
+from pyqmail.stream.lines import LineReader, LineTooLong
+from pyqmail.stream.stream import Stream, StreamEnded, StreamTimedOut
+
+COMMAND_MAX = 1048576  # bytes of one command line: more is "out of memory", which the original would reach later
+
+
+class SessionEnd(Exception):
+    """The session is over without QUIT; ``reply`` is sent first."""
+
+    def __init__(self, reply: Reply | None = None) -> None:
+        super().__init__(b"" if reply is None else reply.line)
+        self.reply = reply
+
+
+class SmtpConnection:
+    """One client. ``stream`` is what is talked on now; whatever reads or writes raises StreamEnded when it ends."""
+
+    def __init__(self, stream: Stream, patience: Patience) -> None:
+        self._patience = patience
+        self.go_on(stream)
+
+    def go_on(self, stream: Stream) -> None:
+        """Talk on ``stream`` from now on; nothing that the one before has read is a command any more."""
+        self.stream = stream
+        self._patience.limit(stream)
+        self._lines = LineReader(stream, COMMAND_MAX)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the client has said more than it was asked for."""
+        return self._lines.pending
+
+    def command(self) -> bytes:
+        """The next line. Raises SessionEnd."""
+        try:
+            return self._lines.line()
+        except StreamTimedOut:
+            raise self._timed_out() from None
+        except LineTooLong:
+            raise SessionEnd(NO_MEMORY) from None
+
+    def text(self) -> bytes:
+        """The next bytes of a message. Raises SessionEnd."""
+        try:
+            return self._lines.read()
+        except StreamTimedOut:
+            raise self._timed_out() from None
+
+    def unread(self, data: bytes) -> None:
+        """Put back ``data``, the end of the text that came last: commands follow it."""
+        self._lines.unread(data)
+
+    def answer(self, reply: bytes) -> None:
+        """Say ``reply``, lines with CR LF; empty where it was said before. Raises SessionEnd if it is the last."""
+        self.stream.write(reply)
+        if self._patience.exhausted(reply):
+            raise SessionEnd(TOO_MANY_ERRORS)
+        if reply[:4] == b"421 ":  # whoever hears this has to go (RFC 5321 section 3.8)
+            raise SessionEnd
+
+    def wait_before_greeting(self, *, trusted: bool) -> None:
+        """Let the client wait, who may have to. Raises SessionEnd if it has talked meanwhile, and may not."""
+        if self._patience.wait_before_greeting(self.stream, self._lines, trusted=trusted):
+            raise SessionEnd(TALKED_EARLY)
+
+    def _timed_out(self) -> SessionEnd:
+        self._patience.give_last_words(self.stream)
+        return SessionEnd(TIMEOUT)
+
+
+def say_last(stream: Stream, reply: Reply | None) -> int:
+    """The last words, and the exit code of every end but QUIT."""
+    try:
+        if reply is not None:
+            stream.write(reply.line)
+        stream.flush()
+    except StreamEnded:
+        pass
+    return 1

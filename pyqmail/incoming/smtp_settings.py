@@ -1,0 +1,78 @@
+"""What an SMTP session knows before it begins: control files, variables and the command line (qmail-smtpd(8))."""
+
+import _socket
+from collections.abc import Mapping, Sequence
+
+from pyqmail.control import ControlUnreadable
+from pyqmail.incoming.authentication import Authentication
+from pyqmail.incoming.check import Rules
+from pyqmail.incoming.checks import CHECKS, Checks
+from pyqmail.incoming.patience import Patience
+from pyqmail.incoming.refusals import NO_ADDRESSES
+from pyqmail.incoming.security import Security, without_claims
+from pyqmail.incoming.smtp_connection import SessionEnd
+
+TIMEOUT_S = 1200
+
+
+class Settings:
+    """What one session knows before it begins. Raises ControlUnreadable, also when there is no name to greet with."""
+
+    def __init__(self, home: str, environ: Mapping[bytes, bytes], words: Sequence[bytes] = ()) -> None:
+        """``words`` name the checker of passwords."""
+        environ = without_claims(environ)
+        self.rules = Rules(home, environ)
+        control = self.rules.control
+        greeting = control.line_or_me("smtpgreeting")
+        if greeting is None:
+            raise ControlUnreadable("control/smtpgreeting: neither it nor control/me exists")
+        self.greeting = greeting
+        self.home = home
+        self.environ = environ
+        timeout_s = control.integer("timeoutsmtpd", TIMEOUT_S) & 0xFFFFFFFF  # an int, as in the original
+        self.timeout_s = timeout_s if 0 < timeout_s < 0x80000000 else 1
+        self.local_ip_host = control.line_or_me("localiphost")
+        self.security = Security(control, environ)
+        self.authentication = Authentication(control, words, environ)
+        self.patience = Patience(environ)
+        self.checks = Checks(CHECKS, self.rules)
+
+    def close(self) -> None:
+        """Give back what is open."""
+        self.checks.close()
+        self.rules.close()
+
+    def localize(self, address: bytes) -> bytes:
+        """``address`` with a ``[local ip]`` domain replaced by control/localiphost. Raises SessionEnd."""
+        if not address.endswith(b"]") or self.local_ip_host is None:
+            return address
+        box, at, host = address.rpartition(b"@")
+        packed = literal_address(host)
+        if not at or packed is None:
+            return address
+        from pyqmail.policy.interfaces import local_addresses  # seldom needed, and it takes its time to import
+
+        try:
+            own = local_addresses()
+        except OSError:
+            raise SessionEnd(NO_ADDRESSES) from None
+        return box + at + self.local_ip_host if packed in own else address
+
+
+def literal_address(host: bytes) -> bytes | None:
+    """The packed address in ``[a.b.c.d]`` or ``[IPv6:...]`` (RFC 5321 section 4.1.3); None for any other text.
+
+    As in the original, each of the four numbers counts by its last eight bits.
+    """
+    if host[:1] != b"[" or host[-1:] != b"]":
+        return None
+    text = host[1:-1]
+    if text[:5].lower() == b"ipv6:":
+        try:
+            return _socket.inet_pton(_socket.AF_INET6, text[5:].decode("ascii"))
+        except (OSError, ValueError):
+            return None
+    octets = text.split(b".")
+    if len(octets) != 4 or not all(octet.isdigit() and len(octet) <= 9 for octet in octets):
+        return None
+    return bytes(int(octet) & 255 for octet in octets)
