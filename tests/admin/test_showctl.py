@@ -310,7 +310,9 @@ def test_both_checks_find_lines_that_defer_bounce_or_loop_and_no_others() -> Non
         for name, (text, _) in BAD_FILES.items():
             (alias / name).write_text(text)
         write_cdb(str(alias / "circle.cdb"), [(b":a@", b"&made-b@example.test\0"), (b":b@", b"&made-a@example.test\0")])
-        machine.run("su ann -c 'echo ann-f@example.test >/home/ann/.forward; echo \"&ann\" >/home/ann/.qmail-f'")
+        machine.run(
+            "su ann -c 'echo ann-f@example.test >/home/ann/.forward; echo \"&ann@example.test\" >/home/ann/.qmail-f'"
+        )
         machine.path("/var/qmail/control/defaultdelivery").write_text("|dot-forward .forward\n./Maildir/\n")
         machine.run("su ann -c 'echo ./none/ >/home/ann/.qmail-x; echo \"|/no/\\x1b\" >/home/ann/.qmail-y'")
         for check in ("/var/qmail/bin/qmail-showctl --check", f"{ROOT}/bin/qmail-setup --check"):
