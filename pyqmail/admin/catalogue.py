@@ -34,6 +34,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-pw2u", 0o711),
         _program("qmail-local", 0o711),
         _program("qmail-remote", 0o711),
+        _program("qmail-lmtp"),
         _program("qmail-tcpto"),
         _program("qmail-qread"),
         _program("qmail-qstat"),

@@ -130,6 +130,15 @@ def _routes(home: str, control: Control) -> Iterator[str]:
         if route is not None and (not route.relay or route.port == 0):
             what = "names no host" if not route.relay else "has no usable port"
             yield f"control/smtproutes: the route for {show_value(key)} {what}"
+        if route is not None and route.socket and not _is_socket(route.socket):
+            yield f"control/smtproutes: {show_value(key)}: {show_value(route.socket)} is no socket, and mail waits"
+
+
+def _is_socket(path: bytes) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _destinations(home: str, control: Control) -> Iterator[str]:

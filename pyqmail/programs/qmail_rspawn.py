@@ -16,6 +16,7 @@ from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, read_batch_controls, watched
+from pyqmail.remote.routes import LMTP, Route
 from pyqmail.remote.security import Target
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
@@ -80,6 +81,8 @@ class RemoteChannel:
         if controls.recipients_max < 2 or not self._runner.warm:
             return None, 1
         place = self._place(command, controls)
+        if isinstance(place[0], Route) and LMTP in place[0].options:  # servers say Delivered-To of one recipient only
+            return None, 1
         return (command.message, command.sender, place), controls.recipients_max
 
     def _read(self) -> BatchControls:

@@ -111,6 +111,10 @@ class Dialogue:
                 return self._asked
         return self._finished
 
+    def lost(self, text: bytes, *, sent: bool) -> bytes:
+        """As `Transaction.lost`, at any time."""
+        return self._transaction.lost(text, sent=sent) if self._transaction else b"Z" + text
+
     def _converse(self) -> Generator[Step, Reply, bytes]:
         """The whole conversation: yields what to do, is sent the replies, returns the message report."""
         if not self.introduced:

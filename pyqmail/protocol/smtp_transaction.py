@@ -127,6 +127,10 @@ class Transaction:
             return verdict(severity(reply), self._peer + b" failed after I sent the message", reply)
         return verdict(b"K", self._peer + b" accepted message", reply)
 
+    def lost(self, text: bytes, *, sent: bool) -> bytes:
+        """The message report where the connection died with ``text``; ``sent``: the final dot may have arrived."""
+        return b"Z" + text
+
     def _commands(self) -> list[bytes]:
         """What is said up to the message."""
         mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters() + b"\r\n"

@@ -21,7 +21,7 @@ from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
 from pyqmail.remote.kept import Keeping
-from pyqmail.remote.routes import SMTP_PORT, Route
+from pyqmail.remote.routes import LMTP, SMTP_PORT, Route
 from pyqmail.remote.security import IN_CLEAR, Level, NotListed, Policies, Security, Target
 from pyqmail.remote.session import Outcome, Words, talk
 from pyqmail.spool.layout import Layout
@@ -144,7 +144,7 @@ class Attempts:
         kept = self._lasting.keeping.release()
         try:
             for candidate in find_candidates(errand.host, errand.route, errand.controls):
-                verdict = self._lasting.timeouts.check(self._table, candidate.packed)
+                verdict = self._timed_out(candidate.packed)
                 if verdict is tcpto.Verdict.BLOCKED:
                     continue
                 try:
@@ -170,13 +170,22 @@ class Attempts:
                 self._lasting.plain.note(place.packed)
                 yield found
 
+    def _timed_out(self, packed: bytes) -> tcpto.Verdict:
+        """What is known of an address; a socket has none."""
+        return self._lasting.timeouts.check(self._table, packed) if packed else tcpto.Verdict.UNKNOWN
+
     def _place(self, packed: bytes, exchanger: bytes) -> Place:
         security = self._errand.policies.of(exchanger)
         if security.level is Level.MAY and packed in self._lasting.plain:
             security = IN_CLEAR
+        route = self._errand.route
+        lmtp = route is not None and LMTP in route.options
+        if route is not None and route.socket:  # nobody else hears what is said there
+            security = security if security.must else IN_CLEAR
+            return Place(b"", 0, exchanger, security, self._login, lmtp=lmtp, socket=route.socket)
         sources = self._errand.controls.sources
         source = sources.of(self._errand.say.sender, packed)
-        return Place(packed, self._port, exchanger, security, self._login, source, sources.name_of(source))
+        return Place(packed, self._port, exchanger, security, self._login, source, sources.name_of(source), lmtp)
 
     def _fits(self, place: Place) -> bool:
         """Whether a connection to ``place`` is what this errand would make there."""
@@ -192,7 +201,8 @@ class Attempts:
         try:
             found = Connection(place, controls.timeout_connect_s, controls.timeout_remote_s, self._lasting.handshake)
         except TimeoutError:
-            tcpto.note_timeout(self._table, place.packed)
+            if place.packed:
+                tcpto.note_timeout(self._table, place.packed)
             return None
         except OSError:
             found = None

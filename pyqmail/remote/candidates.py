@@ -26,8 +26,14 @@ def printable_host(host: bytes) -> bytes:
 
 
 def find_candidates(host: bytes, route: Route | None, controls: Controls) -> Iterator[Candidate]:
-    """The addresses to try, in order, looked up as they are wanted. Raises MailFailure and ControlUnreadable."""
+    """The addresses to try, in order, looked up as they are wanted. Raises MailFailure and ControlUnreadable.
+
+    A route to a socket has one candidate, without an address.
+    """
     target = route.relay if route else host
+    if route and route.socket:
+        yield Candidate(b"", 0, target)
+        return
     literal = parse_literal(target)
     if route and literal is not None:  # the address of a relay: nothing to look up, and it may be this very machine
         yield Candidate(literal, 0, target)

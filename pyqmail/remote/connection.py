@@ -51,6 +51,14 @@ class Place:
     login: Login | None = None  # who we are there
     source: str = ""  # our address, empty: the kernel's choice
     helo: bytes = b""  # our name at that address, empty: helohost
+    lmtp: bool = False  # in place of SMTP
+    socket: bytes = b""  # the path of a Unix socket in place of address and port
+
+
+def _family(place: Place) -> socket.AddressFamily:
+    if place.socket:
+        return socket.AF_UNIX
+    return socket.AF_INET if len(place.packed) == 4 else socket.AF_INET6
 
 
 Handshake = Callable[[Stream, Security, bytes], Stream]
@@ -64,15 +72,14 @@ class Connection:
 
     def __init__(self, place: Place, timeout_connect_s: float, timeout_remote_s: float, handshake: Handshake) -> None:
         self.place = place
-        self.peer = format_address(place.packed).encode("ascii")
+        self.peer = place.socket or format_address(place.packed).encode("ascii")
         self.fresh = True
         self.offered: Extensions | None = None
         self._messages = 0
         self._since = time.monotonic()
         self._handshake = handshake
-        family = socket.AF_INET if len(place.packed) == 4 else socket.AF_INET6
         try:
-            self._sock = socket.socket(family, socket.SOCK_STREAM)
+            self._sock = socket.socket(_family(place), socket.SOCK_STREAM)
         except OSError as error:
             if error.errno == errno.EAFNOSUPPORT:
                 raise
@@ -94,7 +101,8 @@ class Connection:
         if self.place.source:
             self._bind(self.place.source)
         try:
-            self._sock.connect((format_address(self.place.packed), self.place.port))
+            place = self.place
+            self._sock.connect(place.socket or (format_address(place.packed), place.port))
         except BlockingIOError as error:  # EINPROGRESS: the time is over
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
 

@@ -8,7 +8,8 @@ from pyqmail.protocol.sasl_client import Login
 SMTP_PORT = 25
 UNVERIFIED = b"unverified"  # the password may go to whoever answers under TLS
 CLEAR = b"clear"  # the password may go as the connection is
-OPTIONS = frozenset((UNVERIFIED, CLEAR))
+LMTP = b"lmtp"  # spoken in place of SMTP
+OPTIONS = frozenset((UNVERIFIED, CLEAR, LMTP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,15 @@ class Route:
     port: int
     login: Login | None = None
     options: frozenset[bytes] = frozenset()  # words that stand behind the port
+    socket: bytes = b""  # the path of a Unix socket that is used in place of relay and port
 
 
 def parse_route(value: bytes) -> Route | None:
     """The route in ``value``, ``RELAY:PORT/OPTION|USER|PASSWORD`` or less; None for the empty value: use MX.
 
     A port that starts with no digit is 0, which no server has; qmail reads the digits only, so that it sees no option.
-    The colons of a bracketed IPv6 literal are its own, and the bars of a password too.
+    The colons of a bracketed IPv6 literal are its own, and the bars of a password too. ``/lmtp=PATH``, the last of the
+    options, names a socket: qmail, to which the line is an address and a port, defers.
     """
     if not value:
         return None
@@ -37,9 +40,12 @@ def parse_route(value: bytes) -> Route | None:
         return Route(value, SMTP_PORT, login)
     text = value[colon + 1 :]
     digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
-    options = text[len(digits) :].lower().split(b"/")
+    words, _, path = text[len(digits) :].partition(b"/lmtp=/")
+    options = words.lower().split(b"/")
     known = frozenset(options[1:]) & OPTIONS if not options[0] else frozenset()
-    return Route(value[:colon], int(digits[-18:] or b"0") & 0xFFFF, login, known)
+    if path:
+        known |= {LMTP}
+    return Route(value[:colon], int(digits[-18:] or b"0") & 0xFFFF, login, known, b"/" + path if path else b"")
 
 
 def without_password(line: bytes) -> bytes:

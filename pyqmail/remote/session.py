@@ -7,6 +7,7 @@ from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats.report import NOT_AT_ONCE
 from pyqmail.protocol.sasl_client import Exchange, exchange
 from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue, Tls
+from pyqmail.protocol.smtp_transaction import Transaction
 from pyqmail.remote.connection import Connection, Conversation, Place
 from pyqmail.remote.message import Message
 from pyqmail.remote.security import SMTPS_PORT
@@ -57,6 +58,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         tls=Tls.NEVER if immediate else security.starttls,
         measure=say.message.measure,
         login=_login(connection.place),
+        kind=_kind(connection.place),
     )
     conversation = Conversation(connection, dialogue, say.message)
     try:
@@ -73,7 +75,8 @@ def talk(connection: Connection, say: Words) -> Outcome:
     except StreamEnded:
         connection.close()
         duplicate = b"Possible duplicate! " if conversation.critical else b""
-        report = b"ZConnected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
+        text = b"Connected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
+        report = dialogue.lost(text, sent=conversation.critical)
         return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun)
     if not finish.accepted:
         connection.quit()
@@ -83,6 +86,15 @@ def talk(connection: Connection, say: Words) -> Outcome:
         elsewhere=refused and not conversation.body_begun,
         alive=finish.accepted,
     )
+
+
+def _kind(place: Place) -> type[Transaction]:
+    """How a message is given there."""
+    if not place.lmtp:
+        return Transaction
+    from pyqmail.protocol.lmtp_client import LmtpTransaction  # few relays speak it
+
+    return LmtpTransaction
 
 
 def _login(place: Place) -> Callable[[Sequence[bytes]], Exchange] | None:

@@ -174,6 +174,11 @@ BITES: list[tuple[str, dict[str, str | bytes | None], str]] = [
         {"smtproutes": "example.net:relay:smtp\n"},
         "the route for 'example.net' has no usable port",
     ),
+    (
+        "a route to a socket that is none",
+        {"smtproutes": "a.test:[127.0.0.1]:1/lmtp=/nonexistent\n"},
+        "'a.test': '/nonexistent' is no socket, and mail waits",
+    ),
     ("a key twice", {"smtproutes": "a.test:x\nA.test:y\n"}, "control/smtproutes: 'A.test': stands there twice"),
     (
         "no number",

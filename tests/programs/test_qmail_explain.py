@@ -169,6 +169,16 @@ def test_what_is_asked_of_a_server_and_who_we_are_there(home: Path, line: str, s
     assert field(lines, "server") == f"192.0.2.7, preference 0, {said}"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [("24/lmtp", "[192.0.2.7] port 24 by LMTP"), ("1/lmtp=/nonexistent", "/nonexistent by LMTP")],
+)
+def test_a_route_to_an_lmtp_server(home: Path, options: str, said: str) -> None:
+    (home / "control" / "smtproutes").write_text(f"remote.test:[192.0.2.7]:{options}\n")
+    code, lines = explain(home, "x@remote.test")
+    assert code == 0 and field(lines, "smtproutes") == f"the line for 'remote.test': {said}"
+
+
 MX = {("remote2.test.", "MX"): ["10 mx.remote2.test."], ("mx.remote2.test.", "A"): ["192.0.2.9"]}
 DNS = [
     ("an MX", MX, 0, "deliverable: to the first of the servers"),

@@ -182,6 +182,16 @@ def test_batch_joins_recipients_of_one_message_sender_and_route(home: Home) -> N
         spawn.end()
 
 
+def test_recipients_go_by_lmtp_one_at_a_time(home: Home) -> None:
+    with mail_sink() as sink:
+        settle(home, smtproutes=f":127.0.0.1:{sink.port}/lmtp", remotebatch="50", remotereuse="20")
+        spawn = Spawn(home, "qmail-rspawn")
+        assert {report.letter for report in ask(spawn, ["a@x.test", "b@x.test", "c@x.test"])} == {b"K"}
+        assert [len(one.recipients) for one in sink.taken] == [1, 1, 1]
+        assert sink.lines.count(b"LHLO me.test\r\n") == sink.connections and b"EHLO me.test\r\n" not in sink.lines
+        spawn.end()
+
+
 def test_batch_never_joins_more_than_it_may_nor_other_senders_or_messages(home: Home) -> None:
     home.message("0/2", b"Subject: other\n\n")
     with mail_sink() as sink:

@@ -110,6 +110,7 @@ def test_one_that_the_peer_has_ended_is_closed_without_a_word(connection: Held) 
         pytest.param(PLACE, True, True, id="the same place"),
         pytest.param(Place(b"\x7f\0\0\2", 25, b"mx.test"), True, False, id="another address"),
         pytest.param(Place(PACKED, 26, b"mx.test"), True, False, id="another port"),
+        pytest.param(Place(PACKED, 25, b"mx.test", lmtp=True), True, False, id="LMTP"),
         pytest.param(Place(PACKED, 25, b"mx2.test"), True, False, id="another name under TLS"),
         pytest.param(Place(PACKED, 25, b"mx.test", Security(Level.ENCRYPT)), True, False, id="secured otherwise"),
         pytest.param(PLACE, False, False, id="control files read anew"),

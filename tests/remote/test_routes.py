@@ -6,7 +6,7 @@ from pyqmail.control import parse_mapping
 from pyqmail.protocol.sasl_client import Login
 from pyqmail.remote.routes import Route, find_route, without_password
 
-CLEAR = frozenset((b"clear",))
+CLEAR, LMTP = frozenset((b"clear",)), frozenset((b"lmtp",))
 
 
 @pytest.mark.contract("remote 2", "remote 2.2", "remote 2.5", "remote 2.6", "remote 2.7", "remote 2.8", "remote 2.9")
@@ -33,6 +33,20 @@ CLEAR = frozenset((b"clear",))
         pytest.param(b"dom:a:5|j\n", b"dom", Route(b"a", 5), id="a user alone is none"),
         pytest.param(b"dom:a:5/clear|j|x\n", b"dom", Route(b"a", 5, Login(b"j", b"x"), CLEAR), id="a word behind it"),
         pytest.param(b"dom:a:5/odd\n", b"dom", Route(b"a", 5), id="a word that is none"),
+        pytest.param(b"dom:a:24/lmtp\n", b"dom", Route(b"a", 24, None, LMTP), id="LMTP"),
+        pytest.param(
+            b"dom:[127.0.0.1]:1/lmtp=/run/A/lmtp\n",
+            b"dom",
+            Route(b"[127.0.0.1]", 1, None, LMTP, b"/run/A/lmtp"),
+            id="a socket, whose path is as it stands",
+        ),
+        pytest.param(
+            b"dom:a:1/clear/lmtp=/s|j|x\n",
+            b"dom",
+            Route(b"a", 1, Login(b"j", b"x"), CLEAR | LMTP, b"/s"),
+            id="a socket behind another word",
+        ),
+        pytest.param(b"dom:a:1/lmtp=s\n", b"dom", Route(b"a", 1), id="a relative path is a word that is none"),
         pytest.param(b"dom\n", b"dom", None, id="a line without colon is ignored"),
         pytest.param(b"dom:a\ndom:b\n", b"dom", Route(b"b", 25), id="the last line wins"),
         pytest.param(b" dom:a\n", b"dom", None, id="leading blanks are part of the key"),

@@ -12,7 +12,7 @@ from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
 from pyqmail.remote.mta_sts import ask_policy
-from pyqmail.remote.routes import Route, find_route, route_keys
+from pyqmail.remote.routes import LMTP, Route, find_route, route_keys
 from pyqmail.remote.security import Level, NotListed, Policies
 from pyqmail.spool.layout import Layout
 
@@ -29,7 +29,7 @@ def explain_remote(home: str, address: bytes) -> None:
     elif route is None:
         say("smtproutes", f"the line for {visible(key)!r} is empty: MX")
     else:
-        say("smtproutes", f"the line for {visible(key)!r}: {visible(route.relay)} port {route.port}{_login(route)}")
+        say("smtproutes", f"the line for {visible(key)!r}: {_where(route)}{_login(route)}")
     if controls.directions.senders:
         say("authsenders", "has routes by sender, which win")
     sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
@@ -42,8 +42,9 @@ def explain_remote(home: str, address: bytes) -> None:
             if tcpto_blocked(table, candidate.packed):
                 blocked += 1
                 note = ", which timed out lately and is not tried for now"
-            where = f"{format_address(candidate.packed)}, preference {candidate.preference}"
-            say("server", f"{where}, {_security(policies, candidate.name)}{note}")
+            if candidate.packed:
+                where = f"{format_address(candidate.packed)}, preference {candidate.preference}"
+                say("server", f"{where}, {_security(policies, candidate.name)}{note}")
     except MailFailure as failure:
         code = REFUSED if isinstance(failure, PermanentFailure) else DEFERRED
         raise Verdict(code, visible(failure.text)) from failure
@@ -67,6 +68,13 @@ def _security(policies: Policies, exchanger: bytes) -> str:
     }[security.level]
 
 
+def _where(route: Route) -> str:
+    protocol = " by LMTP" if LMTP in route.options else ""
+    return (
+        f"{visible(route.socket)}{protocol}" if route.socket else f"{visible(route.relay)} port {route.port}{protocol}"
+    )
+
+
 def _login(route: Route) -> str:
     return f", user {visible(route.login.user)}" if route.login else ""
 
@@ -74,7 +82,7 @@ def _login(route: Route) -> str:
 def tcpto_blocked(table: str, packed: bytes) -> bool:
     """Whether qmail-remote leaves the address out for now; who may not look does not know."""
     try:
-        mode = os.stat(table).st_mode
+        mode = os.stat(table).st_mode if packed else 0
     except OSError:
         return False
     return stat.S_ISREG(mode) and tcpto.check(table, packed) is tcpto.Verdict.BLOCKED
