@@ -82,10 +82,14 @@ def supervisor(request: pytest.FixtureRequest) -> Iterator[Daemontools]:
             "/var/qmail/bin/tcprules /etc/tcp.smtp.cdb /etc/tcp.smtp.tmp </etc/tcp.smtp\n"
             f"mkdir /service && cp -r {ROOT}/control-examples/{kind.directory} /var/qmail/service\n"
             f"for name in {' '.join(NAMES)}; do\n"
-            "  mkdir /var/log/$name && chown qmaill /var/log/$name && ln -s /var/qmail/service/$name /service/\n"
-            "done"
+            "  mkdir /var/log/$name && chown qmaill /var/log/$name\n"
+            "done\n"
+            "ln -s /var/qmail/service/qmail-queued /service/"
         )
         machine.background(kind.scan)
+        # Where qmail-send finds nobody who takes messages, its supervisor starts a qmail-queued and keeps it.
+        machine.wait_for(lambda: machine.path("/var/qmail/run/qmail-queued.sock").exists(), "qmail-queued")
+        machine.run("ln -s /var/qmail/service/qmail-send /var/qmail/service/qmail-smtpd /service/")
         machine.wait_for(
             lambda: all(machine.path(f"/var/qmail/service/{name}/supervise/ok").exists() for name in NAMES), "svscan"
         )
