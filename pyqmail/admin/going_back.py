@@ -8,10 +8,15 @@ back as it is.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pyqmail.control import ControlUnreadable
+from pyqmail.formats.facts import Facts
+from pyqmail.spool import facts
+from pyqmail.spool.layout import read_layout
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something in the queue that a version before ``since`` does not know.
+    """Something in the queue that a version before ``since``, and another qmail, does not know.
 
     ``find`` gives, for a home, each message that has it and what an older version would do with that message.
     """
@@ -20,7 +25,27 @@ class Need:
     find: Callable[[str], Iterator[tuple[int, str]]]
 
 
-NEEDS: tuple[Need, ...] = ()
+def _with_facts(home: str) -> Iterator[tuple[int, str]]:
+    """Messages of which more is known than their envelopes can say."""
+    try:
+        layout = read_layout(home)
+    except ControlUnreadable:
+        return
+    for number in facts.numbers(layout):
+        try:
+            found = facts.read(layout, number)
+        except (facts.FactsLost, OSError):
+            continue  # of a message that is gone
+        yield number, "forgets " + " and ".join(_named(found))
+
+
+def _named(found: Facts) -> list[str]:
+    """What would be lost, in words."""
+    words = ["what notices its sender wants (DSN)"] if found.asks_for_notices else []
+    return words + (["that its sender asked for SMTPUTF8"] if found.smtputf8 else [])
+
+
+NEEDS: tuple[Need, ...] = (Need("0.2.0", _with_facts),)
 
 
 def needs_of_queue(home: str) -> Iterator[str]:

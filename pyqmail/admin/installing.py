@@ -97,7 +97,8 @@ def install_queue(target: Target, owners: Owners | None) -> None:
     if split != read_knobs(str(target.root)).split:
         write_new(target.root / "control" / "conf-split", f"{split}\n")
     if final.is_dir():
-        put(target, owners, tree.PRIVATE)
+        for entry in tree.private_entries(split):
+            put(target, owners, entry)
         return
     for entry in tree.queue_entries(split):
         if entry.path.startswith("queue/mess"):

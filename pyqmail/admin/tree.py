@@ -42,8 +42,14 @@ def directory(path: str, owner: str = "root", mode: int = 0o755) -> Entry:
     return Entry(path, Kind.DIRECTORY, owner, mode)
 
 
-# What only pyqmail keeps in a queue; also put into an adopted one.
-PRIVATE = directory("queue/pyqmail", "qmails", 0o700)
+def private_entries(split: int) -> list[Entry]:
+    """What only pyqmail keeps in a queue; also put into an adopted one.
+
+    The group qmail passes through: what is to be known of a message is qmail-queue's to write and qmail-remote's to
+    read, and nobody else's.
+    """
+    entries = [directory("queue/pyqmail", "qmails", 0o710), directory("queue/pyqmail/facts", "qmailq", 0o750)]
+    return entries + [directory(f"queue/pyqmail/facts/{number}", "qmailq", 0o750) for number in range(split)]
 
 
 def queue_entries(split: int) -> list[Entry]:
@@ -52,7 +58,7 @@ def queue_entries(split: int) -> list[Entry]:
     for part, mode in (("pid", 0o700), ("intd", 0o700), ("todo", 0o750), ("lock", 0o750)):
         entries.append(directory(f"queue/{part}", "qmailq", mode))
     entries.append(directory("queue/bounce", "qmails", 0o700))
-    entries.append(PRIVATE)
+    entries += private_entries(split)
     entries += [
         Entry("queue/lock/sendmutex", Kind.FILE, "qmails", 0o600),
         Entry("queue/lock/trigger", Kind.FIFO, "qmails", 0o622),

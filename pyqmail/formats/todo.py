@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+FACTS_RECORD = b"p0 facts "  # and a token: there is more to know of the message (spool/facts); others read pid 0
+
 
 class UnknownRecord(Exception):
     """A todo file holds a record that is none of u, p, F, T, or ends inside one."""
@@ -16,6 +18,7 @@ class Todo:
     recipients: tuple[bytes, ...]
     uid: int
     pid: int
+    facts: bytes = b""  # the token of its facts, if it has any
 
 
 def _number(text: bytes) -> int:
@@ -25,7 +28,7 @@ def _number(text: bytes) -> int:
 
 def parse_todo(data: bytes) -> Todo:
     """The envelope in todo file ``data``, records in any order. Raises UnknownRecord."""
-    sender, uid, pid = b"", 0, 0
+    sender, uid, pid, facts = b"", 0, 0, b""
     recipients: list[bytes] = []
     records = data.split(b"\0")
     if records.pop():
@@ -40,9 +43,11 @@ def parse_todo(data: bytes) -> Todo:
                 uid = _number(record[1:])
             case b"p":
                 pid = _number(record[1:])
+                if record.startswith(FACTS_RECORD):
+                    facts = record[len(FACTS_RECORD) :]
             case _:
                 raise UnknownRecord(repr(record[:1]))
-    return Todo(sender, tuple(recipients), uid, pid)
+    return Todo(sender, tuple(recipients), uid, pid, facts)
 
 
 class RecipientParser:

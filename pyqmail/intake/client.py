@@ -24,6 +24,7 @@ RETRY_SECONDS = 0.05
 HELD_MAX = 49152  # message bytes that wait for their end before the service hears of them
 PAGE = 4096  # what any pipe takes
 ERROR_TEXT_MAX = 255  # bytes of its text that are read
+FACTS = b"QMAILFACTS"  # in the environment: what is to be known beside the envelope (formats/facts)
 CUSTOM = (QueueExit.CUSTOM, QueueExit.CUSTOM_ERROR)
 ERROR_FD = {b"ERROR_FD": b"6"}  # where a program that ends with 88 writes its text, unless it is told otherwise
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
@@ -63,8 +64,8 @@ def _connected(sock: "_socket.socket", path: str) -> bool:
     return True
 
 
-def hand_over(sock: "_socket.socket", message: int, envelope: int, *, serial: bool) -> bool:
-    """Pass both descriptors and our real ids to the service; false when it is gone. Never repeated."""
+def hand_over(sock: "_socket.socket", message: int, envelope: int, *, serial: bool, facts: bytes = b"") -> bool:
+    """Pass both descriptors, our real ids and ``facts`` to the service; false when it is gone. Never repeated."""
     rights = message.to_bytes(4, sys.byteorder) + envelope.to_bytes(4, sys.byteorder)
     ids = queued.format_credentials(os.getpid(), os.getuid(), os.getgid())
     ancillary = [
@@ -72,7 +73,7 @@ def hand_over(sock: "_socket.socket", message: int, envelope: int, *, serial: bo
         (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, ids),
     ]
     try:
-        sock.sendmsg([queued.format_request(serial=serial)], ancillary, _socket.MSG_NOSIGNAL)
+        sock.sendmsg([queued.format_request(serial=serial, facts=facts)], ancillary, _socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True
@@ -217,7 +218,7 @@ class Injection:
             rests.append(_fill(getattr(self, name), data))
             if not rests[-1]:
                 self._shut(name)
-        sent = hand_over(sock, *ends, serial=self._serial)
+        sent = hand_over(sock, *ends, serial=self._serial, facts=self._facts())
         for fd in ends:
             os.close(fd)
         if not sent:
@@ -259,7 +260,7 @@ class Injection:
             sock.close()
             self._answer = QueueExit.NO_MEMORY
             return held
-        if hand_over(sock, *ends, serial=self._serial):
+        if hand_over(sock, *ends, serial=self._serial, facts=self._facts()):
             self._socket = sock
         else:
             sock.close()
@@ -267,6 +268,9 @@ class Injection:
         for fd in ends:
             os.close(fd)
         return held
+
+    def _facts(self) -> bytes:
+        return self._environ.get(FACTS, b"")
 
     def _reach(self) -> "_socket.socket | None":
         """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
@@ -437,4 +441,4 @@ def _run_queue(environ: "Mapping[bytes, bytes]") -> int:
     from pyqmail.control import home_of
     from pyqmail.intake.direct import queue_standard_input
 
-    return queue_standard_input(home_of(environ))
+    return queue_standard_input(home_of(environ), environ.get(FACTS, b""))

@@ -39,8 +39,11 @@ def arm() -> None:
     _signal.alarm(LIFETIME_SECONDS)
 
 
-def write_queue(home: str, uid: int) -> int:
-    """Queue the message in this process, recording real uid ``uid``; root becomes qmailq first."""
+def write_queue(home: str, uid: int, facts: bytes) -> int:
+    """Queue the message in this process, recording real uid ``uid``; root becomes qmailq first.
+
+    ``facts`` are what $QMAILFACTS says (formats/facts), or nothing.
+    """
     from pyqmail.policy.accounts import AccountMissing, read_accounts
     from pyqmail.spool.enqueue import Spool, enqueue
     from pyqmail.spool.layout import read_layout
@@ -58,13 +61,13 @@ def write_queue(home: str, uid: int) -> int:
         os.chdir(home + "/queue")
     except OSError:
         return QueueExit.NO_QUEUE
-    return enqueue(Spool(read_layout(home), accounts), uid, os.getpid(), 0, 1)
+    return enqueue(Spool(read_layout(home), accounts), uid, os.getpid(), 0, 1, facts=facts)
 
 
-def queue_standard_input(home: str) -> int:
-    """Queue message and envelope from descriptors 0 and 1; qmail-queue's exit code."""
+def queue_standard_input(home: str, facts: bytes) -> int:
+    """Queue message and envelope from descriptors 0 and 1, and ``facts``; qmail-queue's exit code."""
     code = prepare(home)
-    return write_queue(home, os.getuid()) if code == QueueExit.DONE else code
+    return write_queue(home, os.getuid(), facts) if code == QueueExit.DONE else code
 
 
 def prepare(home: str) -> int:

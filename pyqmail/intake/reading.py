@@ -32,7 +32,7 @@ class Reader:
         receipt.handed.sockets = {fd for fd, kind in zip(given, kinds, strict=True) if kind == foreign.SOCKET}
         if not all(map(_readable, given)):
             raise QueueFailure(QueueExit.READ_ERROR)
-        return self.spool.begin(receipt.uid, receipt.submission)
+        return self.spool.begin(receipt.uid, receipt.submission, receipt.facts)
 
     def take_turn(self, receipt: Receipt, draft: Draft) -> bool:
         """Read what is there, message, then envelope; whether that is complete now. Raises QueueFailure."""

@@ -21,6 +21,7 @@ def read_apart(aside: Aside, spool: Spool, receipt: Receipt, finish: Callable[[R
             receipt.handed.message,
             receipt.handed.envelope,
             lambda: not receipt.gone,
+            receipt.facts,
         )
 
     def over() -> None:

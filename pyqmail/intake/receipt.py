@@ -42,8 +42,8 @@ class Receipt:
     """A submission from its connection to its answer; ``job`` is what the parent calls it."""
 
     __slots__ = (
-        "apart", "connection", "draft", "gone", "handed", "job", "refused", "serial", "started", "submission", "uid",
-        "watched",
+        "apart", "connection", "draft", "facts", "gone", "handed", "job", "refused", "serial", "started", "submission",
+        "uid", "watched",
     )  # fmt: skip
 
     def __init__(self, job: int, serial: int, connection: int) -> None:
@@ -54,6 +54,7 @@ class Receipt:
         self.refused = 0  # the exit code to answer, whatever the client wants
         self.uid = -1  # the real uid of the client
         self.submission = 0
+        self.facts = b""  # that the client sent with its request
         self.handed = Handed()
         self.watched = Watched()
         self.draft: Draft | None = None
@@ -78,7 +79,8 @@ class Receipt:
     def receive(self) -> bool:
         """Take the request; whether it is one. Raises BlockingIOError while it has not come, OSError if it will not."""
         space = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)
-        data, ancillary, flags, _ = self.connection.recvmsg(64, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+        room = queued.REQUEST_SIZE + queued.FACTS_MAX + 1  # one more, so that what is too long is no request
+        data, ancillary, flags, _ = self.connection.recvmsg(room, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
         self.handed.others = foreign.rights_of(ancillary)
         if not data and not self.handed.others:
             raise ConnectionError("the client has gone")
@@ -86,12 +88,13 @@ class Receipt:
         for level, kind, ids in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(ids) == 12:
                 sender = queued.parse_credentials(ids)
-        serial = queued.parse_request(data)
+        request = queued.parse_request(data)
         whole = not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
-        if serial is None or sender is None or len(self.handed.others) != 2 or not whole:
+        if request is None or sender is None or len(self.handed.others) != 2 or not whole:
             return False
         (self.handed.message, self.handed.envelope), self.handed.others = self.handed.others, []
         pid, self.uid, _gid = sender
+        serial, self.facts = request
         self.submission = self.serial if serial else pid
         return True
 

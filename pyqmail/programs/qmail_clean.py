@@ -35,12 +35,21 @@ def serve(layout: Layout, request: bytes) -> bytes:
     if parsed is None:
         return clean.MALFORMED
     word, number = parsed
-    second = layout.mess(number) if word == clean.FOOP else layout.todo(number)
     try:
+        if word == clean.FACT:
+            return _remove_facts(layout, number)
         files.unlink_if_present(layout.intd(number))
-        files.unlink_if_present(second)
+        files.unlink_if_present(layout.mess(number) if word == clean.FOOP else layout.todo(number))
     except OSError:
         return clean.FAILED
+    return clean.DONE
+
+
+def _remove_facts(layout: Layout, number: int) -> bytes:
+    """Remove the facts of a message that leaves or is gone, not those of a new one. Raises OSError."""
+    if os.path.lexists(layout.todo(number)):
+        return clean.FAILED
+    files.unlink_if_present(layout.facts(number))
     return clean.DONE
 
 

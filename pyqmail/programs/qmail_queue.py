@@ -21,11 +21,12 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     code = direct.prepare(home)
     if code != QueueExit.DONE:
         return code
+    facts = environ.get(client.FACTS, b"")
     if os.geteuid() == 0 or client.own_queue(home):
-        return direct.write_queue(home, os.getuid())
+        return direct.write_queue(home, os.getuid(), facts)
     sock = client.connect(home + "/run/qmail-queued.sock", client.CONNECT_SECONDS)
     if sock is None:
         return QueueExit.CONNECT_REFUSED
-    if not client.hand_over(sock, 0, 1, serial=False):
+    if not client.hand_over(sock, 0, 1, serial=False, facts=facts):
         return QueueExit.CONNECTION_BROKE
     return client.answer_of(sock)[0]

@@ -5,11 +5,13 @@ The answers: + done, ! could not, x no such request.
 
 FOOP = "foop"  # remove intd/N and mess/S/N
 TODO = "todo"  # remove intd/N and todo/N
+FACT = "fact"  # remove the facts of N, which is not in todo/ any more; another qmail answers x
 DONE = b"+"
 FAILED = b"!"
 MALFORMED = b"x"
 REQUEST_MIN = 7  # bytes, NUL included
 REQUEST_MAX = 100
+_WORDS = {b"foop/": FOOP, b"todo/": TODO, b"fact/": FACT}
 
 
 def format_request(word: str, number: int) -> bytes:
@@ -22,9 +24,9 @@ def parse_request(request: bytes) -> tuple[str, int] | None:
     if not REQUEST_MIN <= len(request) + 1 <= REQUEST_MAX:
         return None
     word, digits = request[:5], request[5:]
-    if not digits.isdigit() or word not in (b"foop/", b"todo/"):
+    if not digits.isdigit() or word not in _WORDS:
         return None
-    return (FOOP if word == b"foop/" else TODO), int(digits)
+    return _WORDS[word], int(digits)
 
 
 class RequestReader:

@@ -1,6 +1,7 @@
 """What crosses the socket of qmail-queued, and its parent's job sockets: fixed records, one datagram each.
 
-client -> service    request: b"pq1" flags(1), with SCM_CREDENTIALS and exactly two descriptors
+client -> service    request: b"pq1" flags(1) and the facts if there are any, with SCM_CREDENTIALS and exactly two
+                     descriptors
 service -> client    answer:  b"pa1" exit code(1) submission(8)
 service -> client    build:   b"pb1" build, unasked, to a client whose own address begins with BUILD_QUESTION
 parent -> worker     job:     id(8) serial(8) refuse(8), with the connection
@@ -10,23 +11,24 @@ worker -> parent     freed:   id(8); RETIRING: no more jobs, please
 import sys
 
 SERIAL = 1  # flag: name the submission by a serial, not by the client's pid
-REQUEST_SIZE = 4
+REQUEST_SIZE = 4  # bytes, without the facts
+FACTS_MAX = 32768  # bytes of facts (formats/facts); what is longer is not sent
 ANSWER_SIZE = 12
 JOB_SIZE = 24
 RETIRING = 0  # no job has this id
 BUILD_QUESTION = b"\0pyqmail-build/"  # an abstract name: with it the parent knows the question and receives nothing
 
 
-def format_request(*, serial: bool) -> bytes:
+def format_request(*, serial: bool, facts: bytes = b"") -> bytes:
     """The request record."""
-    return b"pq1" + bytes((SERIAL if serial else 0,))
+    return b"pq1" + bytes((SERIAL if serial else 0,)) + (facts if len(facts) <= FACTS_MAX else b"")
 
 
-def parse_request(data: bytes) -> bool | None:
-    """Whether a serial is wanted; None for what is no request."""
-    if len(data) != REQUEST_SIZE or data[:3] != b"pq1" or data[3] > SERIAL:
+def parse_request(data: bytes) -> tuple[bool, bytes] | None:
+    """Whether a serial is wanted, and the facts; None for what is no request."""
+    if not REQUEST_SIZE <= len(data) <= REQUEST_SIZE + FACTS_MAX or data[:3] != b"pq1" or data[3] > SERIAL:
         return None
-    return data[3] == SERIAL
+    return data[3] == SERIAL, data[REQUEST_SIZE:]
 
 
 def format_answer(exit_code: int, submission: int) -> bytes:

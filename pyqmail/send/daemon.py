@@ -19,6 +19,7 @@ from pyqmail.send.delivery import TERM_S
 from pyqmail.send.holds import Orders, OrdersUnreadable, read_orders
 from pyqmail.send.means import Means
 from pyqmail.send.measuring import measure
+from pyqmail.send.message_facts import MessageFacts
 from pyqmail.send.messages import Messages
 from pyqmail.send.metrics import Counters, MetricsFile
 from pyqmail.send.offline import take_actions
@@ -52,7 +53,15 @@ class Daemon:
         self, loop: Loop, layout: Layout, controls: Controls, environ: Mapping[bytes, bytes], log: Sink
     ) -> None:
         self._means = means = Means(
-            loop, layout, log, Background(loop, log), History(layout), Counters(), controls, clock=time.time
+            loop,
+            layout,
+            log,
+            Background(loop, log),
+            History(layout),
+            MessageFacts(layout, log),
+            Counters(),
+            controls,
+            clock=time.time,
         )
         self._injections = BackgroundInjections(loop, layout, without_feed(environ))
         self._cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
@@ -85,6 +94,7 @@ class Daemon:
             channel.start(limit)
         self._take_orders()
         self._name_odd_directories()
+        means.facts.start(self._cleaner)
         means.log(self._status.running())
         self._metrics.set_path(means.layout.home, means.controls.metrics_file)
         self._routing_feed.serve(means.controls.routing)

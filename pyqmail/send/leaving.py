@@ -1,5 +1,6 @@
 """Messages on their way out: their names durably gone first, then mess/N removed by qmail-clean (qmail-clean(8))."""
 
+import os
 from collections.abc import Callable
 
 from pyqmail.log.events import Warn
@@ -32,7 +33,7 @@ class Leaving:
     @property
     def idle(self) -> bool:
         """Whether no message is on its way out."""
-        return not self._leaving and not self._syncing
+        return not self._leaving and not self._syncing  # what waits for qmail-clean is seen there
 
     def _sync_names(self) -> None:
         if self._syncing or not self._leaving:
@@ -56,6 +57,11 @@ class Leaving:
             self._remove(number)
 
     def _remove(self, number: int) -> None:
+        if number in self._means.facts:  # later than todo/N, which names them, and sooner than mess/N, which they fit
+            folder = os.path.dirname(self._means.layout.facts(number))
+            self._means.facts.remove(self._cleaner, number, lambda: self.clean(number, folder))
+            return
+
         def answered(done: bool) -> None:
             if not done:
                 self._means.log(Warn(b"qmail-clean unable to clean up foop/%d" % number))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pyqmail.log.sinks import Sink
 from pyqmail.send.background import Background
 from pyqmail.send.controls import Controls
+from pyqmail.send.message_facts import MessageFacts
 from pyqmail.send.metrics import Counters
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
@@ -21,6 +22,7 @@ class Means:
     log: Sink
     background: Background
     history: History
+    facts: MessageFacts
     counters: Counters
     controls: Controls
     clock: Callable[[], float]  # seconds since the epoch

@@ -8,6 +8,7 @@ A message is in exactly one of these.  Up to BATCH are prepared and synced toget
 prepared.  A message that fails anywhere stays in todo/ and is found again by the next scan.
 """
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -87,7 +88,10 @@ class TodoPass:
         self._in_flight.add(number)
         try:
             new = examine(means.layout, number, routing, means.log)
-            if not self._scan.first and number not in self._troubled and self._receiver.offer(new):
+            means.facts.arrived(number, new.todo.facts)
+            if not (self._scan.first or number in self._troubled or number in means.facts) and self._receiver.offer(
+                new
+            ):
                 new.log(means.log)
             else:
                 self._batches.add(prepare(means.layout, new, means.log))
@@ -104,7 +108,9 @@ class TodoPass:
     def _prepare_slice(self, routing: Routing) -> None:
         number = self._long[0]
         if self._slices is None:
-            self._slices = prepare_long(self._means.layout, number, routing, self._means.log)
+            means = self._means
+            learn = functools.partial(means.facts.arrived, number)
+            self._slices = prepare_long(means.layout, number, routing, means.log, learn)
         try:
             prepared = next(self._slices)
         except PreprocessTrouble as trouble:

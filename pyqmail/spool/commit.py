@@ -4,6 +4,7 @@ The order is the argument. Each file is whole and on disk before the name that a
 
     message synced, envelope synced | mess/S/N linked, mess/S synced | todo/N linked, todo/ synced | success
 
+The facts of a message that has any (spool/facts) are made and synced, their name too, with the step in the middle.
 Whichever line the machine dies on, qmail-send sees all of the message or none of it; a mess/S/N without a todo/N is
 swept after 36 hours. In a batch each step is done for every message before the next step, so that the syncs of one
 directory, and the journal commits below them, are shared.
@@ -38,6 +39,7 @@ class Commit:
             self._step(draft, self._sync_files)
         for draft in drafts:
             self._step(draft, self._link_message)
+        self._write_facts([draft for draft in drafts if draft.token])
         self._sync_directories(drafts, self._layout.mess)
         for draft in drafts:
             self._step(draft, self._link_todo)
@@ -57,6 +59,19 @@ class Commit:
                 step(draft)
             except QueueFailure as failure:
                 draft.exit_code = failure.exit_code
+
+    def _write_facts(self, drafts: list[Draft]) -> None:
+        for draft in drafts:
+            self._step(draft, self._write_facts_of)
+        self._sync_directories(drafts, self._layout.facts)
+
+    def _write_facts_of(self, draft: Draft) -> None:
+        from pyqmail.spool import facts
+
+        try:
+            facts.write(self._layout, draft)
+        except OSError:
+            raise self._drafts.failed(draft, QueueExit.WRITE_ERROR) from None
 
     def _sync_files(self, draft: Draft) -> None:
         try:

@@ -29,7 +29,10 @@ class QueueFailure(Exception):
 class Draft:
     """One message on its way in: ``message`` and ``envelope`` are descriptors, ``number`` names it in the queue."""
 
-    __slots__ = ("classic", "complete", "envelope", "exit_code", "linked", "message", "number", "parser", "pending")
+    __slots__ = (
+        "classic", "complete", "envelope", "exit_code", "facts", "linked", "message", "number", "parser", "pending",
+        "token",
+    )  # fmt: skip
 
     def __init__(self, message: int, number: int, *, classic: bool, head: bytes) -> None:
         self.message = message
@@ -41,6 +44,8 @@ class Draft:
         self.exit_code = PENDING
         self.parser = EnvelopeParser()
         self.pending = head
+        self.facts = b""  # beside the envelope, as the client gave them (formats/facts)
+        self.token = b""  # of the facts, once they are known to be this envelope's
 
 
 class Drafts:
@@ -125,6 +130,8 @@ class Drafts:
                     files.unlink(self.layout.intd(draft.number))
                 files.truncate(draft.message, 0)
             if draft.linked:
+                if draft.token:
+                    files.unlink_if_present(self.layout.facts(draft.number))
                 files.unlink(self.layout.mess(draft.number))
         except OSError:
             pass  # the 36-hour sweep takes what is left

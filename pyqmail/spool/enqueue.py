@@ -33,10 +33,14 @@ class Spool:
         self.drafts = Drafts(layout)
         self._commit = Commit(self.drafts)
 
-    def begin(self, uid: int, submission: int) -> Draft:
-        """A new draft with its Received line; ``submission`` is the pid or serial. Raises QueueFailure."""
+    def begin(self, uid: int, submission: int, facts: bytes = b"") -> Draft:
+        """A new draft with its Received line; ``submission`` is the pid or serial. Raises QueueFailure.
+
+        ``facts`` are taken if they turn out to be those of its envelope (formats/facts).
+        """
         now = int(time.time())
         draft = self.drafts.create(b"u%d\0p%d\0" % (uid, submission), f"{submission}.{now}")
+        draft.facts = facts
         line = format_received(submission, how_invoked(uid, self.accounts), now)
         self.write_message(draft, line)
         return draft
@@ -60,6 +64,10 @@ class Spool:
             self.drafts.close(draft)  # classic names stay behind for the sweep, as the original leaves them
             raise QueueFailure(error.exit_code) from None
         if draft.parser.done or len(draft.pending) >= BUFFER:
+            if draft.facts and not draft.token:
+                from pyqmail.spool.facts import announce  # few messages have any
+
+                announce(draft)
             try:
                 files.write_all(draft.envelope, draft.pending)
             except OSError:
@@ -100,13 +108,14 @@ def enqueue(
     message: int,
     envelope: int,
     wanted: "Callable[[], bool]" = lambda: True,
+    facts: bytes = b"",
 ) -> int:
     """Queue one message read from descriptors, the message to its end first; qmail-queue's exit code.
 
     ``wanted`` is asked before the commit, in case the client has gone meanwhile.
     """
     try:
-        draft = spool.begin(uid, submission)
+        draft = spool.begin(uid, submission, facts)
         try:
             while data := _read(message):
                 spool.write_message(draft, data)

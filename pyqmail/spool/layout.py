@@ -52,6 +52,10 @@ class Layout:
             return f"{self.queue}/intd/{number % self.split}/{number}"
         return f"{self.queue}/intd/{number}"
 
+    def facts(self, number: int) -> str:
+        """What is to be known of ``number`` beside its envelope; most messages have no such file."""
+        return f"{self.queue}/pyqmail/facts/{number % self.split}/{number}"
+
     def bounce(self, number: int) -> str:
         """The failure paragraphs collected for the bounce of ``number``."""
         return f"{self.queue}/bounce/{number}"

@@ -106,9 +106,12 @@ def _write(layout: Layout, part: str, number: int, fd: int, data: bytes) -> None
     files.start_writeback(fd)
 
 
-def prepare_long(layout: Layout, number: int, routing: Routing, log: Log) -> Iterator[Prepared | None]:
+def prepare_long(
+    layout: Layout, number: int, routing: Routing, log: Log, learn: Callable[[bytes], None]
+) -> Iterator[Prepared | None]:
     """What ``examine`` and ``prepare`` do, for any number of recipients: None after each slice, at last the message.
 
+    ``learn`` gets the token of its facts, or nothing, and may raise PreprocessTrouble.
     Neither its time for a slice nor its memory depends on the length of the envelope. Raises PreprocessTrouble.
     """
     try:
@@ -133,6 +136,7 @@ def prepare_long(layout: Layout, number: int, routing: Routing, log: Log) -> Ite
                 _write(layout, name, number, opened[name], b"".join(texts))
             yield None
         todo = parse_todo(b"".join(head))
+        learn(todo.facts)
         _write(layout, "info", number, opened["info"], b"F" + todo.sender + b"\0")
     except BaseException as error:
         for fd in opened.values():

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyqmail.formats.facts import Facts, format_facts
+from pyqmail.formats.netstring import format_netstring, format_netstrings
 from tests.adoption.queues import (
     File,
     Outcome,
@@ -217,6 +219,32 @@ def test_the_check_notices_a_delivery_too_many_and_one_too_few(tmp_path: Path) -
         adopt(tmp_path, Queue(queue.files, wrong.expected), SPLIT)
 
 
+def with_todo(head: bytes) -> Queue:
+    """A new message to two recipients, whose envelope begins with ``head``."""
+    queue, number = Queue(), 10**12
+    queue.files[f"mess/{number % SPLIT}/{number}"] = File(b"Received: (qmail 2)\nSubject: x\n\nx")
+    queue.files[f"todo/{number}"] = File(head + b"Fjoe@a.example\0Tann@here.example\0Tr@far.example\0")
+    queue.expected.pending.update([(number, "local", b"ann@here.example"), (number, "remote", b"r@far.example")])
+    return queue
+
+
+def test_a_number_that_another_qmail_used_again_has_not_the_old_facts(tmp_path: Path) -> None:
+    queue = with_todo(b"u1\0p2\0")
+    home = make_home(tmp_path, queue, SPLIT)
+    facts = home / f"queue/pyqmail/facts/{10**12 % SPLIT}/{10**12}"
+    facts.parent.mkdir(parents=True)
+    words = [b"facts 1", b"abc", b"Received: (qmail 1)", b"9", format_facts(Facts(envid=b"x"), b"joe@a.example")]
+    facts.write_bytes(format_netstring(format_netstrings(words)))
+    sending = Sending(home, split=SPLIT)
+    try:
+        outcome = take_over(sending, home)
+    finally:
+        sending.kill()
+    check(queue.expected, outcome)
+    assert f"warning: facts/{10**12} belongs to another message, not used\n" in outcome.log
+    assert not facts.exists()
+
+
 # with notqmail at hand: its queues as it makes them now, and ours taken over by it
 
 
@@ -258,6 +286,12 @@ if NOTQMAIL is not None:
         for file in queue.files.values():
             file.mtime = min(file.mtime, 0)
         check(queue.expected, hand_over(queue, reference))
+
+    def test_notqmail_delivers_a_message_that_has_facts(reference: Path) -> None:
+        queue = with_todo(b"p0 facts 0123456789abcdef\0u1\0p2\0")
+        outcome = hand_over(queue, reference)
+        check(queue.expected, outcome)
+        assert " from <joe@a.example> qp 2 uid 1\n" in outcome.log
 
     def test_both_write_the_same_bounces(tmp_path: Path, reference: Path) -> None:
         """But for the date and the wording: field names, markers, recipients, quoting and the original."""

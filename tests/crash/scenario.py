@@ -17,6 +17,7 @@ from typing import Protocol
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from pyqmail.formats.facts import Facts, format_facts  # noqa: E402
 from pyqmail.intake.client import answer_of, connect, hand_over  # noqa: E402
 from tests.crash.gate import tell  # noqa: E402
 from tests.crash.mail import FAILS, Ledger, text  # noqa: E402
@@ -30,10 +31,10 @@ UID = 40321
 
 def make_home(home: Path, uid: int = UID) -> None:
     """A single-user tree: local deliveries are to home/Maildir, and with ``box`` in the name to home/Mailbox."""
-    for part in ("mess", "info", "local", "remote"):
+    for part in ("mess", "info", "local", "remote", "pyqmail/facts"):
         for remainder in range(SPLIT):
             (home / "queue" / part / str(remainder)).mkdir(parents=True)
-    for name in ("queue/todo", "queue/intd", "queue/bounce", "queue/lock", "queue/pid", "queue/pyqmail", "control"):
+    for name in ("queue/todo", "queue/intd", "queue/bounce", "queue/lock", "queue/pid", "control"):
         (home / name).mkdir()
     for name in ("run/send", "users", "bin", "home/Maildir/new", "home/Maildir/tmp", "home/Maildir/cur"):
         (home / name).mkdir(parents=True)
@@ -67,9 +68,9 @@ class Submission(Protocol):
 class Handed:
     """A message handed to qmail-queued, as the warm programs do."""
 
-    def __init__(self, home: Path, message: int, envelope: int) -> None:
+    def __init__(self, home: Path, message: int, envelope: int, facts: bytes) -> None:
         sock = connect(f"{home}/run/qmail-queued.sock", 30)
-        assert sock is not None and hand_over(sock, message, envelope, serial=True)
+        assert sock is not None and hand_over(sock, message, envelope, serial=True, facts=facts)
         self._sock = sock
 
     def wait(self, timeout: float) -> int:
@@ -126,19 +127,24 @@ class Scenario:
             self.spawner = self.sending.attach_spawner("local", program, {})
         self.sending.until_log("status:")
 
-    def begin(self, token: str, *recipients: str, envelope: bool = True, service: bool = False) -> "Submission":
-        """Start a submission, by bin/qmail-queue (which writes this queue itself) or by qmail-queued."""
+    def begin(
+        self, token: str, *recipients: str, envelope: bool = True, service: bool = False, noted: bool = False
+    ) -> "Submission":
+        """Start a submission, by bin/qmail-queue (which writes this queue itself) or by qmail-queued.
+
+        ``noted``: there is more to know of it than its envelope says.
+        """
         self.mark("try", token, *recipients)
+        facts = format_facts(Facts(envid=token.encode()), f"sender-{token}@far.example".encode()) if noted else b""
         message, message_pipe = os.pipe()
         reader, envelope_pipe = os.pipe()
         client: Submission
         if service and self.service is not None:
-            client = Handed(self.home, message, reader)
+            client = Handed(self.home, message, reader, facts)
         else:
             program = [str(self.home / "bin/qmail-queue")]
-            client = subprocess.Popen(
-                program, stdin=message, stdout=reader, env=self.environ, stderr=subprocess.DEVNULL
-            )
+            environ = {**self.environ, "QMAILFACTS": facts.decode()}
+            client = subprocess.Popen(program, stdin=message, stdout=reader, env=environ, stderr=subprocess.DEVNULL)
         os.close(message)
         os.close(reader)
         os.write(message_pipe, text(token))
@@ -152,9 +158,9 @@ class Scenario:
         os.close(envelope_pipe)
         return client
 
-    def submit(self, token: str, *recipients: str, service: bool = True) -> None:
+    def submit(self, token: str, *recipients: str, service: bool = True, noted: bool = False) -> None:
         """A submission from its beginning to its acknowledgement."""
-        client = self.begin(token, *recipients, service=service)
+        client = self.begin(token, *recipients, service=service, noted=noted)
         assert client.wait(60) == 0
         self.mark("ack", token)
 
@@ -215,6 +221,12 @@ def scripted(life: Scenario) -> None:
     life.submit("far", "dora@far.example", "emil@far.example")
     life.settle()
     life.submit("near", "fritz@here.example", "gerd@here.example")  # with the inode of the one before
+    life.settle()
+    life.submit("noted", "gus@here.example", "hal@far.example", noted=True)
+    life.settle()
+    life.submit("plain", "iris@here.example", "jan@far.example")  # with the inode of the one before
+    life.settle()
+    life.submit("note", "fail-4@here.example", service=False, noted=True)
     life.settle()
     life.submit("refused", "fail-1@here.example")
     life.settle()

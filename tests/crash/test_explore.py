@@ -51,6 +51,7 @@ def test_each_life_uses_the_names_that_it_is_about(lives: dict[str, Life], name:
         ("scripted", "^a file$"),
         ("scripted", "/queue/mess/"),
         ("scripted", "/queue/todo$"),
+        ("scripted", "/queue/pyqmail/facts/"),
         ("scripted", "/queue/info/"),
         ("scripted", "/queue/local/"),
         ("scripted", "/queue/bounce$"),

@@ -176,6 +176,8 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "hold up qmail-send by its lock": lambda place: write(place.home / "queue/lock/sendmutex"),
     "write the time-out table": lambda place: write(place.home / "queue/lock/tcpto"),
     "hold or delete in queue/pyqmail": lambda place: write(place.home / "queue/pyqmail"),
+    "see the names in queue/pyqmail/facts": lambda place: read(place.home / "queue/pyqmail/facts/0"),
+    "make a file in queue/pyqmail/facts": lambda place: write(place.home / "queue/pyqmail/facts/0"),
     "make a file in run": lambda place: write(place.home / "run"),
     "connect to qmail-queued": lambda place: connect(place.home / "run/qmail-queued.sock", socket.SOCK_SEQPACKET),
     "ask qmail-rcptd": lambda place: connect(place.home / "run/qmail-rcptd.sock", socket.SOCK_DGRAM),

@@ -16,7 +16,8 @@ def send_home(single_user_home: Path) -> Path:
     control = single_user_home / "control"
     (control / "conf-split").write_text("3\n")
     (single_user_home / "run/send").mkdir(parents=True, exist_ok=True)
-    (single_user_home / "queue/pyqmail").mkdir(exist_ok=True)
+    for remainder in range(3):
+        (single_user_home / f"queue/pyqmail/facts/{remainder}").mkdir(parents=True, exist_ok=True)
     (control / "locals").write_text("here.example\n")
     (control / "virtualdomains").write_text("v.example:alias-v\n")
     return single_user_home

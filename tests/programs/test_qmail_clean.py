@@ -130,3 +130,10 @@ def test_nobody_to_answer_is_exit_100(tree: Tree) -> None:
 def test_no_queue_is_exit_111(tree: Tree) -> None:
     tree.queue.rename(tree.home / "elsewhere")
     assert start(tree).wait(DEADLINE_SECONDS) == 111
+
+
+def test_fact_removes_the_facts_of_a_message_that_leaves_and_not_those_of_a_new_one(tree: Tree) -> None:
+    touch(tree, "mess/4/50", "pyqmail/facts/4/50", "mess/5/51", "todo/51", "pyqmail/facts/5/51")
+    assert ask(tree, b"fact/50\0fact/51\0fact/52\0") == b"+!+"
+    assert [path.name for path in (tree.queue / "pyqmail/facts").glob("*/*")] == ["51"]
+    assert len(tree.messages()) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -329,7 +330,7 @@ def test_a_stopped_queue_is_served_from_its_files(sending: Sending, q: Asking) -
 
 
 def test_without_its_directory_nothing_is_held_and_mail_flows(send_home: Path, sending: Sending, q: Asking) -> None:
-    (send_home / "queue/pyqmail").rmdir()
+    shutil.rmtree(send_home / "queue/pyqmail")
     (send_home / "queue/pyqmail").write_text("")  # in the way, so that not even root can make it
     number = sending.put(b"joe@a.example", b"ann@far.example")
     sending.start().until(lambda: sending.commands["remote"])

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.formats.facts import Facts, format_facts
 from pyqmail.intake.serials import FIRST_SERIAL, SERIAL_BLOCK, Serials
 from pyqmail.intake.shared import worker_count
 from pyqmail.protocol import queued
+from pyqmail.spool import facts
+from pyqmail.spool.layout import Layout
 from tests.spool.queue_tree import DEADLINE_SECONDS, ORDINARY_UID, PYTHON, REPO, Tree, act_as
 from tests.waiting import wait_for
 
@@ -23,11 +26,11 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a r
 class Client:
     """A hand-made client: the connection and the write ends of its pipes."""
 
-    def __init__(self, tree: Tree, *, serial: bool = True) -> None:
+    def __init__(self, tree: Tree, *, serial: bool = True, facts: bytes = b"") -> None:
         self.connection = tree.connect()
         message, self.message = os.pipe()
         envelope, self.envelope = os.pipe()
-        send(self.connection, queued.format_request(serial=serial), [message, envelope])
+        send(self.connection, queued.format_request(serial=serial, facts=facts), [message, envelope])
         os.close(message)
         os.close(envelope)
         self.open = [self.message, self.envelope]
@@ -59,6 +62,30 @@ class Client:
         for fd in self.open:
             os.close(fd)
         self.open = []
+
+
+def test_facts_come_with_the_request_and_are_queued(tree: Tree) -> None:
+    tree.start_service()
+    client = Client(tree, facts=format_facts(Facts(envid=b"id"), b"a"))
+    assert client.submit() is not None
+    client.close()
+    layout = Layout(str(tree.home), 23)
+    (number,) = tree.todo()
+    assert facts.read(layout, number) == Facts(envid=b"id")
+    assert os.stat(layout.facts(number)).st_uid == tree.owner
+
+
+def test_a_request_with_more_than_facts_may_have_is_none(tree: Tree) -> None:
+    tree.start_service()
+    client = Client(tree)
+    client.close()
+    sock = tree.connect()
+    pipe = os.pipe()
+    send(sock, b"pq1\0" + bytes(queued.FACTS_MAX + 1), list(pipe))
+    assert queued.parse_answer(sock.recv(64)) == (81, 0)
+    sock.close()
+    for fd in pipe:
+        os.close(fd)
 
 
 def send(sock: socket.socket, record: bytes, fds: list[int], *, credentials: bool = True) -> None:

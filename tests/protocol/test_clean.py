@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pyqmail.protocol import clean
 
 
-@given(st.sampled_from([clean.FOOP, clean.TODO]), st.integers(min_value=10, max_value=1 << 63))
+@given(st.sampled_from([clean.FOOP, clean.TODO, clean.FACT]), st.integers(min_value=10, max_value=1 << 63))
 def test_format_then_parse_is_identity(word: str, number: int) -> None:
     request = clean.format_request(word, number)
     assert request.endswith(b"\0")

@@ -13,6 +13,7 @@ from pyqmail.send.background import Background, Job
 from pyqmail.send.channel import Channel
 from pyqmail.send.controls import Controls
 from pyqmail.send.means import Means
+from pyqmail.send.message_facts import MessageFacts
 from pyqmail.send.metrics import Counters
 from pyqmail.send.status import Status
 from pyqmail.spool.history import History
@@ -92,7 +93,8 @@ def means_for(
     make_queue(home, 1)
     layout = Layout(str(home), 1)
     background = cast(Background, AtOnce())
-    return Means(loop, layout, say, background, History(layout), Counters(), controls(**values), clock=clock)
+    facts = MessageFacts(layout, say)
+    return Means(loop, layout, say, background, History(layout), facts, Counters(), controls(**values), clock=clock)
 
 
 class OneChannel:

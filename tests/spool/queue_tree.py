@@ -27,8 +27,8 @@ class Tree:
         self.queue = self.home / "queue"
         self.services: list[subprocess.Popen[bytes]] = []
         single = os.getuid() or ORDINARY_UID
-        names = ["pid", "intd", "todo", "lock", "bounce"]
-        for part in ("mess", "info", "local", "remote"):
+        names = ["pid", "intd", "todo", "lock", "bounce", "pyqmail"]
+        for part in ("mess", "info", "local", "remote", "pyqmail/facts"):
             names += [part] + [f"{part}/{n}" for n in range(23)]
         for folder in (self.queue, *(self.queue / name for name in names), self.home / "control", self.home / "run"):
             folder.mkdir(mode=0o755)

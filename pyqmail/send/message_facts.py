@@ -1,0 +1,92 @@
+"""Which messages have facts beside their envelope, and what these say (spool/facts).
+
+Known are those whose todo/N named them, and those found in queue/pyqmail/facts at the start. A file that belongs to no
+message is removed; one that does not fit its message is not used, and removed with it.
+"""
+
+from collections.abc import Callable
+
+from pyqmail.formats.facts import NO_FACTS, Facts
+from pyqmail.log.events import Alert, Warn
+from pyqmail.log.sinks import Sink
+from pyqmail.send.cleaner import Cleaner
+from pyqmail.spool import facts, sweep
+from pyqmail.spool.layout import Layout
+from pyqmail.spool.preprocess import PreprocessTrouble
+
+
+class MessageFacts:
+    """Those of one queue."""
+
+    def __init__(self, layout: Layout, log: Sink) -> None:
+        self._layout = layout
+        self._log = log
+        self._known: set[int] = set()
+        self._others: set[int] = set()  # numbers with a file that is not their message's
+
+    def start(self, cleaner: Cleaner) -> None:
+        """Learn which messages have facts; have removed what has no message."""
+        for number in facts.numbers(self._layout):
+            try:
+                orphan = sweep.without_message(self._layout, number)
+            except OSError:
+                orphan = False
+            if orphan:
+                self._log(Warn(b"facts/%d has no message, removed" % number))
+                self.remove(cleaner, number, lambda: None)
+            else:
+                self._known.add(number)
+
+    def __contains__(self, number: int) -> bool:
+        """Whether ``number`` has a file of facts that goes with it, its own or not."""
+        return number in self._known or number in self._others
+
+    def arrived(self, number: int, token: bytes) -> None:
+        """``number`` is in todo/, which names its facts by ``token``, or none: learn of them.
+
+        Raises PreprocessTrouble where they cannot be read now.  What is lost is lost: such a message goes its way as
+        if there had been none, and an alert says so.
+        """
+        if not token:
+            if number in self._known:
+                self._disown(number, Warn(b"facts/%d belongs to another message, not used" % number))
+            return
+        self._others.discard(number)
+        try:
+            facts.read(self._layout, number, token)
+        except facts.FactsLost:
+            self._disown(number, Alert(b"the facts of msg %d are lost; it is delivered without them" % number))
+        except OSError:
+            raise PreprocessTrouble(f"unable to read facts of msg {number}") from None
+        else:
+            self._known.add(number)
+
+    def _disown(self, number: int, line: Warn | Alert) -> None:
+        self._known.discard(number)
+        self._others.add(number)
+        self._log(line)
+
+    def of(self, number: int) -> Facts:
+        """What is known of ``number``. Raises OSError where that cannot be read now."""
+        if number not in self._known:
+            return NO_FACTS
+        try:
+            return facts.read(self._layout, number)
+        except facts.FactsLost:
+            self._disown(number, Warn(b"facts/%d belongs to another message, not used" % number))
+            return NO_FACTS
+
+    def remove(self, cleaner: Cleaner, number: int, removed: Callable[[], None]) -> None:
+        """Have qmail-clean remove the file of ``number``; ``removed`` is called when that is over.
+
+        A qmail-clean that cannot, or is another qmail's, leaves the file for the next start.
+        """
+
+        def answered(done: bool) -> None:
+            if not done:
+                self._log(Warn(b"qmail-clean unable to clean up fact/%d" % number))
+            removed()
+
+        self._known.discard(number)
+        self._others.discard(number)
+        cleaner.ask(b"fact", number, answered)

@@ -1,0 +1,121 @@
+"""The facts of a message on disk: queue/pyqmail/facts/S/N (qmail-queue(8)).
+
+    owner qmailq, group qmail, 0640; one netstring of netstrings:
+
+        facts 1        what this is
+        TOKEN          random; todo/N names it too
+        LINE           the first line of mess/N
+        SIZE           of mess/N, in bytes
+        FACTS          as in formats/facts
+
+A number is used again, and another qmail leaves the file where it is: so it names its message, and todo/N names it, by
+a record ``p0 facts TOKEN`` before the ordinary ``p``. Another qmail reads that as pid 0, and the last pid counts. What
+does not fit is not this message's. mess/N has a bit of its mode set, so that who opens it for a delivery sees without
+another look whether there are facts.
+
+The file is made once mess/N has its name, and is on disk with its own before todo/N is linked.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from pyqmail.formats.facts import FACTS_MAX, Facts, FactsError, belong_to, parse_facts
+from pyqmail.formats.netstring import NetstringError, format_netstring, format_netstrings, parse_netstrings
+from pyqmail.formats.todo import FACTS_RECORD
+from pyqmail.spool.draft import Draft
+from pyqmail.spool.layout import Layout
+from pyqmail.spool.sweep import numbers_in
+from pyqmail.system import files
+
+KIND = b"facts 1"
+LINE_MAX = 1024  # bytes of the first line that are compared
+FILE_MAX = FACTS_MAX + 2 * LINE_MAX
+MARK = stat.S_ISVTX  # of mess/N; it means nothing for a file, and no other qmail looks at it
+
+
+class FactsLost(Exception):
+    """The file is not there, is torn, of another version, or another message's: waiting does not bring it back."""
+
+
+def announce(draft: Draft) -> None:
+    """Put the record of its facts before what of ``draft``'s envelope is not written yet; drop facts that do not fit.
+
+    To be called before the first byte of the envelope is written, when all of it or more than FACTS_MAX have come.
+    """
+    records = draft.pending.split(b"\0")[:-1]
+    sender = next((record[1:] for record in records if record.startswith(b"F")), b"")
+    recipients = [record[1:] for record in records if record.startswith(b"T")]
+    try:
+        fits = belong_to(draft.facts, sender, recipients)
+    except FactsError:
+        fits = False
+    if not fits:
+        draft.facts = b""
+        return
+    draft.token = os.urandom(8).hex().encode()
+    draft.pending = FACTS_RECORD + draft.token + b"\0" + draft.pending
+
+
+def write(layout: Layout, draft: Draft) -> None:
+    """Make the file of ``draft``, whose mess/N has its name; all is on disk but the name. Raises OSError."""
+    os.fchmod(draft.message, stat.S_IMODE(os.fstat(draft.message).st_mode) | MARK)
+    files.sync(draft.message)
+    path = layout.facts(draft.number)
+    files.unlink_if_present(path)  # of a message that had the number before
+    fd = files.create_exclusive(path, 0o640)
+    try:
+        files.write_all(fd, _format(draft.token, draft.message, draft.facts))
+        files.sync(fd)
+    finally:
+        os.close(fd)
+
+
+def _format(token: bytes, message: int, facts: bytes) -> bytes:
+    line, size = _identity(message)
+    return format_netstring(format_netstrings([KIND, token, line, b"%d" % size, facts]))
+
+
+def _identity(message: int) -> tuple[bytes, int]:
+    """The first line of the open file of a message, and its size."""
+    return os.pread(message, LINE_MAX, 0).partition(b"\n")[0], os.fstat(message).st_size
+
+
+def parse_file(data: bytes, message: int, token: bytes | None = None) -> Facts:
+    """The facts in the bytes of a file, if they are those of the open ``message``. Raises FactsLost, OSError.
+
+    ``token`` is what todo/N says, if that is still there.
+    """
+    try:
+        (inner,) = parse_netstrings(data)
+        kind, own, line, size, facts = parse_netstrings(inner)
+        if kind != KIND or (line, size) != (_identity(message)[0], b"%d" % _identity(message)[1]):
+            raise FactsLost
+        if token is not None and token != own:
+            raise FactsLost
+        return parse_facts(facts)
+    except (ValueError, NetstringError, FactsError):
+        raise FactsLost from None
+
+
+def read(layout: Layout, number: int, token: bytes | None = None) -> Facts:
+    """The facts of message ``number``. Raises FactsLost, and OSError where a later look may help."""
+    try:
+        data = files.read_file(layout.facts(number), FILE_MAX)
+    except FileNotFoundError:
+        os.stat(os.path.dirname(layout.facts(number)))
+        raise FactsLost from None
+    message = files.open_read(layout.mess(number))
+    try:
+        return parse_file(data, message, token)
+    finally:
+        os.close(message)
+
+
+def numbers(layout: Layout) -> Iterator[int]:
+    """The numbers of all files of facts; a directory that cannot be read has none."""
+    for remainder in range(layout.split):
+        try:
+            yield from numbers_in(f"{layout.queue}/pyqmail/facts/{remainder}")
+        except OSError:
+            continue
