@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from pyqmail.log.continuations import whole_lines
+
 DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
 FOLLOW_S = 0.2  # between two looks at a file that did not grow
 
@@ -90,6 +92,10 @@ def usual_logs() -> list[str]:
 
 def open_source(log: str | None, unit: str | None, *, follow: bool) -> Iterator[str]:
     """The lines to read. Raises FileNotFoundError when no log is named and none is in the usual places."""
+    return whole_lines(_lines(log, unit, follow=follow))
+
+
+def _lines(log: str | None, unit: str | None, *, follow: bool) -> Iterator[str]:
     if unit:
         return read_journal(unit, follow)
     path = log or next((name for name in DEFAULT_LOGS if os.path.exists(f"{name}/current")), None)
