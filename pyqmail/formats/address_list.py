@@ -96,8 +96,14 @@ def parse_addresses(text: bytes) -> list[bytes]:
             return words
         return [text] if text else []
     found: list[bytes] = []
-    for item in read_list(text).items:
-        found += _arguments(item, text[item.start : item.end], brackets=b"<" in text)
+    items = read_list(text).items
+    raws = [text[item.start : item.end] for item in items]
+    route = False
+    for item, raw in reversed(list(zip(items, raws, strict=True))):
+        route = raw.startswith(b"@") and (b":" in raw or route)
+        if b":" in raw or not route:  # of @one,@two:joe@host the first is no address
+            found += reversed(_arguments(item, raw, brackets=b"<" in text))
+    found.reverse()
     return [address for address in found if address]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ADDRESS_MAX = 800  # of a recipient command, with a ``&`` that was written; fastforward's limit
 TYPES = (b"&", b"/", b".", b"|", b"!")
 LIST_TYPES = (b"&", b"/", b".")
+_OTHER_TYPES = TYPES[1:]
 _PLAIN = frozenset(range(33, 127)) - frozenset(b"#,:;\\")
 
 
@@ -51,7 +52,7 @@ def parse_source(text: bytes) -> "list[Record]":
     records: list[Record] = []
     target: bytes | None = None
     commands: list[bytes] = []
-    for word, mark in _words(plain_text(text)):
+    for word, mark, bracket in _words(plain_text(text)):
         if target is None:
             if mark == b":":
                 target, commands = word.lower(), []
@@ -67,7 +68,7 @@ def parse_source(text: bytes) -> "list[Record]":
         if word.startswith(b"?"):
             records.append((b"?" + target, word[1:]))
         elif word:
-            commands.append(_command(word) + b"\0")
+            commands += [_command(each) + b"\0" for each in (_addresses(word) if bracket and word[-1:] == b">" else [word])]
         if mark == b";":
             if commands:
                 records.append((b":" + target, b"".join(commands)))
@@ -75,9 +76,13 @@ def parse_source(text: bytes) -> "list[Record]":
     return records
 
 
-def _words(text: bytes) -> "Iterator[tuple[bytes, bytes]]":
-    """Each word with the mark that ends it: a colon, a comma, a semicolon, or nothing at the end of the text."""
+def _words(text: bytes) -> "Iterator[tuple[bytes, bytes, bool]]":
+    """Each word, the mark that ends it, and whether it has an angle bracket that no backslash keeps.
+
+    A mark is a colon, a comma, a semicolon, or nothing at the end of the text.
+    """
     word = bytearray()
+    kept, bracket = 0, False  # the bytes up to the last that a backslash keeps
     at, end = 0, len(text)
     while at < end:
         byte = text[at]
@@ -87,10 +92,12 @@ def _words(text: bytes) -> "Iterator[tuple[bytes, bytes]]":
         elif byte in b" \t\n":
             continue
         elif byte in b":,;":
-            yield bytes(word), text[at - 1 : at]
+            yield bytes(word[:kept] + word[kept:].rstrip(b"\r")), text[at - 1 : at], bracket
             word.clear()
+            kept, bracket = 0, False
         else:
-            if byte == 0x5C:
+            escaped = byte == 0x5C
+            if escaped:
                 if at == end:
                     break
                 byte = text[at]
@@ -98,12 +105,23 @@ def _words(text: bytes) -> "Iterator[tuple[bytes, bytes]]":
             if byte == 0:
                 raise SourceError(b"NUL bytes are not permitted")
             word.append(byte)
-    yield bytes(word), b""
+            bracket = bracket or (byte == 0x3C and not escaped)
+            kept = len(word) if escaped else kept
+    yield bytes(word), b"", bracket
+
+
+def _addresses(word: bytes) -> list[bytes]:
+    """The commands in ``word``, which may be a list of addresses with names (addresses(5))."""
+    if word[:1] in _OTHER_TYPES:
+        return [word]
+    from pyqmail.formats.address_list import parse_addresses  # most are plain
+
+    return parse_addresses(word.removeprefix(b"&")) or [word]
 
 
 def _command(word: bytes) -> bytes:
     """A command as it is stored. Raises SourceError."""
-    if word[:1] in TYPES and word[:1] != b"&":
+    if word[:1] in _OTHER_TYPES:
         return word
     if len(word) > ADDRESS_MAX:
         raise SourceError(b"addresses over 800 bytes are not permitted")
@@ -141,11 +159,13 @@ def parse_list_lines(text: bytes) -> bytes:
             raise SourceError(b"NUL in input")
         if not line or line.startswith(b"#"):
             continue
-        if line[:1] not in (b".", b"/"):
-            if len(line) > ADDRESS_MAX:
-                raise SourceError(b"addresses must be under 800 bytes")
-            line = line if line.startswith(b"&") else b"&" + line
-        commands.append(line + b"\0")
+        listed = line[:1] not in (b".", b"/") and (b"<" in line or b"," in line)
+        for command in _addresses(line) if listed else (line,):
+            if command[:1] not in (b".", b"/"):
+                if len(command) > ADDRESS_MAX:
+                    raise SourceError(b"addresses must be under 800 bytes")
+                command = command if command.startswith(b"&") else b"&" + command
+            commands.append(command + b"\0")
     return b"".join(commands)
 
 

@@ -142,7 +142,7 @@ class Expansion:
             commands = parse_commands(data, types)
         except BadFormat as error:
             raise unreadable(path, error) from error
-        for item in commands:
+        for item in [command.rstrip(b"\r") for command in commands]:  # of sources that another qmail read
             if item[:1] in (b"|", b"!"):
                 self._program(item)
             else:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyqmail.formats.cdb import write_cdb
 from pyqmail.formats.forwarding import BadFormat, SourceError, format_instruction, parse_source
 from tests.programs.debian_box import CONTROLS, QUEUE, DebianBox
 
@@ -342,8 +343,8 @@ def test_a_database_of_something_else(ours: Ours, key: bytes) -> None:
         assert (result.returncode, result.stderr) == (100, b"printmaillist: fatal: bad database format\n")
 
 
-# A CR at the end of a line is dropped when it is read: it comes from another system.
-TEXT = st.binary(max_size=20).filter(lambda text: b"\0" not in text and b"\r" not in text)
+# A CR at the end of a line is dropped when it is read: it comes from another system; what ends in > is read as a list.
+TEXT = st.binary(max_size=20).filter(lambda text: b"\0" not in text and b"\r" not in text and text[-1:] != b">")
 COMMANDS = st.lists(st.tuples(st.sampled_from([b"&", b"/", b".", b"|", b"!"]), TEXT).map(b"".join), max_size=4)
 
 
@@ -373,6 +374,23 @@ def test_sources_of_windows_editors_are_as_others(ours: Ours) -> None:
             assert ours.run([program, ours_made, "w.tmp"], {}, text).returncode == 0
             made.append((ours.root / ours_made).read_bytes())
         assert made[0] == made[1]
+
+
+def test_names_brackets_and_lists_are_read_as_addresses(ours: Ours) -> None:
+    source = b"a@b: Fred Foo <f@g>, & <h@i>\r, |cat\\ <x\\,y;"
+    assert ours.run(["setforward", "n.cdb", "n.tmp"], {}, source).returncode == 0
+    printed = ours.run(["printforward"], {}, (ours.root / "n.cdb").read_bytes()).stdout
+    assert printed == b"a@b:\n, &f@g\n, &h@i\n, |cat\\ <x\\,y\n;\n"
+    source = b" \"Foo, Fred\" <f@g>\n&h@i, j@k\nl m@n\n./a,b\n"
+    assert ours.run(["setmaillist", "n.bin", "n.tmp"], {}, source).returncode == 0
+    assert (ours.root / "n.bin").read_bytes() == b"&f@g\0&h@i\0&j@k\0&l m@n\0./a,b\0"
+
+
+def test_databases_of_windows_sources_that_debians_programs_made(ours: Ours) -> None:
+    write_cdb(str(ours.root / "crs.cdb"), [(b":a@b", b"&b@b\r\0&x@y\r\0!echo here\r\0"), (b":b@b", b"./crs.bin\r\0")])
+    put(ours, "crs.bin", b"&z@z\r\0")
+    code, output, _, _, envelope = outcome(ours, ["fastforward", "crs.cdb"], RUN | {"RECIPIENT": "a@b"})
+    assert (code, output, envelope) == (0, b"here\n", b"Fs@s.s\0Tz@z\0Tx@y\0\0")
 
 
 # Lists
