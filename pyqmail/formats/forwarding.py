@@ -68,7 +68,9 @@ def parse_source(text: bytes) -> "list[Record]":
         if word.startswith(b"?"):
             records.append((b"?" + target, word[1:]))
         elif word:
-            commands += [_command(each) + b"\0" for each in (_addresses(word) if bracket and word[-1:] == b">" else [word])]
+            commands += [
+                _command(each) + b"\0" for each in (_addresses(word) if bracket and word[-1:] == b">" else [word])
+            ]
         if mark == b";":
             if commands:
                 records.append((b":" + target, b"".join(commands)))

@@ -31,9 +31,10 @@ class SessionOver(Exception):
 class Message:
     """One file of the Maildir, as it was when the session began."""
 
-    __slots__ = ("deleted", "path", "size")
+    __slots__ = ("deleted", "modified", "path", "size")
 
-    def __init__(self, path: bytes, size: int) -> None:
+    def __init__(self, modified: int, path: bytes, size: int) -> None:
+        self.modified = modified  # in seconds of the epoch
         self.path = path  # new/NAME or cur/NAME
         self.size = size  # bytes in the file, which is what LIST says
         self.deleted = False
@@ -42,11 +43,27 @@ class Message:
     def uid(self) -> bytes:
         """The name that no move and no flag changes: up to the first colon; a digest of one that POP3 cannot carry."""
         name = self.path[4:].partition(b":")[0]
-        if name and not name.translate(None, UID_BYTES):
-            return name
-        from hashlib import sha256  # seldom needed
+        return name if name and not name.translate(None, UID_BYTES) else _digest(name)
 
-        return sha256(name).hexdigest()[:32].encode("ascii")
+
+def _digest(text: bytes) -> bytes:
+    from hashlib import sha256  # seldom needed
+
+    return sha256(text).hexdigest()[:32].encode("ascii")
+
+
+def unique_ids(messages: "list[Message]") -> list[bytes]:
+    """The unique-ids. Where a copy has the name of another, as after a restore, the oldest keeps it (RFC 1939)."""
+    found = [message.uid for message in messages]
+    if len(set(found)) < len(found):
+        seen: set[bytes] = set()
+        for place, message in enumerate(messages):
+            uid, copies = found[place], 0
+            while found[place] in seen:
+                found[place] = _digest(b"%b %d %d %d" % (uid, message.modified, message.size, copies))
+                copies += 1
+            seen.add(found[place])
+    return found
 
 
 class Session:
@@ -55,10 +72,11 @@ class Session:
     def __init__(self, messages: "list[Message]") -> None:
         self._messages = messages
         self._last = 0
+        self._uids: list[bytes] = []  # made when they are asked for
         self.commands: dict[bytes, Callable[[bytes], Iterator[bytes]]] = {
             b"stat": self._stat,
-            b"list": lambda argument: self._listing(argument, lambda message: b"%d" % message.size),
-            b"uidl": lambda argument: self._listing(argument, lambda message: message.uid),
+            b"list": lambda argument: self._listing(argument, lambda place: b"%d" % messages[place].size),
+            b"uidl": lambda argument: self._listing(argument, self._uid),
             b"retr": self._retrieve,
             b"top": self._retrieve,
             b"dele": self._delete,
@@ -92,16 +110,21 @@ class Session:
             return b"-ERR already deleted\r\n"
         return number, rest
 
-    def _listing(self, argument: bytes, show: "Callable[[Message], bytes]") -> "Iterator[bytes]":
+    def _uid(self, place: int) -> bytes:
+        self._uids = self._uids or unique_ids(self._messages)
+        return self._uids[place]
+
+    def _listing(self, argument: bytes, show: "Callable[[int], bytes]") -> "Iterator[bytes]":
         if argument:
             found = self._find(argument)
             if isinstance(found, bytes):
                 yield found
             else:
-                yield b"+OK %d %b\r\n" % (found[0], show(self._messages[found[0] - 1]))
+                yield b"+OK %d %b\r\n" % (found[0], show(found[0] - 1))
             return
         yield pop3.OK
-        lines = [b"%d %b\r\n" % (n, show(each)) for n, each in enumerate(self._messages, 1) if not each.deleted]
+        left = [place for place, message in enumerate(self._messages) if not message.deleted]
+        lines = [b"%d %b\r\n" % (place + 1, show(place)) for place in left]
         yield b"".join(lines)
         yield b".\r\n"
 
@@ -149,14 +172,19 @@ class Session:
         yield pop3.OK
 
     def quit(self) -> bytes:
-        """Remove what is marked, move what is new to cur/; the reply. A move that fails changes nothing for anybody."""
+        """Remove what is marked, move what is new to cur/; the reply. A move that fails changes nothing for anybody.
+
+        What has a namesake in cur/ stays new: a move would take the other's place.
+        """
         troubles = 0
         for message in self._messages:
             try:
                 if message.deleted:
                     os.unlink(message.path)
                 elif message.path.startswith(b"new/"):
-                    os.rename(message.path, b"cur/" + message.path[4:] + b":2,")
+                    moved = b"cur/" + message.path[4:] + b":2,"
+                    if not os.path.lexists(moved):
+                        os.rename(message.path, moved)
             except OSError:
                 troubles += message.deleted
         return b"-ERR unable to unlink all deleted messages\r\n" * troubles + pop3.OK
@@ -188,7 +216,7 @@ def open_session(words: "Sequence[bytes]") -> "Session | bytes":
     now = int(time.time())
     clean_tmp(now)
     try:
-        return Session([Message(path, size) for _, path, size in scan(now)])
+        return Session([Message(*entry) for entry in scan(now)])
     except OSError:
         return b"-ERR unable to scan $HOME/Maildir\r\n"
 

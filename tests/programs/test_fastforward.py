@@ -381,7 +381,7 @@ def test_names_brackets_and_lists_are_read_as_addresses(ours: Ours) -> None:
     assert ours.run(["setforward", "n.cdb", "n.tmp"], {}, source).returncode == 0
     printed = ours.run(["printforward"], {}, (ours.root / "n.cdb").read_bytes()).stdout
     assert printed == b"a@b:\n, &f@g\n, &h@i\n, |cat\\ <x\\,y\n;\n"
-    source = b" \"Foo, Fred\" <f@g>\n&h@i, j@k\nl m@n\n./a,b\n"
+    source = b' "Foo, Fred" <f@g>\n&h@i, j@k\nl m@n\n./a,b\n'
     assert ours.run(["setmaillist", "n.bin", "n.tmp"], {}, source).returncode == 0
     assert (ours.root / "n.bin").read_bytes() == b"&f@g\0&h@i\0&j@k\0&l m@n\0./a,b\0"
 

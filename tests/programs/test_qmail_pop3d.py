@@ -178,6 +178,27 @@ def test_a_name_that_pop3_cannot_carry_has_a_unique_id_all_the_same(home: Path) 
     assert {line.split(b" ", 1)[1] for line in Pop(home).many(b"UIDL").split(b"\r\n")[1:-2]} == set(ids)
 
 
+def test_copies_with_one_name_have_unique_ids_and_none_takes_anothers_place(home: Path) -> None:
+    """As after a restore, or a copy with cp -a."""
+    for name, data in (
+        ("cur/7.a:2,S", b"seen\n"),
+        ("cur/7.a:2,", b"old\n"),
+        ("new/7.a", b"new\n"),
+        ("new/8", b"other\n"),
+    ):
+        put(home, name, data)
+    ids = []
+    for _ in range(2):
+        pop = Pop(home)
+        lines = pop.many(b"UIDL").split(b"\r\n")[1:-2]
+        assert pop.say(b"UIDL 2") == b"+OK " + lines[1] + b"\r\n"
+        ids.append([line.split()[1] for line in lines])
+        assert pop.quit() == b"+OK \r\n"
+    assert len(set(ids[0])) == 4 and {b"7.a", b"8"} < set(ids[0]) == set(ids[1])
+    assert names(home) == ["cur/7.a:2,", "cur/7.a:2,S", "cur/8:2,", "new/7.a"]
+    assert (home / "Maildir" / "cur" / "7.a:2,").read_bytes() == b"old\n"
+
+
 @pytest.mark.contract("pop3 3.33")
 @pytest.mark.parametrize("verb", [b"RETR", b"TOP", b"DELE", b"LIST", b"UIDL"], ids=bytes.decode)
 def test_argument_errors_in_their_order(home: Path, verb: bytes) -> None:
