@@ -13,8 +13,8 @@ from pyqmail.incoming.checks import Checks
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.lists import BadSender
-from pyqmail.incoming.relaying import Relaying
 from pyqmail.incoming.smtp_settings import Settings
+from pyqmail.policy.relaying import Relaying
 from pyqmail.remote.controls import read_controls as read_remote
 from pyqmail.send.controls import read_controls as read_send
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pyqmail.control import Control
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.relaying import Relaying, size_limit
+from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.protocol.reply import Reply
 
 Evidence = tuple[tuple[bytes, bytes], ...]  # keys and values, each safe for a log line

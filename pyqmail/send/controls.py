@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pyqmail.control import Control, ControlUnreadable, parse_integer, read_knobs
+from pyqmail.control import Control, parse_integer, read_knobs
 from pyqmail.log.sinks import FORMATS
 from pyqmail.policy.classify import Routing
+from pyqmail.policy.routing import read_routing
 
 DIGITS = b"0123456789"
 OTHERS = b"*"  # in domainconcurrency
@@ -90,24 +91,6 @@ class _Reader:
         return limits
 
 
-def _set(values: tuple[bytes, ...] | None) -> frozenset[bytes]:
-    return frozenset(value.lower() for value in values or ())
-
-
-def _routing(control: Control, me: bytes | None) -> Routing:
-    local_domains = control.lines("locals")
-    if local_domains is None:
-        if me is None:
-            raise ControlUnreadable("control/locals: neither it nor control/me is there")
-        local_domains = (me,)
-    return Routing(
-        default_host=control.line_or_me("envnoathost", b"envnoathost") or b"",
-        locals=_set(local_domains),
-        percent_hack=_set(control.lines("percenthack")),
-        virtual=control.mapping("virtualdomains") or {},
-    )
-
-
 def _double_bounce_to(control: Control) -> bytes | None:
     box = control.line("doublebounceto")
     host = control.line_or_me("doublebouncehost", b"doublebouncehost") or b""
@@ -125,7 +108,7 @@ def read_controls(home: str, old: Controls | None = None) -> Controls:
     control = Control(home)
     reader = _Reader(control)
     me = control.me()
-    routing = _routing(control, me if me is not None or old is None else old.me)
+    routing = read_routing(control, me if me is not None or old is None else old.me)
     bounce_from = control.line("bouncefrom")
     domains = reader.limits("domainconcurrency")
     return Controls(

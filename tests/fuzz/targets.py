@@ -30,9 +30,9 @@ from pyqmail.formats import (
     todo,
 )
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
-from pyqmail.incoming import decisions, relaying
+from pyqmail.incoming import decisions
 from pyqmail.intake.client import Injection
-from pyqmail.policy import classify, patterns, routing_wire, users
+from pyqmail.policy import classify, patterns, relaying, routing_wire, users
 from pyqmail.protocol import (
     clean,
     control,

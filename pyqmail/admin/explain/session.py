@@ -13,7 +13,7 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.lists import BadRecipient, BadSender, ValidRecipient
 from pyqmail.incoming.recipient_check import RecipientCheck
-from pyqmail.incoming.relaying import Relaying, size_limit
+from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.tcp.tcprules import decide
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.incoming.relaying import Relaying
+from pyqmail.policy.relaying import Relaying
 
 
 def rules(tmp_path: Path, **controls: str) -> Relaying:
