@@ -2,12 +2,26 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control
 from pyqmail.system.file_cache import FileCache
 from pyqmail.warm.cold import delivery_signals, restore_delivery_signals
 from pyqmail.warm.served import Served
+
+
+def format_job(argv: Sequence[bytes], variables: Mapping[bytes, bytes], *, errors: bool) -> bytes:
+    """A job's payload: whether descriptor 2 is the output too, how many ``variables`` it has, these, the arguments."""
+    words = [name + b"=" + value for name, value in variables.items()]
+    return bytes((errors, len(words))) + b"\0".join([*words, *argv])
+
+
+def parse_job(payload: bytes) -> tuple[bool, dict[bytes, bytes], list[bytes]]:
+    """What ``format_job`` was told: whether errors are wanted, the variables, the arguments."""
+    words = payload[2:].split(b"\0")
+    count = payload[1]
+    variables = {name: value for name, _, value in (word.partition(b"=") for word in words[:count])}
+    return bool(payload[0]), variables, words[count:]
 
 
 class Jobs:
@@ -22,7 +36,7 @@ class Jobs:
 
     def serve(self, payload: bytes, fds: list[int]) -> int:
         """One job; whatever escapes is temporary."""
-        errors, argv = payload[0], payload[1:].split(b"\0")
+        errors, variables, argv = parse_job(payload)
         if self._null < 0:
             self._settle()
         output, message = fds[0], fds[1] if len(fds) > 1 else self._null
@@ -31,7 +45,7 @@ class Jobs:
         for fd in fds:
             os.close(fd)
         try:
-            return self._served.serve(argv, dict(self._environ)) & 255
+            return self._served.serve(argv, {**self._environ, **variables}) & 255
         except BaseException as error:  # a bug must never bounce mail
             _complain(error)
             return 111

@@ -11,7 +11,7 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, prepare_titles
 from pyqmail.system.stamp import Stamp, stamp
 from pyqmail.warm.cold import NULL, Done, Program, start_program
-from pyqmail.warm.jobs import Jobs
+from pyqmail.warm.jobs import Jobs, format_job
 from pyqmail.warm.pool import Pool
 from pyqmail.warm.served import Served, load
 from pyqmail.warm.wire import RECORD_MAX
@@ -21,6 +21,7 @@ IDLE_S = 60.0  # that an idle worker is kept
 SURPLUS_S = 1.0  # where another is idle: forking one again costs 3 ms, keeping it 3 MB
 PACE_S = 0.003  # about what a worker costs until it has served its first job
 PAYLOAD_MAX = RECORD_MAX // 2
+NOTHING: Mapping[bytes, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +87,17 @@ class Runner:
         *,
         errors: bool = True,
         affinity: Hashable = None,
+        variables: Mapping[bytes, bytes] = NOTHING,
     ) -> Callable[[], None]:
         """Run the program as ``identity`` (uid, gid; None: as we are), owning both descriptors.
 
         ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2; ``affinity`` tells the
-        pool which worker to prefer. What it returns kills the program and its descendants as long as ``done`` was not
-        called. Raises OSError when it could not be started; the descriptors are then still the
-        caller's.
+        pool which worker to prefer, ``variables`` are this job's alone, beside the environment. What it returns kills
+        the program and its descendants as long as ``done`` was not called. Raises OSError when it could not be
+        started; the descriptors are then still the caller's.
         """
         path = self._locate()
-        payload = bytes((errors,)) + b"\0".join(argv)
+        payload = format_job(argv, variables, errors=errors)
         fds = (output,) if message == NULL else (output, message)
         workers = self._workers(path) if len(payload) <= PAYLOAD_MAX else None
         if workers is not None:
@@ -105,7 +107,8 @@ class Runner:
         standard = (message, output, output if errors else NULL)
         if path is not None and launch.is_launcher(path):
             done = _temporary_without_interpreter(done)
-        stop = start_program(self._loop, self._cold(path, argv, identity, standard), done)
+        environ = {**self._environ, **variables} if variables else self._environ
+        stop = start_program(self._loop, self._cold(path, argv, environ, identity, standard), done)
         for fd in fds:
             os.close(fd)
         return stop
@@ -116,13 +119,18 @@ class Runner:
             self._pool.close()
 
     def _cold(
-        self, path: str | None, argv: Sequence[bytes], identity: Identity, standard: tuple[int, int, int]
+        self,
+        path: str | None,
+        argv: Sequence[bytes],
+        environ: Mapping[bytes, bytes],
+        identity: Identity,
+        standard: tuple[int, int, int],
     ) -> Program:
         return Program(
             # relative, as scripts have always seen it; without a file the failed exec answers
             path=(path or "/nonexistent").removeprefix(self._directory + "/"),
             argv=argv,
-            environ=self._environ,
+            environ=environ,
             standard=standard,
             directory=self._directory,
             identity=identity,
