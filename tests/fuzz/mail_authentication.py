@@ -10,6 +10,8 @@ from pyqmail.mailauth.author import BadAuthor, author_domain
 from pyqmail.mailauth.canonical import BadHeader, parse_fields, split_message
 from pyqmail.mailauth.judgement import judge_message, judge_sender
 from pyqmail.mailauth.lookups import Absent
+from pyqmail.mailauth.srs import BadSrs, Srs
+from pyqmail.mailauth.srs_address import kind_of
 from pyqmail.protocol.dns import Kind, Mx
 
 SPF_RESULTS = (b"none", b"neutral", b"pass", b"fail", b"softfail", b"temperror", b"permerror")
@@ -98,6 +100,18 @@ def results_fields(data: bytes) -> None:
     assert whole == b"".join(without_results_of(b"mx.test", slices(text)))
     again_left_out = b"".join(without_results_of(b"mx.test", [whole]))
     assert again_left_out == whole
+
+
+def srs_addresses(data: bytes) -> None:
+    """A sender that is forwarded, and an address that comes back: only what was made here comes back, as it was."""
+    srs = Srs(b"srs.test", (b"x",))
+    for local in (data, b"SRS0=" + data, b"SRS1=" + data):
+        with suppress(BadSrs):
+            raise AssertionError(srs.reverse(local, 0.0))
+    made = srs.forward(data + b"@host.example", 0.0)
+    if made != data + b"@host.example":
+        back = srs.reverse(made.removesuffix(b"@srs.test"), 0.0)
+        assert kind_of(data) == b"1" or back.lower() == data.lower() + b"@host.example"
 
 
 def slices(text: bytes) -> Iterable[bytes]:
