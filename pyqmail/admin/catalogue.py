@@ -63,6 +63,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-inject"),
         _program("sendmail"),
         _program("forward"),
+        _program("srsfilter"),
         _program("preline"),
         _program("except_"),
         _program("condredirect"),

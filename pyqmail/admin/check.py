@@ -13,6 +13,7 @@ from pyqmail.admin.check_one_file import file_modes, misread_values, show_value,
 from pyqmail.admin.control_files import BY_NAME
 from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import run_texts, small_limits
+from pyqmail.admin.srs_check import srs_troubles
 from pyqmail.admin.supervision import missing_lines
 from pyqmail.control import Control, ControlUnreadable, read_knobs
 from pyqmail.formats.assign import AssignFormat, parse_assign
@@ -38,7 +39,7 @@ def find_trouble(home: str) -> list[str]:
     lines = list(file_modes(control, names))
     for name in names:
         lines += unknown_name(name) if name not in BY_NAME else misread_values(control, BY_NAME[name])
-    for find in (_names, _domains, _routes, _destinations, _concurrency, _default_delivery):
+    for find in (_names, _domains, _routes, _destinations, _concurrency, _default_delivery, srs_troubles):
         try:
             lines += find(home, control)
         except ControlUnreadable:

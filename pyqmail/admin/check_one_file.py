@@ -49,7 +49,15 @@ def file_modes(control: Control, names: list[str]) -> Iterator[str]:
         secret = name in SECRETS and _has_password(path)
         if secret and status.st_mode & stat.S_IRWXO:
             yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: has passwords: mail that needs them waits"
-        needed = 0o440 if name in SECRETS else 0o555 if not name or form is Form.DIRECTORY else 0o444
+        needed = (
+            0o400
+            if form is Form.SECRET
+            else 0o440
+            if name in SECRETS
+            else 0o555
+            if not name or form is Form.DIRECTORY
+            else 0o444
+        )
         if status.st_mode & needed != needed and name in ("", *BY_NAME):
             yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: not every program can read it, and those fail"
         if status.st_mode & 0o022:
@@ -73,7 +81,7 @@ def unknown_name(name: str) -> Iterator[str]:
 def misread_values(control: Control, entry: ControlFile) -> Iterator[str]:
     """Bytes that do not mean what they seem to mean."""
     shown = f"control/{entry.name}"
-    if entry.form in (Form.PEM, Form.DIRECTORY):
+    if entry.form in (Form.PEM, Form.SECRET, Form.DIRECTORY):
         return
     try:
         data = control.read(entry.name)

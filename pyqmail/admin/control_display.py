@@ -81,7 +81,9 @@ class Display:
     def _paragraph(self, entry: ControlFile) -> bytes:
         text = b"\n%s: " % entry.name.encode()
         try:
-            if entry.form in (Form.PEM, Form.DIRECTORY):
+            if entry.form is Form.SECRET:
+                text += entry.before.encode() + b".\n"
+            elif entry.form in (Form.PEM, Form.DIRECTORY):
                 text += entry.before.encode() + (b".\n" if entry.readers == REMOTE else b"; see qmail-cert show.\n")
             else:
                 text += self._databases() if entry.form is Form.CDB else self._value(entry)

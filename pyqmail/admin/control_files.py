@@ -17,6 +17,7 @@ class Form(Enum):
     MAP = "map"
     CDB = "database"
     PEM = "PEM"  # certificates, and where it is so a private key, which is shown to nobody
+    SECRET = "secrets"  # shown to nobody
     DIRECTORY = "directory"
 
 
@@ -33,6 +34,9 @@ AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
 REMOTE = ("qmail-remote",)
+LSPAWN = ("qmail-lspawn",)
+FORWARDING = ("qmail-lspawn", "qmail-rcptd", "srsfilter")
+SOON = "within a second"
 RESOLVING = ("qmail-remote", "qmail-verifyd")
 INJECT = ("qmail-inject", "sendmail", "newaliases", "newinclude", "dot-forward")
 ALL = ("every program",)
@@ -290,6 +294,15 @@ OURS: tuple[ControlFile, ...] = (
     _number("spfbehavior", "What is done about SPF, from 0 to 6: ", "", "0", INCOMING, CONNECTION, ours=True),
     _line("spfexp", "A refusal by SPF says ", "what the domain says", INCOMING, CONNECTION, ours=True),
     _line("spfrules", "Besides the domain's own hosts SPF lets in ", "nobody", INCOMING, CONNECTION, ours=True),
+    _number(
+        "srs_alwaysrewrite", "Our own senders are rewritten too unless this is 0: ", "", "0", LSPAWN, SOON, ours=True
+    ),
+    _line("srs_domain", "Forwarded mail has senders at ", "none", (*FORWARDING, *INCOMING), SOON, ours=True),
+    _number("srs_hashlength", "Letters of the hash in them: ", "", "4", LSPAWN, SOON, ours=True),
+    _number("srs_hashmin", "Letters of it that are enough: ", "", "4", ("qmail-rcptd", "srsfilter"), SOON, ours=True),
+    _number("srs_maxage", "They are good for ", " days", "21", ("qmail-rcptd", "srsfilter"), SOON, ours=True),
+    ControlFile("srs_secrets", Form.SECRET, "Secrets of SRS", "", "", "None.", FORWARDING, SOON, ours=True),
+    _line("srs_separator", "Behind SRS0 there is ", "=", LSPAWN, SOON, ours=True),
     _line("tlsclientciphers", "Ciphers of the SMTP client: ", "OpenSSL's own choice", REMOTE, DELIVERY, ours=True),
     _number("tarpitcount", "Recipients have to wait after ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("tarpitdelay", "They wait for ", " seconds", "5", INCOMING, CONNECTION, ours=True),

@@ -129,6 +129,8 @@ def _unreadable(path: str, where: str, entry: ControlFile) -> Iterator[Finding]:
         open_secret = entry.name in SECRETS and stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO
         if open_secret and b"|" in read_text(each):
             yield Finding(shown, "", Fate.NOT_SUPPORTED, "it has passwords that others may read: chmod 0640")
+        if entry.form is Form.SECRET and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield Finding(shown, "", Fate.NOT_SUPPORTED, "others than its owner may read it: chown alias, chmod 0400")
         if os.path.basename(each) == "servercert.pem" and status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
             yield Finding(shown, "", Fate.NOT_SUPPORTED, "it has a key, and others may read or write it: chmod 0640")
 

@@ -32,7 +32,7 @@ _NO_CLIENT_CERTIFICATE = "it is shown only to servers whose line in control/tlsd
 _SPF = "control/spfbehavior, spfrules and spfexp, and SPFBEHAVIOR in a rule, say what is done about SPF"
 _SIGNING = "qmail-remote signs with every key in control/domainkeys/DOMAIN, and nothing else says how"
 _VERIFYING = "control/dmarcbehavior, or DMARCBEHAVIOR in a rule, has qmail-verifyd check DKIM and DMARC"
-_NO_SRS = "forwarded mail keeps its sender"
+_SRS = "control/srs_domain and srs_secrets say whether forwards are rewritten, and all of them are"
 _RECIPIENTS = "qmail-rcptd knows which recipients exist; control/validrcptto may list them, rcptcheck may ask"
 _CONTENT = "messages are not looked into; qmail-rspamd, or another QMAILQUEUE program, can"
 _SOURCE = "control/outgoingip, domainbindings and helohostbyip say from which address and by which name mail leaves"
@@ -52,7 +52,7 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"spfipv6", _IGNORED, "clients with IPv6 addresses are checked as all others"),
         (r"dkimverify|dkimpractice", _NOT, _VERIFYING),
         (r"dkim(?!verify$|practice$)\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _SIGNING),
-        (r"srs_?\w+", _NOT, _NO_SRS),
+        (r"srs_(?!alwaysrewrite$|domain$|hash(?:length|min)$|maxage$|secrets$|separator$)\w+|srsdomains", _NOT, _SRS),
         (r"recipients(?:\.cdb)?|chkuser\w*", _NOT, _RECIPIENTS),
         (r"badmailfrom-unknown", _NOT, "names that DNS does not have are not looked for"),
         (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
@@ -76,7 +76,7 @@ VARIABLES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"QMAILAUTHENTICATED", _NOT, "no program here reads it"),
         (r"DKIMVERIFY|DKIMPRACTICE|NODKIMVERIFY|UNSIGNED_\w+|RELAYCLIENT_NODKIMVERIFY|SIGN_PRACTICE", _NOT, _VERIFYING),
         (r"DKIM(?!VERIFY$|PRACTICE$)\w*|NODKIM(?!VERIFY$)\w*", _NOT, _SIGNING),
-        (r"SRS_\w+|SKIP_SRS|QMAILINJECT_FORCE_SRS", _NOT, _NO_SRS),
+        (r"SRS_\w+|SKIP_SRS|QMAILINJECT_FORCE_SRS", _NOT, _SRS),
         (r"CHKUSER_\w+|VALIDRCPTTO\w*|MOREVALIDRCPTTO\w*|RECIPIENTS\d*|RECIPIENTCHECK", _NOT,
          _RECIPIENTS),
         (r"RELAYLIMIT\w*", _NOT, "there is no such limit on recipients"),

@@ -92,6 +92,7 @@ CHECKS: tuple[Kind, ...] = (
     AllowedRecipient,
     Seldom("lists:ValidRecipient", "validrcptto", (*listed("validrcptto"), "morevalidrcptto.cdb")),
     Seldom("dns_lists:DnsLists", "dnsbllist", ("dnsbllist",), (b"DNSBLLIST",)),
+    Seldom("srs_recipient:SrsRecipient", "srs", ("srs_domain",)),
     ExistingRecipient,
     Seldom("recipient_limits:RecipientLimit", "maxrcpt", ("maxrcpt", "maxrecipients"), (b"MAXRCPT", b"MAXRECIPIENTS")),
     Seldom("recipient_program:RecipientProgram", "RCPTCHECK", (), (b"RCPTCHECK",)),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 
 from pyqmail.control import Control
-from pyqmail.protocol.recipients import SOCKET, format_question, is_nobody
+from pyqmail.protocol.recipients import ACCEPT, NOBODY, PLAIN, SOCKET, SRS, format_question, parse_answer
 
 ANSWER_S = 2  # how long a session waits for the service, once
 CHECKER_S = 10.0  # how long it waits for a checker
@@ -21,6 +21,8 @@ CHECKER_REFUSES = 100  # its exit code for a recipient that does not exist
 
 class RecipientClient:
     """A socket to qmail-rcptd of ``home``, opened when it is needed and again when the service is another one."""
+
+    kept: "RecipientClient | None" = None
 
     def __init__(self, home: str) -> None:
         self.home = home
@@ -35,6 +37,16 @@ class RecipientClient:
 
     def nobody(self, recipient: bytes) -> bool | None:
         """Whether ``recipient`` is certainly nobody's; None when there is no answer."""
+        answer = self._ask(recipient, PLAIN)
+        return None if answer is None else answer == NOBODY
+
+    def made_here(self, recipient: bytes) -> bool | None:
+        """The same for one in the domain of SRS, the other way round; None when nobody can say."""
+        answer = self._ask(recipient, SRS)
+        return answer == ACCEPT if answer in (ACCEPT, NOBODY) else None
+
+    def _ask(self, recipient: bytes, kind: bytes) -> bytes | None:
+        """The letter of the answer, None when there is none."""
         for _ in range(2):
             fresh = self._socket is None
             sock = self._socket or self._open()
@@ -42,8 +54,8 @@ class RecipientClient:
                 return None
             self._asked += 1
             try:
-                sock.send(format_question(self._asked, recipient), _socket.MSG_NOSIGNAL)
-                return is_nobody(sock.recv(64), self._asked)
+                sock.send(format_question(self._asked, recipient, kind), _socket.MSG_NOSIGNAL)
+                return parse_answer(sock.recv(64), self._asked)
             except OSError as error:
                 self.close()
                 if fresh or not isinstance(error, ConnectionError):
@@ -65,13 +77,27 @@ class RecipientClient:
         return sock
 
 
-class RecipientCheck:
-    """The check of one session. The control file is read when the first recipient comes.
+def client_for(home: str) -> RecipientClient:
+    """A client for one session; ``give_back`` it.
 
-    Where control files are kept from job to job (``Control.cache``), the socket to the service is too: in ``kept``.
+    Where control files are kept from job to job (``Control.cache``), the socket to the service is too.
     """
+    if Control.cache is None:
+        return RecipientClient(home)
+    kept = RecipientClient.kept
+    if kept is None or kept.home != home:
+        kept = RecipientClient.kept = RecipientClient(home)
+    return kept
 
-    kept: "RecipientClient | None" = None
+
+def give_back(client: RecipientClient) -> None:
+    """Close the client of a session, unless it is kept."""
+    if client is not RecipientClient.kept:
+        client.close()
+
+
+class RecipientCheck:
+    """The check of one session. The control file is read when the first recipient comes."""
 
     def __init__(self, control: Control, home: str, environ: Mapping[bytes, bytes]) -> None:
         self._control = control
@@ -83,8 +109,8 @@ class RecipientCheck:
 
     def close(self) -> None:
         """Give back what is this session's own."""
-        if self._client is not None and self._client is not RecipientCheck.kept:
-            self._client.close()
+        if self._client is not None:
+            give_back(self._client)
 
     def exists(self, recipient: bytes) -> bool:
         """False only if ``recipient`` is known to be nobody's. Raises ControlUnreadable for control/rcptcheck."""
@@ -104,13 +130,7 @@ class RecipientCheck:
         self._on = self._checker != b"off"
         if not self._on or self._checker:
             return
-        if Control.cache is None:
-            self._client = RecipientClient(self._home)
-            return
-        kept = RecipientCheck.kept
-        if kept is None or kept.home != self._home:
-            kept = RecipientCheck.kept = RecipientClient(self._home)
-        self._client = kept
+        self._client = client_for(self._home)
 
 
 def run_checker(program: bytes, recipient: bytes, environ: Mapping[bytes, bytes]) -> int:

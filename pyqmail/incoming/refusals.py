@@ -37,6 +37,7 @@ NOT_VALID = Reply(550, b"sorry, that recipient is not in my validrcptto list (#5
 TOO_MANY_RECIPIENTS = Reply(452, b"too many recipients of one message (#4.5.3)")
 TOO_MANY_BAD_RECIPIENTS = Reply(421, b"too many recipients that do not exist (#4.7.0)")
 NOT_ALLOWED = Reply(553, b"sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)")
+NOT_MADE_HERE = Reply(550, b"sorry, no mail was forwarded from that address, or not of late (#5.1.1)")
 NOBODY = Reply(550, b"sorry, no mailbox here by that name (#5.1.1)")
 # QMTP and QMQP have no syntax errors; these are for addresses that they can carry and nobody else can.
 UNACCEPTABLE_SENDER = Reply(553, b"unacceptable sender (#5.1.7)")

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 CHUNK = 65536
 # Where none of these is, a word of a command line is one address as it stands; else see formats/address_list.
 LIST_MARKS = frozenset(b'<>(),;:"\\ \t\r\n')
+REWRITTEN = b"SRSSENDER"  # by qmail-lspawn: what a forward has in the place of SENDER; empty: it has to wait
+NO_SENDERS = b"@[]"  # how the senders end that are qmail's own
 _RECIPIENT = (b"DEFAULT", b"EXT", b"LOCAL", b"RECIPIENT")
 _SENDER = (b"SENDER", b"NEWSENDER")
 
@@ -40,6 +42,17 @@ def read_recipients(words: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") 
     return found
 
 
+def rewritten(environ: "Mapping[bytes, bytes]", sender: bytes) -> bytes | None:
+    """The sender of a forward that would have ``sender``: another if that is the delivery's own and SRS says so.
+
+    None where it should be another and cannot be told now.
+    """
+    made = environ.get(REWRITTEN)
+    if made is None or not sender or environ.get(b"SENDER", sender) != sender:
+        return sender
+    return made or None
+
+
 def resend(program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, words: "Sequence[bytes]", done: int) -> int:
     """Queue DTLINE and descriptor 0 for the addresses in ``words``; says on descriptor 2 how it went.
 
@@ -49,7 +62,11 @@ def resend(program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, word
     if not recipients:
         complain(program + b": fatal: nobody to send to: no recipients")
         return 100
-    letter, text, number = queue_again(environ, environ[b"DTLINE"], sender, recipients)
+    try:
+        letter, text, number = queue_again(environ, environ[b"DTLINE"], sender, recipients)
+    except Fatal as error:
+        complain(program + b": fatal: " + error.text)
+        return error.code
     if letter == b"K":
         complain(b"%s: qp %d" % (program, number))
         return done
@@ -60,7 +77,10 @@ def resend(program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, word
 def queue_again(
     environ: "Mapping[bytes, bytes]", head: bytes, sender: bytes, recipients: "Sequence[bytes]"
 ) -> tuple[bytes, bytes, int]:
-    """Queue ``head`` and descriptor 0: K, D or Z, the text for people, and what names the injection."""
+    """Queue ``head`` and descriptor 0: K, D or Z, the text for people, and what names the injection. Raises Fatal."""
+    new_sender = rewritten(environ, sender)
+    if new_sender is None:
+        raise Fatal(111, b"unable to rewrite the sender: see control/srs_secrets")
     from pyqmail.control import home_of  # most programs that complain never queue anything
     from pyqmail.intake.client import Injection
 
@@ -71,7 +91,7 @@ def queue_again(
             injection.write(chunk)
     except OSError:
         injection.fail()
-    answer = injection.close(sender, recipients)
+    answer = injection.close(new_sender, recipients)
     letter, text = injection.answer_text(answer)
     return letter, text, answer.number
 

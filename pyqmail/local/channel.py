@@ -9,7 +9,9 @@ from functools import partial
 
 from pyqmail.exits import SpawnExit
 from pyqmail.formats.report import append_local, local_report
+from pyqmail.intake.resend import REWRITTEN
 from pyqmail.local.recent_accounts import RecentAccounts
+from pyqmail.local.sender_rewriting import SenderRewriting
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.spawn import Command
@@ -38,11 +40,12 @@ class LocalChannel:
         self._default_delivery = default_delivery
         self._recent = RecentAccounts()
         self._users = UsersDatabase(home, accounts)
+        self._rewriting = SenderRewriting(home)
         self._local = Runner(
             loop,
             lambda: home + "/bin/qmail-local",
             "pyqmail.programs.qmail_local",
-            environ,
+            {name: value for name, value in environ.items() if name != REWRITTEN},
             directory=home,
             limit=limit,
             setup_exit=SpawnExit.USAGE,
@@ -131,7 +134,8 @@ class LocalChannel:
         who = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext)
         argv = (b"bin/qmail-local", b"--", *who, domain, command.sender, self._default_delivery)
         identity = None if single_user else (assignment.uid, assignment.gid)
-        return self._local.run(argv, identity, message, output, done)
+        variables = self._rewriting.variables(command.sender)
+        return self._local.run(argv, identity, message, output, done, variables=variables)
 
 
 class Steps:

@@ -17,6 +17,7 @@ from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
 from pyqmail.intake.client import Injection
+from pyqmail.intake.resend import rewritten
 from pyqmail.local.filing import store
 from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
 from pyqmail.local.report import say
@@ -148,6 +149,9 @@ class Delivery:
         raise TemporaryFailure(b"")
 
     def _forward(self) -> None:
+        sender = rewritten(self.environ, self.environ[b"NEWSENDER"])
+        if sender is None:
+            raise TemporaryFailure(b"Unable to forward message: its sender cannot be rewritten now. (#4.3.0)")
         try:
             injection = Injection.open(self.home, self.environ, warm=is_warm(), direct=True)
         except OSError as error:
@@ -158,7 +162,7 @@ class Delivery:
                 injection.write(chunk)
         except OSError:
             injection.fail()
-        answer = injection.close(self.environ[b"NEWSENDER"], self.forwards)
+        answer = injection.close(sender, self.forwards)
         letter, text = injection.answer_text(answer)
         if letter == b"D":
             raise PermanentFailure(b"Unable to forward message: " + text + b".")
@@ -190,7 +194,10 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
     if not arguments.describe:
         check_loop(message, mailline.format_delivered_to(arguments.recipient))
     instructions = read_instructions(arguments, forbidden)
-    variables = delivery_environment(environ, arguments, instructions.default, new_sender(arguments), int(time.time()))
+    sender = new_sender(arguments)
+    if sender == arguments.sender:  # programs that forward find it too; what cannot be told now waits in _forward
+        sender = rewritten(environ, sender) or sender
+    variables = delivery_environment(environ, arguments, instructions.default, sender, int(time.time()))
     delivery = Delivery(message, variables, describe=arguments.describe, home=home)
     delivery.run(dotqmail.parse_lines(instructions.data), forward_only=instructions.forward_only)
     return delivery.summary()

@@ -10,6 +10,7 @@ from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.launch import identify
 from pyqmail.local import passwd
 from pyqmail.local.instructions import Arguments, Instructions, Usage, read_instructions
+from pyqmail.mailauth.srs_address import kind_of
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_assignment
@@ -17,6 +18,7 @@ from pyqmail.system import files
 from pyqmail.system.stamp import Seen, Watched
 
 INSTRUCTIONS_MAX = 4096  # of the one line that is understood; a longer file is there, and that is enough
+SRSFILTER = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?srsfilter[ \t]*", re.ASCII)
 FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
 
 
@@ -61,7 +63,7 @@ class Lookup:
             return False
         try:
             found = read_instructions(arguments, self._forbidden, INSTRUCTIONS_MAX)
-            return self._is_alias(assignment) and self._not_in_aliases(arguments, found)
+            return self._is_alias(assignment) and self._not_for_its_program(arguments, found)
         except PermanentFailure:
             return True
         except (TemporaryFailure, CdbCorrupt, OSError):
@@ -83,14 +85,18 @@ class Lookup:
     def _is_alias(self, assignment: Assignment) -> bool:
         return assignment.uid == self._accounts.uid_alias
 
-    def _not_in_aliases(self, arguments: Arguments, instructions: Instructions) -> bool:
-        """Whether .qmail-default is just ``| fastforward -d FILE``, and FILE does not know the address."""
+    def _not_for_its_program(self, arguments: Arguments, instructions: Instructions) -> bool:
+        """Whether a default file is just ``| srsfilter`` or ``| fastforward -d FILE``, which do not know it."""
         lines = list(dotqmail.parse_lines(instructions.data))
-        if instructions.default is None or len(instructions.default) != len(arguments.ext) or len(lines) != 1:
+        if instructions.default is None or instructions.forward_only or len(lines) != 1:
             return False
         kind, command = lines[0]
+        if kind != dotqmail.PROGRAM:
+            return False
+        if SRSFILTER.fullmatch(command):
+            return not kind_of(instructions.default)
         match = FASTFORWARD.fullmatch(command)
-        if kind != dotqmail.PROGRAM or match is None or instructions.forward_only:
+        if match is None or len(instructions.default) != len(arguments.ext):
             return False
         address = instructions.default.lower() + b"@" + arguments.domain.lower()
         fd = files.open_read(match[1])

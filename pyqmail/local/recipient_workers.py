@@ -9,21 +9,24 @@ from collections.abc import Mapping
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.local.existence import Lookup
+from pyqmail.local.srs_addresses import SrsAddresses
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.classify import Routing
-from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, parse_question
+from pyqmail.protocol.recipients import ACCEPT, NOBODY, QUESTION_MAX, SRS, UNSURE, parse_question
 from pyqmail.system import foreign
 from pyqmail.system.process import address_space, close_all_but, limit_memory
 
 WORKERS = 2
 PAUSE_S = 0.5  # before a worker that died is replaced
+OUTDATED = 3  # what a worker exits with
 GROWTH_MAX = 64 << 20  # bytes of address space that the answers may take, beside the maps
 
 
-def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup) -> None:
+def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup, srs: SrsAddresses) -> int:
     """A worker: answer one question at a time until the other end of ``lifeline`` is closed, or its holder dead.
 
-    It ends between questions only, so that none is lost when the maps change.
+    It ends between questions only, so that none is lost when the maps change. OUTDATED where control/ says something
+    else of SRS by now, which only a new qmail-rcptd can read.
     """
     waiting = select.epoll()
     waiting.register(sock, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # a question wakes one worker
@@ -40,11 +43,31 @@ def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup) -> None
         question = parse_question(data)
         if question is None or not sender:
             continue
-        number, recipient = question
+        number, recipient, kind = question
+        outdated = kind == SRS and not srs.current()
+        if outdated:
+            answer = UNSURE
+        elif kind == SRS:
+            answer = judge_srs(lookup, srs, recipient)
+        else:
+            answer = NOBODY if is_nobody(lookup, recipient) else ACCEPT
         try:
-            sock.sendto(number + (NOBODY if is_nobody(lookup, recipient) else ACCEPT), socket.MSG_DONTWAIT, sender)
+            sock.sendto(number + answer, socket.MSG_DONTWAIT, sender)
         except OSError:
-            continue  # whoever asked has gone
+            pass  # whoever asked has gone
+        if outdated:
+            return OUTDATED
+    return 0
+
+
+def judge_srs(lookup: Lookup, srs: SrsAddresses, recipient: bytes) -> bytes:
+    """The answer about a recipient in the domain of SRS: nobody's, too, is an address that was not made here."""
+    try:
+        if not srs.made_here(recipient.rpartition(b"@")[0]):
+            return NOBODY
+    except Exception:  # a bug, too, must not let anybody relay
+        return UNSURE
+    return NOBODY if is_nobody(lookup, recipient) else ACCEPT
 
 
 def is_nobody(lookup: Lookup, recipient: bytes) -> bool:
@@ -58,7 +81,9 @@ def is_nobody(lookup: Lookup, recipient: bytes) -> bool:
 class RecipientWorkers:
     """The forked workers, all with the same maps. Those with older ones end after the question that they are at."""
 
-    def __init__(self, home: str, accounts: Accounts, sock: socket.socket) -> None:
+    def __init__(self, home: str, accounts: Accounts, sock: socket.socket, srs: SrsAddresses) -> None:
+        self.outdated = False  # a new qmail-rcptd, which starts as root, has to take this one's place
+        self._srs = srs
         self._home = home
         self._accounts = accounts
         self._sock = sock
@@ -99,8 +124,8 @@ class RecipientWorkers:
         needed = descriptor in self._current
         pid = self._current.pop(descriptor) if needed else self._retired.pop(descriptor)
         os.close(descriptor)
-        os.waitpid(pid, 0)
-        if needed:
+        self.outdated |= os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == OUTDATED
+        if needed and not self.outdated:
             select.select([], [], [], PAUSE_S)
 
     def end(self) -> None:
@@ -124,11 +149,12 @@ class RecipientWorkers:
                 raise
 
     def _child(self, lookup: Lookup) -> None:
+        code = 0
         try:
             keep = (1, 2, self._sock.fileno(), self._lifeline[0])
             close_all_but(keep)
             os.open("/dev/null", os.O_RDONLY)
             limit_memory(address_space() + GROWTH_MAX)
-            answer_questions(self._sock, self._lifeline[0], lookup)
+            code = answer_questions(self._sock, self._lifeline[0], lookup, self._srs)
         finally:
-            os._exit(0)
+            os._exit(code)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.formats.netstring import NetstringError, scan_length
 from pyqmail.local.recipient_workers import RecipientWorkers
+from pyqmail.local.srs_addresses import SrsAddresses
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.routing_wire import parse_routing
 from pyqmail.protocol.recipients import SOCKET
@@ -70,13 +71,14 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return 0
     try:
         accounts = read_accounts(home)
+        srs = SrsAddresses(home)  # as root: the secrets are not qmailp's to read
         os.chdir("/")
         sock = bind(home, accounts)
         if not accounts.single_user:
             become(accounts.uid_passwd, accounts.gid_nofiles, [accounts.gid_nofiles])
     except (OSError, AccountMissing, ControlUnreadable):
         return 111
-    return serve(RecipientWorkers(home, accounts, sock), record)
+    return serve(RecipientWorkers(home, accounts, sock, srs), record)
 
 
 def serve(workers: RecipientWorkers, record: bytes | None) -> int:
@@ -87,6 +89,8 @@ def serve(workers: RecipientWorkers, record: bytes | None) -> int:
             while 0 not in (ready := workers.wait()):
                 for descriptor in ready:
                     workers.collect(descriptor)
+                if workers.outdated:
+                    return 0  # another is made
                 workers.tend()
             record = read_record()
         return 0

@@ -31,9 +31,10 @@ class Helper:
 
 
 def recipients_are_asked(home: str) -> bool:
-    """Whether qmail-smtpd asks qmail-rcptd: control/rcptcheck neither turns it off nor names another program."""
+    """Whether qmail-smtpd asks qmail-rcptd: there is SRS, or control/rcptcheck neither says off nor names a program."""
+    control = Control(home)
     try:
-        return not Control(home).line("rcptcheck")
+        return not control.line("rcptcheck") or control.exists("srs_domain")
     except ControlUnreadable:
         return True
 

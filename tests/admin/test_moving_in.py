@@ -193,7 +193,7 @@ def test_sagredos(tmp_path: Path) -> None:
         "control/authservid: taken",
         "control/badhelo: taken",
         "control/badmailfrom: '*.example.com': not supported: because ",
-        "control/srs_secrets: not supported: because ",
+        "control/srs_secrets: not supported: because others than its owner may read it",
         "control/brtlimit: taken",
         "supervise/qmail-smtpd/run: CHKUSER_START: not supported: because qmail-rcptd",
         "supervise/qmail-smtpd/run: DKIMVERIFY: not supported: because control/dmarcbehavior",

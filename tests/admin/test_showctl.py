@@ -211,6 +211,16 @@ BITES: list[tuple[str, dict[str, str | bytes | None], str]] = [
     ),
     ("a temporary key", {"rsa2048.pem": "x\n"}, "control/rsa2048.pem: ignored: a temporary key"),
     ("an editor's copy", {"locals~": "example.org\n"}, "control/locals~: no program reads it (left over"),
+    (
+        "SRS without secrets",
+        {"srs_domain": "srs.example.org\n"},
+        "control/srs_secrets: there is no secret: forwards of",
+    ),
+    (
+        "secrets of SRS that anybody can read",
+        {"srs_domain": "srs.example.org\n", "srs_secrets": "x\n"},
+        "control/srs_secrets: others than its owner may read it; chmod 0400: forwards of",
+    ),
     ("an uncompiled morercpthosts", {"morercpthosts": "a.test\n"}, "control/morercpthosts: has no effect before"),
     ("a damaged cdb", {"morercpthosts.cdb": "x"}, "control/morercpthosts.cdb: damaged: qmail-smtpd answers 421"),
 ]
@@ -239,6 +249,17 @@ def test_check_finds_wrong_modes_and_directories_in_the_place_of_files(home: Pat
     assert "control/locals: mode 0600: not every program can read it" in lines
     assert "control/rcpthosts: mode 0666: others than its owner may change it" in lines
     assert "control/smtproutes: is not a file" in lines
+
+
+def test_check_finds_what_keeps_bounces_of_forwarded_mail_away_and_shows_no_secret(home: Path) -> None:
+    write(home, {"srs_domain": "srs.example.org\n", "srs_secrets": "hidden\n"})
+    (home / "control" / "srs_secrets").chmod(0o400)
+    os.chown(home / "control" / "srs_secrets", 12345, -1)
+    lines = showctl(home, "--check").stdout.decode()
+    assert "control/srs_secrets: is not alias's: bounces" in lines
+    assert "'srs.example.org' is in neither virtualdomains nor locals" in lines
+    assert "'srs.example.org' is not in rcpthosts" in lines
+    assert "hidden" not in lines + showctl(home).stdout.decode()
 
 
 def test_check_finds_users_that_are_not_compiled(home: Path) -> None:

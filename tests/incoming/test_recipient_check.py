@@ -12,7 +12,7 @@ import pytest
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.incoming import recipient_check
-from pyqmail.incoming.recipient_check import RecipientCheck, run_checker
+from pyqmail.incoming.recipient_check import RecipientCheck, RecipientClient, run_checker
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, SOCKET, parse_question
 from pyqmail.system.file_cache import FileCache
 
@@ -22,7 +22,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "control").mkdir()
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(recipient_check, "ANSWER_S", 1)
-    monkeypatch.setattr(RecipientCheck, "kept", None)
+    monkeypatch.setattr(RecipientClient, "kept", None)
     yield tmp_path
 
 
@@ -54,7 +54,7 @@ def service(home: Path, answer: Callable[[bytes, bytes], bytes | None] = judge) 
                 if question is None:
                     return
                 asked.append(question[1])
-                said = answer(*question)
+                said = answer(*question[:2])
                 if said is not None:
                     door.sendto(said, sender)
 
@@ -154,8 +154,8 @@ def test_a_warm_process_keeps_its_socket_and_finds_the_next_service(
         assert [ask() for _ in range(3)] == [False] * 3
     with service(home):
         assert not ask()
-    assert RecipientCheck.kept is not None
-    RecipientCheck.kept.close()
+    assert RecipientClient.kept is not None
+    RecipientClient.kept.close()
     assert len(first) == 2  # the service's socket, and one of ours
 
 

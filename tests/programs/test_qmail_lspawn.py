@@ -283,6 +283,35 @@ def test_a_single_user_tree_delivers_below_its_own_home_without_root(home: Home)
     assert spawn.end() == 0
 
 
+def test_a_delivery_hears_what_srs_makes_of_its_sender(home: Home) -> None:
+    warm(home, home.user("joe", FIRST_UID, '|echo "$SRSSENDER,$NEWSENDER"\n'))
+    for name, text in (("me", "mx.test"), ("srs_domain", "srs.test"), ("srs_secrets", "x")):
+        (home.path / "control" / name).write_text(text + "\n")
+    (home.path / "control/srs_secrets").chmod(0o400)
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox", environ={"SRSSENDER": "wrong@x"})
+    made = spawn.deliver("joe@x")[1:].partition(b"\n")[0].split(b",")
+    assert made[0] == made[1] and made[0].startswith(b"SRS0=") and made[0].endswith(b"=example.org=s@srs.test")
+    assert spawn.deliver("joe@x", sender="s@mx.test").startswith(b"K,s@mx.test\n")
+    (home.path / "bin/qmail-local").unlink()
+    install_script(home.path / "bin/qmail-local", 'printf "$SRSSENDER"')
+    assert spawn.deliver("joe@x") == b"K" + made[0]
+    spawn.end()
+
+
+def test_srs_in_a_single_user_tree(home: Home) -> None:
+    (home.path / "control/conf-users").write_text(f"{FIRST_UID}\n" * 8)
+    (home.path / "control/conf-groups").write_text(f"{FIRST_UID}\n" * 2)
+    install_script(home.path / "bin/qmail-local", 'printf "$SRSSENDER"')
+    os.chown(home.path / "queue/mess/0/1", FIRST_UID, FIRST_UID)
+    for name, text in (("me", "mx.test"), ("srs_domain", "srs.test"), ("srs_secrets", "x")):
+        (home.path / "control" / name).write_text(text + "\n")
+    (home.path / "control/srs_secrets").chmod(0o400)
+    os.chown(home.path / "control/srs_secrets", FIRST_UID, FIRST_UID)
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox", uid=FIRST_UID)
+    assert spawn.deliver("joe@x").endswith(b"=example.org=s@srs.test")
+    spawn.end()
+
+
 @pytest.mark.contract("spawn 5.1")
 def test_a_worker_killed_in_the_middle_is_a_deferral_and_the_next_delivery_works(home: Home) -> None:
     lines = home.user("joe", FIRST_UID, "|kill -9 $PPID; echo dying\n"), home.user("ann", FIRST_UID, "|echo fine\n")

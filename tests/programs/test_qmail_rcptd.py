@@ -14,7 +14,7 @@ import pytest
 
 from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing, parse_routing
-from pyqmail.protocol.recipients import SOCKET, format_question, is_nobody, parse_question
+from pyqmail.protocol.recipients import PLAIN, SOCKET, format_question, is_nobody, parse_question
 from tests.integration.mailhost import MailHost, install
 from tests.loopback import ask
 from tests.programs.lingering import lingering
@@ -349,7 +349,7 @@ def test_maps_that_are_none_end_it(place: Path, record: bytes) -> None:
 
 def test_the_wires() -> None:
     assert parse_routing(format_routing(ROUTING).partition(b":")[2][:-1]) == ROUTING
-    assert parse_question(format_question(7, b"a@b")) == ((7).to_bytes(8, "little"), b"a@b")
+    assert parse_question(format_question(7, b"a@b")) == ((7).to_bytes(8, "little"), b"a@b", PLAIN)
     assert not is_nobody(b"", 0) and not is_nobody(bytes(8) + b"Y", 0) and is_nobody(bytes(8) + b"N", 0)
 
 

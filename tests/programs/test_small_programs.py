@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from pyqmail.mailauth.srs import Srs
 from tests.programs.queue_program import write_queue_program
 
 BIN = Path(__file__).parents[2] / "bin"
@@ -53,6 +55,38 @@ class Sandbox:
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "words"), [("forward", ("bob@x",)), ("condredirect", ("bob@x", "true"))])
+def test_a_forward_of_the_deliverys_own_sender_is_from_its_srs_address(
+    sandbox: Sandbox, name: str, words: tuple[str, ...]
+) -> None:
+    sandbox.environ |= {"NEWSENDER": "ann@s", "SRSSENDER": "SRS0=x@srs"}
+    assert sandbox.run(name, *words).returncode in (0, 99)
+    assert sandbox.envelope() == "FSRS0=x@srs|Tbob@x||"
+    sandbox.environ["SRSSENDER"] = ""
+    result = sandbox.run(name, *words)
+    assert result.returncode == 111 and b"unable to rewrite the sender" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("local", "mode", "code", "text"),
+    [
+        pytest.param(b"SRS0=abcd=TT=orig.test=a,b", 0o400, 100, b"it was not made here", id="a forged address"),
+        pytest.param(b"", 0o440, 111, b"srs_secrets", id="secrets that others can read"),
+        pytest.param(b"", 0o400, 0, b"qp", id="a good one, whose comma makes no list"),
+    ],
+)
+def test_srsfilter(sandbox: Sandbox, local: bytes, mode: int, code: int, text: bytes) -> None:
+    (sandbox.base / "control").mkdir()
+    (sandbox.base / "control/srs_domain").write_text("srs.test\n")
+    (sandbox.base / "control/srs_secrets").write_text("x\n")
+    (sandbox.base / "control/srs_secrets").chmod(mode)
+    made = Srs(b"srs.test", (b"x",)).forward(b"a,b@orig.test", time.time()).rpartition(b"@")[0]
+    sandbox.environ |= {"DEFAULT": (local or made).decode(), "NEWSENDER": "", "SENDER": ""}
+    result = sandbox.run("srsfilter")
+    assert result.returncode == code and text in result.stderr
+    assert sandbox.envelope() == ("F|Ta,b@orig.test||" if code == 0 else None)
 
 
 @pytest.mark.contract("inject 4.1")
