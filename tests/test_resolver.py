@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol.dns import BadAnswer, Kind, Mx, answers, ascii_host, parse_answer, parse_literal
+from pyqmail.protocol.dns import BadAnswer, Kind, Mx, answers, parse_answer, parse_literal
+from pyqmail.protocol.host_names import ascii_host
 from pyqmail.resolver import (
     HardFailure,
     Resolver,

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pyqmail.mailauth.canonical import Field, relaxed_field, without_signature
-from pyqmail.mailauth.dkim import ALGORITHMS, Bodies, Outcome, Signature, header_digest, is_name, judge, parse_signature
+from pyqmail.mailauth.dkim import ALGORITHMS, Bodies, Outcome, Signature, header_digest, judge, parse_signature
 from pyqmail.mailauth.lookups import Lookups
 from pyqmail.mailauth.tags import BadTags, parse_base64, parse_number, parse_tags
+from pyqmail.protocol.host_names import is_name
 
 INSTANCES_MAX = 20  # RFC 8617 allows 50; each seal costs a look-up
 SEAL, SIGNATURE, RESULTS = b"arc-seal", b"arc-message-signature", b"arc-authentication-results"

@@ -21,6 +21,7 @@ from pyqmail.mailauth.canonical import (
 from pyqmail.mailauth.keys import BadKey, PublicKey, WeakKey, find_key
 from pyqmail.mailauth.lookups import Lookups, TemporaryFailure
 from pyqmail.mailauth.tags import BadTags, parse_base64, parse_number, parse_tags, without_blanks
+from pyqmail.protocol.host_names import is_name
 
 SIGNATURES_MAX = 8
 NAMES_MAX = 1000  # that one h= may list
@@ -99,14 +100,6 @@ def _check_times(tags: dict[bytes, bytes], now: float) -> None:
         expires = parse_number(tags[b"x"])
         if expires < now - SKEW_S or expires < made:
             raise BadTags("expired")
-
-
-def is_name(name: bytes) -> bool:
-    """Whether DNS can be asked for ``name``: letters, digits, hyphens, underscores and dots."""
-    labels = name.split(b".")
-    return len(name) <= 253 and all(
-        0 < len(label) <= 63 and label.replace(b"-", b"").replace(b"_", b"").isalnum() for label in labels
-    )
 
 
 def header_digest(signature: Signature, fields: Sequence[Field]) -> bytes:

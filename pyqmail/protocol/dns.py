@@ -5,10 +5,8 @@ the rest decides nothing, and dnspython does not load a module for its type in a
 """
 
 import encodings.idna  # noqa: F401
-import encodings.punycode  # noqa: F401
 import socket
 import struct
-import unicodedata
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -27,9 +25,9 @@ import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
+from pyqmail.protocol.host_names import ascii_host
 from pyqmail.protocol.packed_address import settle_mapped
 
-LABEL_MAX = 63  # RFC 1035 section 2.3.4
 LABELS_MAX = 127  # what fits the 255 bytes of a name (RFC 1035 section 2.3.4)
 EDNS_PAYLOAD = 1232  # below every usual MTU, so that answers are not lost as fragments
 Name = dns.name.Name
@@ -37,7 +35,6 @@ _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _AA, _TC, _RA = 0x0400, 0x0200, 0x0080
 _NS = 2
-_IDNA_CATEGORIES = frozenset(("Ll", "Lo", "Lm", "Mn", "Mc", "Nd"))  # what RFC 5892 section 2.1 lets into a label
 
 
 class Kind(IntEnum):
@@ -88,37 +85,6 @@ class Answer:
     names: tuple[bytes, ...] = ()  # of PTR records, as name_text spells them
     texts: tuple[bytes, ...] = ()  # of TXT records, each one's strings joined
     lame: bool = False  # a referral to other servers, from one that neither knows nor asks for us
-
-
-def ascii_host(host: bytes) -> bytes:
-    """``host`` as DNS and SMTP without SMTPUTF8 know it: each UTF-8 label as its A-label (RFC 5891), the rest as it is.
-
-    Labels that are no internationalised ones (not UTF-8, signs that RFC 5892 does not allow) stay as they are too, and
-    no such host will be found. Sharp s, final sigma and the like are kept, as in IDNA2008: another spelling is another
-    domain.
-    """
-    if host.isascii():
-        return host
-    return b".".join(label if label.isascii() else _ascii_label(label) for label in host.split(b"."))
-
-
-def _ascii_label(label: bytes) -> bytes:
-    try:
-        text = unicodedata.normalize("NFKC", label.decode("utf-8").lower())
-    except UnicodeDecodeError:
-        return label
-    if text[:1] == "-" or text[-1:] == "-" or not all(_allowed(char) for char in text):
-        return label
-    if unicodedata.category(text[0])[0] == "M":  # a combining mark has nothing to stand on
-        return label
-    if text.isascii():
-        return text.encode("ascii")
-    encoded = b"xn--" + text.encode("punycode")
-    return encoded if len(encoded) <= LABEL_MAX else label
-
-
-def _allowed(char: str) -> bool:
-    return char == "-" or unicodedata.category(char) in _IDNA_CATEGORIES
 
 
 def parse_host(host: bytes) -> Name:

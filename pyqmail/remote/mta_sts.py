@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.failure import TemporaryFailure
-from pyqmail.protocol.dns import ascii_host
+from pyqmail.protocol.host_names import ascii_host
 
 ANSWER_S = 15.0  # for the daemon, which may have to ask the domain's web server
 ANSWER_MAX = 65_536

@@ -11,7 +11,7 @@ from functools import partial
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
-from pyqmail.protocol.dns import ascii_host
+from pyqmail.protocol.host_names import ascii_host
 from pyqmail.protocol.smtp_transaction import carriable
 from pyqmail.remote.attempts import Attempts, Errand, Outlasting
 from pyqmail.remote.controls import FILES, read_controls, watched
