@@ -240,7 +240,17 @@ OURS: tuple[ControlFile, ...] = (
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     _line("mtasts", "MTA-STS policies are asked for at ", "nowhere", REMOTE, DELIVERY, ours=True),
     ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),
-    ControlFile("domainkeys", Form.DIRECTORY, "Keys for DKIM by domain", "", "", "None.", REMOTE, DELIVERY, ours=True),
+    ControlFile(
+        "domainkeys",
+        Form.DIRECTORY,
+        "Keys for DKIM by domain",
+        "",
+        "",
+        "None.",
+        (*REMOTE, *INCOMING),
+        DELIVERY,
+        ours=True,
+    ),
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
     _line("outgoingip", "Mail goes out from ", "the address that the kernel chooses", REMOTE, DELIVERY, ours=True),
     _list(

@@ -79,6 +79,7 @@ def listed(*names: str) -> tuple[str, ...]:
     return tuple(name + end for name in names for end in ("", ".cdb"))
 
 
+AUTHENTICATING = ("spfbehavior", "dmarcbehavior", "domainkeys")  # where Authentication-Results is written
 Kind = type[Check] | Seldom
 CHECKS: tuple[Kind, ...] = (
     HopCount,
@@ -99,9 +100,10 @@ CHECKS: tuple[Kind, ...] = (
     Seldom(
         "sender_authentication:SenderAuthentication",
         "spf, dkim, dmarc",
-        ("spfbehavior", "dmarcbehavior"),
+        AUTHENTICATING,
         (b"SPFBEHAVIOR", b"DMARCBEHAVIOR"),
     ),
+    Seldom("own_author:OwnAuthor", "auth", AUTHENTICATING),
 )
 VARIABLES = frozenset(name for kind in CHECKS if isinstance(kind, Seldom) for name in kind.variables)
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients

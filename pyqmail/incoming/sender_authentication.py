@@ -6,7 +6,8 @@ control/spfbehavior and control/dmarcbehavior, or $SPFBEHAVIOR and $DMARCBEHAVIO
     DMARC  1 say, 2 also 451, 3 refuse what p=reject asks for, 4 also mark what p=quarantine asks for
 
 Relay clients and users are not asked about. What is not enforced is rehearsed: ``rehearsal=`` names who would have been
-refused at 3.
+refused at 3. With a key in control/domainkeys for the domain of its From a message is looked at whatever the numbers
+say: qmail-remote signs it, if it is forwarded, only where DMARC has passed.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from pyqmail.control import Control, parse_integer
 from pyqmail.incoming.check import Check, Evidence, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
+from pyqmail.mailauth.results import own_authserv_id
+from pyqmail.mailauth.vouching import has_keys
 from pyqmail.protocol.reply import Reply
 
 SAY, LATER, REFUSE, MARK = 1, 2, 3, 4
@@ -32,7 +35,9 @@ class SenderAuthentication(Check):
         self._control = rules.control
         self._spf = behavior(rules.control, rules.environ, b"SPFBEHAVIOR", "spfbehavior")
         self._dmarc = behavior(rules.control, rules.environ, b"DMARCBEHAVIOR", "dmarcbehavior")
-        self.active = max(self._spf, self._dmarc) >= SAY
+        self._asks_all = max(self._spf, self._dmarc) >= SAY
+        self._has_keys = rules.has("domainkeys")
+        self.active = self._asks_all or self._has_keys
         self._letter: Letter | None = None  # whose sender has been judged
         self._sender: dict[bytes, bytes] = {}
 
@@ -41,15 +46,20 @@ class SenderAuthentication(Check):
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
         self._letter = None
-        if client.relay is not None or client.user is not None:
+        if not self.holds(client):
             return None
-        found = self.ask_about_sender(self._about(client, letter))
-        self._sender = dict(found or [(b"spf", b"temperror"), (b"problem", b"qmail-verifyd does not answer")])
-        self._letter = letter
-        evidence: Evidence = ((b"spf", self._sender[b"spf"]),)
+        self._letter, self._sender = letter, {}
+        if not self._asks_all:
+            return None
+        evidence = self._learn_sender(client, letter)
         if self._would_refuse(REFUSE) and not self._would_refuse(self._spf):
             evidence += ((b"rehearsal", b"spf:" + self._sender.get(b"domain", b"")),)
         return Verdict(None, evidence)
+
+    def _learn_sender(self, client: Client, letter: Letter) -> Evidence:
+        found = self.ask_about_sender(self._about(client, letter))
+        self._sender = dict(found or [(b"spf", b"temperror"), (b"problem", b"qmail-verifyd does not answer")])
+        return ((b"spf", self._sender[b"spf"]),)
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
         if self._letter is not letter or address.partition(b"@")[0].lower() == b"postmaster":
@@ -63,13 +73,24 @@ class SenderAuthentication(Check):
             return None
         from pyqmail.incoming.sender_results import Judgement
 
-        about = [(b"spf", self._sender[b"spf"]), (b"domain", self._sender.get(b"domain", b""))]
-        judgement = Judgement(self._sender, self.ask_about_text(about, letter) if self._dmarc >= SAY else [])
         letter.without_results_of(self._authserv_id)
+        asks_text = self._dmarc >= SAY or self._has_keys and self._is_of_our_own(letter)
+        if not asks_text and not self._sender:
+            return None
+        evidence = () if self._sender else self._learn_sender(client, letter)
+        about = [(b"spf", self._sender[b"spf"]), (b"domain", self._sender.get(b"domain", b""))]
+        judgement = Judgement(self._sender, self.ask_about_text(about, letter) if asks_text else [])
         verdict = self._judged(judgement)
         marked = self._dmarc >= MARK and judgement.failed_for == b"quarantine"
         letter.prepend(judgement.fields(self._authserv_id, client, letter.sender, marked=marked))
-        return verdict
+        return Verdict(verdict.reply, evidence + verdict.evidence)
+
+    def _is_of_our_own(self, letter: Letter) -> bool:
+        """Whether its author's domain has a key here."""
+        from pyqmail.incoming.own_author import author_of
+
+        author = author_of(letter)
+        return bool(author) and has_keys(self._home, author)
 
     def ask_about_sender(self, about: "Pairs") -> "Pairs | None":
         """What is known of the sender; None where nobody says. Never raises."""
@@ -112,7 +133,7 @@ class SenderAuthentication(Check):
 
     def _would_refuse(self, behavior: int) -> bool:
         """Whether ``behavior`` refuses this sender. With DMARC enforced a fail counts where nothing else could pass."""
-        result = self._sender[b"spf"]
+        result = self._sender.get(b"spf", b"")
         if behavior < REFUSED_FROM.get(result, 99):
             return False
         return result != b"fail" or self._dmarc < REFUSE or self._sender.get(b"alone") == b"1"
@@ -126,7 +147,7 @@ class SenderAuthentication(Check):
 
     @property
     def _authserv_id(self) -> bytes:
-        return (self._control.line_or_me("authservid") or b"localhost").lower()
+        return own_authserv_id(self._control)
 
 
 TYPE_CHECKING = False

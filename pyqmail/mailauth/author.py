@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 
 from pyqmail.formats.address_list import read_list
-from pyqmail.mailauth.canonical import Field
-from pyqmail.mailauth.dkim import is_name
-from pyqmail.protocol.dns import ascii_host
+from pyqmail.protocol.host_names import ascii_host, is_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.mailauth.canonical import Field
 
 _AT = re.compile(rb"@[^\s<>,;:()\"]*")
 
@@ -15,12 +17,16 @@ class BadAuthor(Exception):
     """The message has no From, several, or one that names nobody or many; the text says which."""
 
 
-def author_domain(fields: Sequence[Field]) -> bytes:
+def author_domain(fields: "Sequence[Field]") -> bytes:
     """The domain of the author, in lower case with A-labels. Raises BadAuthor."""
-    found = [field for field in fields if field.name == b"from"]
-    if len(found) != 1:
-        raise BadAuthor("the message has no From field" if not found else "the message has several From fields")
-    text = found[0].body.replace(b"\n", b" ")
+    return domain_of_author([field.body.replace(b"\n", b" ") for field in fields if field.name == b"from"])
+
+
+def domain_of_author(bodies: Sequence[bytes]) -> bytes:
+    """As ``author_domain``, from the unfolded bodies of all From fields. Raises BadAuthor."""
+    if len(bodies) != 1:
+        raise BadAuthor("the message has no From field" if not bodies else "the message has several From fields")
+    text = bodies[0]
     reading = read_list(text)
     addresses = [address.text for address in reading.addresses]
     address = addresses[0] if len(addresses) == 1 and reading.sure else _in_brackets(text)

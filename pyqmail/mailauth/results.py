@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pyqmail.control import Control
+
 FIELD = b"Authentication-Results"
 VALUE_MAX = 256  # bytes of one value that we write
 BODY_MAX = 65536  # bytes of a field that are read
@@ -69,6 +71,11 @@ def format_results(authserv_id: bytes, results: "Sequence[Result]") -> bytes:
     """The field, one result a line, with its last LF."""
     found = [each.format() for each in results] or [b"none"]
     return FIELD + b": " + quoted(authserv_id) + b";\n\t" + b";\n\t".join(found) + b"\n"
+
+
+def own_authserv_id(control: "Control") -> bytes:
+    """The name in our own fields, in lower case. Raises ControlUnreadable."""
+    return (control.line_or_me("authservid") or b"localhost").lower()
 
 
 def parse_results(body: bytes) -> "tuple[bytes, list[Result]]":

@@ -2,22 +2,21 @@
 
     control/domainkeys/DOMAIN/SELECTOR   a private key in PEM form; names that end in .pub or .off are none
 
-Signing is no oracle: what a stranger has sent is signed only where our own Authentication-Results above it says that
-DMARC has passed for the domain of its From.
+Only what we vouch for is signed (mailauth/vouching).
 """
 
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.mailauth.author import BadAuthor, author_domain
-from pyqmail.mailauth.canonical import BadHeader, Field, parse_fields, split_message
-from pyqmail.mailauth.dkim import is_name
-from pyqmail.mailauth.results import parse_results
+from pyqmail.mailauth.canonical import BadHeader, parse_fields, split_message
+from pyqmail.mailauth.results import own_authserv_id
 from pyqmail.mailauth.signing import SigningKey, UnusableKey, hash_body, load_key, sign
+from pyqmail.mailauth.vouching import domains_from, vouched
+from pyqmail.protocol.host_names import is_name
 from pyqmail.protocol.message_body import LineEnds
 from pyqmail.remote.controls import Controls
 from pyqmail.system.stamp import Seen, Watched
@@ -26,13 +25,6 @@ KEYS_MAX = 8  # of one domain
 KEY_MAX = 65536  # bytes of a key's file
 DOMAINS_MAX = 1000  # whose keys one process holds
 NO_KEY = b"Unable to use the DKIM key control/domainkeys/%b: %b. (#4.3.0)"
-
-_QUEUED = re.compile(rb"[ \t]*\(qmail \d+ invoked ([a-z0-9 ]+)\);")
-# Who has logged in, relays, or is a client of QMQP, as our servers say it.
-_OURS = re.compile(
-    rb"[ \t]*from [^\n]*\n[ \t]+by \S+ with (?:ESMTPS?A\b|QMQP\b|E?SMTPS?(?: \([^()\n]* encrypted\))? \(relay client\);"
-    rb"|QMTP \(relay client\);)"
-)
 
 
 class Signer:
@@ -55,19 +47,15 @@ class Signer:
         keys = self._keys_for(f"{home}/control/domainkeys", author, controls.signers)
         if not keys:
             return b""
-        if not vouched(fields, author, (controls.control.line_or_me("authservid") or b"localhost").lower()):
+        if not vouched(fields, author, own_authserv_id(controls.control)):
             return b""
         return sign(fields, hash_body(body), keys, int(time.time()))
 
     def _keys_for(self, directory: str, author: bytes, signers: frozenset[bytes]) -> Sequence[SigningKey]:
         """The keys of ``author``, else those of the nearest domain above that has any."""
-        domain = author
-        while domain:
-            if domain in signers:
-                keys = self._keys_in(f"{directory}/{os.fsdecode(domain)}")
-                if keys:
-                    return keys
-            domain = domain.partition(b".")[2]
+        for domain in domains_from(author):
+            if domain in signers and (keys := self._keys_in(f"{directory}/{os.fsdecode(domain)}")):
+                return keys
         return ()
 
     def _keys_in(self, path: str) -> list[SigningKey]:
@@ -134,33 +122,3 @@ def _as_received(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield lines.encode(piece).replace(b"\r\n", b"\n")
     yield (lines.finish() or b"").replace(b"\r\n", b"\n")
-
-
-def vouched(fields: Sequence[Field], author: bytes, authserv_id: bytes) -> bool:
-    """Whether we may sign: it was made here, or comes from who may send through us, or DMARC has passed for ``author``.
-
-    Read from the top down to the first session; what stands below that, the client has written.
-    """
-    entered, results = False, list[bytes]()
-    for field in fields:
-        if field.name == b"authentication-results" and entered:
-            results.append(field.body)
-        if field.name != b"received":
-            continue
-        queued = _QUEUED.match(field.body)
-        if queued:
-            entered, results = queued[1] in (b"from network", b"by uid %d" % os.getuid()), []
-        elif not entered:
-            return False  # it came in by some other way, and anybody may have written the rest
-        else:
-            return bool(_OURS.match(field.body)) or any(_passes(each, author, authserv_id) for each in results)
-    # ezmlm may take all Received fields of others away.
-    return all(field.name != b"mailing-list" for field in fields)
-
-
-def _passes(body: bytes, author: bytes, authserv_id: bytes) -> bool:
-    writer, results = parse_results(body)
-    return writer == authserv_id and any(
-        each.method == b"dmarc" and each.result == b"pass" and each.get(b"header.from").lower() == author
-        for each in results
-    )

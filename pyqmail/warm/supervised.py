@@ -48,10 +48,10 @@ def logins_are_wanted(home: str) -> bool:
 
 
 def senders_are_verified(home: str) -> bool:
-    """Whether control/spfbehavior or control/dmarcbehavior is there."""
+    """Whether control/spfbehavior or control/dmarcbehavior is there, or keys, whose domains' mail is looked at."""
     control = Control(home)
     try:
-        return any(map(control.exists, ("spfbehavior", "dmarcbehavior")))
+        return any(map(control.exists, ("spfbehavior", "dmarcbehavior", "domainkeys")))
     except ControlUnreadable:
         return True
 

@@ -112,6 +112,7 @@ def test_the_order_of_the_policy() -> None:
         "maxrcpt",
         "RCPTCHECK",
         "spf, dkim, dmarc",
+        "auth",
     ]
 
 

@@ -204,6 +204,10 @@ def test_without_the_service_it_is_the_same(name_server: str) -> None:
         assert any(line.startswith(b"451 DKIM") for line in send(door, message()))
         door.control(dmarcbehavior="1")
         assert any(line.startswith(b"250 ok") for line in send(door, message()))
+        (door.base / "control/dmarcbehavior").unlink()
+        (door.base / "control/domainkeys/strict.example").mkdir(parents=True)
+        assert any(line.startswith(b"250 ok") for line in send(door, message()))
+        assert found(door)[b"dmarc"] == b"temperror"
 
 
 def test_relay_clients_are_not_asked_about(door: Door) -> None:
@@ -217,6 +221,29 @@ def test_without_the_files_nothing_is_asked_or_added(door: Door) -> None:
         (door.base / "control" / name).unlink()
     send(door, b"Authentication-Results: mx.test; dkim=pass\n" + TEXT + b"\nhello\n")
     assert (door.base / "message").read_bytes().startswith(b"Received: ")
+
+
+@pytest.mark.parametrize("domain", ["strict.example", "example"])
+def test_with_a_key_for_the_author_it_is_said_whatever_the_numbers_are(door: Door, domain: str) -> None:
+    for name in ("spfbehavior", "dmarcbehavior"):
+        (door.base / "control" / name).unlink()
+    (door.base / "control/domainkeys" / domain).mkdir(parents=True)
+    send(door, message())
+    assert found(door) == {b"spf": b"fail", b"dkim": b"pass", b"dmarc": b"pass"}
+    assert b"spf=fail dkim=pass dmarc=pass" in door.log.read_bytes()
+    assert any(line.startswith(b"250 ok") for line in send(door, TEXT + b"\nhello\n"))
+    assert found(door)[b"dmarc"] == b"fail"
+    assert b"rehearsal" not in door.log.read_bytes()
+
+
+def test_with_keys_others_are_not_asked_about_and_still_may_not_forge(door: Door) -> None:
+    for name in ("spfbehavior", "dmarcbehavior"):
+        (door.base / "control" / name).unlink()
+    (door.base / "control/domainkeys/other.example").mkdir(parents=True)
+    send(door, b"Authentication-Results: mx.test; dkim=pass\n" + message())
+    text = (door.base / "message").read_bytes()
+    assert text.startswith(b"Received: ") and b"Authentication-Results" not in text
+    assert b"spf=" not in door.log.read_bytes()
 
 
 def test_what_claims_to_be_ours_goes_and_what_others_said_stays(door: Door) -> None:

@@ -10,9 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pyqmail.failure import TemporaryFailure
-from pyqmail.mailauth.canonical import parse_fields
 from pyqmail.remote.controls import read_controls
-from pyqmail.remote.signatures import Signer, read_keys, vouched
+from pyqmail.remote.signatures import Signer, read_keys
 from tests.mailauth.test_dkim import ED, RSA, outcomes, public_record
 from tests.scripted_peers import ACCEPTING, remote_home, run_program, smtp_peer
 
@@ -23,8 +22,6 @@ PEM = {
     "e": ED.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
 }
 QUEUED = b"Received: (qmail 7 invoked from network); 1 Jan 2026 00:00:00 -0000\n"
-RESENT = b"Received: (qmail 8 invoked by uid 500); 1 Jan 2026 00:00:01 -0000\nDelivered-To: joe@a.example\n"
-PASS = b"Authentication-Results: me.test;\n\tspf=none smtp.mailfrom=x@x.test;\n\tdmarc=pass header.from=a.example\n"
 DKIMPY = """
 import base64, json, sys, dkim
 told = json.load(sys.stdin)
@@ -34,10 +31,6 @@ def txt(name, timeout=5):
 signed = dkim.DKIM(message)
 print(json.dumps([signed.verify(idx=number, dnsfunc=txt) for number in range(2)]))
 """
-
-
-def session(with_: bytes) -> bytes:
-    return b"Received: from c.test (HELO x) (192.0.2.1)\n  by me.test with " + with_ + b"; 1 Jan 2026 00:00:00 -0000\n"
 
 
 def home_with_keys(directory: Path, port: int = 25, domain: str = "a.example") -> Path:
@@ -151,30 +144,3 @@ def test_a_key_is_read_anew_when_it_has_changed_and_set_aside_by_its_name(tmp_pa
     (keys / "r").unlink()
     assert read_keys(str(keys)) == []
     assert signatures() == 0
-
-
-@pytest.mark.parametrize(
-    ("trace", "signed"),
-    [
-        pytest.param(b"", True, id="no trace, as a bounce"),
-        pytest.param(RESENT, True, id="a local sender"),
-        pytest.param(QUEUED + session(b"SMTP"), False, id="a stranger"),
-        pytest.param(RESENT + QUEUED + session(b"ESMTPS (X encrypted)"), False, id="a stranger, forwarded"),
-        pytest.param(RESENT + QUEUED + session(b"QMTP"), False, id="a stranger by QMTP"),
-        pytest.param(RESENT + QUEUED + PASS + session(b"SMTP"), True, id="a stranger for whom DMARC passed"),
-        pytest.param(QUEUED + PASS.replace(b"=pass", b"=fail") + session(b"SMTP"), False, id="DMARC failed"),
-        pytest.param(QUEUED + PASS.replace(b"=a.", b"=b.") + session(b"SMTP"), False, id="DMARC of another domain"),
-        pytest.param(QUEUED + PASS.replace(b"me.test", b"x.test") + session(b"SMTP"), False, id="of another host"),
-        pytest.param(QUEUED + session(b"SMTP") + PASS, False, id="results that the client wrote"),
-        pytest.param(QUEUED + session(b"SMTP") + session(b"ESMTPA"), False, id="a session that the client wrote"),
-        pytest.param(QUEUED + session(b"ESMTPSA (X encrypted)"), True, id="a user"),
-        pytest.param(QUEUED + session(b"SMTP (relay client)"), True, id="a relay client"),
-        pytest.param(QUEUED + session(b"ESMTPS (X encrypted) (relay client)"), True, id="a relay client in TLS"),
-        pytest.param(QUEUED + session(b"QMQP"), True, id="a client of QMQP"),
-        pytest.param(RESENT + session(b"ESMTPA"), False, id="fetched mail that a program put in"),
-        pytest.param(RESENT + PASS + session(b"SMTP"), False, id="results in mail that a program put in"),
-        pytest.param(RESENT + b"Mailing-List: contact l\n", False, id="a list that took the trace away"),
-    ],
-)
-def test_signing_is_no_oracle(trace: bytes, signed: bool) -> None:
-    assert vouched(parse_fields(trace + FROM), b"a.example", b"me.test") is signed
