@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pyqmail.build import BUILD_ID
 from pyqmail.spool.layout import Layout
 from pyqmail.system import processes
+from pyqmail.warm.succession import TITLE, is_left_behind, serving, supervisors
 from pyqmail.warm.supervised import HELPERS, Helper, answers, ask_build
-from pyqmail.warm.supervisor import TITLE, is_left_behind, serving, supervisors
 
 END_S = 30.0  # that a supervisor may take to end; its helpers have less
 TURN_S = 0.05

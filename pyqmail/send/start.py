@@ -24,9 +24,10 @@ from pyqmail.system.process import (
     plug_standard_descriptors,
     set_title,
 )
+from pyqmail.warm.helper_process import SIGNALS
 from pyqmail.warm.served import load
 from pyqmail.warm.supervised import HELPERS
-from pyqmail.warm.supervisor import SIGNALS, Supervisor, wanted_helpers
+from pyqmail.warm.supervisor import Supervisor, wanted_helpers
 
 SEND = b"qmail-send"
 PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", SEND)
