@@ -13,7 +13,7 @@ from pyqmail.tcp.children import Children, dead_children
 from pyqmail.tcp.command_line import Options
 from pyqmail.tcp.connection_log import write_log
 from pyqmail.tcp.connection_server import ConnectionServer, reason, warning
-from pyqmail.tcp.workers import Workers
+from pyqmail.tcp.workers import Events, Task, Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,18 +42,13 @@ class Server:
         self._children = Children(server.serve, self._ended, crowd)
         self._workers = None
         if chain is not None and chain.pooled:
+            title = os.fsdecode(options.program[0]).rpartition("/")[2]
             self._workers = Workers(
                 loop,
                 listener,
-                server.serve,
+                Task(server.serve, title, logs=options.verbosity >= 2),
+                Events(self._began, write_log, self._ended, self._outdated, self._no_process),
                 limit=options.limit,
-                title=os.fsdecode(options.program[0]).rpartition("/")[2],
-                logs=options.verbosity >= 2,
-                began=self._began,
-                said=write_log,
-                ended=self._ended,
-                outdated=self._outdated,
-                troubled=self._no_process,
                 crowd=crowd,
             )
 

@@ -30,6 +30,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import close_all_but, reset_signals, set_title
@@ -38,6 +39,8 @@ from pyqmail.tcp.worker import RECORD_MAX, STATUS, WorkerLife
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from pyqmail.tcp.crowd import Crowd
 
 TCP_INFO_UNACKED = 24  # of a listening socket: how many connections wait to be accepted (linux/tcp.h)
@@ -59,51 +62,96 @@ class WorkerLink:
         self.retiring = False
 
 
-class Workers:
-    """``serve`` in workers that accept from ``listener``, at most ``limit`` of them.
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Who hears what workers tell. With a log of connections each is announced."""
 
-    With ``logs`` each connection is announced: ``began(text)`` and ``ended(pid, status)`` are called in the parent, and
-    ``said(text)`` for what is to be logged in between. ``outdated()`` is called when a worker found that the program
-    has changed, and ``troubled(error)`` when no worker can be made.
-    """
+    began: Callable[[bytes], None]  # a connection; the text is for the log
+    said: Callable[[bytes], None]  # what is to be logged in between
+    ended: Ended  # the worker's process and a wait status
+    outdated: Callable[[], None]  # the program has changed
+    troubled: Callable[[OSError], None]  # no worker can be made
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What each worker does until it has served so many connections, or was idle so long."""
+
+    serve: Serve
+    title: str
+    logs: bool
+    served_max: int = 1000
+    idle_s: float = 60.0
+
+    def run(self, listener: socket.socket, reports: int, descriptors: tuple[int, int]) -> "NoReturn":
+        """In a fresh child. ``descriptors`` is the limit that it should have."""
+        code = FAILED
+        try:
+            close_all_but((0, 1, 2, reports, listener.fileno()))
+            resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
+            reset_signals()
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            set_title(self.title)
+            WorkerLife(listener, reports, self.serve, logs=self.logs).run(self.served_max, self.idle_s)
+            code = 0
+        finally:
+            os._exit(code)
+
+
+class Overflow:
+    """The parent's place in the queue of those who wait on the listening socket: the last one."""
+
+    def __init__(self, loop: Loop, listener: socket.socket) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._queue = select.epoll()
+        self._watching = False
+
+    def tell(self, all_busy: Callable[[], None]) -> None:
+        """Call ``all_busy`` whenever somebody waits whom no worker was free to take; by now one may be."""
+        self._loop.add_reader(self._queue.fileno(), all_busy)
+
+    def join(self) -> None:
+        """Stand behind every worker that there is now."""
+        self.leave()
+        self._queue.register(self._listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._watching = True
+
+    def leave(self) -> None:
+        """Wait no more."""
+        if self._watching:
+            self._queue.unregister(self._listener.fileno())
+            self._watching = False
+
+    def waiting(self) -> int:
+        """How many connections wait to be accepted."""
+        info = self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_UNACKED + 4)
+        return int(struct.unpack_from("=I", info, TCP_INFO_UNACKED)[0])
+
+
+class Workers:
+    """``task`` in workers that accept from ``listener``, at most ``limit`` of them."""
 
     def __init__(
         self,
         loop: Loop,
         listener: socket.socket,
-        serve: Serve,
+        task: Task,
+        events: Events,
         *,
         limit: int,
-        title: str,
-        logs: bool,
-        began: Callable[[bytes], None],
-        said: Callable[[bytes], None],
-        ended: Ended,
-        outdated: Callable[[], None],
-        troubled: Callable[[OSError], None],
         crowd: "Crowd | None" = None,
-        served_max: int = 1000,
-        idle_s: float = 60.0,
     ) -> None:
         self._loop = loop
         self._listener = listener
-        self._serve = serve
+        self._task = task
+        self._events = events
         self._limit = limit
-        self._title = title
-        self._logs = logs
-        self._began = began
-        self._said = said
-        self._ended = ended
-        self._outdated = outdated
-        self._troubled = troubled
         self._crowd = crowd
-        self._served_max = served_max
-        self._idle_s = idle_s
+        self._overflow = Overflow(loop, listener)
         self._workers: dict[int, WorkerLink] = {}
         self._starting = 0
         self._stopped = False
-        self._watching = False
-        self._overflow = select.epoll()
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def start(self) -> None:
@@ -113,13 +161,13 @@ class Workers:
         if soft != resource.RLIM_INFINITY and soft < needed:
             wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))  # for this process: workers keep what was given
-        self._loop.add_reader(self._overflow.fileno(), self._all_busy)
+        self._overflow.tell(self._all_busy)
         self._grow(1)
 
     def stop(self) -> None:
         """Take no more connections; workers end when they have finished theirs."""
         self._stopped = True
-        self._unwatch()
+        self._overflow.leave()
         for worker in self._workers.values():
             self._retire(worker)
 
@@ -140,7 +188,7 @@ class Workers:
         self._loop.remove_reader(worker.reports)
         os.close(worker.reports)
         if worker.active:
-            self._ended(pid, status)
+            self._events.ended(pid, status)
         if not worker.ready:
             self._starting -= 1
             self._loop.call_later(RETRY_S, self._watch)
@@ -151,33 +199,25 @@ class Workers:
         return True
 
     def _watch(self) -> None:
-        """Stand last in the listener's queue, behind every worker."""
-        self._unwatch()
+        """Hear of those that wait, if a worker can be made for them."""
+        self._overflow.leave()
         if not self._stopped and self._starting == 0 and len(self._workers) < self._limit:
-            self._overflow.register(self._listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            self._watching = True
-
-    def _unwatch(self) -> None:
-        if self._watching:
-            self._overflow.unregister(self._listener.fileno())
-            self._watching = False
+            self._overflow.join()
 
     def _all_busy(self) -> None:
-        """Somebody waits whom no worker was free to take; by now one may be."""
-        info = self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_UNACKED + 4)
-        (waiting,) = struct.unpack_from("=I", info, TCP_INFO_UNACKED)
+        waiting = self._overflow.waiting()
         if waiting:
             self._grow(min(waiting + len(self._workers) // 8, BURST))  # a few more: where some come others follow
 
     def _grow(self, wanted: int) -> None:
-        self._unwatch()
+        self._overflow.leave()
         if self._stopped:
             return
         for _ in range(min(wanted, self._limit - len(self._workers))):
             try:
                 self._fork()
             except OSError as error:
-                self._troubled(error)
+                self._events.troubled(error)
                 self._loop.call_later(RETRY_S, self._recover)
                 return
 
@@ -194,7 +234,7 @@ class Workers:
                 self._crowd.find_place()
             pid = os.fork()
             if pid == 0:
-                self._child(theirs.detach())
+                self._task.run(self._listener, theirs.detach(), self._descriptors)
         except OSError:
             mine.close()
             raise
@@ -224,12 +264,12 @@ class Workers:
     def _obey(self, worker: WorkerLink, kind: bytes, text: bytes) -> None:
         if kind == b"C" and not worker.active:
             worker.active = True
-            self._began(text)
+            self._events.began(text)
         elif kind == b"L":
-            self._said(text)
+            self._events.said(text)
         elif kind == b"E" and worker.active and len(text) == STATUS.size:
             worker.active = False
-            self._ended(worker.pid, STATUS.unpack(text)[0])
+            self._events.ended(worker.pid, STATUS.unpack(text)[0])
         elif kind == b"R" and not worker.ready:
             worker.ready = True
             self._starting -= 1
@@ -237,7 +277,7 @@ class Workers:
         elif kind == b"I" and sum(not other.retiring for other in self._workers.values()) > 1:
             self._retire(worker)
         elif kind == b"O":
-            self._outdated()
+            self._events.outdated()
 
     def _retire(self, worker: WorkerLink) -> None:
         worker.retiring = True
@@ -245,17 +285,3 @@ class Workers:
             os.write(worker.reports, b"X")
         except OSError:
             return
-
-    def _child(self, reports: int) -> None:
-        """What a fresh worker does; it never returns."""
-        code = FAILED
-        try:
-            close_all_but((0, 1, 2, reports, self._listener.fileno()))
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
-            reset_signals()
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-            set_title(self._title)
-            WorkerLife(self._listener, reports, self._serve, logs=self._logs).run(self._served_max, self._idle_s)
-            code = 0
-        finally:
-            os._exit(code)

@@ -444,7 +444,7 @@ import os, signal, socket, sys
 sys.path[:0] = [{package!r}, {package!r} + "/.deps"]
 from pyqmail.system.loop import Loop
 from pyqmail.tcp.children import dead_children
-from pyqmail.tcp.workers import Workers
+from pyqmail.tcp.workers import Events, Task, Workers
 loop, listener = Loop(), socket.create_server(("127.0.0.1", 0))
 listener.setblocking(False)
 
@@ -461,8 +461,8 @@ def serve(connection, peer, voice):
 def say(*what):
     pass
 
-workers = Workers(loop, listener, serve, limit=4, title="test", logs=False, began=say, said=say, ended=say,
-                  outdated=say, troubled=say, served_max=3, idle_s=0.2)
+task = Task(serve, "test", logs=False, served_max=3, idle_s=0.2)
+workers = Workers(loop, listener, task, Events(say, say, say, say, say), limit=4)
 loop.add_signal(signal.SIGCHLD, lambda: [workers.reap(*dead) for dead in dead_children()])
 print(listener.getsockname()[1], flush=True)
 workers.start()
