@@ -108,6 +108,7 @@ class Service:
             except OSError:  # no descriptors
                 self._pause(listener)
                 return
+            self._keep_ticking()  # before anything can fail that a tick mends
             ids = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             uid = queued.parse_credentials(ids)[1]
             if listener is self._own and uid in self._own_uids:
@@ -116,7 +117,6 @@ class Service:
                 self._strangers.answer(uid, connection, queued.format_build(BUILD_ID))
             else:
                 self._strangers.take(uid, connection)
-            self._keep_ticking()
 
     def _freed(self, link: WorkerLink, uid: int) -> None:
         if link.uid is None:

@@ -207,7 +207,10 @@ class Workers:
                 self.ended(link)
 
     def tick(self) -> None:
-        """Look whether each worker with work in hand still lives, and replace those that do not."""
+        """Look whether each worker with work in hand still lives, and replace those that do not.
+
+        What a failure here, of memory or of a bug, has left unsent is sent again: later jobs wait behind it.
+        """
         for link in list(self.links):
             if link.look():
                 name = "shared" if link.uid is None else f"for uid {link.uid}"
@@ -216,6 +219,8 @@ class Workers:
         for link in self.dying.values():
             link.quiet += 1
         self.reap()
+        for link in [link for link in self.links if link.unsent]:
+            self._send(link)
 
 
 def _be_worker(layout: Layout, accounts: Accounts, theirs: socket.socket, pulse: Pulse, uid: int | None) -> None:
