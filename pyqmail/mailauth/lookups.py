@@ -41,6 +41,9 @@ class Lookups(Protocol):
     def names(self, reverse: bytes) -> tuple[bytes, ...]:
         """The PTR records of ``reverse``, a name under in-addr.arpa or ip6.arpa."""
 
+    def associations(self, name: bytes) -> tuple[bytes, ...]:
+        """The data of the TLSA records of ``name``."""
+
 
 T = TypeVar("T")
 LookUp = Callable[[bytes, Kind], Found]
@@ -71,6 +74,10 @@ class CachedLookups:
     def names(self, reverse: bytes) -> tuple[bytes, ...]:
         """See Lookups."""
         return _some(self._answer(reverse, Kind.PTR).names)
+
+    def associations(self, name: bytes) -> tuple[bytes, ...]:
+        """See Lookups."""
+        return _some(self._answer(name, Kind.TLSA).associations)
 
     def _answer(self, name: bytes, kind: Kind) -> Answer:
         key = (name.lower().removesuffix(b"."), kind)

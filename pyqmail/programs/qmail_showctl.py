@@ -3,6 +3,7 @@
     qmail-showctl              every file, its value or default, as the original prints it
     qmail-showctl --readers    the same, and below each file which program reads it and when
     qmail-showctl --check      one line for each thing that would bite; exit 1 if there is one
+    qmail-showctl --check dns [ --json ] [ domain ... ]    our domains as others see them; exit 1 if something bites
     qmail-showctl --check --from DIR    what of another qmail's tree works here; exit 1 if something does not
 
 Without options the output is the original's, byte for byte, except that a missing rcpthosts does not open the relay
@@ -19,7 +20,7 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing
 from pyqmail.system.files import write_all
 
-USAGE = b"qmail-showctl: usage: qmail-showctl [ --check [ --from DIR ] | --readers ]\n"
+USAGE = b"qmail-showctl: usage: qmail-showctl [ --check [ --from DIR | dns [ --json ] [ domain ... ] ] | --readers ]\n"
 
 
 def show(home: str, *, readers: bool) -> int:
@@ -65,6 +66,21 @@ def check_from(directory: str) -> int:
     return 1 if any(each.fate is Fate.NOT_SUPPORTED for each in found) else 0
 
 
+def check_dns(home: str, words: Sequence[bytes]) -> int:
+    """Print what DNS has of our domains, or of ``words``, as it is found; 1 when something would bite, 111 without."""
+    from pyqmail.admin.dnscheck.look import look
+
+    as_json, good = words[:1] == [b"--json"], True
+    try:
+        for found in look(home, tuple(words[as_json:])):
+            good &= found.good
+            write_all(1, (found.as_json() if as_json else f"qmail-showctl: {found.line()}").encode() + b"\n")
+    except (ControlUnreadable, AccountMissing, OSError) as trouble:
+        write_all(1, b"Oops! %s.\n" % os.fsencode(str(trouble)))
+        return 111
+    return 0 if good else 1
+
+
 def printable(line: bytes) -> bytes:
     """``line`` with question marks for what a terminal might obey."""
     return bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in line)
@@ -80,5 +96,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return check(home)
     if len(words) == 3 and words[:2] == [b"--check", b"--from"]:
         return check_from(os.fsdecode(words[2]))
+    if words[:2] == [b"--check", b"dns"] and not any(word.startswith(b"-") for word in words[3:]):
+        return check_dns(home, words[2:])
     write_all(2, USAGE)
     return 100

@@ -45,6 +45,7 @@ class Kind(IntEnum):
     MX = 15
     TXT = 16
     AAAA = 28
+    TLSA = 52
 
 
 class Code(IntEnum):
@@ -84,6 +85,7 @@ class Answer:
     addresses: tuple[bytes, ...] = ()
     names: tuple[bytes, ...] = ()  # of PTR records, as name_text spells them
     texts: tuple[bytes, ...] = ()  # of TXT records, each one's strings joined
+    associations: tuple[bytes, ...] = ()  # the data of TLSA records
     lame: bool = False  # a referral to other servers, from one that neither knows nor asks for us
 
 
@@ -148,6 +150,7 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
     addresses: list[bytes] = []
     names: list[bytes] = []
     texts: list[bytes] = []
+    associations: list[bytes] = []
     for _ in range(records):
         at = read_name(wire, at)[1]
         found, group, _, size = _RECORD.unpack_from(wire, at)
@@ -161,11 +164,16 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
                 names.append(_parse_ptr(wire, at, size))
             elif kind is Kind.TXT:
                 texts.append(_parse_text(wire[at : at + size]))
+            elif kind is Kind.TLSA:
+                associations.append(wire[at : at + size])
             else:
                 addresses.append(_parse_address(wire[at : at + size], 4 if kind is Kind.A else 16))
         at += size
     lame = bool(authorities and not records and not flags & (_AA | _RA)) and _is_referral(wire, at)
-    return Answer(flags & 15, bool(flags & _TC), records, tuple(mx), tuple(addresses), tuple(names), tuple(texts), lame)
+    return Answer(
+        flags & 15, bool(flags & _TC), records, tuple(mx), tuple(addresses), tuple(names), tuple(texts),
+        tuple(associations), lame,
+    )  # fmt: skip
 
 
 def _is_referral(wire: bytes, at: int) -> bool:

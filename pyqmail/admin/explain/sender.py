@@ -4,7 +4,6 @@ The check is qmail-smtpd's and the judgement qmail-verifyd's, in this process an
 strangers wrote is not read as root.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
@@ -12,6 +11,7 @@ from typing import BinaryIO
 from pyqmail.admin.explain.question import Question
 from pyqmail.admin.explain.session import explain_rules
 from pyqmail.admin.explain.verdict import DEFERRED, DELIVERABLE, REFUSED, Verdict, say
+from pyqmail.admin.rights import drop_rights
 from pyqmail.formats.printable import visible
 from pyqmail.incoming.check import Evidence, Rules
 from pyqmail.incoming.check import Verdict as Found
@@ -21,9 +21,7 @@ from pyqmail.incoming.sender_authentication import SAY, SenderAuthentication, be
 from pyqmail.mailauth.judgement import judge_message, judge_sender, parse_outcome
 from pyqmail.mailauth.lookups import CachedLookups
 from pyqmail.mailauth.service import MESSAGE_S, SENDER_S, look_up_within
-from pyqmail.policy.accounts import read_accounts, uid_of_verifier
 from pyqmail.protocol.verification import Pairs
-from pyqmail.system.process import become
 
 ANYBODY = b"anybody"  # a recipient; postmaster's mail is not refused
 CHUNK = 65536
@@ -59,13 +57,6 @@ def open_text(path: bytes | None) -> BinaryIO | None:
         return open(path, "rb")
     except OSError as error:
         raise Verdict(DEFERRED, f"{visible(path)}: {error.strerror}") from None
-
-
-def drop_rights(home: str) -> None:
-    """Become qmail-verifyd's user, if this is root. Raises AccountMissing, ControlUnreadable and OSError."""
-    accounts = read_accounts(home)
-    if os.geteuid() == 0 and not accounts.single_user:
-        become(uid_of_verifier(home, accounts), accounts.gid_nofiles, [accounts.gid_nofiles])
 
 
 def judged(check: "Asked", client: Client, letter: "Shown") -> Verdict:
