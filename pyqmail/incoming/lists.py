@@ -12,6 +12,7 @@ from pyqmail.formats.logline import safe
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.parsed import read_parsed, tell_complaints
 from pyqmail.incoming.refusals import BAD_HELO, BAD_RECIPIENT, BAD_SENDER, NOT_VALID
 from pyqmail.policy.patterns import SPECIAL, PatternList, address_keys, name_keys
 
@@ -19,8 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# In a process that keeps control files: the list that was made of each, for as long as the file has not changed.
-_MADE: "dict[str, tuple[bytes, PatternList]]" = {}
 DENY = b"-"  # before a line of validrcptto: not this one
 
 
@@ -30,7 +29,7 @@ class AddressList:
     def __init__(self, rules: Rules, name: str, databases: "Iterable[str]" = ()) -> None:
         self.name = name
         self._rules = rules
-        self._lines = read_patterns(rules, name) if rules.has(name) else None
+        self._lines = read_parsed(rules, name, PatternList) if rules.has(name) else None
         if self._lines is not None:
             tell_complaints(rules, name, self._lines)
         wanted = (name + ".cdb", *databases)
@@ -77,31 +76,6 @@ def open_database(control: Control, name: str) -> int:
         return -1
     except OSError as error:
         raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
-
-
-def read_patterns(rules: Rules, name: str) -> PatternList | None:
-    """control/``name``; made once by a process that serves many sessions. Raises ControlUnreadable."""
-    data = rules.control.read(name)
-    if data is None:
-        return None
-    if Control.cache is None:
-        return PatternList(data)
-    known = _MADE.get(name)
-    if known is not None and known[0] is data:
-        return known[1]
-    made = PatternList(data)
-    _MADE[name] = (data, made)
-    return made
-
-
-def tell_complaints(rules: Rules, name: str, lines: PatternList) -> None:
-    """Let the log hear, once, of the lines that list nothing."""
-    if not lines.complaints:
-        return
-    for number, text, why in lines.complaints:
-        rules.notes.append(b"alert: control/%b: line %d: %b: %b" % (
-            name.encode(), number, safe(text[:100]), safe(why.encode())))  # fmt: skip
-    lines.complaints.clear()
 
 
 class _ListCheck(Check):
