@@ -222,6 +222,7 @@ OURS: tuple[ControlFile, ...] = (
         CONNECTION,
         ours=True,
     ),
+    _line("limitalert", "Who is over a limit is told to ", "nobody", ("qmail-stated",), CHECK, ours=True),
     _number("logdecisions", "Decisions are logged unless this is 0: ", "", "1", DOORS, CONNECTION, ours=True),
     _line(
         "logformat", "The log's lines are ", "classic", (*SEND, *DOORS), "at start, or for each connection", ours=True
@@ -283,6 +284,16 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
     ),
     _line("rcptcheck", "Recipients are checked by ", "qmail-rcptd", INCOMING, CONNECTION, ours=True),
+    _list(
+        "relaylimits",
+        "May send no more than: ",
+        "",
+        "Users and relay clients may send as much as they like.",
+        INCOMING,
+        CONNECTION,
+        ours=True,
+        form=Form.MAP,
+    ),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remoteehlo", "EHLO comes before HELO unless this is 0: ", "", "1", REMOTE, DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),

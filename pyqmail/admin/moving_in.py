@@ -14,6 +14,7 @@ from pyqmail.admin.check_one_file import PATTERNS, show_value
 from pyqmail.admin.control_files import BY_NAME, SMTPD, ControlFile, Form
 from pyqmail.admin.other_trees import FILES, Fate, found_in
 from pyqmail.control import ControlUnreadable, parse_lines
+from pyqmail.policy.relay_limits import parse_line
 from pyqmail.remote.controls import SECRETS
 from pyqmail.remote.security import parse_destination
 
@@ -24,6 +25,7 @@ READERS = {
     "qmail-send": "qmails",
     "qmail-rspawn": "qmailr",
     "qmail-verifyd": "qmailv",
+    "qmail-stated": "qmailv",
 }
 NO_USE = "; a run file that gives tcpserver another -u has to be able to read it by that user"
 
@@ -153,6 +155,7 @@ def _other_meanings(path: str, where: str, name: str) -> Iterator[Finding]:
         "authsenders": _route,
         "tlsdestinations": _destination,
         "mailfromrules": _sender_rule,
+        "relaylimits": _relay_limit,
         **dict.fromkeys(PATTERNS, _bad_line),
     }.get(name)
     if tell is None:
@@ -185,6 +188,11 @@ def _sender_rule(line: bytes) -> str:
     if b"&" in line or b"," in line or b":" not in line:
         return "a line is user:address, one address each, @domain for all of a domain, * for every user or address"
     return ""
+
+
+def _relay_limit(line: bytes) -> str:
+    found = parse_line(line)
+    return found if isinstance(found, str) else ""
 
 
 def _bad_line(line: bytes) -> str:

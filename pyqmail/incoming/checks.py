@@ -104,6 +104,7 @@ CHECKS: tuple[Kind, ...] = (
         (b"SPFBEHAVIOR", b"DMARCBEHAVIOR"),
     ),
     Seldom("own_author:OwnAuthor", "auth", AUTHENTICATING),
+    Seldom("relay_limits:RelayLimit", "relaylimits", ("relaylimits",)),
 )
 VARIABLES = frozenset(name for kind in CHECKS if isinstance(kind, Seldom) for name in kind.variables)
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients

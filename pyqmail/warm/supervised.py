@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol import logins, queued, recipients, verification
+from pyqmail.protocol import logins, queued, recipients, state, verification
 
 MIB = 1 << 20
 ANSWER_S = 1.0  # that qmail-queued may take to say what it is
@@ -56,6 +56,14 @@ def senders_are_verified(home: str) -> bool:
         return True
 
 
+def anything_is_counted(home: str) -> bool:
+    """Whether there is control/relaylimits."""
+    try:
+        return Control(home).exists("relaylimits")
+    except ControlUnreadable:
+        return True
+
+
 HELPERS = (
     Helper(
         b"qmail-queued", "/run/qmail-queued.sock", socket.SOCK_SEQPACKET,
@@ -77,6 +85,12 @@ HELPERS = (
         outlives=True, told=False, memory_bytes=1024 * MIB,
         loss="nobody says who sent a message; by spfbehavior and dmarcbehavior 2 and more it has to come again",
         configured=senders_are_verified, used=senders_are_verified,
+    ),
+    Helper(
+        b"qmail-stated", state.SOCKET, socket.SOCK_SEQPACKET,
+        outlives=True, told=False, memory_bytes=1024 * MIB,
+        loss="nothing is counted: users and relay clients may send as much as they like",
+        configured=anything_is_counted, used=anything_is_counted,
     ),
 )  # fmt: skip
 

@@ -113,6 +113,7 @@ def test_the_order_of_the_policy() -> None:
         "RCPTCHECK",
         "spf, dkim, dmarc",
         "auth",
+        "relaylimits",
     ]
 
 

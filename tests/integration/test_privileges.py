@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.protocol import verification
+from pyqmail.protocol import state, verification
 from pyqmail.protocol.logins import SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
 from tests.integration.conftest import USER
@@ -133,6 +133,24 @@ def ask_verifyd(home: Path) -> Callable[[], object]:
     return act
 
 
+def ask_stated(home: Path, *words: bytes) -> Callable[[], object]:
+    """Ask something; who may not ask is hung up on."""
+
+    def act() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(60)
+            sock.connect(str(home) + state.SOCKET)
+            try:
+                sock.send(state.format_record(*words))
+                answer = sock.recv(state.RECORD_MAX)
+            except (BrokenPipeError, ConnectionResetError):
+                answer = b""
+            if not answer:
+                raise PermissionError
+
+    return act
+
+
 def ask_authd(home: Path) -> Callable[[], object]:
     """Have a wrong password checked; who may not ask is hung up on."""
 
@@ -183,6 +201,8 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "ask qmail-rcptd": lambda place: connect(place.home / "run/qmail-rcptd.sock", socket.SOCK_DGRAM),
     "ask qmail-authd": lambda place: ask_authd(place.home),
     "ask qmail-verifyd": lambda place: ask_verifyd(place.home),
+    "have qmail-stated count": lambda place: ask_stated(place.home, b"take", b"x", b"recipients 1 9 60"),
+    "see or reset what qmail-stated has counted": lambda place: ask_stated(place.home, b"show"),
     "order by run/send/control": lambda place: connect(place.home / "run/send/control", socket.SOCK_STREAM),
     "read control files": lambda place: read(place.home / "control/me"),
     "write control files": lambda place: write(place.home / "control/me"),
@@ -226,6 +246,8 @@ def place(installed_home: Path) -> Iterator[Place]:
     logins.write_text("virtual\n")
     senders = installed_home / "control/spfbehavior"
     senders.write_text("1\n")
+    limits = installed_home / "control/relaylimits"
+    limits.write_text(":100000\n")
     host = MailHost(installed_home)
     host.log.write_bytes(b"")
     host.start_delivery()
@@ -243,6 +265,7 @@ def place(installed_home: Path) -> Iterator[Place]:
         route.unlink()
         logins.unlink()
         senders.unlink()
+        limits.unlink()
         host.stop()
         for path in installed_home.glob("queue/*/*/*"):
             if path.is_file():

@@ -1,0 +1,62 @@
+"""qmail-stated: knows for a while who has sent how much, for those who ask (qmail-stated(8)).
+
+Started by qmail-start where a control file limits something. It binds its socket as root, and then is qmailv for good,
+in run/state, where it leaves a file to the next process.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Mapping, Sequence
+
+from pyqmail.control import ControlUnreadable, home_of
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts, uid_of_verifier
+from pyqmail.protocol.state import SOCKET
+from pyqmail.system.loop import Loop
+from pyqmail.system.process import become, reset_signals, set_title
+from pyqmail.system.unix_listener import listen
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Serve until TERM: 0; 111 when it cannot start."""
+    reset_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    home = home_of(environ)
+    set_title("qmail-stated")
+    loop = Loop()
+    loop.add_signal(signal.SIGTERM, loop.stop)
+    try:
+        accounts = read_accounts(home)
+        uid = uid_of_verifier(home, accounts)
+        enter_directory(home + "/run/state", uid, accounts)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        listener = listen(home + SOCKET)
+        if not accounts.single_user:
+            become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])
+    except (OSError, AccountMissing, ControlUnreadable):
+        return 111
+    from pyqmail.state.service import Service  # what the parent of all helpers need not hold
+
+    trusted = frozenset((0, accounts.uid_daemon, accounts.uid_remote))
+    service = Service(loop, listener, home, trusted.__contains__)
+    loop.run()
+    service.save()
+    return 0
+
+
+def enter_directory(path: str, uid: int, accounts: Accounts) -> None:
+    """Make ``path`` ours alone and be in it. Raises OSError.
+
+    run/ is another user's directory: what lies there under the name is taken only if it is a directory itself.
+    """
+    if not os.path.isdir(path):
+        os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not accounts.single_user:
+            os.fchown(fd, uid, accounts.gid_nofiles)
+        os.fchmod(fd, 0o700)
+        os.fchdir(fd)
+    finally:
+        os.close(fd)

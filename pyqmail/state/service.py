@@ -1,0 +1,136 @@
+"""qmail-stated at work: one loop that answers questions, each at once, and keeps a file for the next process.
+
+Only whom it trusts is read.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from pyqmail.protocol import state
+from pyqmail.protocol.state import format_record, parse_record, parse_rule
+from pyqmail.state import snapshot
+from pyqmail.state.alerts import Alerts
+from pyqmail.state.clock import Clock
+from pyqmail.state.table import Damaged, Table
+from pyqmail.state.windows import Windows
+from pyqmail.system import files
+from pyqmail.system.logpipe import LogWriter
+from pyqmail.system.loop import Loop
+
+COUNTERS_MAX = 400_000  # two windows of messages and two of recipients for 100,000 users
+CONNECTIONS_MAX = 8000
+SWEEP_S = 60.0  # from one look for what has expired to the next
+SAVE_S = 300.0  # from one file to the next
+FILE = "state"  # in the directory that is current
+NAME = b"qmail-stated"
+_CREDENTIALS = struct.Struct("iII")  # a struct ucred
+
+
+class Service:
+    """One loop. ``trusted`` says of a uid whether it is answered."""
+
+    def __init__(self, loop: Loop, listener: socket.socket, home: str, trusted: Callable[[int], bool]) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._trusted = trusted
+        self._log = LogWriter(2, NAME)
+        self._clock = Clock()
+        self._tables = (Table(COUNTERS_MAX),)
+        self._windows = Windows(self._tables[0])
+        self._alerts = Alerts(loop, home, self._say)
+        self._open = 0
+        loop.add_reader(listener.fileno(), self._accept)
+        self._restore()
+        loop.call_later(SWEEP_S, self._sweep)
+        loop.call_later(SAVE_S, self._save_again)
+
+    def _say(self, text: bytes) -> None:
+        self._log.write(NAME + b": " + text + b"\n")
+
+    def _restore(self) -> None:
+        try:
+            snapshot.load(FILE, self._clock, self._tables)
+        except (OSError, Damaged) as error:
+            self._say(b"alert: what was counted is forgotten: run/state/%b: %b" % (FILE.encode(), str(error).encode()))
+            for table in self._tables:
+                table.clear()
+
+    def save(self) -> None:
+        """Leave a file to the next process. Never raises."""
+        try:
+            snapshot.save(FILE, self._clock, self._tables)
+        except OSError as error:
+            self._say(b"warning: unable to write run/state/%b: %b" % (FILE.encode(), str(error).encode()))
+
+    def _save_again(self) -> None:
+        self.save()
+        self._loop.call_later(SAVE_S, self._save_again)
+
+    def _sweep(self) -> None:
+        for table in self._tables:
+            table.sweep(int(self._clock.now()))
+        self._loop.call_later(SWEEP_S, self._sweep)
+
+    # clients
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        uid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        if not self._trusted(uid) or self._open >= CONNECTIONS_MAX:
+            sock.close()
+            return
+        self._open += 1
+        sock.setblocking(False)
+        self._loop.add_reader(sock.fileno(), lambda: self._hear(sock, uid))
+
+    def _hear(self, sock: socket.socket, uid: int) -> None:
+        """One question, or the end of a client; one who asks what is no question, or takes no answer, is left."""
+        try:
+            words = parse_record(sock.recv(state.RECORD_MAX + 1))
+            if self._answer(sock, words, from_root=uid in (0, os.geteuid())):
+                return
+        except OSError:
+            pass
+        self._loop.remove_reader(sock.fileno())
+        sock.close()
+        self._open -= 1
+
+    def _answer(self, sock: socket.socket, words: list[bytes], *, from_root: bool) -> bool:
+        """Whether that was a question, and is answered. Raises OSError."""
+        word, *rest = words or [b""]
+        if word == state.TAKE and 1 < len(rest) <= 1 + state.RULES_MAX and len(rest[0]) <= state.KEY_MAX:
+            answer = self._take(rest[0], rest[1:])
+        elif word == state.RESET and len(rest) == 1 and from_root:
+            answer = [state.OK, b"%d" % self._windows.reset(rest[0], self._clock.now())]
+        elif word == state.SHOW and from_root:
+            return self._show(sock)
+        else:
+            return False
+        return bool(answer) and sock.send(format_record(*answer), socket.MSG_NOSIGNAL) > 0
+
+    def _take(self, key: bytes, texts: list[bytes]) -> list[bytes]:
+        rules = [rule for text in texts if (rule := parse_rule(text))]
+        if len(rules) < len(texts):
+            return []
+        over = self._windows.take(key, rules, self._clock.now())
+        if over is None:
+            return [state.OK]
+        self._alerts.tell(key, over)
+        return [state.OVER, over.rule.format(), b"%d" % over.seconds]
+
+    def _show(self, sock: socket.socket) -> bool:
+        fd = os.memfd_create("qmail-stated", os.MFD_CLOEXEC)
+        try:
+            lines = [
+                b"%b %d %d %d %b\n" % (count.kind, count.seconds, count.count, count.refused, count.key)
+                for count in self._windows.counts(self._clock.now())
+            ]
+            files.write_all(fd, b"".join(lines))
+            return socket.send_fds(sock, [format_record(state.OK)], [fd], socket.MSG_NOSIGNAL) > 0
+        finally:
+            os.close(fd)
