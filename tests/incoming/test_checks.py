@@ -108,6 +108,7 @@ def test_the_order_of_the_policy() -> None:
         "rcpthosts",
         "validrcptto",
         "dnsbllist",
+        "srs",
         "rcptcheck",
         "maxrcpt",
         "RCPTCHECK",
