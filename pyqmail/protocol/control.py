@@ -4,6 +4,7 @@
     answers      {"ids": {"457": "done"}, "trouble": ""}                 to an order
                  {"times": [["remote", 457, 1700000000], ...]}           to "state", as many as it takes, then
                  {"held": [...], "endings": [...], "domains": [...], "delivering": [["local", 457]]}
+                 {"metrics": "# HELP ..."}                               to "metrics", in Prometheus' text format
 
 ``ids`` null with "retry" means everything. Text is ASCII, other bytes are JSON escapes of surrogates as in PEP 383.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 ORDERS = ("retry", "hold", "release", "delete", "bounce")
 STATE = "state"
+METRICS = "metrics"
 REQUEST_MAX = 300_000  # bytes of a request, the newline included
 IDS_MAX = 10_000  # messages in one request
 NUMBER_MAX = 1 << 63
@@ -52,7 +54,7 @@ def parse_request(line: bytes) -> Request:
     do, ids, domain, what = (
         value.get(key, default) for key, default in (("do", ""), ("ids", []), ("domain", ""), ("what", ""))
     )
-    if do not in (*ORDERS, STATE):
+    if do not in (*ORDERS, STATE, METRICS):
         raise BadRequest("unknown order")
     if not _text(domain) or not _text(what):
         raise BadRequest("domain and what must be short strings without control characters")
@@ -90,6 +92,11 @@ def format_rest(
     """The last line of the state."""
     names = [name.decode("utf-8", "surrogateescape") for name in domains]
     return _line({"held": list(held), "endings": list(endings), "domains": names, "delivering": list(delivering)})
+
+
+def format_metrics(text: bytes) -> bytes:
+    """The counters of qmail-send, as control/metricsfile gets them."""
+    return _line({"metrics": text.decode("ascii")})
 
 
 def _line(value: object) -> bytes:

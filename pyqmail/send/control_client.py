@@ -31,8 +31,8 @@ class Live:
 class Running:
     """A conversation with a running qmail-send. Raises QueueError when it breaks off."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.settimeout(ANSWER_S)
+    def __init__(self, sock: socket.socket, answer_s: float = ANSWER_S) -> None:
+        sock.settimeout(answer_s)
         self._sock = sock
         self._lines = sock.makefile("rb")
 
@@ -59,6 +59,16 @@ class Running:
         ids = answer.get("ids")
         states = {int(number): str(state) for number, state in ids.items()} if isinstance(ids, dict) else {}
         return states, str(answer.get("trouble", ""))
+
+    def metrics(self) -> str:
+        """The counters of qmail-send in Prometheus' text format."""
+        self._ask(Request(control.METRICS))
+        return str(self._answer().get("metrics", ""))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._lines.close()
+        self._sock.close()
 
     def state(self, ids: tuple[int, ...]) -> Live:
         """What qmail-send knows of ``ids``, or of everything."""

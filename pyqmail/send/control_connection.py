@@ -36,6 +36,7 @@ class Served:
     channels: Mapping[str, Passes]
     book: OrderBook
     requests: OrderRequests
+    measure: Callable[[], bytes]
     closed: bool = False
 
 
@@ -101,6 +102,9 @@ class ControlConnection:
         if request.do == control.STATE:
             self._pieces = self._state(set(request.ids or ()))
             self._loop.add_writer(self._sock.fileno(), self._write)
+            return
+        if request.do == control.METRICS:
+            self._send(control.format_metrics(self._served.measure()))
             return
         if self._served.closed:
             self._send(control.format_answer({}, "qmail-send is ending"))

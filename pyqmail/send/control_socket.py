@@ -8,7 +8,7 @@ an answer is made piece by piece as it is taken, and who neither asks nor takes 
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pyqmail.log.events import Warn
 from pyqmail.log.sinks import Sink
@@ -32,9 +32,10 @@ class ControlSocket:
         channels: Mapping[str, Passes],
         book: OrderBook,
         requests: OrderRequests,
+        measure: Callable[[], bytes],
         log: Sink,
     ) -> None:
-        self.served = Served(channels, book, requests)
+        self.served = Served(channels, book, requests, measure)
         self.connections: set[ControlConnection] = set()
         self._loop = loop
         self._path = path

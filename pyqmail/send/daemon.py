@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from pyqmail.formats.logline import safe_words
@@ -74,9 +75,10 @@ class Daemon:
         status.channels = {name: channel.deliveries for name, channel in messages.channels.items()}
         self._cleanup = Cleanup(means, self._cleaner, messages.finisher.leaving)
         requests = OrderRequests(means, messages.orders, messages)
-        self._control = ControlSocket(loop, layout.send_socket, messages.channels, messages.orders.book, requests, log)
-        started_at = time.time()
-        self._metrics = MetricsFile(loop, means.background, lambda: measure(means, messages, started_at), log)
+        measured = partial(measure, means, messages, time.time())
+        book = messages.orders.book
+        self._control = ControlSocket(loop, layout.send_socket, messages.channels, book, requests, measured, log)
+        self._metrics = MetricsFile(loop, means.background, measured, log)
         self._routing_feed = RoutingFeed(environ, loop, log)
         self._ending = False
         self._exit_by = float("inf")

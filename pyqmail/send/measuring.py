@@ -1,4 +1,4 @@
-"""The state of qmail-send at one moment, for its counters' file (control/metricsfile)."""
+"""The counters and the state of qmail-send at one moment, for who asks and for the file of control/metricsfile."""
 
 from pyqmail.send.means import Means
 from pyqmail.send.messages import Messages
@@ -6,7 +6,7 @@ from pyqmail.send.metrics import Gauges, format_metrics
 
 
 def measure(means: Means, messages: Messages, started_at: float) -> bytes:
-    """The whole text file."""
+    """All of it, as Prometheus' text format."""
     now = means.clock()
     channels = messages.channels
     book = messages.orders.book

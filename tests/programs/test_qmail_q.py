@@ -436,6 +436,25 @@ def test_the_metrics_file_counts_what_happened(send_home: Path, sending: Sending
     assert list(send_home.glob("metrics.prom.*")) == []
 
 
+def test_who_may_order_may_ask_for_the_metrics(sending: Sending, q: Asking) -> None:
+    deferred(sending, b"ann@far.example")
+    with connect(str(sending.home / "run/send/control")) as line:
+        line.sendall(b'{"do":"metrics"}\n{"do":"state"}\n')
+        line.setblocking(False)
+        heard = bytearray()
+
+        def both() -> bool:
+            try:
+                heard.extend(line.recv(65536))
+            except BlockingIOError:
+                pass
+            return heard.count(b"\n") >= 2
+
+        sending.until(both)
+    text = json.loads(heard.split(b"\n")[0])["metrics"]
+    assert 'pyqmail_deliveries_total{channel="remote",result="deferral"} 1\n' in text
+
+
 def test_the_metrics_file_can_be_asked_for_by_hup_and_its_trouble_is_logged_once(
     send_home: Path, sending: Sending
 ) -> None:
