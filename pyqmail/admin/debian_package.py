@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyqmail.admin import package
 from pyqmail.admin.removal import KEPT
-from pyqmail.policy.accounts import GROUPS, ROLES, VERIFIER
+from pyqmail.policy.accounts import GROUPS, OWN_ROLES, ROLES
 
 SHARE = "usr/share/pyqmail"
 CHECKOUT = ("bin/qmail-setup", "bin/config", "bin/config-fast", "README.md", "INSTALL.md", "CHANGELOG.md", "LICENSE")
@@ -62,7 +62,7 @@ def build(out: Path, wheels: Sequence[Path], too_new: tuple[int, int]) -> Path:
         "PYTHON_TOO_NEW": "{}.{}~".format(*too_new),
         "DATE": formatdate(stamp(checkout)),
         "KEPT": " ".join(KEPT),
-        "USERS": " ".join(role.decode() for role in (*ROLES, VERIFIER) if role != b"root"),
+        "USERS": " ".join(role.decode() for role in (*ROLES, *OWN_ROLES.values()) if role != b"root"),
         "GROUPS": " ".join(group.decode() for group in GROUPS),
         "LICENSE": indented((checkout / "LICENSE").read_text()),
     }

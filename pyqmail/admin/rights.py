@@ -2,7 +2,7 @@
 
 import os
 
-from pyqmail.policy.accounts import read_accounts, uid_of_verifier
+from pyqmail.policy.accounts import read_accounts, uid_of_own
 from pyqmail.system.process import become
 
 
@@ -10,4 +10,4 @@ def drop_rights(home: str) -> None:
     """Become qmail-verifyd's user, if this is root. Raises AccountMissing, ControlUnreadable and OSError."""
     accounts = read_accounts(home)
     if os.geteuid() == 0 and not accounts.single_user:
-        become(uid_of_verifier(home, accounts), accounts.gid_nofiles, [accounts.gid_nofiles])
+        become(uid_of_own(home, accounts, "conf-verifier"), accounts.gid_nofiles, [accounts.gid_nofiles])

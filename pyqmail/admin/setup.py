@@ -26,14 +26,14 @@ from pyqmail.admin.modules import ModulesMissing, add_modules, debian_only
 from pyqmail.admin.news import installed_library, news
 from pyqmail.admin.package import PackageError, open_to_all
 from pyqmail.admin.removal import Removal, RemovalError, remove
-from pyqmail.admin.system_accounts import make_accounts, names
+from pyqmail.admin.system_accounts import make_accounts, names, user_names
 from pyqmail.admin.system_sendmail import SendmailTrouble
 from pyqmail.admin.target import SYSTEM, SetupError, Target, remembered, say
 from pyqmail.admin.wheels import Interpreter, WheelError, digest, find_python, interpreter_of, select
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.dependencies import LockError, chosen, groups_of, lock_path, read_lock
 from pyqmail.launch import run
-from pyqmail.policy.accounts import GROUPS, ROLES, VERIFIER, AccountMissing, read_accounts
+from pyqmail.policy.accounts import GROUPS, AccountMissing, read_accounts
 
 EXPECTED = (
     SetupError, PackageError, SendmailTrouble, RemovalError, ModulesMissing, FetchError, WheelError, LockError,
@@ -236,9 +236,10 @@ def place_sendmail(target: Target, *, take: bool) -> int:
 def take_away(target: Target, *, purge: bool, accounts: bool) -> int:
     """Undo what was made. Raises RemovalError."""
     on_host = str(target.root) == target.home and target.may_chown and not target.single_user
-    users = [*names(target, "conf-users", ROLES), *names(target, "conf-verifier", (VERIFIER,))]
     groups = names(target, "conf-groups", GROUPS)
     documents = [place for _, place in documents_of_checkout()]
-    for line in remove(Removal(target.home, target.root, on_host, purge, documents, users, groups, accounts)):
+    for line in remove(
+        Removal(target.home, target.root, on_host, purge, documents, user_names(target), groups, accounts)
+    ):
         say(1, line)
     return 0

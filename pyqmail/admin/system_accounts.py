@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from pyqmail.admin.target import SetupError, Target, say
-from pyqmail.policy.accounts import GROUPS, ROLES, VERIFIER
+from pyqmail.policy.accounts import GROUPS, OWN_ROLES, ROLES
 
 QUEUE_GROUP_ROLES = ("qmailq", "qmailr", "qmails")  # the other accounts have the powerless group
 
@@ -22,17 +22,22 @@ def names(target: Target, file: str, default: Sequence[bytes]) -> list[str]:
     return [line.strip() for line in data.splitlines() if line.strip() and not line.startswith("#")]
 
 
+def user_names(target: Target) -> list[str]:
+    """The users of all roles, those of OWN_ROLES last."""
+    users = names(target, "conf-users", ROLES)
+    if len(set(users)) == 1:
+        return users + users[:1] * len(OWN_ROLES)  # a single-user tree
+    return users + [[*names(target, file, ()), os.fsdecode(default)][0] for file, default in OWN_ROLES.items()]
+
+
 def make_accounts(target: Target) -> None:
     """Make the groups and users that are missing. Raises SetupError."""
     groups = names(target, "conf-groups", GROUPS)
     for group in groups:
         if not group.isdigit() and not known(grp.getgrnam, group):
             command(["groupadd", "--system", group])
-    roles = [os.fsdecode(role) for role in (*ROLES, VERIFIER)]
-    users = [*names(target, "conf-users", ROLES), *names(target, "conf-verifier", (VERIFIER,))[:1]]
-    if len(set(users[:-1])) == 1:
-        users[-1] = users[0]  # a single-user tree
-    for role, user in zip(roles, users, strict=True):
+    roles = [os.fsdecode(role) for role in (*ROLES, *OWN_ROLES.values())]
+    for role, user in zip(roles, user_names(target), strict=True):
         if user.isdigit() or known(pwd.getpwnam, user):
             continue
         group = groups[0] if role in QUEUE_GROUP_ROLES else groups[1]

@@ -11,7 +11,8 @@ from pyqmail.control import Control
 
 ROLES = (b"alias", b"qmaild", b"qmaill", b"root", b"qmailp", b"qmailq", b"qmailr", b"qmails")
 GROUPS = (b"qmail", b"nofiles")
-VERIFIER = b"qmailv"  # who runs qmail-verifyd; control/conf-verifier names another. C qmail has no such role.
+# Roles that C qmail has not, and the control file that names another user for each.
+OWN_ROLES = {"conf-verifier": b"qmailv", "conf-metrics": b"qmailm"}
 
 
 class AccountMissing(Exception):
@@ -90,8 +91,8 @@ def read_accounts(home: str) -> Accounts:
     return Accounts([_uid(name) for name in users], [_gid(name) for name in groups], users[0])
 
 
-def uid_of_verifier(home: str, accounts: Accounts) -> int:
-    """Who runs qmail-verifyd of ``home``. Raises AccountMissing and ControlUnreadable."""
+def uid_of_own(home: str, accounts: Accounts, file: str) -> int:
+    """The user of the role of ``file`` in OWN_ROLES. Raises AccountMissing and ControlUnreadable."""
     if accounts.single_user:
         return accounts.uid_daemon
-    return _uid(Control(home).line("conf-verifier") or VERIFIER)
+    return _uid(Control(home).line(file) or OWN_ROLES[file])

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
-from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts, uid_of_verifier
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts, uid_of_own
 from pyqmail.protocol.state import SOCKET
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, reset_signals, set_title
@@ -27,7 +27,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     loop.add_signal(signal.SIGTERM, loop.stop)
     try:
         accounts = read_accounts(home)
-        uid = uid_of_verifier(home, accounts)
+        uid = uid_of_own(home, accounts, "conf-verifier")
         enter_directory(home + "/run/state", uid, accounts)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
-from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_verifier
+from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_own
 from pyqmail.protocol.verification import SOCKET
 from pyqmail.system.process import become, reset_signals, set_title
 from pyqmail.system.unix_listener import listen
@@ -23,7 +23,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     set_title("qmail-verifyd")
     try:
         accounts = read_accounts(home)
-        uid = uid_of_verifier(home, accounts)
+        uid = uid_of_own(home, accounts, "conf-verifier")
         os.chdir("/")
         listener = listen(home + SOCKET)
         if not accounts.single_user:

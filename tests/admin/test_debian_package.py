@@ -25,7 +25,7 @@ KEPT = (
     "find /var/qmail/control /var/qmail/queue /var/qmail/users /var/qmail/alias -printf '%p %m %u %g %s %T@\\n' | sort"
 )
 MTAS = ("exim", "postfix", "sendmail", "nullmailer", "msmtp", "dma", "ssmtp", "opensmtpd", "esmtp", "courier-mta")
-ACCOUNTS = ("alias", "qmaild", "qmaill", "qmailp", "qmailq", "qmailr", "qmails", "qmailv")
+ACCOUNTS = ("alias", "qmaild", "qmaill", "qmailp", "qmailq", "qmailr", "qmails", "qmailv", "qmailm")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.admin.machine import ROOT, Machine
 
 SETUP = f"{ROOT}/bin/qmail-setup"
 START = "exec env - PATH=/var/qmail/bin:/usr/bin:/bin qmail-start ./Maildir/ >/tmp/send.log 2>&1"
-ACCOUNTS = "alias qmaild qmaill qmailp qmailq qmailr qmails qmailv"
+ACCOUNTS = "alias qmaild qmaill qmailp qmailq qmailr qmails qmailv qmailm"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a scratch machine")
 
 
