@@ -93,6 +93,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-log"),
         _program("qmail-report"),
         _program("qmail-top"),
+        _program("qmail-metrics", 0o711),
     ]
 )
 PROGRAMS["except"] = PROGRAMS.pop("except_")

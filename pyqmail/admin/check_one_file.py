@@ -29,6 +29,7 @@ WILDCARDS = {
 }
 PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
 ADDRESSES = (*PATTERNS, "validrcptto")
+PRIVATE = ("servercert.pem", "metricscert.pem")
 OLD_KEYS = re.compile(r"(?:rsa|dh)\d+\.pem")  # of the TLS patch for netqmail, and its heirs
 EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
 
@@ -44,8 +45,8 @@ def file_modes(control: Control, names: list[str]) -> Iterator[str]:
             yield f"{shown}: {error.strerror}: the programs that read it fail for now"
             continue
         form = BY_NAME[name].form if name in BY_NAME else None
-        if name == "servercert.pem":
-            continue  # for its own user only: _certificates looks at it
+        if name in PRIVATE:
+            continue  # for its own user only: who reads it says what is wrong
         secret = name in SECRETS and _has_password(path)
         if secret and status.st_mode & stat.S_IRWXO:
             yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: has passwords: mail that needs them waits"
@@ -132,7 +133,7 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
         key, colon, rest = value.partition(b":")
         if value[:1] in (b" ", b"\t"):
             yield f"{shown}: {show_value(value)}: starts with a blank, which is part of it"
-        elif b"#" in value or (b" " in value and entry.name not in ("dnsservers", "dnsbllist")):
+        elif b"#" in value or (b" " in value and entry.name not in ("dnsservers", "dnsbllist", "metricslisten")):
             yield f"{shown}: {show_value(value)}: a comment after a value is part of it"
         elif entry.form is Form.MAP and not colon:
             yield f"{shown}: {show_value(value)}: has no colon, so that it is ignored"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 from pyqmail.admin.check_one_file import shown_lines
-from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, REMOTE, ControlFile, Form
+from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, TLS_SERVERS, ControlFile, Form
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, read_knobs
 from pyqmail.formats.printable import printable
 from pyqmail.policy.accounts import Accounts, read_accounts
@@ -81,10 +81,9 @@ class Display:
     def _paragraph(self, entry: ControlFile) -> bytes:
         text = b"\n%s: " % entry.name.encode()
         try:
-            if entry.form is Form.SECRET:
-                text += entry.before.encode() + b".\n"
-            elif entry.form in (Form.PEM, Form.DIRECTORY):
-                text += entry.before.encode() + (b".\n" if entry.readers == REMOTE else b"; see qmail-cert show.\n")
+            if entry.form in (Form.PEM, Form.DIRECTORY, Form.SECRET):
+                of_server = entry.readers == TLS_SERVERS
+                text += entry.before.encode() + (b"; see qmail-cert show.\n" if of_server else b".\n")
             else:
                 text += self._databases() if entry.form is Form.CDB else self._value(entry)
         except ControlUnreadable:

@@ -33,6 +33,7 @@ TLS_SERVERS = ("qmail-smtpd", "qmail-popup")
 AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
+METRICS = ("qmail-metrics",)
 REMOTE = ("qmail-remote",)
 LSPAWN = ("qmail-lspawn",)
 FORWARDING = ("qmail-lspawn", "qmail-rcptd", "srsfilter")
@@ -176,6 +177,7 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _number("concurrencyincoming", "SMTP sessions at once: ", "", "40", ("run file of qmail-smtpd",), START, ours=True),
     _line("conf-verifier", "qmail-verifyd is the user ", "qmailv", ("qmail-verifyd",), START, ours=True),
+    _line("conf-metrics", "qmail-metrics is the user ", "qmailm", METRICS, START, ours=True),
     _line("conf-break", "User-ext delimiter is ", "-", ALL, START, ours=True),
     _list("conf-groups", "Group: ", "", "Groups are qmail and nofiles.", ALL, START, ours=True),
     _line("conf-patrn", "Mode bits forbidden for .qmail files and homes, in octal: ", "002", ALL, START, ours=True),
@@ -238,6 +240,13 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _number("maxrcpt", "Recipients of one message are at most ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("maxrecipients", "Where there is no maxrcpt, they are at most ", "", "0", INCOMING, CONNECTION, ours=True),
+    _list(
+        "metricslisten", "Metrics are told at ", ".", "Metrics are told at 127.0.0.1:9925.", METRICS, START, ours=True
+    ),
+    ControlFile("metricstoken", Form.SECRET, "Token of qmail-metrics", "", "", "None.", METRICS, START, ours=True),
+    ControlFile(
+        "metricscert.pem", Form.PEM, "Certificate of qmail-metrics", "", "", "None.", METRICS, START, ours=True
+    ),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     _line("mtasts", "MTA-STS policies are asked for at ", "nowhere", REMOTE, DELIVERY, ours=True),
     ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),

@@ -19,6 +19,7 @@ from pyqmail.admin import detached
 NAMES = (
     "qmail-queued",
     "qmail-send",
+    "qmail-metrics",
     "qmail-smtpd",
     "qmail-submission",
     "qmail-submissions",

@@ -35,6 +35,10 @@ class Tally:
             self.others += sum(self.counts.values()) - sum(kept.values())
             self.counts = Counter(kept)
 
+    def halve(self) -> None:
+        """Forget half of each count, and who has none left."""
+        self.counts = Counter({name: count // 2 for name, count in self.counts.items() if count > 1})
+
     def top(self, rows: int) -> list[tuple[str, int]]:
         """The busiest, equal ones by name."""
         return sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))[:rows]

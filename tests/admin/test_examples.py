@@ -54,6 +54,7 @@ def test_each_service_has_a_log(kind: str) -> None:
     names = {path.name for path in (EXAMPLES / kind).iterdir()}
     assert names == {
         "qmail-queued",
+        "qmail-metrics",
         "qmail-send",
         "qmail-smtpd",
         "qmail-pop3d",

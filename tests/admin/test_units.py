@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import prometheus_client
 import pytest
 
 from tests.admin.machine import ROOT, Machine, submit
@@ -22,6 +23,7 @@ EXPOSURE_MAX = {
     "qmail-submissions": 25,
     "qmail-pop3d": 65,
     "qmail-pop3s": 65,
+    "qmail-metrics": 35,
 }
 SANDBOX = (
     "NoNewPrivileges", "ProtectSystem", "ProtectHome", "PrivateTmp", "CapabilityBoundingSet", "SystemCallFilter",
@@ -170,6 +172,21 @@ def test_a_delivery_through_procmail_works_under_the_units_settings(machine: Mac
     assert "NOTIFY_SOCKET" not in seen and "PATH" in seen
     status = machine.run("grep -h -e NoNewPrivs -e CapBnd /proc/$(pgrep -ox qmail-queued)/status").stdout.split()
     assert status == ["CapBnd:", "0000000000000000", "NoNewPrivs:", "1"]
+
+
+@needs_root
+def test_the_capabilities_of_the_metrics_unit_are_enough_to_watch_as_others(machine: Machine) -> None:
+    machine.run(f"cp -r {os.path.dirname(prometheus_client.__file__)} /var/qmail/lib/pyqmail-*/")
+    machine.path("/var/qmail/control/metricslisten").write_text("127.0.0.1:9925\n/run/metrics nogroup\n")
+    notified = Notified(machine, "qmail-metrics")
+    machine.background(command("qmail-metrics.service", NOTIFY_SOCKET=notified.address) + " >/tmp/metrics.log 2>&1")
+    assert notified.wait() == b"READY=1"
+    seen = machine.run(
+        "curl -s http://127.0.0.1:9925/metrics; curl -s --unix-socket /run/metrics http://x/metrics;"
+        "stat -c '%U %G %a' /run/metrics; pgrep -f qmail-metrics | xargs ps -o euser= -p"
+    ).stdout
+    assert seen.count("\npyqmail_up ") == 2 and "\nqmailm nogroup 660\n" in seen, seen
+    assert {"qmailm", "qmails", "qmaill", "qmaild"} <= set(seen.rpartition(" 660\n")[2].split()), seen
 
 
 LOGIN = """\
