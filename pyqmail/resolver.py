@@ -38,11 +38,15 @@ Server = tuple[str, int]
 
 
 class HardFailure(Exception):
-    """There is no such name, or it has no data of this type; ``no_name`` when no type can have any."""
+    """There is no such name, or it has no data of this type; ``no_name`` when no type can have any.
 
-    def __init__(self, text: str, *, no_name: bool = False) -> None:
+    ``authentic``: the server vouches for that (AD).
+    """
+
+    def __init__(self, text: str, *, no_name: bool = False, authentic: bool = False) -> None:
         super().__init__(text)
         self.no_name = no_name
+        self.authentic = authentic
 
 
 class SoftFailure(Exception):
@@ -125,10 +129,12 @@ def read_servers(control: Control, resolv_conf: str = RESOLV_CONF) -> Servers:
 class Resolver:
     """The look-ups of one delivery through one set of servers; no answer is remembered.
 
-    ``budget_s`` bounds the seconds spent waiting, in all calls together.
+    ``budget_s`` bounds the seconds spent waiting, in all calls together. With ``dnssec`` every query has the DO bit, so
+    that answers say whether they are authentic, and is never repeated without EDNS.
     """
 
-    def __init__(self, servers: Servers, budget_s: float = BUDGET_S) -> None:
+    def __init__(self, servers: Servers, budget_s: float = BUDGET_S, *, dnssec: bool = False) -> None:
+        self._dnssec = dnssec
         self._servers = servers
         self._left_s = budget_s
 
@@ -166,7 +172,7 @@ class Resolver:
             except BadName:
                 found[place] = HardFailure("not a host name", no_name=True)
                 continue
-            crew.add(place, _settle(name, kind, self._servers))
+            crew.add(place, _settle(name, kind, self._servers, dnssec=self._dnssec))
         for place, answer in crew.run():
             found[place] = answer if isinstance(answer, SoftFailure) else _judge(answer)
         self._left_s = max(0.0, self._left_s - (time.monotonic() - start))
@@ -175,8 +181,8 @@ class Resolver:
 
 def _judge(answer: Answer) -> Found:
     if answer.code == Code.NXDOMAIN:
-        return HardFailure("no such name", no_name=True)
-    return answer if answer.count else HardFailure("no data")
+        return HardFailure("no such name", no_name=True, authentic=answer.authentic)
+    return answer if answer.count else HardFailure("no data", authentic=answer.authentic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,26 +197,26 @@ class _Ask:
 _Script = Generator[_Ask, bytes | None, Answer]  # is sent the reply to each attempt, None when there was none in time
 
 
-def _settle(name: Name, kind: Kind, servers: Servers) -> _Script:
+def _settle(name: Name, kind: Kind, servers: Servers, *, dnssec: bool) -> _Script:
     """The attempts of one question, and the first conclusive answer. Raises SoftFailure."""
     for attempt in range(max(servers.attempts, 2)):
         for server in servers.servers:
-            edns = attempt == 0
-            answer = _parsed((yield _Ask(server, _query(name, kind, edns=edns))), kind)
-            if answer and edns and answer.code in (Code.FORMERR, Code.NOTIMP, Code.SERVFAIL):
+            edns = dnssec or attempt == 0
+            answer = _parsed((yield _Ask(server, _query(name, kind, edns=edns, dnssec=dnssec))), kind)
+            if answer and edns and not dnssec and answer.code in (Code.FORMERR, Code.NOTIMP, Code.SERVFAIL):
                 edns = False
-                answer = _parsed((yield _Ask(server, _query(name, kind, edns=edns))), kind)
+                answer = _parsed((yield _Ask(server, _query(name, kind, edns=edns, dnssec=False))), kind)
             if answer and answer.truncated:
-                return (yield from _settle_by_stream(name, kind, servers, server, edns=edns))
+                return (yield from _settle_by_stream(name, kind, servers, server, edns=edns, dnssec=dnssec))
             if answer and answer.code in (Code.NOERROR, Code.NXDOMAIN) and not answer.lame:
                 return answer
     raise SoftFailure("no conclusive answer")
 
 
-def _settle_by_stream(name: Name, kind: Kind, servers: Servers, first: Server, *, edns: bool) -> _Script:
+def _settle_by_stream(name: Name, kind: Kind, servers: Servers, first: Server, *, edns: bool, dnssec: bool) -> _Script:
     """The whole of an answer that UDP cut short. Truncated once more, it is taken as it is. Raises SoftFailure."""
     for server in (first, *(server for server in servers.servers if server != first)):
-        wire = yield _Ask(server, _query(name, kind, edns=edns), stream=True)
+        wire = yield _Ask(server, _query(name, kind, edns=edns, dnssec=dnssec), stream=True)
         try:
             answer = None if wire is None else dns.parse_answer(wire, kind)
         except BadAnswer:
@@ -220,8 +226,8 @@ def _settle_by_stream(name: Name, kind: Kind, servers: Servers, first: Server, *
     raise SoftFailure("truncated, and no answer over TCP")
 
 
-def _query(name: Name, kind: Kind, *, edns: bool) -> bytes:
-    return dns.format_query(name, kind, number=int.from_bytes(os.urandom(2), "big"), edns=edns)
+def _query(name: Name, kind: Kind, *, edns: bool, dnssec: bool) -> bytes:
+    return dns.format_query(name, kind, number=int.from_bytes(os.urandom(2), "big"), edns=edns, dnssec=dnssec)
 
 
 def _parsed(wire: bytes | None, kind: Kind) -> Answer | None:

@@ -33,7 +33,7 @@ EDNS_PAYLOAD = 1232  # below every usual MTU, so that answers are not lost as fr
 Name = dns.name.Name
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
-_AA, _TC, _RA = 0x0400, 0x0200, 0x0080
+_AA, _TC, _RA, _AD = 0x0400, 0x0200, 0x0080, 0x0020
 _NS = 2
 
 
@@ -86,6 +86,8 @@ class Answer:
     names: tuple[bytes, ...] = ()  # of PTR records, as name_text spells them
     texts: tuple[bytes, ...] = ()  # of TXT records, each one's strings joined
     associations: tuple[bytes, ...] = ()  # the data of TLSA records
+    owner: bytes = b""  # of the first record of the type asked for: where aliases end
+    authentic: bool = False  # the server vouches for the signatures (AD)
     lame: bool = False  # a referral to other servers, from one that neither knows nor asks for us
 
 
@@ -100,11 +102,11 @@ def parse_host(host: bytes) -> Name:
         raise BadName(host) from error
 
 
-def format_query(name: Name, kind: Kind, *, number: int, edns: bool) -> bytes:
-    """The query for the records of type ``kind``, class IN, recursion desired."""
+def format_query(name: Name, kind: Kind, *, number: int, edns: bool, dnssec: bool = False) -> bytes:
+    """The query for the records of type ``kind``, class IN, recursion desired; ``dnssec`` sets the DO bit of EDNS."""
     query = dns.message.make_query(name, dns.rdatatype.RdataType(kind), use_edns=False, id=number)
     if edns:
-        query.use_edns(0, payload=EDNS_PAYLOAD)
+        query.use_edns(0, dns.flags.DO if dnssec else 0, payload=EDNS_PAYLOAD)
     return query.to_wire()
 
 
@@ -151,13 +153,15 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
     names: list[bytes] = []
     texts: list[bytes] = []
     associations: list[bytes] = []
+    owner: list[bytes] = []
     for _ in range(records):
-        at = read_name(wire, at)[1]
+        labels, at = read_name(wire, at)
         found, group, _, size = _RECORD.unpack_from(wire, at)
         at += _RECORD.size
         if at + size > len(wire):
             raise BadAnswer("record runs past the end")
         if group == dns.rdataclass.IN and found == kind:
+            owner = owner or labels
             if kind is Kind.MX:
                 mx.append(_parse_mx(wire, at, size))
             elif kind is Kind.PTR:
@@ -171,9 +175,18 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
         at += size
     lame = bool(authorities and not records and not flags & (_AA | _RA)) and _is_referral(wire, at)
     return Answer(
-        flags & 15, bool(flags & _TC), records, tuple(mx), tuple(addresses), tuple(names), tuple(texts),
-        tuple(associations), lame,
-    )  # fmt: skip
+        flags & 15,
+        bool(flags & _TC),
+        records,
+        tuple(mx),
+        tuple(addresses),
+        tuple(names),
+        tuple(texts),
+        tuple(associations),
+        b".".join(owner).lower(),
+        bool(flags & _AD),
+        lame,
+    )
 
 
 def _is_referral(wire: bytes, at: int) -> bool:
