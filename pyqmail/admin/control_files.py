@@ -203,6 +203,15 @@ OURS: tuple[ControlFile, ...] = (
     _number("dsnbounces", "Bounces are multipart/report unless this is 0: ", "", "0", SEND, HANGUP, ours=True),
     _number("dmarcbehavior", "What is done about DMARC, from 0 to 4: ", "", "0", INCOMING, CONNECTION, ours=True),
     _list("dmarcwhite", "Let in when signed by ", ".", "DMARC has no exceptions.", INCOMING, CONNECTION, ours=True),
+    _list(
+        "danetest",
+        "A name that the resolver is tested with before DANE: ",
+        "",
+        "The resolver is tested before DANE with ietf.org, which is signed, and dnssec-failed.org, wrongly.",
+        REMOTE,
+        DELIVERY,
+        ours=True,
+    ),
     _list("dnsservers", "DNS server: ", "", "DNS servers are those of resolv.conf.", RESOLVING, DELIVERY, ours=True),
     _list(
         "domainconcurrency",

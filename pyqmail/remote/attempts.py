@@ -22,13 +22,14 @@ from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
 from pyqmail.remote.kept import Keeping
 from pyqmail.remote.routes import LMTP, SMTP_PORT, Route
-from pyqmail.remote.security import IN_CLEAR, Level, NotListed, Policies, Security, Target
+from pyqmail.remote.security import IN_CLEAR, LeftOut, Level, Policies, Security, Target
 from pyqmail.remote.session import Outcome, Words, talk
 from pyqmail.spool.layout import Layout
 from pyqmail.stream.stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyqmail.remote.dane import Dane, ResolverTest
     from pyqmail.remote.tls_client import TlsClient
 
 SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
@@ -36,7 +37,6 @@ NEXT_WITHIN_S = 600.0  # after which no other exchanger is begun with: a deliver
 PLAIN_S = 86_400.0  # that a host whose handshake failed is spared the next one
 PLAIN_MAX = 1000  # such hosts that one process knows
 
-NOT_LISTED = b"Sorry, no exchanger that MTA-STS allows took a connection. (#4.7.5)"
 NO_CONNECTION = b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
 
 
@@ -65,6 +65,7 @@ class Outlasting:
         self.keeping = Keeping()
         self.plain = PlainHosts()
         self._tls: TlsClient | None = None
+        self._resolver_test: ResolverTest | None = None
 
     def handshake(self, stream: Stream, security: Security, exchanger: bytes) -> Stream:
         """As `TlsClient.shake_hands`, which is imported when the first host offers TLS."""
@@ -73,6 +74,15 @@ class Outlasting:
 
             self._tls = TlsClient()
         return self._tls.shake_hands(stream, security, exchanger)
+
+    def dane(self, controls: Controls, host: bytes, route: Route | None) -> "Dane | bytes":
+        """What asks for TLSA records, or why nothing does; imported when the first line asks for it."""
+        from pyqmail.remote.dane import ResolverTest, prepare
+
+        if self._resolver_test is None:
+            self._resolver_test = ResolverTest()
+        port = route.port if route else SMTP_PORT
+        return prepare(controls.control, self._resolver_test, host, port, relay=route is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ class Attempts:
         self._table = Layout(errand.home, 1).tcpto  # the split has no part in that path
         self._port = errand.route.port if errand.route else SMTP_PORT
         self._login = errand.route.login if errand.route else None
-        self._unlisted = False  # an exchanger was left out because a policy does not have it
+        self._left_out = b""  # why an exchanger was, be it by a policy or for want of one
         self._without_tls: list[Place] = []  # where only the handshake failed
 
     def deliver(self) -> list[bytes]:
@@ -132,7 +142,7 @@ class Attempts:
             if last is None:
                 raise
         if last is None:
-            raise TemporaryFailure(NOT_LISTED if self._unlisted else NO_CONNECTION)
+            raise TemporaryFailure(self._left_out or NO_CONNECTION)
         return last
 
     def _connections(self) -> Generator[Connection, None, None]:
@@ -149,8 +159,8 @@ class Attempts:
                     continue
                 try:
                     place = self._place(candidate.packed, candidate.name)
-                except NotListed:
-                    self._unlisted = True
+                except LeftOut as left_out:
+                    self._left_out = left_out.text
                     continue
                 if kept and kept.leads_to(place, errand.controls):
                     same, kept = kept, None
@@ -164,7 +174,7 @@ class Attempts:
         finally:
             if kept:
                 kept.connection.quit()
-        for place in self._without_tls[:1]:
+        for place in self._without_tls[: 0 if self._left_out else 1]:  # what was not learnt could ask for TLS
             found = self._connect(replace(place, security=IN_CLEAR), tcpto.Verdict.UNKNOWN)
             if found:
                 self._lasting.plain.note(place.packed)
@@ -191,7 +201,7 @@ class Attempts:
         """Whether a connection to ``place`` is what this errand would make there."""
         try:
             return self._place(place.packed, place.exchanger) == place
-        except NotListed:
+        except LeftOut:
             return False
 
     def _connect(self, place: Place, verdict: tcpto.Verdict) -> Connection | None:

@@ -2,6 +2,7 @@
 
     tlsdestinations   the line of the recipient's domain, else that of the relay, but for the wildcards
     tlshosts          NAME.pem: TLS, and a certificate for NAME that these authorities have signed
+    tlsdestinations   the word dane, be it for a domain or for all: what TLSA records say, where there are any
     MTA-STS           what the recipient's domain publishes, without a route: a listed exchanger and its certificate
     notlshosts        NAME: no TLS
     tlsdestinations   the wildcards
@@ -10,7 +11,7 @@
 What asks for TLS is never given up: not where it is not offered, nor after a handshake that failed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -18,6 +19,11 @@ from pyqmail.control import ControlUnreadable
 from pyqmail.protocol.smtp_client import Tls
 from pyqmail.remote.mta_sts import Lookup, Sts
 from pyqmail.remote.routes import CLEAR, UNVERIFIED, Route, find_route, parse_route, route_keys, sender_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.remote.dane import Dane
+    from pyqmail.remote.tlsa import Tlsa
 
 EXHAUSTIVE = b"exhaustivelist"  # in tlshosts: who has no file there has no TLS
 SMTPS_PORT = 465  # RFC 8314 section 3.3
@@ -31,6 +37,7 @@ class Level(Enum):
     MAY = b"may"
     ENCRYPT = b"encrypt"
     VERIFY = b"verify"
+    DANE = b"dane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,8 @@ class Security:
 
     ``names``: one of them must be in the certificate. ``authorities``: a PEM file of CAs, empty for the system's.
     ``ciphers`` as OpenSSL has them, empty for its own choice. ``certificate``: a PEM file with a key, shown to a server
-    that asks; empty: none. ``by``: what asked for it, for the log.
+    that asks; empty: none. ``by``: what asked for it, for the log. ``records``: one of them must describe what the
+    server shows. ``note``: why no more is asked, for the log.
     """
 
     level: Level
@@ -48,11 +56,13 @@ class Security:
     ciphers: str = ""
     certificate: str = ""
     by: bytes = b""
+    records: tuple["Tlsa", ...] = ()
+    note: bytes = b""
 
     @property
     def must(self) -> bool:
         """Whether the message waits rather than go in clear."""
-        return self.level in (Level.ENCRYPT, Level.VERIFY)
+        return self.level in (Level.ENCRYPT, Level.VERIFY, Level.DANE)
 
     @property
     def starttls(self) -> Tls:
@@ -111,12 +121,23 @@ class Directions:
         return route or host.lower(), destination_key(self.destinations, host, route)
 
 
-class NotListed(Exception):
-    """The policy of the recipient's domain does not know this exchanger (RFC 8461 section 4.1)."""
+class LeftOut(Exception):
+    """This exchanger is not to be used now; ``text`` is the report where there is no other one."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+NOT_LISTED = b"Sorry, no exchanger that MTA-STS allows took a connection. (#4.7.5)"  # RFC 8461 section 4.1
+NO_TLSA = b"Sorry, the TLSA records of no exchanger could be looked up. (#4.7.5)"  # RFC 7672 section 2.1.1
 
 
 class Policies:
-    """What one delivery asks of each exchanger that it meets."""
+    """What one delivery asks of each exchanger that it meets.
+
+    ``dane`` makes what asks for TLSA records, or says why none is asked for; it is wanted where a line says dane.
+    """
 
     def __init__(
         self,
@@ -127,6 +148,7 @@ class Policies:
         *,
         extended: bool = True,
         sts: Lookup | None = None,
+        dane: "Callable[[], Dane | bytes]" = lambda: b"not here",
     ) -> None:
         self._controls = controls
         self._destinations = destinations
@@ -136,11 +158,13 @@ class Policies:
         self._ask_sts = sts if route is None else None  # with a route the domain's exchangers are not asked
         self._known_sts: Sts | None = None
         self._key = destination_key(destinations, domain, route)
+        self._make_dane = dane
+        self._dane: Dane | bytes | None = None
 
     def of(self, exchanger: bytes) -> Security:
         """What is asked of a connection to ``exchanger``, a name.
 
-        Raises ControlUnreadable, NotListed, and TemporaryFailure where a policy could not be learnt.
+        Raises ControlUnreadable, LeftOut, and TemporaryFailure where a policy could not be learnt.
         """
         name = exchanger.lower().removesuffix(b".")
         return self._fit_for_login(self._asked_of(name), name)
@@ -148,7 +172,8 @@ class Policies:
     def _fit_for_login(self, security: Security, name: bytes) -> Security:
         """``security``, or more where we have a password to give, unless the route says otherwise."""
         route = self._route
-        if route is None or route.login is None or CLEAR in route.options or security.level is Level.VERIFY:
+        verified = security.level in (Level.VERIFY, Level.DANE)
+        if route is None or route.login is None or CLEAR in route.options or verified:
             return security
         if UNVERIFIED not in route.options:
             return replace(security, level=Level.VERIFY, names=(name,), by=b"login")
@@ -156,22 +181,40 @@ class Policies:
 
     def _asked_of(self, name: bytes) -> Security:
         controls = self._controls
-        if self._key is not None and self._key not in WILDCARDS:
-            return self._destination(name)
+        line = self._destination(name) if self._key is not None else None
+        if line is not None and self._key not in WILDCARDS and line.level is not Level.DANE:
+            return line
         if name + b".pem" in controls.hosts:
             authorities = f"{controls.home}/control/tlshosts/{name.decode('ascii', 'surrogateescape')}.pem"
             return Security(Level.VERIFY, (name,), authorities, controls.ciphers, by=b"file")
+        if line is not None and line.level is Level.DANE:
+            promised = self._promised(line, name)
+            if promised.must:
+                return promised
+            line = promised
         sts = self._sts()
         if sts is not None:
             if not sts.lists(name):
-                raise NotListed
+                raise LeftOut(NOT_LISTED)
             level, names = (Level.VERIFY, (name,)) if sts.patterns else (Level.ENCRYPT, ())
             return Security(level, names, ciphers=controls.ciphers, by=b"sts")
         if name in controls.plain_hosts or EXHAUSTIVE in controls.hosts or not self._extended:
             return IN_CLEAR
-        if self._key is not None:
-            return self._destination(name)
-        return Security(Level.MAY, ciphers=controls.ciphers)
+        return line or Security(Level.MAY, ciphers=controls.ciphers)
+
+    def _promised(self, line: Security, name: bytes) -> Security:
+        """``line``, which asks for DANE, as what is published of the exchanger ``name``. Raises LeftOut."""
+        if self._dane is None:
+            self._dane = self._make_dane()
+        if isinstance(self._dane, bytes):
+            return replace(line, level=Level.MAY, note=b"no dane: " + self._dane)
+        keys = self._dane.of(name)
+        if keys is None:
+            return replace(line, level=Level.MAY)
+        by = b"dane" if keys.via_signed else b"dane for an unsigned MX"
+        if not keys.records:
+            return replace(line, level=Level.ENCRYPT, by=by)
+        return replace(line, names=keys.names, records=keys.records, by=by)
 
     def _sts(self) -> Sts | None:
         """The policy that the recipient's domain publishes, asked for once."""

@@ -115,7 +115,15 @@ class Sender:
             message.prepend(partial(self._signer().signatures, home, controls))
         say = Words(controls.helohost, sender, recipients, message, extended=controls.ehlo)
         sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
-        policies = Policies(controls.tls, directions.destinations, host, route, extended=controls.ehlo, sts=sts)
+        policies = Policies(
+            controls.tls,
+            directions.destinations,
+            host,
+            route,
+            extended=controls.ehlo,
+            sts=sts,
+            dane=partial(self._lasting.dane, controls, host, route),
+        )
         return Attempts(Errand(home, controls, host, route, target, policies, say), self._lasting).deliver()
 
 

@@ -113,7 +113,8 @@ def _how_secured(connection: Connection) -> bytes:
         return b""
     security = connection.place.security
     verified = b"verified by " + security.by if security.names else security.by and b"encrypted by " + security.by
-    return b"tls=" + connection.secured.version.encode() + b", " + (verified or b"opportunistic") + b"\n"
+    how = verified or b"opportunistic"
+    return b"tls=" + b", ".join(filter(None, (connection.secured.version.encode(), how, security.note))) + b"\n"
 
 
 def _left_out(dialogue: Dialogue, peer: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 Imported only where a handshake is about to be made, or by a parent before it forks workers.
 """
 
+import _ssl  # the chain as it was shown, before Python 3.13
 import os
 import re
 import ssl
@@ -10,6 +11,7 @@ from collections import OrderedDict
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.protocol.dns import parse_literal
+from pyqmail.remote.certificate_names import matches
 from pyqmail.remote.security import Level, Security
 from pyqmail.stream.stream import Stream, TlsFailed
 from pyqmail.stream.tls import reason
@@ -41,10 +43,12 @@ class TlsClient:
             raise TemporaryFailure(
                 b"TLS cannot be used as control files ask: " + words.encode() + b" (#4.3.5)"
             ) from None
-        name = exchanger.lower().removesuffix(b".")
+        name = security.names[0] if security.records else exchanger.lower().removesuffix(b".")
         literal = parse_literal(name) is not None
         stream = stream.start_tls(context, server_side=False, name=_sni(name) if not literal else None)
-        if security.names and not any(_is_for(stream, each) for each in security.names):
+        if security.records:
+            _compare(stream, security)
+        elif security.names and not any(_is_for(stream, each) for each in security.names):
             raise TlsFailed("certificate: it is for another name")
         return stream
 
@@ -94,34 +98,28 @@ def _sni(name: bytes) -> str | None:
     return name.decode("ascii") if _HOST.match(name) else None
 
 
+def _compare(stream: Stream, security: Security) -> None:
+    """Raise TlsFailed where the server's certificates are not what its TLSA records describe."""
+    from pyqmail.remote.dane_match import matches_any
+
+    try:
+        if matches_any(security.records, _chain(stream), security.names):
+            return
+    except ValueError:
+        raise TlsFailed("certificate: it cannot be read") from None
+    raise TlsFailed("certificate: it is not what TLSA records say")
+
+
+def _chain(stream: Stream) -> list[bytes]:
+    """The certificates that the server has shown, in DER, its own first."""
+    ssl_object = stream.ssl_object  # type: ignore[attr-defined]
+    if hasattr(ssl_object, "get_unverified_chain"):  # Python 3.13
+        return list(ssl_object.get_unverified_chain())
+    shown = ssl_object._sslobj.get_unverified_chain() or ()
+    return [each.public_bytes(_ssl.ENCODING_DER) for each in shown]
+
+
 def _is_for(stream: Stream, name: bytes) -> bool:
     """Whether the verified certificate of ``stream`` is for ``name``, a host or an address."""
     found = stream.ssl_object.getpeercert() or {}  # type: ignore[attr-defined]
     return matches(found, name)
-
-
-def matches(certificate: "dict[str, object]", name: bytes) -> bool:
-    """Whether ``certificate``, as ssl shows it, is for ``name``: one of its names, or without any its common name.
-
-    A leading ``*`` label of the certificate stands for one whole label; a leading dot of ``name`` for any one label.
-    """
-    literal = parse_literal(name)
-    entries: tuple[tuple[str, str], ...] = certificate.get("subjectAltName", ())  # type: ignore[assignment]
-    if literal is not None:
-        texts = (value.encode() for kind, value in entries if kind == "IP Address")
-        return any(parse_literal(text) == literal for text in texts)
-    names = [value for kind, value in entries if kind == "DNS"]
-    if not entries:
-        subject: tuple[tuple[tuple[str, str], ...], ...] = certificate.get("subject", ())  # type: ignore[assignment]
-        names = [value for part in subject for key, value in part if key == "commonName"]
-    return any(_covers(pattern.lower().encode(), name.lower()) for pattern in names)
-
-
-def _covers(pattern: bytes, name: bytes) -> bool:
-    if pattern == name:
-        return True
-    label, _, rest = name.partition(b".")
-    first, _, behind = pattern.partition(b".")
-    if name[:1] == b".":  # what a policy of MTA-STS says with a wildcard (RFC 8461 section 4.1)
-        return first != b"" and behind == name[1:]
-    return first == b"*" and b"." in rest and behind == rest and label != b""

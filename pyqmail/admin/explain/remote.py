@@ -9,11 +9,12 @@ from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats.printable import visible
 from pyqmail.protocol.dns import format_address
 from pyqmail.remote import tcpto
+from pyqmail.remote.attempts import Outlasting
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
 from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.routes import LMTP, Route, find_route, route_keys
-from pyqmail.remote.security import Level, NotListed, Policies
+from pyqmail.remote.security import LeftOut, Level, Policies
 from pyqmail.spool.layout import Layout
 
 
@@ -33,7 +34,15 @@ def explain_remote(home: str, address: bytes) -> None:
     if controls.directions.senders:
         say("authsenders", "has routes by sender, which win")
     sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
-    policies = Policies(controls.tls, controls.directions.destinations, host, route, extended=controls.ehlo, sts=sts)
+    policies = Policies(
+        controls.tls,
+        controls.directions.destinations,
+        host,
+        route,
+        extended=controls.ehlo,
+        sts=sts,
+        dane=partial(Outlasting().dane, controls, host, route),
+    )
     table, blocked, count = Layout(home, 23).tcpto, 0, 0
     try:
         for candidate in find_candidates(host, route, controls):
@@ -57,15 +66,17 @@ def _security(policies: Policies, exchanger: bytes) -> str:
     """What is asked of a connection there. Raises MailFailure and ControlUnreadable."""
     try:
         security = policies.of(exchanger)
-    except NotListed:
-        return "which the MTA-STS policy does not allow"
+    except LeftOut as left_out:
+        return "left out: " + visible(left_out.text)
     names = " and ".join(str(visible(name)) for name in security.names)
+    note = f" ({visible(security.note)})" if security.note else ""
     return {
         Level.NONE: "in clear",
         Level.MAY: "TLS where it is offered",
         Level.ENCRYPT: "TLS or nothing",
         Level.VERIFY: f"TLS with a certificate for {names}",
-    }[security.level]
+        Level.DANE: "TLS with a certificate as TLSA says: " + "; ".join(each.text() for each in security.records),
+    }[security.level] + note
 
 
 def _where(route: Route) -> str:
