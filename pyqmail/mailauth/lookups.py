@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from pyqmail.control import Control
 from pyqmail.protocol.dns import Answer, Kind, Mx
-from pyqmail.resolver import Found, HardFailure, SoftFailure
+from pyqmail.resolver import Found, HardFailure, Resolver, SoftFailure, read_servers
 
 QUESTIONS_MAX = 120  # for one message: 8 keys, 2 SPF records with all they name, the walks of DMARC
 
@@ -95,6 +96,16 @@ class CachedLookups:
         if isinstance(found, SoftFailure):
             raise TemporaryFailure(str(found))
         return found
+
+
+def look_up_within(home: str, budget_s: float) -> LookUp:
+    """One question after another to the servers of ``home``, all within ``budget_s``. Raises ControlUnreadable."""
+    resolver = Resolver(read_servers(Control(home)), budget_s)
+
+    def look_up(name: bytes, kind: Kind) -> Found:
+        return resolver.look_up([(name, kind)])[0]
+
+    return look_up
 
 
 def _some(records: tuple[T, ...]) -> tuple[T, ...]:

@@ -11,12 +11,10 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
-from pyqmail.control import Control, ControlUnreadable
+from pyqmail.control import ControlUnreadable
 from pyqmail.mailauth.judgement import judge_message, judge_sender
-from pyqmail.mailauth.lookups import CachedLookups, LookUp
-from pyqmail.protocol.dns import Kind
+from pyqmail.mailauth.lookups import CachedLookups, look_up_within
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
-from pyqmail.resolver import Found, Resolver, read_servers
 from pyqmail.system.process import address_space, close_all_but, limit_memory
 
 WORKERS = 12  # questions at once
@@ -111,16 +109,6 @@ def judged(home: str, question: dict[bytes, bytes], fds: list[int]) -> Pairs | N
     if about == MESSAGE and len(fds) == 1:
         return judge_message(question, pieces(fds[0]), CachedLookups(look_up_within(home, MESSAGE_S)))
     return None
-
-
-def look_up_within(home: str, budget_s: float) -> LookUp:
-    """One question after another to the servers of ``home``, all within ``budget_s``. Raises ControlUnreadable."""
-    resolver = Resolver(read_servers(Control(home)), budget_s)
-
-    def look_up(name: bytes, kind: Kind) -> Found:
-        return resolver.look_up([(name, kind)])[0]
-
-    return look_up
 
 
 def pieces(fd: int) -> Iterator[bytes]:

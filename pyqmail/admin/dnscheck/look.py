@@ -7,8 +7,7 @@ from pyqmail.admin.dnscheck.finding import Finding
 from pyqmail.admin.dnscheck.host import host_findings, is_here, outgoing, tlsa_findings
 from pyqmail.admin.dnscheck.subject import read_subject
 from pyqmail.admin.rights import drop_rights
-from pyqmail.mailauth.lookups import Absent, CachedLookups, TemporaryFailure
-from pyqmail.mailauth.service import look_up_within
+from pyqmail.mailauth.lookups import Absent, CachedLookups, TemporaryFailure, look_up_within
 
 BUDGET_S = 20.0  # for the questions about one domain, and about the host
 

@@ -19,8 +19,8 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.sender_authentication import SAY, SenderAuthentication, behavior
 from pyqmail.mailauth.judgement import judge_message, judge_sender, parse_outcome
-from pyqmail.mailauth.lookups import CachedLookups
-from pyqmail.mailauth.service import MESSAGE_S, SENDER_S, look_up_within
+from pyqmail.mailauth.lookups import CachedLookups, look_up_within
+from pyqmail.mailauth.service import MESSAGE_S, SENDER_S
 from pyqmail.protocol.verification import Pairs
 
 ANYBODY = b"anybody"  # a recipient; postmaster's mail is not refused
