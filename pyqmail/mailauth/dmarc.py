@@ -132,6 +132,15 @@ def evaluate(author: bytes, spf: bytes, signed: Sequence[bytes], lookups: Lookup
     return Verdict(b"fail", author, _policy(record, author, lookups), record, steps=steps)
 
 
+def policy_for(author: bytes, lookups: Lookups) -> bytes:
+    """What ``author``'s domain asks to be done with mail that is not its own: none, also without a record, quarantine
+    or reject. Raises TemporaryFailure.
+    """
+    records = walk(lookups, author)
+    record = _applicable(author, organizational_domain(author, records), records)
+    return b"none" if record is None or not record.usable else _policy(record, author, lookups)
+
+
 def _applicable(author: bytes, organization: bytes, records: Sequence[Record]) -> Record | None:
     """The author's record, else the organization's, else that of the public suffix."""
     by_domain = {record.domain: record for record in records}

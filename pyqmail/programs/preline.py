@@ -1,8 +1,6 @@
 """preline: give a .qmail program the lines that a mailbox would have (preline(1))."""
 
-from pyqmail.intake.resend import complain
-from pyqmail.system import command
-from pyqmail.system.errors import reason
+from pyqmail.intake.resend import complain, feed_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,18 +18,7 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         complain(USAGE)
         return 100
     head = b"".join(environ[name] for letter, name in LINES if letter not in left_out)
-    try:
-        code = command.feed(program, environ, head)
-    except command.InputTrouble:
-        complain(b"preline: fatal: unable to copy input")
-        return 111
-    except OSError as error:
-        complain(b"preline: fatal: unable to run " + program[0] + b": " + reason(error))
-        return command.exec_failure(error)
-    if code < 0:
-        complain(b"preline: fatal: child crashed")
-        return 111
-    return code
+    return feed_program(b"preline", program, environ, head)
 
 
 def arguments(words: "Sequence[bytes]") -> "tuple[set[bytes], Sequence[bytes]]":
