@@ -10,6 +10,7 @@ after its removal was durable. The model is in tests/crash/disk.py.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import random
@@ -31,6 +32,7 @@ from tests.crash.restart import DEADLINE_S, Restart, Stuck, warm
 from tests.crash.trace import Operation, Reader, record
 
 SEED = 20261123
+AS_THEY_COME = 100  # states: most syncs that are left out show that soon
 LIVES = {  # the scenario, and what the kernel refuses
     "scripted": ("scripted", ""),
     "mailbox": ("mailbox", ""),
@@ -88,7 +90,7 @@ def record_life(name: str, where: Path) -> Life:
 
 
 def read_life(output: Path, home: str, tree: Path) -> list[Operation]:
-    """The operations that strace saw below ``home``, which lies at ``tree`` now.
+    """The operations that strace saw below ``home``, which lies at ``tree`` now, in the order in which they ended.
 
     The record must explain what lies in the tree at the end, or it has missed something.
     """
@@ -105,7 +107,7 @@ def read_life(output: Path, home: str, tree: Path) -> list[Operation]:
     assert files == set(names), "the record is not what happened"
     for path, file in names.items():
         assert Path(str(tree) + path.removeprefix(home)).read_bytes() == bytes(file.content), path
-    return operations
+    return sorted(operations, key=lambda operation: operation.ended)
 
 
 def states(operations: list[Operation], result: Result, effort: int) -> Iterator[State]:
@@ -113,7 +115,6 @@ def states(operations: list[Operation], result: Result, effort: int) -> Iterator
     disk, ledger, chooser = Disk(), Ledger(), random.Random(SEED)
     seen: set[tuple[bytes, tuple[int, ...], int, int]] = set()
     numbers: dict[int, tuple[str, set[int]]] = {}  # where a message was, and which files
-    operations = sorted(operations, key=lambda operation: operation.ended)
     result.operations += len(operations)
     for cut, operation in enumerate(operations):
         if operation.kind == "mark" and operation.content == b"rest\n":
@@ -223,6 +224,15 @@ def sample(found: Iterable[State], limit: int) -> Iterable[State]:
     return sorted(taken, key=lambda state: state.cut)
 
 
+def scattered(found: Iterable[State]) -> Iterator[State]:
+    """These states: some as they come, and the rest in any order, so that what is late in a life is met soon."""
+    found = iter(found)
+    yield from itertools.islice(found, AS_THEY_COME)
+    rest = list(found)
+    random.Random(SEED).shuffle(rest)
+    yield from rest
+
+
 @contextmanager
 def in_memory() -> Iterator[str]:
     """A directory for restarts, in memory where there is some."""
@@ -243,9 +253,12 @@ def explore(
     """
     result = Result()
     home, operations = life
-    kept = [x for x in operations if not (without and x.kind == "sync" and re.search(without, x.folder or "a file"))]
-    assert not without or len(kept) < len(operations), without
-    found = sample(states(kept, result, effort), limit)
+    left_out = [bool(without and x.kind == "sync" and re.search(without, x.folder or "a file")) for x in operations]
+    kept = [operation for operation, out in zip(operations, left_out, strict=True) if not out]
+    assert not without or any(left_out), without
+    first = left_out.index(True) if without else 0  # up to there a disk is the same with that sync and without it
+    found = sample((state for state in states(kept, result, effort) if state.cut >= first), limit)
+    found = scattered(found) if most_wrong else found
     patience_s = 3.0 if without else DEADLINE_S
     fork = multiprocessing.get_context("fork")
     with in_memory() as shared, fork.Pool(jobs, prepare, (home, shared, patience_s)) as pool:
