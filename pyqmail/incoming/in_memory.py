@@ -6,11 +6,12 @@ from importlib import import_module
 
 from pyqmail.control import Control, home_of
 from pyqmail.system.alert_clock import AlertClock
+from pyqmail.system.process import prepare_titles
 from pyqmail.warm.served import Main, Plain, Served
 
 # What our servers import only when they need it; a worker finds everything in memory, since it imports nothing.
 NEEDED = (
-    "fcntl", "traceback", "setproctitle", "pyqmail.envelope", "pyqmail.formats.cdb", "pyqmail.policy.interfaces",
+    "fcntl", "traceback", "pyqmail.envelope", "pyqmail.formats.cdb", "pyqmail.policy.interfaces",
     "pyqmail.system.files", "pyqmail.system.process",
 )  # fmt: skip
 
@@ -18,12 +19,9 @@ NEEDED = (
 def server(main: Main) -> Served:
     """The server ``main``, with what it needs; what all connections share is made here."""
     AlertClock.inherited = AlertClock()
+    prepare_titles()
     for name in NEEDED:
-        try:
-            import_module(name)
-        except ImportError:
-            if name != "setproctitle":
-                raise
+        import_module(name)
     return Plain(main)
 
 

@@ -380,9 +380,8 @@ def test_nothing_is_imported_after_the_fork(servers: Servers, home: Path) -> Non
     assert b"\r\n502 " in session(server, b"BAD", b"VRFY x", b"QUIT")
     server.end()
     lines = trace.read_text().splitlines()
-    start = next(number for number, line in enumerate(lines) if "accept4" in line)
-    worker = lines[start].split()[0]
-    late = [line for line in lines[start:] if line.startswith(worker) and re.search(r"\.py|\.so|/dist-packages", line)]
+    worker = next(line for line in lines if "accept4" in line).split()[0]
+    late = [line for line in lines if line.startswith(worker) and re.search(r"\.py|\.so|/dist-packages", line)]
     assert late == []
 
 
@@ -399,7 +398,7 @@ def test_many_idle_sessions_share_their_memory_and_others_are_served(servers: Se
         pids = [server.process.pid, *server.children()]
         sizes = [re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M) for pid in pids]
         total_kb = sum(int(size[1]) for size in sizes if size)
-        assert total_kb / len(idle) < 4096
+        assert total_kb / len(idle) < 3400
 
 
 @pytest.mark.parametrize("options", ["-vRHl0", "-vRHDl0"])
