@@ -4,8 +4,8 @@ Runs cold as bin/qmail-local and inside a warm worker of qmail-lspawn; programs 
 done and how it fails is in local/delivery.
 """
 
+import _signal
 import os
-import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.exits import LocalExit
@@ -14,6 +14,7 @@ from pyqmail.local.delivery import deliver
 from pyqmail.local.instructions import Arguments, Usage
 from pyqmail.local.report import say
 from pyqmail.options import UsageError, parse_options
+from pyqmail.system.process import ignore_signals
 
 USAGE = b"qmail-local: usage: qmail-local [ -nN ] user homedir local dash ext domain sender defaultdelivery\n"
 
@@ -31,8 +32,7 @@ def parse_arguments(words: Sequence[bytes]) -> Arguments:
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Deliver one message; 0, 100 or 111 and nothing else."""
     os.umask(0o077)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file too big is an error, so that an mbox is cut back
+    ignore_signals(_signal.SIGPIPE, _signal.SIGXFSZ)  # a file too big is an error, so that an mbox is cut back
     try:
         say(1, deliver(parse_arguments(argv[1:]), environ))
         return LocalExit.DONE

@@ -4,8 +4,8 @@ Ends 0 only after QUIT. A message goes to the queue as it arrives; nothing of it
 taken and each refusal goes to descriptor 2 when that is a log (incoming/decisions).
 """
 
+import _signal
 import os
-import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
@@ -17,6 +17,7 @@ from pyqmail.incoming.smtp_connection import SessionEnd, say_last
 from pyqmail.incoming.smtp_settings import TIMEOUT_S, Settings
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
+from pyqmail.system.process import ignore_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def prepare(environ: Mapping[bytes, bytes]) -> "Served":
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve one client on descriptors 0 and 1; arguments are ``[host] checker program``, for AUTH."""
-    if signal.getsignal(signal.SIGPIPE) is not signal.SIG_IGN:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    ignore_signals(_signal.SIGPIPE)
     try:
         home = home_of(environ)
         os.chdir(home)

@@ -1,6 +1,9 @@
-"""One time limit on whatever blocks, a session or a delivery, by SIGALRM."""
+"""One time limit on whatever blocks, a session or a delivery, by SIGALRM.
 
-import signal
+By the C module, as in system/process.
+"""
+
+import _signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,10 +20,10 @@ def time_limit(seconds: float) -> Iterator[None]:
     def stop(_signum: int, _frame: FrameType | None) -> None:
         raise TimeUp
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = _signal.signal(_signal.SIGALRM, stop)
+    _signal.setitimer(_signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, before or _signal.SIG_DFL)

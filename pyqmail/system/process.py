@@ -137,14 +137,23 @@ def reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
+def ignore_signals(*signums: int) -> None:
+    """Let each be ignored; by the C module, as in ``reset_signals``."""
+    for signum in signums:
+        if _signal.getsignal(signum) != _signal.SIG_IGN:
+            _signal.signal(signum, _signal.SIG_IGN)
+
+
 def prepare_titles() -> None:
-    """Load what ``set_title`` needs, in a parent whose children load nothing after their fork."""
-    _title_module()
+    """Load what ``set_title`` needs, in a parent whose children load and copy nothing after their fork."""
+    module = _title_module()
+    if module is not None:
+        module.getproctitle()  # it finds out how much room there is
 
 
 def set_title(name: str) -> None:
     """Show ``name`` in ps, where setproctitle is installed."""
-    module = _title_module()
+    module = sys.modules.get(_TITLES) or _title_module()
     if module is not None:
         module.setproctitle(name)
 
@@ -158,9 +167,6 @@ def _title_module() -> "Any":
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
-    known = sys.modules.get(_TITLES)
-    if known is not None:
-        return known
     package = PathFinder.find_spec("setproctitle")
     found = package and PathFinder.find_spec("_setproctitle", package.submodule_search_locations)
     if not found or found.loader is None:

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import close_all_but, reset_signals, set_title
+from pyqmail.system.process import close_all_but, ignore_signals, reset_signals, set_title
 from pyqmail.tcp.connection_log import FAILED, Ended, Serve
 from pyqmail.tcp.worker import RECORD_MAX, STATUS, WorkerLife
 
@@ -90,7 +90,7 @@ class Task:
             close_all_but((0, 1, 2, reports, listener.fileno()))
             resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
             reset_signals()
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            ignore_signals(signal.SIGPIPE)
             set_title(self.title)
             WorkerLife(listener, reports, self.serve, logs=self.logs).run(self.served_max, self.idle_s)
             code = 0

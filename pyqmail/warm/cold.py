@@ -2,12 +2,11 @@
 
 import _signal
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import become, reset_signals
+from pyqmail.system.process import become, ignore_signals, reset_signals
 from pyqmail.system.processes import kill_family
 
 Done = Callable[[int | None], None]
@@ -87,8 +86,8 @@ def _child(program: Program) -> None:
 def delivery_signals() -> None:
     """The signal state in which qmail-local and qmail-remote have always been started: PIPE ignored, CHLD blocked."""
     reset_signals()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    ignore_signals(_signal.SIGPIPE)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
 
 
 def restore_delivery_signals() -> None:
@@ -96,6 +95,5 @@ def restore_delivery_signals() -> None:
     for signum in _USED:
         if _signal.getsignal(signum) != _signal.SIG_DFL:
             _signal.signal(signum, _signal.SIG_DFL)
-    if _signal.getsignal(_signal.SIGPIPE) != _signal.SIG_IGN:
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+    ignore_signals(_signal.SIGPIPE)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGCHLD,))

@@ -4,12 +4,15 @@ A record is bytes that the two sides define (fixed binary, never pickle) and up 
 other users than their parent, so a parent treats what it receives as hostile.
 """
 
+import _socket
 import array
 import os
 import socket
 
 RECORD_MAX = 131072
 DESCRIPTORS_MAX = 8
+# Of plain numbers: those of the socket module are enums, whose arithmetic touches 80 pages that a worker then copies.
+TRUNCATED = _socket.MSG_TRUNC | _socket.MSG_CTRUNC
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -20,10 +23,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def send_record(sock: socket.socket, payload: bytes, fds: tuple[int, ...] = ()) -> None:
     """Send one record. Raises OSError (BlockingIOError on a full non-blocking socket)."""
     if fds:
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())
-        sock.sendmsg([payload], [rights], socket.MSG_NOSIGNAL)
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds).tobytes())
+        sock.sendmsg([payload], [rights], _socket.MSG_NOSIGNAL)
     else:
-        sock.send(payload, socket.MSG_NOSIGNAL)
+        sock.send(payload, _socket.MSG_NOSIGNAL)
 
 
 def receive_record(sock: socket.socket) -> tuple[bytes, list[int]] | None:
@@ -31,13 +34,13 @@ def receive_record(sock: socket.socket) -> tuple[bytes, list[int]] | None:
 
     A truncated record is an error, and its descriptors are closed.
     """
-    size = socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
-    payload, ancillary, flags, _ = sock.recvmsg(RECORD_MAX, size, socket.MSG_CMSG_CLOEXEC)
+    size = _socket.CMSG_SPACE(DESCRIPTORS_MAX * 4)
+    payload, ancillary, flags, _ = sock.recvmsg(RECORD_MAX, size, _socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & TRUNCATED:
         for fd in fds:
             os.close(fd)
         raise OSError("truncated record")
