@@ -16,8 +16,7 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.mailauth.key_files import KeyFileUnusable
 from pyqmail.mailauth.key_records import check_published, zone_line
 from pyqmail.mailauth.keys import BadKey
-from pyqmail.mailauth.lookups import CachedLookups, Lookups, TemporaryFailure
-from pyqmail.mailauth.service import look_up_within
+from pyqmail.mailauth.lookups import CachedLookups, Lookups, TemporaryFailure, look_up_within
 from pyqmail.mailauth.signing import SigningKey
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.protocol.host_names import ascii_host, is_name
