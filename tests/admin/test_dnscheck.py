@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from pyqmail.admin.certificates import self_signed
-from pyqmail.admin.dnscheck.tlsa import matches, usable
+from pyqmail.remote.dane_match import matches_any
+from pyqmail.remote.tlsa import parse_tlsa
 from tests.nameserver import nameserver, own_network
 from tests.public_directory import public_directory
 
@@ -158,6 +159,7 @@ def test_servers_that_do_not_answer_are_no_verdict(tree: Path) -> None:
     ],
 )
 def test_tlsa(record: bytes, met: bool | None) -> None:
-    assert usable(record) is (met is not None)
-    if met is not None:
-        assert matches(record, (LEAF.public_bytes(Encoding.DER),)) is met
+    parsed = parse_tlsa(record)
+    assert (parsed is not None) is (met is not None)
+    if parsed is not None:
+        assert matches_any([parsed], [LEAF.public_bytes(Encoding.DER)], [b"mx.good.test"]) is met

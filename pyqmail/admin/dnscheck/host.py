@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pyqmail.admin.dnscheck.domain import addresses
 from pyqmail.admin.dnscheck.finding import Finding, shown
 from pyqmail.admin.dnscheck.subject import Subject
-from pyqmail.admin.dnscheck.tlsa import matches, usable
 from pyqmail.mailauth.lookups import Absent, Lookups, TemporaryFailure
 from pyqmail.policy.interfaces import source_address
+from pyqmail.remote.dane_match import matches_any
+from pyqmail.remote.tlsa import parse_tlsa
 
 FARAWAY = ("198.51.100.1", "2001:db8::1")  # addresses of documentation: the way out to the world (RFC 5737, RFC 3849)
 
@@ -81,7 +82,7 @@ def tlsa_findings(host: bytes, subject: Subject, lookups: Lookups) -> Iterator[F
     except TemporaryFailure:
         yield Finding(shown(host), "tlsa", False, "no answer: it cannot be told now")
         return
-    good = [record for record in records if usable(record)]
+    good = [record for record in map(parse_tlsa, records) if record is not None]
     if not good:
         yield Finding(shown(host), "tlsa", False, "no record is of a kind that mail uses: usage 3 or 2 (RFC 7672)")
         return
@@ -89,7 +90,7 @@ def tlsa_findings(host: bytes, subject: Subject, lookups: Lookups) -> Iterator[F
     if not chains:
         yield Finding(shown(host), "tlsa", False, "there are records, but no certificate here: mail to it waits")
     for chain in chains:
-        met = any(matches(record, chain) for record in good)
+        met = matches_any(good, chain, (host,))
         text = "a record is met by the certificate" if met else "no record is met by the certificate: mail to it waits"
         yield Finding(shown(host), "tlsa", met, text)
 
