@@ -258,6 +258,7 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     _line("mtasts", "MTA-STS policies are asked for at ", "nowhere", REMOTE, DELIVERY, ours=True),
+    _line("tlspolicy", "What DANE and MTA-STS ask for is said or enforced: ", "enforce", REMOTE, DELIVERY, ours=True),
     ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),
     ControlFile(
         "domainkeys",

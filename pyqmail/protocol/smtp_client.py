@@ -26,6 +26,7 @@ from pyqmail.protocol.smtp_transaction import (
     verdict,
 )
 
+NOT_OFFERED, REJECTED = b"STARTTLS is not offered", b"STARTTLS is rejected"
 UNAVAILABLE = 421  # the server is about to close the connection (RFC 5321 section 3.8)
 
 
@@ -61,6 +62,7 @@ class Dialogue:
     ) -> None:
         self.last_code = 0  # of the last reply
         self.introduced = offered is not None  # greeting and EHLO or HELO are behind us
+        self.tls_trouble = b""  # why there is no TLS though there must be
         self.offered = offered or NOTHING_OFFERED
         self._peer = peer
         self._helohost = helohost
@@ -155,10 +157,12 @@ class Dialogue:
     def _secure(self) -> Generator[Step, Reply, bytes]:
         must = self._tls is Tls.MUST
         if b"STARTTLS" not in self.offered:
+            self.tls_trouble = NOT_OFFERED if must else b""
             return b"ZConnected to " + self._peer + b" but TLS was not offered. (#4.7.4)\n" if must else b""
         reply = yield Send(b"STARTTLS\r\n")
         if reply.code != 220:
             if must or reply.code == UNAVAILABLE:
+                self.tls_trouble = REJECTED if must else b""
                 return self._connected(b"Z", b"STARTTLS was rejected", reply)
             return b""
         if not self._replies.idle():  # words in clear that would count as if they were said under TLS

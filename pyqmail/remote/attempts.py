@@ -11,8 +11,9 @@ clear. What is reported where the last candidate ends so is what that one said.
 
 import time
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.failure import MailFailure, TemporaryFailure
@@ -22,14 +23,15 @@ from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
 from pyqmail.remote.kept import Keeping
 from pyqmail.remote.routes import LMTP, SMTP_PORT, Route
-from pyqmail.remote.security import IN_CLEAR, LeftOut, Level, Policies, Security, Target
+from pyqmail.remote.security import IN_CLEAR, SMTPS_PORT, LeftOut, Level, Policies, Security, Target
 from pyqmail.remote.session import Outcome, Words, talk
 from pyqmail.spool.layout import Layout
 from pyqmail.stream.stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyqmail.remote.dane import Dane, ResolverTest
+    from pyqmail.remote.dane import ResolverTest
+    from pyqmail.remote.published import Published
     from pyqmail.remote.tls_client import TlsClient
 
 SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
@@ -75,14 +77,26 @@ class Outlasting:
             self._tls = TlsClient()
         return self._tls.shake_hands(stream, security, exchanger)
 
-    def dane(self, controls: Controls, host: bytes, route: Route | None) -> "Dane | bytes":
-        """What asks for TLSA records, or why nothing does; imported when the first line asks for it."""
+    def published(
+        self, controls: Controls, host: bytes, route: Route | None, waived: Callable[[], bool] = lambda: False
+    ) -> "Published | None":
+        """What asks for published policies, None where no control file wants them; imported for the first that does."""
+        if not (controls.mtasts or controls.dane):
+            return None
         from pyqmail.remote.dane import ResolverTest, prepare
+        from pyqmail.remote.mta_sts import ask_policy
+        from pyqmail.remote.published import Published
 
-        if self._resolver_test is None:
-            self._resolver_test = ResolverTest()
+        test = self._resolver_test = self._resolver_test or ResolverTest()
         port = route.port if route else SMTP_PORT
-        return prepare(controls.control, self._resolver_test, host, port, relay=route is not None)
+        return Published(
+            host,
+            # with a route the domain's exchangers are not asked
+            sts=partial(ask_policy, controls.mtasts) if controls.mtasts and route is None else None,
+            dane=lambda: prepare(controls.control, test, host, port, relay=route is not None),
+            waived=waived,
+            rehearse=controls.rehearse,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,7 @@ class Attempts:
         self._login = errand.route.login if errand.route else None
         self._left_out = b""  # why an exchanger was, be it by a policy or for want of one
         self._without_tls: list[Place] = []  # where only the handshake failed
+        self._lenient: Place | None = None  # where it went as a policy forbids, which is only rehearsed
 
     def deliver(self) -> list[bytes]:
         """The reports. Raises MailFailure while there is no connection, and ControlUnreadable."""
@@ -171,6 +186,10 @@ class Attempts:
                 found = self._connect(place, verdict)
                 if found:
                     yield found
+                lenient, self._lenient = self._lenient, None
+                found = self._connect(lenient, verdict) if lenient else None
+                if found:
+                    yield found
         finally:
             if kept:
                 kept.connection.quit()
@@ -223,8 +242,11 @@ class Attempts:
     def _talk(self, connection: Connection) -> Outcome:
         """What comes of the conversation on ``connection``, which is then closed or kept."""
         outcome = talk(connection, self._errand.say)
-        if outcome.tls_failed:
-            self._without_tls.append(connection.place)
+        place = connection.place
+        if outcome.tls_trouble and place.security.rehearsed:
+            self._lenient = replace(place, security=place.security.lenient(outcome.tls_trouble))
+        elif outcome.tls_trouble and not place.security.must and place.port != SMTPS_PORT:
+            self._without_tls.append(place)
         if outcome.alive and self._errand.controls.reuse_s:
             connection.accepted()
             self._lasting.keeping.keep(connection, self._errand.target, self._errand.controls)

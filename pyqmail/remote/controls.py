@@ -27,6 +27,7 @@ FILES = (
     "notlshosts",
     "tlsclientciphers",
     "mtasts",
+    "tlspolicy",
     "dnsservers",
     "domainkeys",
     *sources.FILES,
@@ -53,6 +54,8 @@ class Controls:
     ehlo: bool  # whether anything is asked for that came after HELO
     tls: TlsControls
     mtasts: str  # where policies are asked for, empty: nowhere
+    dane: bool  # whether a line of tlsdestinations asks for TLSA records
+    rehearse: bool  # whether what is published is only evaluated
     sources: sources.Sources
     signers: frozenset[bytes]  # domains that have keys for DKIM
 
@@ -75,10 +78,13 @@ def read_controls(home: str) -> Controls:
     helohost = control.line_or_me("helohost")
     if helohost is None:
         raise ControlUnreadable("control/me: no such file")
+    directions = _directions(control)
+    mtasts = os.fsdecode(control.line("mtasts") or b"")
+    dane = any(value.partition(b"|")[0].strip().lower() == b"dane" for value in directions.destinations.values())
     return Controls(
         control=control,
         helohost=helohost,
-        directions=_directions(control),
+        directions=directions,
         exposed=frozenset(name for name in SECRETS if control.exists(name) and _exposed(home, name)),
         timeout_connect_s=float(min(control.integer("timeoutconnect", 60), TIMEOUT_MAX_S)),
         timeout_remote_s=float(min(control.integer("timeoutremote", 1200), TIMEOUT_MAX_S)),
@@ -91,10 +97,19 @@ def read_controls(home: str) -> Controls:
             _names_in(home, "notlshosts"),
             (control.line("tlsclientciphers") or b"").decode("ascii", "replace"),
         ),
-        mtasts=os.fsdecode(control.line("mtasts") or b""),
+        mtasts=mtasts,
+        dane=dane,
+        rehearse=(dane or bool(mtasts)) and _rehearse(control),
         sources=sources.read_sources(control),
         signers=_names_in(home, "domainkeys") if control.exists("domainkeys") else frozenset(),
     )
+
+
+def _rehearse(control: Control) -> bool:
+    word = control.line("tlspolicy") or b"enforce"
+    if word not in (b"say", b"enforce"):
+        raise ControlUnreadable("control/tlspolicy: neither say nor enforce")
+    return word == b"say"
 
 
 def _names_in(home: str, name: str) -> frozenset[bytes]:

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.protocol.dns import Answer, Kind, parse_literal
-from pyqmail.remote.security import NO_TLSA, LeftOut
+from pyqmail.remote.security import LeftOut
 from pyqmail.remote.tlsa import Tlsa, parse_tlsa
 from pyqmail.resolver import Found, HardFailure, Resolver, Servers, SoftFailure, read_servers
 
 TEST_NAMES = (b"ietf.org", b"dnssec-failed.org")  # signed; signed wrongly, by those who publish it as a test
 PASSED_S, FAILED_S = 3600.0, 300.0  # that the outcome of a test stands
 
+NO_TLSA = b"Sorry, the TLSA records of no exchanger could be looked up. (#4.7.5)"  # RFC 7672 section 2.1.1
 NO_SERVER = b"no resolver here may vouch for DNSSEC"
 NOT_VALIDATING = b"the resolver does not validate"
 

@@ -1,6 +1,7 @@
 """The message of one delivery, on a descriptor."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 
@@ -8,6 +9,8 @@ from pyqmail.failure import TemporaryFailure
 from pyqmail.protocol.smtp_transaction import Measure
 
 PIECE = 65536  # bytes of the message in memory at once
+_END_OF_HEADER = re.compile(rb"\n\r?\n")
+_TLS_NOT_REQUIRED = re.compile(rb"^tls-required[ \t]*:[ \t]*no[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 NO_MESSAGE = b"Unable to read message. (#4.3.0)"
 
 
@@ -49,9 +52,9 @@ class Message:
     def measure(self) -> Measure:
         """How much there is for the receiver, before any of it is sent. Raises TemporaryFailure."""
         if self._measured is None:
-            self._head = self._read()
+            head = self._beginning()
             try:
-                self._measured = self._measure(self._head)
+                self._measured = self._measure(head)
             except OSError as error:
                 raise TemporaryFailure(NO_MESSAGE) from error
         return self._measured
@@ -70,6 +73,20 @@ class Message:
                 lines += _bare_line_feeds(data)
                 eight_bit = eight_bit or not data.isascii()
         return Measure(size + lines + len(self._above) + self._above.count(b"\n"), eight_bit)
+
+    def waives_policies(self) -> bool:
+        """Whether its header says that no published policy about TLS shall hold it up (RFC 8689 section 5).
+
+        Raises TemporaryFailure.
+        """
+        header = _END_OF_HEADER.split(self._beginning(), 1)[0]
+        return _TLS_NOT_REQUIRED.search(header) is not None
+
+    def _beginning(self) -> bytes:
+        """The first piece, which is read only once. Raises TemporaryFailure."""
+        if self._head is None:
+            self._head = self._read()
+        return self._head
 
     def pieces(self) -> Iterator[bytes]:
         """The message, once. Raises TemporaryFailure."""

@@ -11,23 +11,25 @@
 What asks for TLS is never given up: not where it is not offered, nor after a handshake that failed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.protocol.smtp_client import Tls
-from pyqmail.remote.mta_sts import Lookup, Sts
 from pyqmail.remote.routes import CLEAR, UNVERIFIED, Route, find_route, parse_route, route_keys, sender_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyqmail.remote.dane import Dane
+    from pyqmail.remote.published import Published
     from pyqmail.remote.tlsa import Tlsa
 
 EXHAUSTIVE = b"exhaustivelist"  # in tlshosts: who has no file there has no TLS
 SMTPS_PORT = 465  # RFC 8314 section 3.3
 WILDCARDS = (b"", b"*")
+# what asked for more: TLSA records that a signed MX leads to, those of an exchanger alone, a policy of MTA-STS
+BY_DANE, BY_DANE_ALONE, BY_STS = b"dane", b"dane for an unsigned MX", b"sts"
+PUBLISHED = (BY_DANE, BY_DANE_ALONE, BY_STS)
 
 
 class Level(Enum):
@@ -47,7 +49,7 @@ class Security:
     ``names``: one of them must be in the certificate. ``authorities``: a PEM file of CAs, empty for the system's.
     ``ciphers`` as OpenSSL has them, empty for its own choice. ``certificate``: a PEM file with a key, shown to a server
     that asks; empty: none. ``by``: what asked for it, for the log. ``records``: one of them must describe what the
-    server shows. ``note``: why no more is asked, for the log.
+    server shows. ``note``: why no more is asked, for the log. ``rehearsed``: where it cannot be had, less will do.
     """
 
     level: Level
@@ -58,6 +60,12 @@ class Security:
     by: bytes = b""
     records: tuple["Tlsa", ...] = ()
     note: bytes = b""
+    rehearsed: bool = False
+
+    def lenient(self, trouble: bytes) -> "Security":
+        """What is asked in its place where it was only rehearsed, and came to nothing."""
+        note = b"rehearsal: " + self.by + b": " + trouble
+        return Security(Level.MAY, ciphers=self.ciphers, certificate=self.certificate, note=note)
 
     @property
     def must(self) -> bool:
@@ -129,14 +137,10 @@ class LeftOut(Exception):
         self.text = text
 
 
-NOT_LISTED = b"Sorry, no exchanger that MTA-STS allows took a connection. (#4.7.5)"  # RFC 8461 section 4.1
-NO_TLSA = b"Sorry, the TLSA records of no exchanger could be looked up. (#4.7.5)"  # RFC 7672 section 2.1.1
-
-
 class Policies:
     """What one delivery asks of each exchanger that it meets.
 
-    ``dane`` makes what asks for TLSA records, or says why none is asked for; it is wanted where a line says dane.
+    ``published`` is wanted where a line says dane, or MTA-STS is asked for.
     """
 
     def __init__(
@@ -147,19 +151,14 @@ class Policies:
         route: Route | None,
         *,
         extended: bool = True,
-        sts: Lookup | None = None,
-        dane: "Callable[[], Dane | bytes]" = lambda: b"not here",
+        published: "Published | None" = None,
     ) -> None:
         self._controls = controls
         self._destinations = destinations
         self._extended = extended
         self._route = route
-        self._domain = domain.lower()
-        self._ask_sts = sts if route is None else None  # with a route the domain's exchangers are not asked
-        self._known_sts: Sts | None = None
+        self._published = published
         self._key = destination_key(destinations, domain, route)
-        self._make_dane = dane
-        self._dane: Dane | bytes | None = None
 
     def of(self, exchanger: bytes) -> Security:
         """What is asked of a connection to ``exchanger``, a name.
@@ -172,12 +171,13 @@ class Policies:
     def _fit_for_login(self, security: Security, name: bytes) -> Security:
         """``security``, or more where we have a password to give, unless the route says otherwise."""
         route = self._route
-        verified = security.level in (Level.VERIFY, Level.DANE)
+        verified = security.level in (Level.VERIFY, Level.DANE) and not security.rehearsed
         if route is None or route.login is None or CLEAR in route.options or verified:
             return security
+        usual = replace(security, records=(), rehearsed=False, by=b"login")
         if UNVERIFIED not in route.options:
-            return replace(security, level=Level.VERIFY, names=(name,), by=b"login")
-        return security if security.must else replace(security, level=Level.ENCRYPT, by=b"login")
+            return replace(usual, level=Level.VERIFY, names=(name,))
+        return security if security.must and not security.rehearsed else replace(usual, level=Level.ENCRYPT, names=())
 
     def _asked_of(self, name: bytes) -> Security:
         controls = self._controls
@@ -187,40 +187,13 @@ class Policies:
         if name + b".pem" in controls.hosts:
             authorities = f"{controls.home}/control/tlshosts/{name.decode('ascii', 'surrogateescape')}.pem"
             return Security(Level.VERIFY, (name,), authorities, controls.ciphers, by=b"file")
-        if line is not None and line.level is Level.DANE:
-            promised = self._promised(line, name)
-            if promised.must:
-                return promised
-            line = promised
-        sts = self._sts()
-        if sts is not None:
-            if not sts.lists(name):
-                raise LeftOut(NOT_LISTED)
-            level, names = (Level.VERIFY, (name,)) if sts.patterns else (Level.ENCRYPT, ())
-            return Security(level, names, ciphers=controls.ciphers, by=b"sts")
+        if self._published is not None:
+            line = self._published.of(name, line or Security(Level.MAY, ciphers=controls.ciphers))
+            if line.by in PUBLISHED:
+                return line
         if name in controls.plain_hosts or EXHAUSTIVE in controls.hosts or not self._extended:
             return IN_CLEAR
         return line or Security(Level.MAY, ciphers=controls.ciphers)
-
-    def _promised(self, line: Security, name: bytes) -> Security:
-        """``line``, which asks for DANE, as what is published of the exchanger ``name``. Raises LeftOut."""
-        if self._dane is None:
-            self._dane = self._make_dane()
-        if isinstance(self._dane, bytes):
-            return replace(line, level=Level.MAY, note=b"no dane: " + self._dane)
-        keys = self._dane.of(name)
-        if keys is None:
-            return replace(line, level=Level.MAY)
-        by = b"dane" if keys.via_signed else b"dane for an unsigned MX"
-        if not keys.records:
-            return replace(line, level=Level.ENCRYPT, by=by)
-        return replace(line, names=keys.names, records=keys.records, by=by)
-
-    def _sts(self) -> Sts | None:
-        """The policy that the recipient's domain publishes, asked for once."""
-        if self._ask_sts is not None:
-            self._known_sts, self._ask_sts = self._ask_sts(self._domain), None
-        return self._known_sts
 
     def _destination(self, name: bytes) -> Security:
         """What the line of control/tlsdestinations says. Raises ControlUnreadable."""

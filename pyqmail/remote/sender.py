@@ -16,7 +16,6 @@ from pyqmail.protocol.smtp_transaction import carriable
 from pyqmail.remote.attempts import Attempts, Errand, Outlasting
 from pyqmail.remote.controls import FILES, read_controls, watched
 from pyqmail.remote.message import Message
-from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.security import Policies
 from pyqmail.remote.session import Words, format_failure
 
@@ -114,15 +113,9 @@ class Sender:
         if controls.signers:
             message.prepend(partial(self._signer().signatures, home, controls))
         say = Words(controls.helohost, sender, recipients, message, extended=controls.ehlo)
-        sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
+        published = self._lasting.published(controls, host, route, message.waives_policies)
         policies = Policies(
-            controls.tls,
-            directions.destinations,
-            host,
-            route,
-            extended=controls.ehlo,
-            sts=sts,
-            dane=partial(self._lasting.dane, controls, host, route),
+            controls.tls, directions.destinations, host, route, extended=controls.ehlo, published=published
         )
         return Attempts(Errand(home, controls, host, route, target, policies, say), self._lasting).deliver()
 

@@ -30,13 +30,13 @@ class Outcome:
     """The reports of a conversation.
 
     ``elsewhere``: nothing of the message was sent, and another host may take it. ``alive``: another message may follow.
-    ``tls_failed``: there was no handshake, where none need be.
+    ``tls_trouble``: why there was no TLS as it was asked for, or no handshake where one was tried.
     """
 
     reports: list[bytes]
     elsewhere: bool = False
     alive: bool = False
-    tls_failed: bool = False
+    tls_trouble: bytes = b""
 
 
 def format_failure(failure: MailFailure) -> bytes:
@@ -71,7 +71,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
     except TlsFailed as error:
         connection.close()
         report = b"ZConnected to " + connection.peer + b" but TLS failed: " + str(error).encode() + b". (#4.7.5)\n"
-        return Outcome([report], elsewhere=True, tls_failed=not security.must and not immediate)
+        return Outcome([report], elsewhere=True, tls_trouble=str(error).encode())
     except StreamEnded:
         connection.close()
         duplicate = b"Possible duplicate! " if conversation.critical else b""
@@ -85,6 +85,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         [*dialogue.reports, *_left_out(dialogue, connection.peer), finish.report + _how_secured(connection)],
         elsewhere=refused and not conversation.body_begun,
         alive=finish.accepted,
+        tls_trouble=dialogue.tls_trouble,
     )
 
 
@@ -108,10 +109,10 @@ def _login(place: Place) -> Callable[[Sequence[bytes]], Exchange] | None:
 
 
 def _how_secured(connection: Connection) -> bytes:
-    """The line about TLS that a report ends with; none in clear."""
-    if connection.secured is None:
-        return b""
+    """The line about TLS that a report ends with; none in clear where nobody asked for more."""
     security = connection.place.security
+    if connection.secured is None:
+        return b"tls=none, " + security.note + b"\n" if security.note else b""
     verified = b"verified by " + security.by if security.names else security.by and b"encrypted by " + security.by
     how = verified or b"opportunistic"
     return b"tls=" + b", ".join(filter(None, (connection.secured.version.encode(), how, security.note))) + b"\n"

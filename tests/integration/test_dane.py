@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
-from pyqmail.remote.dane import Dane, Keys, validates
-from pyqmail.remote.security import NO_TLSA, LeftOut
+from pyqmail.remote.dane import NO_TLSA, Dane, Keys, validates
+from pyqmail.remote.security import LeftOut
 from pyqmail.remote.tlsa import Tlsa, Usage
 from pyqmail.resolver import Resolver, Servers
 from tests.certificates import self_signed, server_context, signed_by

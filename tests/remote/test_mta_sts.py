@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,13 @@ from pyqmail.failure import TemporaryFailure
 from pyqmail.programs import qmail_remote
 from pyqmail.remote import attempts
 from pyqmail.remote.exchangers import Candidate
+from pyqmail.remote.message import Message
 from pyqmail.remote.mta_sts import Sts, ask_policy
+from pyqmail.remote.published import Published
+from pyqmail.remote.security import Level, Security
 from tests.certificates import self_signed, server_context
 from tests.loopback import free_port, serving
-from tests.mail_sink import Transaction, accept_all, mail_sink
+from tests.mail_sink import Answer, Transaction, accept_all, mail_sink
 from tests.scripted_peers import remote_home
 
 ENFORCED = b"OK secure match=mx.x.test:.wild.test servername=hostname"
@@ -80,6 +83,40 @@ def offers(line: bytes, transaction: Transaction) -> bytes | None:
     return b"250-x\r\n250 STARTTLS\r\n" if line[:4] == b"EHLO" else accept_all(line, transaction)
 
 
+Answers = tuple[bytes, bytes, bool]  # of the daemon; the exchanger; whether its certificate is trusted
+
+
+@pytest.fixture
+def deliver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., bytes]:
+    """What makes a delivery to a domain, and returns its reports; keywords are control files."""
+    pem = self_signed(tmp_path, "mx.x.test")
+    (tmp_path / "home").mkdir()
+
+    def run(answers: Answers, offer: Answer = offers, **controls: str) -> bytes:
+        answer, exchanger, trusted = answers
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        with mail_sink(offer, context=server_context(pem)) as sink, daemon(answer) as port:
+            # an exchanger in 127.0.0.0/8 would be this machine: the look-up is left out
+            found = [Candidate(b"\x7f\0\0\1", 5, exchanger)]
+            monkeypatch.setattr(attempts, "find_candidates", lambda *_: iter(found))
+            monkeypatch.setattr(attempts, "SMTP_PORT", sink.port)
+            home = remote_home(tmp_path / "home", mtasts=f"inet:127.0.0.1:{port}", **controls)
+            before = os.getcwd()
+            try:
+                words = [b"qmail-remote", b"x.test", b"", b"r@x.test"]
+                assert qmail_remote.main(words, {b"QMAIL_HOME": os.fsencode(home)}) == 0
+            finally:
+                os.chdir(before)
+            reports = capfdbinary.readouterr().out
+            assert len(sink.taken) == reports.startswith(b"r\0K")
+        return reports
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("answer", "exchanger", "trusted", "says"),
     [
@@ -92,30 +129,76 @@ def offers(line: bytes, transaction: Transaction) -> bytes | None:
     ],
 )
 def test_mail_for_a_domain_with_a_policy(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfdbinary: pytest.CaptureFixture[bytes],
-    answer: bytes,
-    exchanger: bytes,
-    trusted: bool,
-    says: bytes,
+    deliver: Callable[..., bytes], answer: bytes, exchanger: bytes, trusted: bool, says: bytes
 ) -> None:
-    pem = self_signed(tmp_path, "mx.x.test")
-    if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    (tmp_path / "home").mkdir()
-    with mail_sink(offers, context=server_context(pem)) as sink, daemon(answer) as port:
-        # an exchanger in 127.0.0.0/8 would be this machine: the look-up is left out
-        found = [Candidate(b"\x7f\0\0\1", 5, exchanger)]
-        monkeypatch.setattr(attempts, "find_candidates", lambda *_: iter(found))
-        monkeypatch.setattr(attempts, "SMTP_PORT", sink.port)
-        home = remote_home(tmp_path / "home", mtasts=f"inet:127.0.0.1:{port}")
-        before = os.getcwd()
-        try:
-            words = [b"qmail-remote", b"x.test", b"", b"r@x.test"]
-            assert qmail_remote.main(words, {b"QMAIL_HOME": os.fsencode(home)}) == 0
-        finally:
-            os.chdir(before)
-        reports = capfdbinary.readouterr().out
-        assert says in reports and reports.startswith(b"r\0K") == says.startswith(b"tls=")
-        assert len(sink.taken) == says.startswith(b"tls=")
+    reports = deliver((answer, exchanger, trusted))
+    assert says in reports and reports.startswith(b"r\0K") == says.startswith(b"tls=")
+
+
+@pytest.mark.parametrize(
+    ("answers", "offer", "says"),
+    [
+        pytest.param((ENFORCED, b"mx.x.test", True), offers, b"tls=TLSv1.3, verified by sts\n", id="as asked"),
+        pytest.param(
+            (ENFORCED, b"mx.x.test", False),
+            offers,
+            b"tls=TLSv1.3, opportunistic, rehearsal: sts: certificate: self-signed certificate\n",
+            id="not trusted",
+        ),
+        pytest.param(
+            (ENFORCED, b"mx.x.test", True),
+            accept_all,
+            b"tls=none, rehearsal: sts: STARTTLS is not offered\n",
+            id="no TLS",
+        ),
+        pytest.param(
+            (ENFORCED, b"mx.y.test", True),
+            offers,
+            b"opportunistic, rehearsal: published policy: Sorry, no exchanger that MTA-STS allows took a connection.",
+            id="not in the policy",
+        ),
+        pytest.param(
+            (b"TEMP no", b"mx.x.test", True),
+            offers,
+            b"opportunistic, rehearsal: published policy: Unable to learn the MTA-STS policy",
+            id="not to be learnt",
+        ),
+    ],
+)
+def test_a_rehearsal_says_what_would_have_waited(
+    deliver: Callable[..., bytes], answers: Answers, offer: Answer, says: bytes
+) -> None:
+    reports = deliver(answers, offer, tlspolicy="say")
+    assert says in reports and reports.startswith(b"r\0K"), reports
+
+
+def test_another_word_in_tlspolicy_makes_mail_wait(deliver: Callable[..., bytes]) -> None:
+    assert deliver((ENFORCED, b"mx.x.test", True), tlspolicy="maybe").startswith(b"ZUnable to read control files")
+
+
+def test_a_message_can_waive_what_is_published() -> None:
+    def ask(domain: bytes) -> Sts:
+        raise AssertionError("asked all the same")
+
+    published = Published(b"x.test", sts=ask, dane=lambda: b"never", waived=lambda: True)
+    assert published.of(b"mx.y.test", Security(Level.MAY)) == Security(Level.MAY)
+    assert published.of(b"mx.y.test", Security(Level.DANE)) == Security(Level.MAY)
+
+
+@pytest.mark.parametrize(
+    ("message", "waives"),
+    [
+        (b"TLS-Required: No\n\n", True),
+        (b"Subject: x\r\ntls-required:no \r\n\r\n", True),
+        (b"Subject: x\n\nTLS-Required: No\n", False),
+        (b"TLS-Required: Yes\n\n", False),
+        (b"X-TLS-Required: No\n\n", False),
+        (b"", False),
+    ],
+)
+def test_what_waives_it(tmp_path: Path, message: bytes, waives: bool) -> None:
+    (tmp_path / "message").write_bytes(message)
+    with (tmp_path / "message").open("rb", buffering=0) as file:
+        found = Message(file.fileno())
+        assert found.waives_policies() is waives
+        assert b"".join(found.pieces()) == message

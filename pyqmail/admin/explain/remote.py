@@ -2,7 +2,6 @@
 
 import os
 import stat
-from functools import partial
 
 from pyqmail.admin.explain.verdict import DEFERRED, DELIVERABLE, REFUSED, Verdict, say
 from pyqmail.failure import MailFailure, PermanentFailure
@@ -12,7 +11,6 @@ from pyqmail.remote import tcpto
 from pyqmail.remote.attempts import Outlasting
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
-from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.routes import LMTP, Route, find_route, route_keys
 from pyqmail.remote.security import LeftOut, Level, Policies
 from pyqmail.spool.layout import Layout
@@ -33,16 +31,9 @@ def explain_remote(home: str, address: bytes) -> None:
         say("smtproutes", f"the line for {visible(key)!r}: {_where(route)}{_login(route)}")
     if controls.directions.senders:
         say("authsenders", "has routes by sender, which win")
-    sts = partial(ask_policy, controls.mtasts) if controls.mtasts else None
-    policies = Policies(
-        controls.tls,
-        controls.directions.destinations,
-        host,
-        route,
-        extended=controls.ehlo,
-        sts=sts,
-        dane=partial(Outlasting().dane, controls, host, route),
-    )
+    published = Outlasting().published(controls, host, route)
+    destinations = controls.directions.destinations
+    policies = Policies(controls.tls, destinations, host, route, extended=controls.ehlo, published=published)
     table, blocked, count = Layout(home, 23).tcpto, 0, 0
     try:
         for candidate in find_candidates(host, route, controls):
