@@ -271,6 +271,16 @@ OURS: tuple[ControlFile, ...] = (
         DELIVERY,
         ours=True,
     ),
+    _list(
+        "nosignaturedomains",
+        "Mail may be unsigned from ",
+        ".",
+        "Mail waits for a key that is of no use.",
+        (*REMOTE, "qmail-dkim"),
+        DELIVERY,
+        ours=True,
+    ),
+    _list("signaturedomains", "All mail is signed from ", ".", "Nobody must sign.", ("qmail-dkim",), RUN, ours=True),
     _number("preferipv4", "IPv4 addresses come first unless this is 0: ", "", "0", REMOTE, DELIVERY, ours=True),
     _line("outgoingip", "Mail goes out from ", "the address that the kernel chooses", REMOTE, DELIVERY, ours=True),
     _list(

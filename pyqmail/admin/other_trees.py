@@ -30,7 +30,7 @@ TAKEN = frozenset((
 _OLD_KEYS = "the library makes temporary keys by itself, and TLS 1.2 is the least"
 _NO_CLIENT_CERTIFICATE = "it is shown only to servers whose line in control/tlsdestinations names it"
 _SPF = "control/spfbehavior, spfrules and spfexp, and SPFBEHAVIOR in a rule, say what is done about SPF"
-_SIGNING = "qmail-remote signs with every key in control/domainkeys/DOMAIN, and nothing else says how"
+_SIGNING = "qmail-remote signs with every key in control/domainkeys/DOMAIN; variables are for qmail-dkim alone"
 _VERIFYING = "control/dmarcbehavior, or DMARCBEHAVIOR in a rule, has qmail-verifyd check DKIM and DMARC"
 _SRS = "control/srs_domain and srs_secrets say whether forwards are rewritten, and all of them are"
 _RECIPIENTS = "qmail-rcptd knows which recipients exist; control/validrcptto may list them, rcptcheck may ask"
@@ -51,7 +51,7 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"spfguess", _NOT, "a domain without a record has the result none, whatever others may guess"),
         (r"spfipv6", _IGNORED, "clients with IPv6 addresses are checked as all others"),
         (r"dkimverify|dkimpractice", _NOT, _VERIFYING),
-        (r"dkim(?!verify$|practice$)\w*|signaturedomains|nosignaturedomains|filterargs", _NOT, _SIGNING),
+        (r"dkim(?!verify$|practice$)\w*|filterargs", _NOT, _SIGNING),
         (r"srs_(?!alwaysrewrite$|domain$|hash(?:length|min)$|maxage$|secrets$|separator$)\w+|srsdomains", _NOT, _SRS),
         (r"recipients(?:\.cdb)?|chkuser\w*", _NOT, _RECIPIENTS),
         (r"badmailfrom-unknown", _NOT, "names that DNS does not have are not looked for"),

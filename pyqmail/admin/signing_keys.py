@@ -34,6 +34,7 @@ class DomainKeys:
 
     def __init__(self, home: str, domain: bytes, accounts: Accounts) -> None:
         self.directory = f"{home}/control/domainkeys/{os.fsdecode(domain)}"
+        self._domain = domain
         self._accounts = accounts
 
     def signing(self) -> list[SigningKey]:
@@ -73,7 +74,7 @@ class DomainKeys:
         return os.path.isdir(self.directory)
 
     def _read(self, selector: str, ending: str) -> SigningKey:
-        return read_key(self.directory, selector + ending, selector)
+        return read_key(f"{self.directory}/{selector}{ending}", self._domain, selector)
 
     def _taken(self, selector: str) -> bool:
         return any(os.path.lexists(f"{self.directory}/{selector}{ending}") for ending in ("", OFF, RETIRED))

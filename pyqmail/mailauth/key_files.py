@@ -40,13 +40,12 @@ def _set_aside(name: str) -> bool:
 
 def read_keys(directory: str) -> list[SigningKey]:
     """The keys in a directory that is named as their domain. Raises KeyFileUnusable if one of them is of no use."""
-    return [read_key(directory, name, name) for name in key_names(directory)]
-
-
-def read_key(directory: str, name: str, selector: str) -> SigningKey:
-    """The key in the file ``name``. Raises KeyFileUnusable."""
-    path = f"{directory}/{name}"
     domain = os.fsencode(os.path.basename(directory)).lower()
+    return [read_key(f"{directory}/{name}", domain, name) for name in key_names(directory)]
+
+
+def read_key(path: str, domain: bytes, selector: str) -> SigningKey:
+    """The key in a file. Raises KeyFileUnusable."""
     if not is_name(os.fsencode(selector)):
         raise KeyFileUnusable(path, "its name is no selector")
     try:

@@ -9,13 +9,14 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.mailauth.judgement import judge_message, judge_sender
 from pyqmail.mailauth.lookups import CachedLookups, look_up_within
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
 from pyqmail.system.process import address_space, close_all_but, limit_memory
+from pyqmail.system.unnamed import pieces
 
 WORKERS = 12  # questions at once
 PAUSE_S = 1.0  # before a worker that died is replaced
@@ -23,7 +24,6 @@ GROWTH_MAX = 256 << 20  # bytes of address space that the answers may take
 QUESTION_S = 10  # for a client to ask
 SENDER_S, MESSAGE_S = 15.0, 20.0  # for all look-ups of one question together
 HANGING_S = 60  # then a worker is killed, whatever it does
-CHUNK = 65536
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
@@ -109,11 +109,3 @@ def judged(home: str, question: dict[bytes, bytes], fds: list[int]) -> Pairs | N
     if about == MESSAGE and len(fds) == 1:
         return judge_message(question, pieces(fds[0]), CachedLookups(look_up_within(home, MESSAGE_S)))
     return None
-
-
-def pieces(fd: int) -> Iterator[bytes]:
-    """The text in ``fd`` from its beginning. Raises OSError."""
-    at = 0
-    while piece := os.pread(fd, CHUNK, at):
-        at += len(piece)
-        yield piece

@@ -77,11 +77,16 @@ def hash_body(pieces: Iterable[bytes]) -> bytes:
     return body.digest()
 
 
-def sign(fields: Sequence[Field], body_hash: bytes, keys: Sequence[SigningKey], now: int) -> bytes:
-    """A DKIM-Signature field for each of ``keys``, LF line ends, to stand above the header."""
+def sign(
+    fields: Sequence[Field], body_hash: bytes, keys: Sequence[SigningKey], now: int, *, more: bytes = b""
+) -> bytes:
+    """A DKIM-Signature field for each of ``keys``, LF line ends, to stand above the header.
+
+    ``more`` are further tags, as `` i=@sub.example.org;``.
+    """
     names = names_to_sign(fields)
     signed = b"".join(relaxed_field(field.text) for field in signed_fields(list(fields), names))
-    return b"".join(_signature(names, signed, body_hash, key, now) for key in keys)
+    return b"".join(_signature(names, signed, body_hash, key, b"t=%d;%b" % (now, more)) for key in keys)
 
 
 def names_to_sign(fields: Sequence[Field]) -> list[bytes]:
@@ -96,12 +101,12 @@ def names_to_sign(fields: Sequence[Field]) -> list[bytes]:
     return names
 
 
-def _signature(names: Sequence[bytes], signed: bytes, body_hash: bytes, key: SigningKey, now: int) -> bytes:
-    start = b"DKIM-Signature: v=1; a=%b; c=relaxed/relaxed; d=%b;\n\ts=%b; t=%d;\n\th=%b;\n\tbh=%b;\n\tb=" % (
+def _signature(names: Sequence[bytes], signed: bytes, body_hash: bytes, key: SigningKey, times: bytes) -> bytes:
+    start = b"DKIM-Signature: v=1; a=%b; c=relaxed/relaxed; d=%b;\n\ts=%b; %b\n\th=%b;\n\tbh=%b;\n\tb=" % (
         key.algorithm,
         key.domain,
         key.selector,
-        now,
+        times,
         _folded(names),
         base64.b64encode(body_hash),
     )

@@ -6,14 +6,15 @@ unnamed file until rspamd has answered; if we die meanwhile nothing is queued.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.exits import QueueExit
 from pyqmail.intake.client import Injection
 from pyqmail.intake.rspamd import Action, NoAnswer, ask, without
 from pyqmail.protocol.qmqp_client import EnvelopeBroken, parse_envelope
-from pyqmail.system.files import CHUNK, read_all
+from pyqmail.system.files import read_all
+from pyqmail.system.unnamed import pieces, rest_of, store
 
 SIZE_MAX = 50 << 20  # bytes that are looked at: rspamd's own limit; what is larger passes
 ENVELOPE_MAX = 64 << 20
@@ -30,7 +31,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     except ControlUnreadable:
         return QueueExit.CONFIGURATION
     try:
-        message = store()
+        message = store(rest_of(0))
         sender, recipients = parse_envelope(read_all(1, ENVELOPE_MAX))
     except EnvelopeBroken:
         return QueueExit.ENVELOPE_FORMAT
@@ -45,26 +46,6 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
             pass
         return QueueExit.CUSTOM
     return queue(home, environ, message, action, sender, recipients)
-
-
-def store() -> int:
-    """All of descriptor 0 in an unnamed file. Raises OSError."""
-    try:
-        fd = os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:
-        fd = os.memfd_create("message")
-    while data := os.read(0, CHUNK):
-        while data:
-            data = data[os.write(fd, data) :]
-    return fd
-
-
-def pieces(fd: int) -> Iterator[bytes]:
-    """What the file has, from its beginning."""
-    at = 0
-    while data := os.pread(fd, CHUNK, at):
-        at += len(data)
-        yield data
 
 
 def request(environ: Mapping[bytes, bytes], sender: bytes, recipients: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pyqmail.control import Control
 from pyqmail.failure import TemporaryFailure
 from pyqmail.mailauth import key_files
 from pyqmail.mailauth.author import BadAuthor, author_domain
@@ -37,12 +38,17 @@ class Signer:
         Raises TemporaryFailure for a key that cannot be used, and ControlUnreadable.
         """
         try:
-            header, body = split_message(_as_received(pieces))
+            header, body = split_message(as_received(pieces))
             fields = parse_fields(header)
             author = author_domain(fields)
         except (BadHeader, BadAuthor):
             return b""
-        keys = self._keys_for(f"{home}/control/domainkeys", author, controls.signers)
+        try:
+            keys = self._keys_for(f"{home}/control/domainkeys", author, controls.signers)
+        except TemporaryFailure:
+            if not may_be_unsigned(controls.control, author):
+                raise
+            return b""
         if not keys:
             return b""
         if not vouched(fields, author, own_authserv_id(controls.control)):
@@ -64,6 +70,12 @@ class Signer:
         return self._keys[path].get(path)
 
 
+def may_be_unsigned(control: Control, author: bytes) -> bool:
+    """Whether mail of ``author`` may leave unsigned where a key is of no use. Raises ControlUnreadable."""
+    exempt = control.lines("nosignaturedomains") or ()
+    return b"*" in exempt or any(domain in exempt for domain in domains_from(author))
+
+
 def _look(path: str) -> Seen:
     with _key_troubles():
         return Seen([path, *(f"{path}/{each}" for each in key_files.key_names(path))])
@@ -83,7 +95,7 @@ def _key_troubles() -> Iterator[None]:
         raise TemporaryFailure(NO_KEY % (os.fsencode(error.place), error.why.encode("ascii", "replace"))) from None
 
 
-def _as_received(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def as_received(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """What the receiver has of the message in ``pieces``: with the line ends that it gets, each as LF here."""
     lines = LineEnds()
     for piece in pieces:

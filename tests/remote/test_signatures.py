@@ -124,6 +124,8 @@ def test_with_a_key_that_is_of_no_use_mail_waits(tmp_path: Path, trouble: str) -
         (keys / "e").write_bytes(b"" if trouble == "no key" else b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
     _, reports = run_program(MODULE, [b"x.test", b"s@y.test", b"r@x.test"], home, FROM + b"\nx\n")
     assert reports.startswith(b"ZUnable to use the DKIM key control/domainkeys/a.example"), reports
+    (home / "control/nosignaturedomains").write_text("example\n")
+    assert Signer().signatures(str(home), read_controls(str(home)), [FROM, b"\nx\n"]) == b""
 
 
 def test_a_key_is_read_anew_when_it_has_changed_and_set_aside_by_its_name(tmp_path: Path) -> None:
