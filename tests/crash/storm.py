@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.mail import text, token_of
-from tests.integration.mailhost import MailHost, body_hash, fresh_maildir, install
+from tests.integration.mailhost import MailHost, body_hash, fresh_maildir, install, own_user
 
-USER = "pqtest"
+USER = own_user("pqtest")
 DOMAIN = "example.test"
 SENDERS = 6
 SETTLE_S = 180.0

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, install
+from tests.integration.mailhost import MailHost, ensure_user, fresh_maildir, install, own_user
 from tests.public_directory import public_directory
 
-USER = "pqtest"
+USER = own_user("pqtest")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """An installed tree under test: real users, real processes, started and ended by pid."""
 
+import atexit
 import hashlib
 import mailbox
 import os
@@ -30,13 +31,25 @@ def hold_deliveries(user: str) -> tuple[Path, Path]:
     return gate, started
 
 
+def own_user(name: str) -> str:
+    """The name of an account of this run of the tests alone: another run on the machine has its own mailbox."""
+    return f"{name}{os.getpid()}"
+
+
 def ensure_user(name: str) -> pwd.struct_passwd:
-    """The account ``name``, made with a home below /home if it does not exist."""
+    """The account ``name``, made with a home below /home if it does not exist; one of this run goes with it."""
     try:
         return pwd.getpwnam(name)
     except KeyError:
         subprocess.run(["useradd", "-m", "-d", f"/home/{name}", "-s", "/bin/sh", name], check=True)
+        if name.endswith(str(os.getpid())):
+            atexit.register(_remove_user, name, os.getpid())
         return pwd.getpwnam(name)
+
+
+def _remove_user(name: str, run: int) -> None:
+    if os.getpid() == run:  # children of the tests end too
+        subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True)
 
 
 def install(home: Path, **controls: str) -> None:

@@ -14,12 +14,12 @@ from pyqmail.protocol import state, verification
 from pyqmail.protocol.logins import SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries
+from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries, own_user
 from tests.waiting import wait_for
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "pyqmail" / "ARCHITECTURE.md"
 WHO = ("qmaild", "qmailq", "qmails", "qmailr", "qmailp", "qmaill", "alias", "a user")
-OTHER = "pqtesta"
+OTHER = own_user("pqtesta")
 ALIVE = 0  # asks whether a signal could be sent
 
 

@@ -5,10 +5,10 @@ import pwd
 import smtplib
 from pathlib import Path
 
-from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries
+from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries, own_user
 from tests.waiting import wait_for
 
-USERS = ("pqtesta", "pqtestb")
+USERS = (own_user("pqtesta"), own_user("pqtestb"))
 
 
 def identity(pid: int) -> dict[str, list[int]]:
