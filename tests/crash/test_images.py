@@ -1,6 +1,6 @@
 """Power cuts on ext4, XFS and btrfs: the image as it is after a file operation, mounted anew.
 
-After every operation by ``python -m tests.crash.images``.
+After every operation with PYQMAIL_TESTS_LONG, or by ``python -m tests.crash.images``.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are for 
 def checked(kind: str, *, syncs: bool = True) -> Result:
     """``check`` in a process of its own: it holds bare descriptors, and what other tests left behind may close some."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        return fresh.submit(check, kind, every=12, syncs=syncs).result()
+        return fresh.submit(check, kind, every=1 if os.environ.get("PYQMAIL_TESTS_LONG") else 12, syncs=syncs).result()
 
 
 @pytest.mark.parametrize("kind", list(MAKE))
