@@ -15,12 +15,13 @@ from pyqmail.local.sender_rewriting import SenderRewriting
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.spawn import Command
-from pyqmail.system.loop import Loop
+from pyqmail.system.loop import Loop, Timer
 from pyqmail.warm.cold import NULL
 from pyqmail.warm.collector import Collector, Done, Stop
 from pyqmail.warm.runner import Runner
 
 LOOKUPS_MAX = 8  # qmail-getpw at once; they are short
+LOOKUP_S = 30.0  # for one: a directory service that hangs would have all slots, and the mail of assigned users too
 
 
 class LocalChannel:
@@ -88,6 +89,7 @@ class LocalChannel:
             collector.cancel()
             raise
         steps.stop = collector.give_up
+        steps.limit = self._loop.call_later(LOOKUP_S, collector.give_up)
         return steps
 
     def append(self, stored: bytearray, data: bytes) -> None:
@@ -113,6 +115,8 @@ class LocalChannel:
         status: int | None,
         record: bytes,
     ) -> None:
+        if steps.limit is not None:
+            steps.limit.cancel()
         if status != 0:
             _finish(message, output, done, SpawnExit.SYSTEM if status is None else status)
             return
@@ -143,6 +147,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
+        self.limit: Timer | None = None  # of the look-up
 
     def __call__(self) -> None:
         """End the step that is under way."""

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyqmail.local import channel
+from pyqmail.policy.accounts import Accounts
 from pyqmail.programs import qmail_lspawn
+from pyqmail.protocol.spawn import Command
+from pyqmail.system.loop import Loop
 from tests.programs.spawn_bench import Home, Spawn, install, install_script
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="changes uid")
@@ -54,6 +58,29 @@ def test_a_foreign_qmail_local_gets_argv_ids_groups_and_directory(home: Home) ->
         uid, uid, uid, b"0077", os.fsencode(home.path), b"Subject:", b"test", b"body",
     ]  # fmt: skip
     assert spawn.end() == 0
+
+
+def test_a_look_up_that_hangs_defers_and_assigned_users_have_their_mail(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold(home, "echo here")
+    install_script(home.path / "bin/qmail-getpw", "exec sleep 1000")
+    loop, ended = Loop(), list[bytes]()
+    monkeypatch.setattr(channel, "LOOKUP_S", 0.2)
+    accounts = Accounts(list(range(FIRST_UID, FIRST_UID + 8)), [FIRST_UID] * 2, b"alias")
+    made = channel.LocalChannel(loop, str(home.path), accounts, b"./Mailbox", {b"PATH": b"/usr/bin:/bin"}, 10)
+    for recipient in (b"ann@x", b"joe@x"):
+        command = Command(1, b"1", b"s@x", recipient)
+        message, output = os.open("/dev/null", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)
+
+        def done(status: int | None, recipient: bytes = recipient) -> None:
+            ended.append(made.report(status, b"")[:1] + recipient)
+
+        made.start(command, message, output, done)
+    while len(ended) < 2:
+        loop.run_once(10)
+    made.close()
+    assert sorted(ended) == [b"Kjoe@x", b"Zann@x"]
 
 
 @pytest.mark.contract("spawn 9.11")
