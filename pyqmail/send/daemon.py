@@ -38,6 +38,7 @@ CHANNELS = ("local", "remote")
 SLEEP_S = 10
 REMOVAL_S = 2  # that qmail-clean may take at the end
 SELECT_MAX_S = 86400
+STEP_BACK_S = 60  # so far the clock may go back before what waits is tried at once
 
 
 class Timed(Protocol):
@@ -80,6 +81,7 @@ class Daemon:
         self._control = ControlSocket(loop, layout.send_socket, messages.channels, book, requests, measured, log)
         self._metrics = MetricsFile(loop, means.background, measured, log)
         self._routing_feed = RoutingFeed(environ, loop, log)
+        self._ahead = float("-inf")  # how far the clock was ahead of the monotonic one
         self._ending = False
         self._exit_by = float("inf")
         self._sleep_until = 0.0  # out of memory until then
@@ -157,6 +159,7 @@ class Daemon:
         self._sleep_until = 0.0
         now = self._means.clock()
         messages = self._messages
+        self._notice_step_back(now)
         messages.todo.step(now)
         for channel in messages.channels.values():
             channel.step(now)
@@ -164,6 +167,14 @@ class Daemon:
         messages.finisher.step(now)
         messages.loading.step()
         self._cleanup.step(now, begin=not messages.loading.under_way)
+
+    def _notice_step_back(self, now: float) -> None:
+        """Try everything when the clock has gone back: else what waits would do so for as long again, perhaps years."""
+        ahead = now - time.monotonic()
+        back, self._ahead = self._ahead - ahead, ahead
+        if back > STEP_BACK_S:
+            self._means.log(Warn(b"the clock went back by %d seconds: what waits is tried now" % back))
+            self._messages.all_due()
 
     # the end
 

@@ -13,8 +13,12 @@ _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
 
 
 def next_retry(birth: int, now: int, step: int) -> int:
-    """The time of the attempt after the one at ``now``: retries come ever more rarely as the message ages."""
-    return birth + (isqrt(max(0, now - birth)) + step) ** 2
+    """The time of the attempt after the one at ``now``: retries come ever more rarely as the message ages.
+
+    A birth in the future, of a clock that went back since, counts as now.
+    """
+    birth = min(birth, now)
+    return birth + (isqrt(now - birth) + step) ** 2
 
 
 class Schedule:

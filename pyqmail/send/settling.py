@@ -6,7 +6,7 @@ from pyqmail.send.failures import Failures
 from pyqmail.send.job import Delivery, Job, JobState
 from pyqmail.send.means import Means
 from pyqmail.send.neighbours import Messages, Orders
-from pyqmail.send.retry import TROUBLE_S, Schedule
+from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, Schedule, next_retry
 from pyqmail.spool.channel import mark_done
 from pyqmail.spool.history import REPLIES_MAX, trimmed
 from pyqmail.system import files
@@ -72,7 +72,8 @@ class Settling:
             return
         if job.started:
             self._means.history.add(self._name, job.number, job.replies)
-        self._schedule.add(job.number, job.retry)
+        now = int(self._means.clock())  # the clock may have gone back since the pass began
+        self._schedule.add(job.number, min(job.retry, next_retry(job.birth, now, ROOT_STEP[self._name])))
         self._orders.settled(job.number)
 
     def _end(self, number: int) -> None:

@@ -160,14 +160,15 @@ def test_the_next_retry_goes_by_the_birth(sending: Sending, channel: str, step: 
 
 @pytest.mark.contract("send 6.2")
 def test_a_birth_in_the_future_counts_as_now(sending: Sending) -> None:
-    birth = int(time.time()) + 5000
+    began = int(time.time())
+    birth = began + 5000
     place(sending, 7, info=b"Fjoe@a.example\0", local=channel_file(people(1)))
     os.utime(sending.queue / "info/1/7", (birth, birth))
     sending.start().until(lambda: sending.commands["local"])
     sending.report("local", 0, b"Z")
     sending.until_log("deferral")
     assert sending.finish() == 0
-    assert int((sending.queue / "local/1/7").stat().st_mtime) == birth + 100
+    assert began + 100 <= int((sending.queue / "local/1/7").stat().st_mtime) <= time.time() + 100
 
 
 @pytest.mark.contract("send 6.4", "send 11.9")

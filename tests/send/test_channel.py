@@ -47,6 +47,15 @@ def test_a_deferral_comes_again_by_the_square_of_its_age(tmp_path: Path) -> None
     assert one.marks(7) == b"T" and one.notes.said == [("settled", 7)]
 
 
+def test_after_a_clock_that_went_back_a_deferral_comes_again_soon(tmp_path: Path) -> None:
+    one = OneChannel(tmp_path)
+    one.place(7, ANN, birth=NOW - 400)
+    one.turn()
+    one.now = NOW - 86400
+    one.report(0, b"Z", b"later")
+    assert one.due() == {7: NOW - 86400 + 10**2}
+
+
 def test_a_failure_is_in_the_bounce_before_it_is_marked(tmp_path: Path) -> None:
     one = OneChannel(tmp_path)
     one.place(7, ANN)
