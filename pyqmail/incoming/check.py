@@ -9,6 +9,10 @@ from pyqmail.incoming.letter import Letter
 from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.protocol.reply import Reply
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.incoming.stated import SessionState
+
 Evidence = tuple[tuple[bytes, bytes], ...]  # keys and values, each safe for a log line
 
 
@@ -35,6 +39,7 @@ class Rules:
         self.control = Control(home)
         self.bad_recipients = 0  # that this session has named
         self.notes: list[bytes] = []  # for the log, which says them when it may
+        self.state: SessionState | None = None  # what is asked of qmail-stated (incoming/stated)
         self._relaying: Relaying | None = None
         self._size_limit: int | None = None
         self._names: frozenset[str] | None = None
@@ -70,6 +75,8 @@ class Rules:
         """Give back what is open."""
         if self._relaying is not None:
             self._relaying.close()
+        if self.state is not None:
+            self.state.close()
 
 
 class Check:

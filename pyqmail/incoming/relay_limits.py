@@ -5,31 +5,27 @@ relay that is no user. A message is counted with its first recipient, and only w
 Where qmail-stated does not answer there is no limit.
 """
 
-from pyqmail.control import Control
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.parsed import read_parsed, tell_complaints
+from pyqmail.incoming.stated import state_of
 from pyqmail.policy.relay_limits import MESSAGES, Line, RelayLimits
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.state import KEY_MAX, OVER, TAKE, Rule
-from pyqmail.state.client import StateClient
 
 
 class RelayLimit(Check):
     """relaylimits; the last to be asked, as what it counts has to be accepted."""
 
     name = "relaylimits"
-    kept: StateClient | None = None  # from session to session, where control files are kept too
 
     def __init__(self, rules: Rules) -> None:
-        self._rules = rules
         self._limits = read_parsed(rules, "relaylimits", RelayLimits)
         if self._limits is not None:
             tell_complaints(rules, "relaylimits", self._limits)
-        self._client = client_of(rules.home)
-        self._away = False  # qmail-stated has not answered: a session waits once
+        self._state = state_of(rules)
         self._letter: Letter | None = None  # that has been counted
         self.active = bool(self._limits) and not by_sendmail(rules.environ)
 
@@ -44,28 +40,11 @@ class RelayLimit(Check):
             for limit in line.limits
             if new or limit.kind != MESSAGES
         ]
-        if rules and not self._away:
-            answer = self._client.ask(TAKE, key, *rules)
-            if not answer:
-                self._away = True
-                self._rules.notes.append(b"warning: qmail-stated does not answer: nothing is counted for relaylimits")
-            elif answer[0] == OVER:
-                return over(key, line.reply, answer[1])
+        answer = self._state.ask(TAKE, key, *rules) if rules else []
+        if answer and answer[0] == OVER:
+            return over(key, line.reply, answer[1])
         self._letter = letter
         return None
-
-    def close(self) -> None:
-        if self._client is not RelayLimit.kept:
-            self._client.close()
-
-
-def client_of(home: str) -> StateClient:
-    """The connection of a session."""
-    if Control.cache is None:
-        return StateClient(home)
-    if RelayLimit.kept is None or RelayLimit.kept.home != home:
-        RelayLimit.kept = StateClient(home)
-    return RelayLimit.kept
 
 
 def line_of(limits: RelayLimits, client: Client, letter: Letter) -> Line | None:

@@ -16,14 +16,12 @@ from pyqmail.control import parse_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from ipaddress import IPv4Network, IPv6Network
-
-    Network = IPv4Network | IPv6Network
+    from pyqmail.policy.networks import Network
 
 DAY_S = 86400
 SECONDS_MAX = 90 * DAY_S
 MOST_MAX = 1_000_000_000
+V6_BITS = 64  # an IPv6 address is counted as the network that one host has
 LIMITS_MAX = 4  # of one line
 MESSAGES, RECIPIENTS = b"messages", b"recipients"
 REPLIES = (451, 550)
@@ -78,7 +76,7 @@ class RelayLimits:
     def __init__(self, data: bytes) -> None:
         self.complaints: list[tuple[int, bytes, str]] = []
         self._lines: dict[bytes, Line] = {}
-        self._networks: list[tuple[Network, Line]] | None = None
+        self._networks: list[tuple[Network, bytes]] | None = None
         for number, text in enumerate(data.split(b"\n"), start=1):
             for entry in parse_lines(text):
                 line = parse_line(entry)
@@ -100,40 +98,19 @@ class RelayLimits:
         it, or that of all others, which counts an IPv6 address as its /64."""
         if ip in self._lines:
             return self._found(self._lines[ip], ip)
-        from ipaddress import IPv6Address, ip_address, ip_network  # they take their time to import
+        from pyqmail.policy.networks import around, find_networks, parse_address  # they take their time to import
 
-        try:
-            address = ip_address(ip.decode("ascii"))
-        except ValueError:
+        address = parse_address(ip)
+        if address is None:
             return self._found(None, ip)
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
         if self._networks is None:
-            self._networks = find_networks(self._lines.values())
-        for network, line in self._networks:
+            self._networks = find_networks(self._lines)
+        for network, key in self._networks:
             if address in network:
-                return self._found(line, line.key)
-        if address.version == 4:
-            return self._found(None, str(address).encode())
-        return self._found(None, str(ip_network((address, 64), strict=False)).encode())
+                return self._found(self._lines[key], key)
+        shared = address if address.version == 4 else around(address, 32, V6_BITS)
+        return self._found(None, str(shared).encode())
 
     def _found(self, line: Line | None, key: bytes) -> Line | None:
         line = self._lines.get(b"") if line is None else line
         return None if line is None or not line.limits else replace(line, key=key)
-
-
-def find_networks(lines: "Iterable[Line]") -> "list[tuple[Network, Line]]":
-    """The networks among the keys, the smallest first; ``192.0.2.`` is one, too, as in rules of tcpserver."""
-    from ipaddress import ip_network
-
-    found = []
-    for line in lines:
-        text = line.key
-        if text.endswith(b".") and 0 < text.count(b".") < 4:
-            text = text + b".".join([b"0"] * (4 - text.count(b"."))) + b"/%d" % (8 * text.count(b"."))
-        if b"/" in text:
-            try:
-                found.append((ip_network(text.decode("ascii"), strict=False), line))
-            except ValueError:
-                continue  # the name of a user may look like that
-    return sorted(found, key=lambda pair: -pair[0].prefixlen)

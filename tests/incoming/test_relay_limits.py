@@ -73,6 +73,7 @@ def session(door: Door) -> Iterator[Checks]:
     checks = Checks((RelayLimit,), rules)
     yield checks
     checks.close()
+    rules.close()
 
 
 def limits(door: Door, *words: str) -> tuple[int, str]:
@@ -164,11 +165,11 @@ def test_a_connection_that_is_kept_is_made_again_when_the_service_is_another_one
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Control, "cache", FileCache())
-    monkeypatch.setattr(RelayLimit, "kept", None)
+    monkeypatch.setattr("pyqmail.incoming.stated._KEPT", kept := {})
     for used in range(2):
         with stated(door.base), session(door) as checks:
             assert [reply is None for reply in ask(checks, RELAY, 2)] == [True, not used]
-            assert RelayLimit.kept is not None
+    assert list(kept) == [str(door.base)]
 
 
 def test_a_line_that_is_none_is_named_in_the_log(door: Door) -> None:
