@@ -225,6 +225,18 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _list("authd", "Passwords are checked by ", ".", "Nobody checks passwords for AUTH.", AUTHD, CHECK, ours=True),
     _number(
+        "greylist", "A stranger who is new has to come again after ", " seconds", "0", INCOMING, CONNECTION, ours=True
+    ),
+    _list(
+        "greylist.white",
+        "Need not come again: ",
+        ".",
+        "Greylisting has no exceptions.",
+        INCOMING,
+        CONNECTION,
+        ours=True,
+    ),
+    _number(
         "incomingmax",
         "Messages that wait for a check take on the disk at most ",
         " bytes",

@@ -20,7 +20,8 @@ class Fate(Enum):
 TAKEN = frozenset((
     "BRTLIMIT", "COMPLETEHEADER", "DATABYTES", "DISABLETLS", "DISABLE_MAXRCPT", "DMARCBEHAVIOR", "DNSBLFAILCLOSED",
     "DNSBLLIST", "DNSBLSKIP", "DNSCACHEIP", "DROP_PRE_GREET", "ERROR_FD", "FORCEAUTHFROM", "FORCEAUTHMAILFROM",
-    "FORCETLS", "GID", "HIDECLIENT", "LOGDECISIONS", "MAXRCPT", "MAXRECIPIENTS", "PATH", "PROTO", "QMAILQUEUE",
+    "FORCETLS", "GID", "GREYLIST", "HIDECLIENT", "LOGDECISIONS", "MAXRCPT", "MAXRECIPIENTS", "PATH", "PROTO",
+    "QMAILQUEUE",
     "QMAILREMOTE", "RBLSMTPD", "RCPTCHECK", "RCPTCHECKRELAYCLIENT", "RELAYCLIENT", "SMTPAUTH", "SMTPD_ERRORLIMIT",
     "SMTPD_GREETDELAY", "SMTPD_SESSIONLIMIT", "SMTPS", "SPFBEHAVIOR", "TARPITCOUNT", "TARPITDELAY", "TCPLOCALHOST",
     "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP", "TCPREMOTEPORT", "TLSCIPHERS",
@@ -36,7 +37,7 @@ _SRS = "control/srs_domain and srs_secrets say whether forwards are rewritten, a
 _RECIPIENTS = "qmail-rcptd knows which recipients exist; control/validrcptto may list them, rcptcheck may ask"
 _CONTENT = "messages are not looked into; qmail-rspamd, or another QMAILQUEUE program, can"
 _SOURCE = "control/outgoingip, domainbindings and helohostbyip say from which address and by which name mail leaves"
-_GREYLISTING = "there is no greylisting"
+_GREYLISTING = "control/greylist, or GREYLIST in a rule, says how long a newcomer has to wait"
 _IGNORED, _NOT = Fate.IGNORED, Fate.NOT_SUPPORTED
 
 # Control files by a pattern for the whole name.
@@ -84,7 +85,7 @@ VARIABLES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"MFDNSCHECK|DNSCHECK", _NOT, "a domain is looked up for SPF and DMARC alone"),
         (r"BADMIMETYPE|BADLOADERTYPE|BASE64|WARLORD|QHPSI\w*|UNSET_QHPSI|SIMSCAN\w*|SURBL\w*|VIRUSCHECK", _NOT,
          _CONTENT),
-        (r"JGREYLIST\w*|GREYLIST\w*|POSTGREY\w*|GREYIP", _NOT, _GREYLISTING),
+        (r"JGREYLIST\w*|GREYLIST\w+|POSTGREY\w*|GREYIP", _NOT, _GREYLISTING),
         (r"ENABLE_SPP|SPP\w*|NOSPP", _NOT, "plug-ins of qmail-spp are not run"),
         (r"SMTPUTF8|SMTP505DISABLE|REJECTNULLSENDERS|DELIVERTO|AUTHPREPEND|ALLOW_BARELF", _NOT,
          "no program here reads it"),

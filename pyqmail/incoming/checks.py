@@ -104,6 +104,7 @@ CHECKS: tuple[Kind, ...] = (
         (b"SPFBEHAVIOR", b"DMARCBEHAVIOR"),
     ),
     Seldom("own_author:OwnAuthor", "auth", AUTHENTICATING),
+    Seldom("greylist:Greylist", "greylist", ("greylist",), (b"GREYLIST",)),
     Seldom("relay_limits:RelayLimit", "relaylimits", ("relaylimits",)),
 )
 VARIABLES = frozenset(name for kind in CHECKS if isinstance(kind, Seldom) for name in kind.variables)

@@ -1,6 +1,7 @@
 """What qmail-stated is asked, and what it answers: records of netstrings, the first is a word (qmail-stated(8)).
 
     take KEY RULE...        ok | over RULE SECONDS      RULE is "KIND AMOUNT MOST SECONDS"
+    first KEY WAIT AGAIN KEEP   ok | wait SECONDS
     show                    ok, and a descriptor with a line for each counter: KIND SECONDS COUNT REFUSED KEY
     reset KEY               ok NUMBER
 
@@ -13,11 +14,11 @@ from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_n
 
 SOCKET = "/run/qmail-stated.sock"
 RECORD_MAX = 8192  # bytes of a question or an answer
-KEY_MAX = 512  # bytes of a key
+KEY_MAX = 2048  # bytes of a key: a network and two addresses
 NUMBER_MAX = 0xFFFFFFFF
 RULES_MAX = 8  # that one question counts by
-TAKE, SHOW, RESET = b"take", b"show", b"reset"
-OK, OVER = b"ok", b"over"
+TAKE, FIRST, SHOW, RESET = b"take", b"first", b"show", b"reset"
+OK, OVER, WAIT = b"ok", b"over", b"wait"
 
 
 class Rule:

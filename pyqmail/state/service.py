@@ -13,6 +13,7 @@ from pyqmail.protocol.state import format_record, parse_record, parse_rule
 from pyqmail.state import snapshot
 from pyqmail.state.alerts import Alerts
 from pyqmail.state.clock import Clock
+from pyqmail.state.firsts import Firsts
 from pyqmail.state.table import Damaged, Table
 from pyqmail.state.windows import Windows
 from pyqmail.system import files
@@ -20,6 +21,7 @@ from pyqmail.system.logpipe import LogWriter
 from pyqmail.system.loop import Loop
 
 COUNTERS_MAX = 400_000  # two windows of messages and two of recipients for 100,000 users
+STRANGERS_MAX = 200_000  # newcomers; they have room of their own, so that no flood of them makes a limit be forgotten
 CONNECTIONS_MAX = 8000
 SWEEP_S = 60.0  # from one look for what has expired to the next
 SAVE_S = 300.0  # from one file to the next
@@ -37,8 +39,9 @@ class Service:
         self._trusted = trusted
         self._log = LogWriter(2, NAME)
         self._clock = Clock()
-        self._tables = (Table(COUNTERS_MAX),)
+        self._tables = Table(COUNTERS_MAX), Table(STRANGERS_MAX)
         self._windows = Windows(self._tables[0])
+        self._firsts = Firsts(self._tables[1])
         self._alerts = Alerts(loop, home, self._say)
         self._open = 0
         loop.add_reader(listener.fileno(), self._accept)
@@ -105,6 +108,8 @@ class Service:
         word, *rest = words or [b""]
         if word == state.TAKE and 1 < len(rest) <= 1 + state.RULES_MAX and len(rest[0]) <= state.KEY_MAX:
             answer = self._take(rest[0], rest[1:])
+        elif word == state.FIRST and len(rest) == 4 and len(rest[0]) <= state.KEY_MAX:
+            answer = self._first(rest[0], rest[1:])
         elif word == state.RESET and len(rest) == 1 and from_root:
             answer = [state.OK, b"%d" % self._windows.reset(rest[0], self._clock.now())]
         elif word == state.SHOW and from_root:
@@ -122,6 +127,13 @@ class Service:
             return [state.OK]
         self._alerts.tell(key, over)
         return [state.OVER, over.rule.format(), b"%d" % over.seconds]
+
+    def _first(self, key: bytes, texts: list[bytes]) -> list[bytes]:
+        if not all(text.isdigit() and len(text) <= 9 for text in texts):
+            return []
+        wait_s, again_s, keep_s = map(int, texts)
+        left = self._firsts.left(key, wait_s, again_s, keep_s, self._clock.now())
+        return [state.WAIT, b"%d" % left] if left else [state.OK]
 
     def _show(self, sock: socket.socket) -> bool:
         fd = os.memfd_create("qmail-stated", os.MFD_CLOEXEC)

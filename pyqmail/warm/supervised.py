@@ -57,9 +57,10 @@ def senders_are_verified(home: str) -> bool:
 
 
 def anything_is_counted(home: str) -> bool:
-    """Whether there is control/relaylimits."""
+    """Whether control/relaylimits or control/greylist is there."""
+    control = Control(home)
     try:
-        return Control(home).exists("relaylimits")
+        return any(map(control.exists, ("relaylimits", "greylist")))
     except ControlUnreadable:
         return True
 
@@ -89,7 +90,7 @@ HELPERS = (
     Helper(
         b"qmail-stated", state.SOCKET, socket.SOCK_SEQPACKET,
         outlives=True, told=False, memory_bytes=1024 * MIB,
-        loss="nothing is counted: users and relay clients may send as much as they like",
+        loss="nothing is counted: users and relay clients may send as much as they like, and nobody is greylisted",
         configured=anything_is_counted, used=anything_is_counted,
     ),
 )  # fmt: skip

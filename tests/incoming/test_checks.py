@@ -114,6 +114,7 @@ def test_the_order_of_the_policy() -> None:
         "RCPTCHECK",
         "spf, dkim, dmarc",
         "auth",
+        "greylist",
         "relaylimits",
     ]
 
