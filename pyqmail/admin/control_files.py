@@ -366,6 +366,7 @@ OURS: tuple[ControlFile, ...] = (
     ControlFile("srs_secrets", Form.SECRET, "Secrets of SRS", "", "", "None.", FORWARDING, SOON, ours=True),
     _line("srs_separator", "Behind SRS0 there is ", "=", LSPAWN, SOON, ours=True),
     _line("tlsclientciphers", "Ciphers of the SMTP client: ", "OpenSSL's own choice", REMOTE, DELIVERY, ours=True),
+    _line("statestore", "What is counted is shared by ", "nobody", ("qmail-stated",), START, ours=True),
     _number("tarpitcount", "Recipients have to wait after ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("tarpitdelay", "They wait for ", " seconds", "5", INCOMING, CONNECTION, ours=True),
     _list(

@@ -8,20 +8,20 @@ import socket
 import struct
 from collections.abc import Callable
 
+from pyqmail.control import Control, ControlUnreadable
+from pyqmail.dependencies import missing_module
+from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import state
 from pyqmail.protocol.state import format_record, parse_record, parse_rule
 from pyqmail.state import snapshot
 from pyqmail.state.alerts import Alerts
 from pyqmail.state.clock import Clock
-from pyqmail.state.firsts import Firsts
-from pyqmail.state.table import Damaged, Table
-from pyqmail.state.windows import Windows
+from pyqmail.state.local import Local, Store
+from pyqmail.state.table import Damaged
 from pyqmail.system import files
 from pyqmail.system.logpipe import LogWriter
 from pyqmail.system.loop import Loop
 
-COUNTERS_MAX = 400_000  # two windows of messages and two of recipients for 100,000 users
-STRANGERS_MAX = 200_000  # newcomers; they have room of their own, so that no flood of them makes a limit be forgotten
 CONNECTIONS_MAX = 8000
 SWEEP_S = 60.0  # from one look for what has expired to the next
 SAVE_S = 300.0  # from one file to the next
@@ -39,9 +39,8 @@ class Service:
         self._trusted = trusted
         self._log = LogWriter(2, NAME)
         self._clock = Clock()
-        self._tables = Table(COUNTERS_MAX), Table(STRANGERS_MAX)
-        self._windows = Windows(self._tables[0])
-        self._firsts = Firsts(self._tables[1])
+        self._local = Local(self._clock)
+        self._store = self._choose_store(home)
         self._alerts = Alerts(loop, home, self._say)
         self._open = 0
         loop.add_reader(listener.fileno(), self._accept)
@@ -52,18 +51,30 @@ class Service:
     def _say(self, text: bytes) -> None:
         self._log.write(NAME + b": " + text + b"\n")
 
+    def _choose_store(self, home: str) -> Store:
+        """What control/statestore names, if it can be used."""
+        try:
+            url = Control(home).line("statestore")
+            if not url:
+                return self._local
+            from pyqmail.state.shared import Preferred, Shared, parse_url  # seldom wanted: its libraries are large
+
+            return Preferred(Shared(parse_url(url.decode("ascii"))), self._local, self._say)
+        except (ControlUnreadable, ImportError, ValueError) as error:
+            self._say(b"alert: control/statestore is not used: " + safe_words(explained(error)))
+            return self._local
+
     def _restore(self) -> None:
         try:
-            snapshot.load(FILE, self._clock, self._tables)
+            snapshot.load(FILE, self._clock, self._local.tables)
         except (OSError, Damaged) as error:
             self._say(b"alert: what was counted is forgotten: run/state/%b: %b" % (FILE.encode(), str(error).encode()))
-            for table in self._tables:
-                table.clear()
+            self._local.clear()
 
     def save(self) -> None:
         """Leave a file to the next process. Never raises."""
         try:
-            snapshot.save(FILE, self._clock, self._tables)
+            snapshot.save(FILE, self._clock, self._local.tables)
         except OSError as error:
             self._say(b"warning: unable to write run/state/%b: %b" % (FILE.encode(), str(error).encode()))
 
@@ -72,8 +83,7 @@ class Service:
         self._loop.call_later(SAVE_S, self._save_again)
 
     def _sweep(self) -> None:
-        for table in self._tables:
-            table.sweep(int(self._clock.now()))
+        self._local.sweep()
         self._loop.call_later(SWEEP_S, self._sweep)
 
     # clients
@@ -111,7 +121,7 @@ class Service:
         elif word == state.FIRST and len(rest) == 4 and len(rest[0]) <= state.KEY_MAX:
             answer = self._first(rest[0], rest[1:])
         elif word == state.RESET and len(rest) == 1 and from_root:
-            answer = [state.OK, b"%d" % self._windows.reset(rest[0], self._clock.now())]
+            answer = [state.OK, b"%d" % self._store.reset(rest[0])]
         elif word == state.SHOW and from_root:
             return self._show(sock)
         else:
@@ -122,7 +132,7 @@ class Service:
         rules = [rule for text in texts if (rule := parse_rule(text))]
         if len(rules) < len(texts):
             return []
-        over = self._windows.take(key, rules, self._clock.now())
+        over = self._store.take(key, rules)
         if over is None:
             return [state.OK]
         self._alerts.tell(key, over)
@@ -132,7 +142,7 @@ class Service:
         if not all(text.isdigit() and len(text) <= 9 for text in texts):
             return []
         wait_s, again_s, keep_s = map(int, texts)
-        left = self._firsts.left(key, wait_s, again_s, keep_s, self._clock.now())
+        left = self._store.left(key, wait_s, again_s, keep_s)
         return [state.WAIT, b"%d" % left] if left else [state.OK]
 
     def _show(self, sock: socket.socket) -> bool:
@@ -140,9 +150,15 @@ class Service:
         try:
             lines = [
                 b"%b %d %d %d %b\n" % (count.kind, count.seconds, count.count, count.refused, count.key)
-                for count in self._windows.counts(self._clock.now())
+                for count in self._store.counts()
             ]
             files.write_all(fd, b"".join(lines))
             return socket.send_fds(sock, [format_record(state.OK)], [fd], socket.MSG_NOSIGNAL) > 0
         finally:
             os.close(fd)
+
+
+def explained(error: Exception) -> str:
+    """What is wrong, and what to do about a library that is missing."""
+    remedy = missing_module(error.name or "") if isinstance(error, ModuleNotFoundError) else None
+    return f"{error}: run {remedy}" if remedy else str(error)
