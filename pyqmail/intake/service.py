@@ -25,6 +25,10 @@ from pyqmail.spool.layout import Layout
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import close_all_but
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.intake.flood import Flood
+
 SLOTS = 100  # open submissions per uid, without control/conf-queueslots
 DAEMON_SLOTS = 400  # qmaild has at least as many: every qmail-smtpd submits as qmaild
 WAITING = 400  # submissions of one uid that wait for a slot; more are refused
@@ -44,7 +48,15 @@ class Service:
     """The parent process."""
 
     def __init__(
-        self, layout: Layout, accounts: Accounts, public: socket.socket, slots: int, descriptors: int, *, used: bool
+        self,
+        layout: Layout,
+        accounts: Accounts,
+        public: socket.socket,
+        slots: int,
+        descriptors: int,
+        *,
+        used: bool,
+        flood: "Flood | None" = None,
     ) -> None:
         self._own_uids = {accounts.uid_daemon, accounts.uid_send, accounts.uid_alias}
         self._public = public
@@ -55,7 +67,7 @@ class Service:
         self._workers.ended = self._ended
         waiting, open_slots = min(WAITING, descriptors // WAITING_SHARE), slots_by_uid(accounts, slots)
         self._shared = Shared(self._loop, self._workers, self._serial, open_slots, waiting)
-        self._strangers = Strangers(self._loop, self._workers, self._serial, open_slots, descriptors)
+        self._strangers = Strangers(self._loop, self._workers, self._serial, open_slots, descriptors, flood)
         self._ticking = self._stopping = False
         self.lock = -1  # that of the one running service
 

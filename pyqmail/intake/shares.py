@@ -61,16 +61,16 @@ class Shares:
             stamp = (0, 0, 0)
         if stamp != self._stamp:
             self._stamp = stamp
-            self._ranges = parse_ranges(_start_of(self._subuid))
+            self._ranges = parse_ranges(start_of(self._subuid))
             self._owners.clear()
 
     def _owner(self, name: bytes) -> int | None:
         if name not in self._owners:
-            self._owners[name] = parse_uid(_start_of(self._passwd), name)
+            self._owners[name] = parse_uid(start_of(self._passwd), name)
         return self._owners[name]
 
 
-def _start_of(path: str) -> bytes:
+def start_of(path: str) -> bytes:
     """The first FILE_MAX bytes of ``path``; nothing when it cannot be read."""
     try:
         with open(path, "rb", 0) as file:

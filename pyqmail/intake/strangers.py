@@ -18,6 +18,10 @@ from pyqmail.intake.workers import WorkerLink, Workers
 from pyqmail.protocol import queued
 from pyqmail.system.loop import Loop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.intake.flood import Flood
+
 IDLE_TICKS = 20  # before a worker without work is ended
 WAIT_SECONDS = 60.0  # for a worker, then 53
 WAITING_MAX = 400  # connections of one share that wait
@@ -28,8 +32,15 @@ class Strangers:
     """Who waits for which worker."""
 
     def __init__(
-        self, loop: Loop, workers: Workers, serial: Callable[[], int], slots: Callable[[int], int], descriptors: int
+        self,
+        loop: Loop,
+        workers: Workers,
+        serial: Callable[[], int],
+        slots: Callable[[int], int],
+        descriptors: int,
+        flood: "Flood | None" = None,
     ) -> None:
+        self._flood = flood
         self._workers = workers
         self._serial = serial
         self._waiting_max = min(WAITING_MAX, descriptors // SHARE)
@@ -58,6 +69,8 @@ class Strangers:
             self._wait_for_a_word(uid, connection)
         elif len(group.waiting) >= self._waiting_max:
             self._refuse(group, connection)
+        elif self._flood is not None and group.key not in self.places.system and self._flood.over(group.key):
+            self._refuse(group, connection, QueueExit.NEXT_HOP_TEMPORARY)
         else:
             self._enter(group, uid, connection)
 
@@ -151,8 +164,8 @@ class Strangers:
             group.unburied.clear()
         return found
 
-    def _refuse(self, group: Group, connection: socket.socket) -> None:
-        _say(connection, queued.format_answer(QueueExit.WRITE_ERROR, 0))
+    def _refuse(self, group: Group, connection: socket.socket, code: int = QueueExit.WRITE_ERROR) -> None:
+        _say(connection, queued.format_answer(code, 0))
         self._put_away(group, connection)
 
     def _put_away(self, group: Group, connection: socket.socket) -> None:

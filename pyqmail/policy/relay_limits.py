@@ -1,7 +1,8 @@
 """control/relaylimits: who may send how much in which time (qmail-control(5), as relaylimits of rcptcheck-overlimit).
 
     KEY:LIMIT[,LIMIT...][,REPLY]
-    KEY    a user, an address, a network such as 192.0.2.0/24 or 192.0.2., or nothing: all who have no line
+    KEY    a user, an address, a network such as 192.0.2.0/24 or 192.0.2., or nothing: all who have no line;
+           uid=NAME or uid=NUMBER, or uid= for all others: who queues on this machine, by messages alone
     LIMIT  [messages=|recipients=]N[/SECONDS]; recipients and a day where nothing is said
     REPLY  451, or 550 where the client is not to try again
 
@@ -24,6 +25,7 @@ MOST_MAX = 1_000_000_000
 V6_BITS = 64  # an IPv6 address is counted as the network that one host has
 LIMITS_MAX = 4  # of one line
 MESSAGES, RECIPIENTS = b"messages", b"recipients"
+LOCAL = b"uid="  # before the name or number of a local user
 REPLIES = (451, 550)
 _LIMIT = re.compile(rb"(?:(messages|recipients)=)?([0-9]{1,10})(?:/([0-9]{1,8}))?")
 
@@ -51,6 +53,8 @@ def parse_line(text: bytes) -> Line | str:
     key, colon, rest = text.rpartition(b":")
     if not colon:
         return "there is no colon"
+    key = key.strip().lower()
+    kind = MESSAGES if key.startswith(LOCAL) else RECIPIENTS
     limits: list[Limit] = []
     reply = REPLIES[0]
     for word in filter(None, (part.strip() for part in rest.split(b","))):
@@ -60,14 +64,16 @@ def parse_line(text: bytes) -> Line | str:
         found = _LIMIT.fullmatch(word)
         if found is None:
             return "a limit is [messages=|recipients=]N[/SECONDS]"
-        limit = Limit(found[1] or RECIPIENTS, int(found[2]), int(found[3] or DAY_S))
+        limit = Limit(found[1] or kind, int(found[2]), int(found[3] or DAY_S))
         if limit.most > MOST_MAX or not 0 < limit.seconds <= SECONDS_MAX:
             return f"a limit is up to {MOST_MAX} in 1 to {SECONDS_MAX} seconds"
+        if limit.kind != kind == MESSAGES:
+            return "what a local user queues is counted by messages"
         if limit.most:
             limits.append(limit)
     if len(limits) > LIMITS_MAX:
         return f"there are more than {LIMITS_MAX} limits"
-    return Line(key.strip().lower(), tuple(limits), reply)
+    return Line(key, tuple(limits), reply)
 
 
 class RelayLimits:
@@ -86,7 +92,11 @@ class RelayLimits:
                     self._lines[line.key] = line
 
     def __bool__(self) -> bool:
-        return any(line.limits for line in self._lines.values())
+        return any(line.limits for line in self._lines.values() if not line.key.startswith(LOCAL))
+
+    def local_users(self) -> dict[bytes, Line]:
+        """The lines of local users by name or number, the empty name for all others."""
+        return {key.removeprefix(LOCAL): line for key, line in self._lines.items() if key.startswith(LOCAL)}
 
     def of_user(self, user: bytes) -> Line | None:
         """What holds for ``user``; the key of the answer is what is counted. None for no limit."""

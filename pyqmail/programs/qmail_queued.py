@@ -14,6 +14,10 @@ from pyqmail.spool.layout import read_layout
 from pyqmail.system.process import reset_signals, schedule_as_batch, set_title
 from pyqmail.system.readiness import tell_ready
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.intake.flood import Flood
+
 MANY = 1 << 20  # descriptors, where there is no limit
 
 
@@ -42,7 +46,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         descriptors = MANY if hard == resource.RLIM_INFINITY else hard
         public = inherited_socket(environ) or open_public(layout)
-        service = Service(layout, accounts, public, slots, descriptors, used=used)
+        service = Service(layout, accounts, public, slots, descriptors, used=used, flood=local_limits(home))
     except AccountMissing as error:
         os.write(2, f"{error}\n".encode())
         return 111
@@ -53,3 +57,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     gc.freeze()
     tell_ready(environ)
     return service.run()
+
+
+def local_limits(home: str) -> "Flood | None":
+    """What limits how much a user may queue, where anything does. Raises ControlUnreadable."""
+    if not Control(home).exists("relaylimits"):
+        return None
+    from pyqmail.intake.flood import flood_of  # most do without
+
+    return flood_of(home)
