@@ -101,6 +101,7 @@ class Board:
     """All of them."""
 
     def __init__(self, queue: Apart, logs: Apart, certificates: Apart) -> None:
+        self.queue = queue
         self.send = Watched(queue, "metrics", SEND_EVERY_S, SendState(), parse_send)
         self.logs = Watched(logs, "figures", LOGS_EVERY_S, LogState(), parse_logs)
         none = gauge("pyqmail_certificate_end_timestamp_seconds", "", ("name",), {})

@@ -80,7 +80,7 @@ class LogFigures:
         domain = domain_of(attempt.recipient)
         self.history.add(when, result)
         if when is not None and result != "success":
-            answer = text[:TEXT_MAX].decode("utf-8", "replace").replace("_", " ")
+            answer = text[:TEXT_MAX].decode("utf-8", "replace").strip("/").replace("_", " ")
             self.failures.append((when, result, domain[:TEXT_MAX], answer))
         if not counted:
             return

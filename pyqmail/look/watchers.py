@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 from pyqmail.admin.certificates import installed
-from pyqmail.admin.queue_session import QueueSession
+from pyqmail.admin.queue_session import SAYS, QueueSession
 from pyqmail.log.following import FollowedLog, GrowingFile, GrowingJournal
 from pyqmail.log.sources import usual_logs
 from pyqmail.look.families import gauge
 from pyqmail.look.log_figures import LogFigures
 from pyqmail.look.overview import look
+from pyqmail.protocol.control import ORDERS, Request
 from pyqmail.send.control_client import QueueError, Running
 from pyqmail.send.control_socket import connect
+from pyqmail.send.order_states import UNKNOWN
 from pyqmail.spool.layout import read_layout
 from pyqmail.tcp.pem import PemError
 
@@ -31,20 +33,27 @@ RUNS, STOPPED, SILENT = STATES = ("runs", "does not run", "does not answer")
 class QueueWatcher:
     """Asks the running qmail-send, and reads the queue's files when asked to."""
 
-    def __init__(self, home: str) -> None:
-        """Raises OSError and ControlUnreadable."""
+    def __init__(self, home: str, *, orders: bool) -> None:
+        """``orders``: whether any are carried out. Raises OSError and ControlUnreadable."""
         self._home = home
         self._layout = read_layout(home)
+        self._orders = orders
 
     def turn(self) -> float:
         """Nothing is to do."""
         return IDLE_S
 
     def answer(self, question: object) -> object:
-        """``metrics``: the state of qmail-send and its counters; ``queue``: the messages."""
-        return self._queue() if question == "queue" else self._metrics()
+        """``metrics``: the state of qmail-send and its counters; ``queue``: the messages; [order, number]: an order."""
+        match question:
+            case "queue":
+                return self._queue()
+            case [str(order), int(number)] if self._orders and order in ORDERS:
+                return self._order(order, number)
+            case _:
+                return self._metrics()
 
-    def _metrics(self) -> object:
+    def _metrics(self) -> list[str]:
         try:
             running = Running(connect(self._layout.send_socket), SEND_S)
         except OSError:
@@ -57,12 +66,22 @@ class QueueWatcher:
             running.close()
 
     def _queue(self) -> object:
+        if self._metrics()[0] == SILENT:
+            return {"error": f"qmail-send {SILENT}"}
         try:
             seen = look(QueueSession(self._home, as_json=False), [])
         except (QueueError, OSError) as error:
             return {"error": str(error)}
         rows = [astuple(row) for row in seen.rows]
         return {"whole": seen.whole, "rows": rows, "held": seen.held_domains}
+
+    def _order(self, order: str, number: int) -> str:
+        """What came of it."""
+        try:
+            states, trouble = QueueSession(self._home, as_json=False).act(Request(order, (number,)))
+        except (QueueError, OSError) as error:
+            return str(error)
+        return trouble or SAYS.get(states.get(number, ""), states.get(number, UNKNOWN))
 
 
 class LogWatcher:

@@ -1,4 +1,4 @@
-"""qmail-metrics: what the mail server does, for Prometheus (qmail-metrics(8)).
+"""qmail-metrics: what the mail server does, for Prometheus and as a page (qmail-metrics(8)).
 
     qmail-metrics [--unit PATTERN] [LOG ...]
 
@@ -19,9 +19,11 @@ from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.look.apart import Apart, Lost
 from pyqmail.look.board import Board
 from pyqmail.look.metrics_app import MetricsApp
+from pyqmail.look.status_app import StatusApp
 from pyqmail.look.watchers import CertificateWatcher, LogWatcher, QueueWatcher
 from pyqmail.look.web import Way
-from pyqmail.look.web_listen import DEFAULT, CannotListen, listen, read_context, read_token
+from pyqmail.look.web_listen import DEFAULT, TOKEN, CannotListen, listen, read_context, read_token
+from pyqmail.look.web_login import Logins
 from pyqmail.look.web_server import Server
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts, uid_of_own
 from pyqmail.system.process import become, reset_signals, set_title
@@ -32,7 +34,7 @@ JOURNAL_GROUP = "systemd-journal"  # who may read the journal
 
 def parse_options(words: list[str]) -> argparse.Namespace:
     """The command line; --help and mistakes end the program by themselves."""
-    parser = argparse.ArgumentParser("qmail-metrics", description="what the mail server does, for Prometheus")
+    parser = argparse.ArgumentParser("qmail-metrics", description="a mail server's figures and status page")
     parser.add_argument("--unit", default="", metavar="PATTERN", help="read the journal of these systemd units")
     parser.add_argument("logs", nargs="*", metavar="LOG", help="directories or files (default: all in /var/log)")
     return parser.parse_args(words)
@@ -49,7 +51,7 @@ def start_watchers(home: str, accounts: Accounts, options: argparse.Namespace) -
         Apart(
             "qmail-metrics: queue",
             as_user(accounts.uid_send, accounts.gid_qmail),
-            partial(QueueWatcher, home),
+            partial(QueueWatcher, home, orders=os.path.exists(f"{home}/control/{TOKEN}")),
         ),
         Apart(
             "qmail-metrics: logs",
@@ -71,7 +73,8 @@ def serve(options: argparse.Namespace, home: str, environ: Mapping[bytes, bytes]
     uid = uid_of_own(home, accounts, "conf-metrics")
     board = start_watchers(home, accounts, options)
     listening = [listen(line, uid) for line in control.lines("metricslisten") or DEFAULT]
-    names = {os.fsdecode(control.me() or b"").lower(), socket.gethostname().lower()}
+    host = os.fsdecode(control.me() or b"this host")
+    names = {host.lower(), socket.gethostname().lower()}
     token = read_token(home)
     if not token and any(each.way is Way.TLS for each in listening):
         raise CannotListen("control/metricslisten: who comes by TLS is asked for control/metricstoken: there is none")
@@ -80,7 +83,9 @@ def serve(options: argparse.Namespace, home: str, environ: Mapping[bytes, bytes]
         become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])
     board.watch(end)
     tell_ready(environ)
-    Server(listening, context, MetricsApp(board, frozenset(names - {""}), token)).run()
+    logins = Logins(token)
+    status = StatusApp(host, board, board.queue, logins, _say)
+    Server(listening, context, MetricsApp(board, status, frozenset(names), logins)).run()
 
 
 def end(lost: Lost) -> None:
@@ -108,6 +113,10 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
 
 
 def _complain(text: str) -> int:
+    _say(text)
+    return 111
+
+
+def _say(text: str) -> None:
     sys.stderr.write(f"qmail-metrics: {text}\n")
     sys.stderr.flush()
-    return 111

@@ -58,7 +58,7 @@ def test_deliveries_and_decisions_are_counted() -> None:
     assert samples(made, "log_lines") == {("yes",): 5, ("no",): 1}
     step = {"deferral": 1, "refused": 1, "accepted": 1, "encrypted": 1, "authenticated": 1}
     assert made.page()["history"] == [(1700000003 // STEP_S * STEP_S, step)]
-    assert made.page()["failures"] == [(1700000003.5, "deferral", "b.test", "later/")]
+    assert made.page()["failures"] == [(1700000003.5, "deferral", "b.test", "later")]
 
 
 def test_what_is_old_is_history_and_no_counters() -> None:
