@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.formats.facts import Facts
-from pyqmail.spool import facts
+from pyqmail.spool import facts, sweep
 from pyqmail.spool.layout import read_layout
 
 
@@ -31,7 +31,7 @@ def _with_facts(home: str) -> Iterator[tuple[int, str]]:
         layout = read_layout(home)
     except ControlUnreadable:
         return
-    for number in facts.numbers(layout):
+    for number in sweep.with_facts(layout):
         try:
             found = facts.read(layout, number)
         except (facts.FactsLost, OSError):

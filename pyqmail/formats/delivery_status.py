@@ -5,9 +5,11 @@ All of it is ASCII. An address in UTF-8 is written as RFC 6533 section 3 wants i
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from pyqmail.address import quote
 from pyqmail.formats.date822 import format_date
+from pyqmail.formats.xtext import decode_xtext
 
 PARAGRAPH_MAX = 16384  # bytes of one recipient's paragraph that are looked at; a report has 5000
 DIAGNOSTIC_MAX = 900  # bytes of a text in its field; a line has 998 (RFC 5322 section 2.1.1)
@@ -43,18 +45,63 @@ def _recipient(paragraph: bytes) -> tuple[bytes, bytes] | None:
     return (line[1:-2], text) if line.startswith(b"<") and line.endswith(b">:") else None
 
 
-def format_message_fields(host: bytes, arrival: int) -> bytes:
-    """The fields of the message (RFC 3464 section 2.2). ``arrival``: a Unix time."""
-    return b"Reporting-MTA: dns; %b\nArrival-Date: %b\n" % (_printed(host), format_date(arrival))
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a recipient: delivered, relayed or delayed (RFC 3464 section 2.3.3), and with which ``text``.
+
+    ``orcpt`` is the value of ORCPT as it came, empty without one.
+    """
+
+    address: bytes
+    action: str
+    text: bytes
+    orcpt: bytes = b""
 
 
-def format_recipient_fields(address: bytes, text: bytes) -> bytes:
+def format_message_fields(host: bytes, arrival: int, envid: bytes = b"") -> bytes:
+    """The fields of the message (RFC 3464 section 2.2). ``arrival``: a Unix time; ``envid``: as it came, in xtext."""
+    return b"%bReporting-MTA: dns; %b\nArrival-Date: %b\n" % (
+        b"Original-Envelope-Id: " + _printed(decode_xtext(envid)) + b"\n" if envid else b"",
+        _printed(host),
+        format_date(arrival),
+    )
+
+
+def format_recipient_fields(address: bytes, text: bytes, orcpt: bytes = b"") -> bytes:
     """An empty line, and the fields of a recipient that failed with ``text`` (RFC 3464 section 2.3)."""
-    return b"\nFinal-Recipient: %b\nAction: failed\nStatus: %b\nDiagnostic-Code: %b\n" % (
+    return b"\n%bFinal-Recipient: %b\nAction: failed\nStatus: %b\nDiagnostic-Code: %b\n" % (
+        _original(orcpt),
         format_typed_address(address),
         status_of(text),
         _diagnostic(text),
     )
+
+
+def format_outcome(outcome: Outcome, until: int) -> bytes:
+    """The same of one that did not fail; ``until`` is when a delayed one will be given up, a Unix time."""
+    delayed = outcome.action == "delayed"
+    found = status_of(outcome.text) if delayed else b"2.0.0"
+    status = found if found[:1] != b"5" else b"4.0.0"  # it waits, whatever the code says
+    fields = b"\n%bFinal-Recipient: %b\nAction: %b\nStatus: %b\n" % (
+        _original(outcome.orcpt),
+        format_typed_address(outcome.address),
+        outcome.action.encode(),
+        status,
+    )
+    if delayed:
+        fields += b"Diagnostic-Code: %b\nWill-Retry-Until: %b\n" % (_diagnostic(outcome.text), format_date(until))
+    return fields
+
+
+def _original(orcpt: bytes) -> bytes:
+    """The field with the address as the sender spelled it (RFC 3464 section 2.3.1, RFC 6533 section 3)."""
+    if not orcpt:
+        return b""
+    kind, _, address = orcpt.partition(b";")
+    plain = decode_xtext(address)
+    if kind.lower() == b"utf-8":
+        plain = "".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in plain.decode("utf-8", "replace")).encode()
+    return b"Original-Recipient: %b; %b\n" % (_printed(kind), _printed(plain))
 
 
 def format_typed_address(address: bytes) -> bytes:

@@ -23,6 +23,8 @@ _LOCAL_NOTES = {
     SpawnExit.EXEC_GETPW: b"Unable to run qmail-getpw.\n",
 }
 _LOCAL_SOFT = (111, 71, 74, 75)  # qmail-local's temporary, and EX_OSERR, EX_IOERR, EX_TEMPFAIL of other mailers
+FACTS_VARIABLE = b"PYQMAIL_FACTS"  # in the environment of qmail-remote: what is known beside the envelope
+PASSED_ON = b"\nThe other server was asked to tell of the delivery.\n"  # of a success where DSN was passed on
 _RANK = {b"D": -1, b"Z": 0, b"K": 1}
 NOT_AT_ONCE = b" takes fewer recipients at once. (#4.5.3)\n"  # of a recipient that was not named to the other host
 _TOO_MANY = (b"\nRemote host said: 452", b"\nRemote host said: 552", NOT_AT_ONCE)

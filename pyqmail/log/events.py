@@ -100,6 +100,30 @@ class BounceDiscarded:
 
 
 @dataclass(frozen=True, slots=True)
+class BounceSuppressed:
+    """A recipient of message ``number`` has failed, and its sender did not want to hear of that."""
+
+    number: int
+
+    def format(self) -> bytes:
+        """``bounce msg N suppressed (NOTIFY=NEVER)``."""
+        return b"bounce msg %d suppressed (NOTIFY=NEVER)" % self.number
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeQueued:
+    """The sender of message ``number`` is told of a ``kind``, success or delay, by submission ``qp``."""
+
+    number: int
+    qp: int
+    kind: str
+
+    def format(self) -> bytes:
+        """``notice msg N qp P: delay``."""
+        return b"notice msg %d qp %d: %b" % (self.number, self.qp, self.kind.encode())
+
+
+@dataclass(frozen=True, slots=True)
 class MessageEnded:
     """Message ``number`` has left the queue."""
 
@@ -209,6 +233,8 @@ Known = (
     | DeliveryEnded
     | BounceQueued
     | BounceDiscarded
+    | BounceSuppressed
+    | NoticeQueued
     | MessageEnded
     | Running
     | Exiting

@@ -6,6 +6,7 @@ from pyqmail.log.events import (
     Alert,
     BounceDiscarded,
     BounceQueued,
+    BounceSuppressed,
     Decision,
     DeliveryEnded,
     DeliveryStarted,
@@ -14,6 +15,7 @@ from pyqmail.log.events import (
     MessageEnded,
     MessageInfo,
     NewMessage,
+    NoticeQueued,
     OrderGiven,
     Running,
     Warn,
@@ -25,6 +27,8 @@ _START = re.compile(rb"starting delivery (\d{1,20}): msg (\d{1,20}) to (local|re
 _END = re.compile(rb"delivery (\d{1,20}): (?:(success|failure|deferral): ?(.*)|report mangled, will defer)\Z")
 _BOUNCE = re.compile(rb"(?:double |triple )?bounce msg (\d{1,20}) qp (\d{1,20})")
 _DISCARDED = re.compile(rb"(double|triple) bounce: discarding bounce/(\d{1,20})\Z")
+_SUPPRESSED = re.compile(rb"bounce msg (\d{1,20}) suppressed \(NOTIFY=NEVER\)\Z")
+_NOTICE = re.compile(rb"notice msg (\d{1,20}) qp (\d{1,20}): (success|delay)\Z")
 _DONE = re.compile(rb"end msg (\d{1,20})\Z")
 _RUNNING = re.compile(rb"status: local (\d{1,20})/(\d{1,20}) remote (\d{1,20})/(\d{1,20})( exitasap)?\Z")
 _DECISION = re.compile(
@@ -74,8 +78,15 @@ def _parse_end(text: bytes) -> Known | None:
 def _parse_bounce(text: bytes) -> Known | None:
     if match := _BOUNCE.match(text):
         return BounceQueued(int(match[1]), int(match[2]))
+    if match := _SUPPRESSED.match(text):
+        return BounceSuppressed(int(match[1]))
     match = _DISCARDED.match(text)
     return BounceDiscarded(int(match[2]), match[1].decode()) if match else None
+
+
+def _parse_notice(text: bytes) -> Known | None:
+    match = _NOTICE.match(text)
+    return NoticeQueued(int(match[1]), int(match[2]), match[3].decode()) if match else None
 
 
 def _parse_done(text: bytes) -> Known | None:
@@ -106,6 +117,7 @@ _BY_BEGIN = {
     b"boun": _parse_bounce,
     b"doub": _parse_bounce,
     b"trip": _parse_bounce,
+    b"noti": _parse_notice,
     b"end ": _parse_done,
     b"aler": _parse_text,
     b"warn": _parse_text,

@@ -164,9 +164,9 @@ class _Reader:
                 ended = self._running.pop(delivery, None)
                 if ended is not None:
                     ended.lines.append((when, text))
-            case events.BounceQueued(number, submission):
+            case events.BounceQueued(number, submission) | events.NoticeQueued(number, submission):
                 self._add(number, when, text).bounces.append(submission)
-            case events.BounceDiscarded(number):
+            case events.BounceDiscarded(number) | events.BounceSuppressed(number):
                 self._add(number, when, text)
             case events.MessageEnded(number):
                 self._add(number, when, text)

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from pyqmail.formats.bounce_text import (
     Charset,
@@ -20,16 +21,33 @@ from pyqmail.send.controls import Controls
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 
+if TYPE_CHECKING:
+    from pyqmail.formats.facts import Facts
+
 CHUNK = 65536
 LOOK_MAX = 1 << 20  # bytes that are looked at to tell their character set
 FAILURES_MAX = 4 << 20  # bytes of a bounce that tell of recipients; the rest of them is in the log
-HEADER_MAX = 1 << 18  # bytes of the header of an original that is too long for its bounce
+HEADER_MAX = 1 << 18  # bytes of the header of an original of which a bounce has no more
+NOBODY: Mapping[bytes, bytes] = {}
 
 
-def bounce_pieces(layout: Layout, number: int, sender: bytes, recipient: bytes, controls: Controls) -> Iterator[bytes]:
-    """The bytes of the bounce of ``number``, in pieces. Raises OSError."""
-    make = _report if controls.dsn_bounces else _plain
-    yield from make(layout, number, sender, recipient, controls)
+def bounce_pieces(
+    layout: Layout,
+    number: int,
+    sender: bytes,
+    recipient: bytes,
+    controls: Controls,
+    facts: "Facts | None" = None,
+    orcpts: Mapping[bytes, bytes] = NOBODY,
+) -> Iterator[bytes]:
+    """The bytes of the bounce of ``number``, in pieces. Raises OSError.
+
+    Who used the DSN extension gets a report whatever the controls say, with the ORCPT of each address in ``orcpts``.
+    """
+    if controls.dsn_bounces or facts is not None and facts.asks_for_notices:
+        yield from _report(layout, number, sender, recipient, controls, facts, orcpts)
+    else:
+        yield from _plain(layout, number, sender, recipient, controls)
 
 
 def _plain(layout: Layout, number: int, sender: bytes, recipient: bytes, controls: Controls) -> Iterator[bytes]:
@@ -43,10 +61,19 @@ def _plain(layout: Layout, number: int, sender: bytes, recipient: bytes, control
     yield from _at_most(layout.mess(number), controls.bounce_max, format_cut)
 
 
-def _report(layout: Layout, number: int, sender: bytes, recipient: bytes, controls: Controls) -> Iterator[bytes]:
+def _report(
+    layout: Layout,
+    number: int,
+    sender: bytes,
+    recipient: bytes,
+    controls: Controls,
+    facts: "Facts | None",
+    orcpts: Mapping[bytes, bytes],
+) -> Iterator[bytes]:
     """A multipart/report (RFC 3464): the same text, what programs read, and the original.
 
-    An original longer than bouncemaxbytes gives its header only, up to so many bytes (RFC 6522 section 3).
+    An original longer than bouncemaxbytes gives its header only, up to so many bytes (RFC 6522 section 3), and so does
+    one whose sender wants no more (RET=HDRS).
     """
     failures, original = layout.bounce(number), layout.mess(number)
     text = _charset(sender, controls, (failures, FAILURES_MAX))
@@ -56,13 +83,15 @@ def _report(layout: Layout, number: int, sender: bytes, recipient: bytes, contro
     yield _head(number, sender, recipient, controls, format_report_mime(boundary, text, encoding))
     yield from _at_most(failures, FAILURES_MAX, format_failures_cut)
     yield format_break(double=not sender) + format_part(boundary, b"message/delivery-status", b"7bit")
-    yield format_message_fields(controls.bounce_host, int(os.stat(original).st_mtime))
+    yield format_message_fields(controls.bounce_host, int(os.stat(original).st_mtime), facts.envid if facts else b"")
     for address, words in parse_paragraphs(_pieces(failures, FAILURES_MAX)):
-        yield format_recipient_fields(address, words)
-    whole = controls.bounce_max is None or os.stat(original).st_size <= controls.bounce_max
+        yield format_recipient_fields(address, words, orcpts.get(address, b""))
+    fits = controls.bounce_max is None or os.stat(original).st_size <= controls.bounce_max
+    whole = fits and not (facts and facts.ret == b"HDRS")
+    most = HEADER_MAX if controls.bounce_max is None or fits else controls.bounce_max
     kind = b"message/rfc822" if whole else b"text/rfc822-headers"
     yield format_part(boundary, kind, copied.encoding) + format_return_path(sender)
-    yield from _pieces(original) if whole else [_header(original, controls.bounce_max or 0)]
+    yield from _pieces(original) if whole else [read_header(original, most)]
     yield format_last_boundary(boundary)
 
 
@@ -95,7 +124,7 @@ def _charset(sender: bytes, controls: Controls, *parts: tuple[str, int | None]) 
     return charset
 
 
-def _header(path: str, most: int) -> bytes:
+def read_header(path: str, most: int) -> bytes:
     """The header of the message at ``path``, at most the whole lines within ``most`` bytes."""
     text = b"".join(_pieces(path, min(most, HEADER_MAX)))
     end = text.find(b"\n\n")

@@ -17,8 +17,9 @@ class Controls:
     """Everything that qmail-send reads at start and at HUP.
 
     ``faults``: what did not parse, as sentences; those values are the defaults. ``bounce_max``: bytes of the original
-    in a bounce, None for all of it. ``dsn_bounces``: whether bounces are multipart/report. ``double_bounce_to``: None
-    where double bounces are discarded. ``metrics_file``: a path, below the home if it is relative; empty for none.
+    in a bounce, None for all of it. ``dsn_bounces``: whether bounces are multipart/report. ``delay_notice_s``: how old
+    a message must be for a notice of its delay, 0 for none. ``double_bounce_to``: None where double bounces are
+    discarded. ``metrics_file``: a path, below the home if it is relative; empty for none.
     ``log_format``: at start only. ``share``: by channel, how many deliveries at once a user
     or a domain without a limit of its own may have; 0 for as many as there are slots, None where nothing says so.
     """
@@ -34,6 +35,7 @@ class Controls:
     bounce_host: bytes
     bounce_max: int | None
     dsn_bounces: bool
+    delay_notice_s: int
     double_bounce_to: bytes | None
     metrics_file: bytes
     log_format: bytes
@@ -126,6 +128,7 @@ def read_controls(home: str, old: Controls | None = None) -> Controls:
         bounce_host=control.line_or_me("bouncehost", b"bouncehost") or b"",
         bounce_max=reader.whole_number("bouncemaxbytes"),
         dsn_bounces=bool(reader.whole_number("dsnbounces")),
+        delay_notice_s=reader.integer("dsndelay", 14400),
         double_bounce_to=_double_bounce_to(control),
         metrics_file=control.line("metricsfile") or b"",
         log_format=reader.word("logformat", FORMATS),

@@ -2,7 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from pyqmail.formats.bounce_text import bounce_envelope, return_address
 from pyqmail.intake.background import NOT_STARTED, BackgroundInjections
@@ -15,6 +16,9 @@ from pyqmail.send.retry import TROUBLE_S, Schedule
 from pyqmail.spool import sweep
 from pyqmail.spool.channel import read_info
 from pyqmail.system import files
+
+if TYPE_CHECKING:
+    from pyqmail.formats.facts import Facts
 
 MESSAGES_PER_TURN = 32
 _START = Warn(b"unable to start qmail-queue, will try later")
@@ -103,8 +107,13 @@ class Finisher:
                 self._means.log(_START if status == NOT_STARTED else _INJECT)
                 self._later(number)
 
+        known: tuple[Facts, Mapping[bytes, bytes]] | tuple[()] = ()
+        if number in self._means.facts:
+            from pyqmail.send.notices import facts_for_bounce  # few messages have facts
+
+            known = facts_for_bounce(self._means, number)
         self._injections.inject(
-            bounce_pieces(self._means.layout, number, sender, recipient, self._means.controls),
+            bounce_pieces(self._means.layout, number, sender, recipient, self._means.controls, *known),
             bounce_sender,
             recipient,
             done,

@@ -5,14 +5,17 @@ message is removed; one that does not fit its message is not used, and removed w
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pyqmail.formats.facts import NO_FACTS, Facts
 from pyqmail.log.events import Alert, Warn
 from pyqmail.log.sinks import Sink
 from pyqmail.send.cleaner import Cleaner
-from pyqmail.spool import facts, sweep
+from pyqmail.spool import sweep
 from pyqmail.spool.layout import Layout
 from pyqmail.spool.preprocess import PreprocessTrouble
+
+if TYPE_CHECKING:
+    from pyqmail.formats.facts import Facts
 
 
 class MessageFacts:
@@ -23,10 +26,11 @@ class MessageFacts:
         self._log = log
         self._known: set[int] = set()
         self._others: set[int] = set()  # numbers with a file that is not their message's
+        self._latest: tuple[int, Facts] | None = None  # what was read last
 
     def start(self, cleaner: Cleaner) -> None:
         """Learn which messages have facts; have removed what has no message."""
-        for number in facts.numbers(self._layout):
+        for number in sweep.with_facts(self._layout):
             try:
                 orphan = sweep.without_message(self._layout, number)
             except OSError:
@@ -51,7 +55,10 @@ class MessageFacts:
             if number in self._known:
                 self._disown(number, Warn(b"facts/%d belongs to another message, not used" % number))
             return
+        from pyqmail.spool import facts  # few messages have any
+
         self._others.discard(number)
+        self._latest = None
         try:
             facts.read(self._layout, number, token)
         except facts.FactsLost:
@@ -64,17 +71,23 @@ class MessageFacts:
     def _disown(self, number: int, line: Warn | Alert) -> None:
         self._known.discard(number)
         self._others.add(number)
+        self._latest = None
         self._log(line)
 
-    def of(self, number: int) -> Facts:
+    def of(self, number: int) -> "Facts":
         """What is known of ``number``. Raises OSError where that cannot be read now."""
+        from pyqmail.formats.facts import NO_FACTS
+        from pyqmail.spool import facts
+
         if number not in self._known:
             return NO_FACTS
-        try:
-            return facts.read(self._layout, number)
-        except facts.FactsLost:
-            self._disown(number, Warn(b"facts/%d belongs to another message, not used" % number))
-            return NO_FACTS
+        if self._latest is None or self._latest[0] != number:
+            try:
+                self._latest = number, facts.read(self._layout, number)
+            except facts.FactsLost:
+                self._disown(number, Warn(b"facts/%d belongs to another message, not used" % number))
+                return NO_FACTS
+        return self._latest[1]
 
     def remove(self, cleaner: Cleaner, number: int, removed: Callable[[], None]) -> None:
         """Have qmail-clean remove the file of ``number``; ``removed`` is called when that is over.
@@ -89,4 +102,5 @@ class MessageFacts:
 
         self._known.discard(number)
         self._others.discard(number)
+        self._latest = None
         cleaner.ask(b"fact", number, answered)

@@ -1,6 +1,7 @@
 """The life of a message across the parts: from todo/ or the queue as found, through the channels, to its end."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from pyqmail.intake.background import BackgroundInjections
 from pyqmail.log.events import MessageEnded
@@ -16,6 +17,9 @@ from pyqmail.send.todo_pass import TodoPass
 from pyqmail.spool import sweep
 from pyqmail.spool.preprocess import New
 
+if TYPE_CHECKING:
+    from pyqmail.send.notices import Notices
+
 
 class Messages:
     """Hands each message from one part to the next. ``channels`` is filled by who makes them."""
@@ -24,9 +28,20 @@ class Messages:
         self.channels: dict[str, Channel] = {}
         self.orders = QueueOrders(means, self)
         self.finisher = Finisher(means, injections, cleaner, self.orders.forget)
+        self._notices: Notices | None = None
+        self._injections = injections
         self.loading = Loading(means, self)
         self.todo = TodoPass(means, cleaner, self)
         self._means = means
+
+    @property
+    def notices(self) -> "Notices":
+        """Who tells senders; imported for the first message that has facts."""
+        if self._notices is None:
+            from pyqmail.send.notices import Notices
+
+            self._notices = Notices(self._means, self._injections)
+        return self._notices
 
     def _now(self) -> int:
         return int(self._means.clock())

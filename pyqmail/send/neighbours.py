@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from pyqmail.send.job import Delivery, Job
 from pyqmail.spool.preprocess import New
 
 
@@ -22,8 +23,25 @@ class Orders(Protocol):
         """Nothing of ``number`` is under way in this channel any more."""
 
 
+class Notices(Protocol):
+    """What the sender of a message that has facts is told (send/notices.py)."""
+
+    def unwanted(self, channel: str, delivery: Delivery) -> bool:
+        """Whether the sender does not want to hear that ``delivery`` failed."""
+
+    def reached(self, channel: str, delivery: Delivery, text: bytes) -> None:
+        """``delivery`` has succeeded."""
+
+    def late(self, channel: str, job: Job) -> None:
+        """A pass over ``job`` has left recipients behind."""
+
+
 class Messages(Protocol):
     """The rest of a message's life, beyond one channel."""
+
+    @property
+    def notices(self) -> Notices:
+        """Who tells senders."""
 
     def fresh_delivered(self, number: int) -> None:
         """The only recipient of ``number`` is done, and there is nothing in info/ to remove."""

@@ -1,6 +1,6 @@
 """What a report leads to in the queue, and what becomes of a message once nothing holds it (qmail-send(8))."""
 
-from pyqmail.log.events import Warn
+from pyqmail.log.events import BounceSuppressed, Warn
 from pyqmail.protocol import spawn
 from pyqmail.send.failures import Failures
 from pyqmail.send.job import Delivery, Job, JobState
@@ -31,7 +31,13 @@ class Settling:
 
     def act_on(self, delivery: Delivery, letter: bytes, text: bytes) -> None:
         """Do in the queue what a report asks for."""
+        facts = delivery.job.number in self._means.facts
         if letter == spawn.SUCCESS:
+            if facts:
+                self._messages.notices.reached(self._name, delivery, text)
+            self._done(delivery)
+        elif letter == spawn.FAILURE and facts and self._messages.notices.unwanted(self._name, delivery):
+            self._means.log(BounceSuppressed(delivery.job.number))
             self._done(delivery)
         elif letter == spawn.FAILURE:
             self._failures.add(delivery, text)
@@ -72,6 +78,8 @@ class Settling:
             return
         if job.started:
             self._means.history.add(self._name, job.number, job.replies)
+            if job.number in self._means.facts:
+                self._messages.notices.late(self._name, job)
         now = int(self._means.clock())  # the clock may have gone back since the pass began
         self._schedule.add(job.number, min(job.retry, next_retry(job.birth, now, ROOT_STEP[self._name])))
         self._orders.settled(job.number)

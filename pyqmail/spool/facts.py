@@ -18,20 +18,17 @@ The file is made once mess/N has its name, and is on disk with its own before to
 
 import os
 import stat
-from collections.abc import Iterator
 
 from pyqmail.formats.facts import FACTS_MAX, Facts, FactsError, belong_to, parse_facts
 from pyqmail.formats.netstring import NetstringError, format_netstring, format_netstrings, parse_netstrings
 from pyqmail.formats.todo import FACTS_RECORD
 from pyqmail.spool.draft import Draft
-from pyqmail.spool.layout import Layout
-from pyqmail.spool.sweep import numbers_in
+from pyqmail.spool.layout import MARK, Layout
 from pyqmail.system import files
 
 KIND = b"facts 1"
 LINE_MAX = 1024  # bytes of the first line that are compared
 FILE_MAX = FACTS_MAX + 2 * LINE_MAX
-MARK = stat.S_ISVTX  # of mess/N; it means nothing for a file, and no other qmail looks at it
 
 
 class FactsLost(Exception):
@@ -81,8 +78,8 @@ def _identity(message: int) -> tuple[bytes, int]:
     return os.pread(message, LINE_MAX, 0).partition(b"\n")[0], os.fstat(message).st_size
 
 
-def parse_file(data: bytes, message: int, token: bytes | None = None) -> Facts:
-    """The facts in the bytes of a file, if they are those of the open ``message``. Raises FactsLost, OSError.
+def unpack(data: bytes, message: int, token: bytes | None = None) -> bytes:
+    """The bytes of the facts in a file's ``data``, if they are the open ``message``'s. Raises FactsLost, OSError.
 
     ``token`` is what todo/N says, if that is still there.
     """
@@ -93,9 +90,17 @@ def parse_file(data: bytes, message: int, token: bytes | None = None) -> Facts:
             raise FactsLost
         if token is not None and token != own:
             raise FactsLost
-        return parse_facts(facts)
-    except (ValueError, NetstringError, FactsError):
+        return facts
+    except (ValueError, NetstringError):
         raise FactsLost from None
+
+
+def beside(message: int, path: str) -> bytes:
+    """The bytes of the facts in the file ``path``, if they are the open ``message``'s; else none. Raises OSError."""
+    try:
+        return unpack(files.read_file(path, FILE_MAX), message)
+    except (FileNotFoundError, FactsLost):
+        return b""
 
 
 def read(layout: Layout, number: int, token: bytes | None = None) -> Facts:
@@ -107,15 +112,8 @@ def read(layout: Layout, number: int, token: bytes | None = None) -> Facts:
         raise FactsLost from None
     message = files.open_read(layout.mess(number))
     try:
-        return parse_file(data, message, token)
+        return parse_facts(unpack(data, message, token))
+    except FactsError:
+        raise FactsLost from None
     finally:
         os.close(message)
-
-
-def numbers(layout: Layout) -> Iterator[int]:
-    """The numbers of all files of facts; a directory that cannot be read has none."""
-    for remainder in range(layout.split):
-        try:
-            yield from numbers_in(f"{layout.queue}/pyqmail/facts/{remainder}")
-        except OSError:
-            continue

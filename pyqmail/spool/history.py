@@ -5,15 +5,16 @@
         birth SECONDS               of the message: a number used again must not inherit the note
         tried SECONDS               when the last attempt was over
         attempts COUNT              passes that started a delivery
+        delayed SECONDS             when its sender was told of its delay; only if that was so, and then synced
         OFFSET REPLY                last reply of the recipient at that offset of its channel file, in safe bytes
 
-A note is written when a pass has left recipients behind, and never synced. One that cannot be read is no note.
+A note is written when a pass has left recipients behind, and not synced else. One that cannot be read is no note.
 """
 
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyqmail.formats.logline import safe
 from pyqmail.spool.layout import Layout
@@ -33,11 +34,13 @@ class Note:
     tried: int
     attempts: int
     replies: Mapping[int, bytes]
+    delayed: int = 0  # 0: not yet
 
 
 def format_note(note: Note) -> bytes:
     """The bytes of the file of ``note``."""
     lines = [b"birth %d" % note.birth, b"tried %d" % note.tried, b"attempts %d" % note.attempts]
+    lines += [b"delayed %d" % note.delayed] if note.delayed else []
     lines += [b"%d %b" % (offset, reply) for offset, reply in list(note.replies.items())[:REPLIES_MAX]]
     return b"\n".join(lines) + b"\n"
 
@@ -49,7 +52,9 @@ def parse_note(data: bytes) -> Note | None:
         return None
     try:
         birth, tried, attempts = (int(value) for _, value in fields[:3])
-        return Note(birth, tried, attempts, {int(offset): reply for offset, reply in fields[3:]})
+        rest = fields[3:]
+        delayed = int(rest.pop(0)[1]) if rest and rest[0][0] == b"delayed" else 0
+        return Note(birth, tried, attempts, {int(offset): reply for offset, reply in rest}, delayed)
     except ValueError:
         return None
 
@@ -101,19 +106,32 @@ class History:
         except OSError:
             return
         before = self.read(channel, number, birth)
-        attempts, merged = 1, dict(replies)
+        attempts, merged, delayed = 1, dict(replies), 0
         if before is not None:
             attempts += before.attempts
             merged = {**before.replies, **replies}
-        text = format_note(Note(birth, int(time.time()), attempts, merged))
+            delayed = before.delayed
+        self._write(channel, number, Note(birth, int(time.time()), attempts, merged, delayed))
+
+    def note_delay(self, channel: str, number: int, birth: int) -> bool:
+        """The sender is being told of the delay of this message: note that on disk; False if it cannot be."""
+        before = self.read(channel, number, birth)
+        return before is not None and self._write(
+            channel, number, replace(before, delayed=int(time.time())), durably=True
+        )
+
+    def _write(self, channel: str, number: int, note: Note, *, durably: bool = False) -> bool:
         try:
             fd = os.open(self.path(channel, number), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                files.write_all(fd, text)
+                files.write_all(fd, format_note(note))
+                if durably:
+                    files.sync(fd)
             finally:
                 os.close(fd)
         except OSError:
-            return
+            return False
+        return True
 
     def forget(self, channel: str, number: int) -> None:
         """The channel of this message is done."""

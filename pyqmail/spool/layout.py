@@ -4,6 +4,8 @@ import os
 
 from pyqmail.control import read_knobs
 
+MARK = 0o1000  # in the mode of mess/N: it has facts (spool/facts). The bit means nothing for a file, elsewhere neither
+
 
 class Layout:
     """The paths of one queue; message numbers are inodes of mess files, split by remainder."""

@@ -81,6 +81,15 @@ def new(layout: Layout) -> Iterator[int]:
             continue
 
 
+def with_facts(layout: Layout) -> Iterator[int]:
+    """The number of every file of facts; a directory that cannot be read has none."""
+    for remainder in range(layout.split):
+        try:
+            yield from numbers_in(f"{layout.queue}/pyqmail/facts/{remainder}")
+        except OSError:
+            continue
+
+
 def stale(layout: Layout, now: float) -> Iterator[int | None]:
     """Every message file that nobody owns any more, and None for each other file, so that a caller can pause.
 

@@ -4,14 +4,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 from pyqmail.log.events import Event
 from pyqmail.policy.classify import Routing
 from pyqmail.protocol.spawn import Command, CommandParser, format_report
-from pyqmail.send.background import Background, Job
+from pyqmail.send.background import Background
+from pyqmail.send.background import Job as BackgroundJob
 from pyqmail.send.channel import Channel
 from pyqmail.send.controls import Controls
+from pyqmail.send.job import Delivery, Job
 from pyqmail.send.means import Means
 from pyqmail.send.message_facts import MessageFacts
 from pyqmail.send.metrics import Counters
@@ -42,7 +44,7 @@ def controls(**values: object) -> Controls:
 class AtOnce:
     """In place of the thread."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: BackgroundJob) -> None:
         """Do ``job``, and what it returns."""
         job()()
 
@@ -53,6 +55,7 @@ class Notes:
     def __init__(self) -> None:
         self.stopped: set[int] = set()
         self.held_domains: set[bytes] = set()
+        self.unwanted_of: set[bytes] = set()
         self.said: list[tuple[object, ...]] = []
         self.written: list[Callable[[bool], None]] = []
 
@@ -71,6 +74,23 @@ class Notes:
     def settled(self, number: int) -> None:
         """Noted."""
         self.said.append(("settled", number))
+
+    @property
+    def notices(self) -> Any:
+        """The same: they are told of every message with facts."""
+        return self
+
+    def unwanted(self, channel: str, delivery: Delivery) -> bool:
+        """Whether its recipient was put into ``unwanted_of``."""
+        return delivery.recipient in self.unwanted_of
+
+    def reached(self, channel: str, delivery: Delivery, text: bytes) -> None:
+        """Noted."""
+        self.said.append(("reached", channel, delivery.recipient))
+
+    def late(self, channel: str, job: Job) -> None:
+        """Noted."""
+        self.said.append(("late", channel, job.number))
 
     def fresh_delivered(self, number: int) -> None:
         """Noted."""

@@ -10,10 +10,10 @@ from pyqmail.exits import QueueExit
 from pyqmail.formats.facts import Facts, RecipientFacts, format_facts
 from pyqmail.formats.todo import parse_todo
 from pyqmail.policy.accounts import Accounts
-from pyqmail.spool import facts
+from pyqmail.spool import facts, sweep
 from pyqmail.spool.draft import Draft
 from pyqmail.spool.enqueue import Spool
-from pyqmail.spool.layout import Layout
+from pyqmail.spool.layout import MARK, Layout
 from pyqmail.system import files
 from tests.spool.queue_tree import Tree
 
@@ -68,15 +68,15 @@ def test_facts_are_queued_with_their_message(tree: Tree, spool: Spool) -> None:
     assert facts.read(layout, number, todo.facts) == FACTS == facts.read(layout, number)
     assert todo_of(tree).startswith(b"p0 facts " + todo.facts + b"\0u1234\0p77\0F")
     assert stat.S_IMODE(os.stat(layout.facts(number)).st_mode) == 0o640
-    assert os.stat(layout.mess(number)).st_mode & facts.MARK
-    assert list(facts.numbers(layout)) == [number]
+    assert os.stat(layout.mess(number)).st_mode & MARK
+    assert list(sweep.with_facts(layout)) == [number]
 
 
 @pytest.mark.parametrize("envelope", [b"Fann@a\0Tcid@c\0\0", b"F\0Tbob@b\0\0"], ids=["recipient", "sender"])
 def test_facts_of_another_envelope_are_left_out(tree: Tree, spool: Spool, envelope: bytes) -> None:
     assert queue(spool, envelope=envelope).exit_code == 0
     assert todo_of(tree).startswith(b"u1234\0p77\0F")
-    assert list(facts.numbers(spool.drafts.layout)) == []
+    assert list(sweep.with_facts(spool.drafts.layout)) == []
 
 
 def test_bytes_that_are_no_facts_are_left_out(tree: Tree, spool: Spool) -> None:
@@ -131,7 +131,7 @@ def test_facts_that_cannot_be_written_leave_nothing(tree: Tree, spool: Spool) ->
     for remainder in range(23):
         (tree.queue / f"pyqmail/facts/{remainder}").rmdir()
     assert queue(spool).exit_code == QueueExit.WRITE_ERROR
-    assert not tree.todo() and not list(facts.numbers(layout)) and not tree.messages()
+    assert not tree.todo() and not list(sweep.with_facts(layout)) and not tree.messages()
 
 
 @pytest.mark.parametrize("damage", ["torn", "gone", "version", "token", "another message", "zeros"])

@@ -1,0 +1,156 @@
+"""Notices of success and delay to senders who asked for them (RFC 3461; qmail-send(8), NOTICES).
+
+A notice is made when its recipient is marked, and goes to the queue like a bounce, with the empty sender. It is kept in
+memory until the queue has it, and tried again: a crash in between loses it, as it would lose no mail.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from pyqmail.formats.bounce_text import return_address
+from pyqmail.formats.delivery_status import Outcome
+from pyqmail.formats.facts import DELAY, FAILURE, NO_FACTS, SUCCESS, Facts, RecipientFacts
+from pyqmail.formats.notice_text import Notice, format_notice
+from pyqmail.formats.report import PASSED_ON
+from pyqmail.intake.background import BackgroundInjections
+from pyqmail.log.events import NoticeQueued, Warn
+from pyqmail.policy import wishes
+from pyqmail.policy.classify import Routing, strip_prepend
+from pyqmail.send.bounce import HEADER_MAX, read_header
+from pyqmail.send.job import Delivery, Job
+from pyqmail.send.means import Means
+from pyqmail.send.retry import TROUBLE_S
+from pyqmail.spool.channel import recipient_at
+
+PENDING_MAX = 1000  # notices in memory
+FULL_S = 0.1  # until bounces have left a place
+RELAYED = b"Given to another server, which does not tell of deliveries.\n"
+DELIVERED = b"Delivered here.\n"
+
+
+class Notices:
+    """What senders are told of recipients that have not failed, and whether they are told of those that have."""
+
+    def __init__(self, means: Means, injections: BackgroundInjections) -> None:
+        self._means = means
+        self._injections = injections
+        self._waiting: deque[tuple[Notice, bytes]] = deque()
+        self._paused = False
+        self._placed: tuple[Facts, Routing, wishes.Places] | None = None  # the latest
+
+    def unwanted(self, channel: str, delivery: Delivery) -> bool:
+        """Whether the sender does not want to hear that ``delivery`` failed. In doubt it is told."""
+        return not self._wish(channel, delivery).wants(FAILURE)
+
+    def reached(self, channel: str, delivery: Delivery, text: bytes) -> None:
+        """``delivery`` has succeeded with ``text``: tell the sender, unless the next server will."""
+        wish = self._wish(channel, delivery)
+        if not wish.wants(SUCCESS) or PASSED_ON in text:
+            return
+        action, said = ("delivered", DELIVERED) if channel == "local" else ("relayed", RELAYED + text)
+        self._tell("success", delivery.job, [self._outcome(wish, action, said)])
+
+    def late(self, channel: str, job: Job) -> None:
+        """A pass over ``job`` has left recipients behind: once it is old enough tell the sender, once."""
+        means = self._means
+        after = means.controls.delay_notice_s
+        if not after or job.dying or means.clock() < job.birth + after:
+            return
+        note = means.history.read(channel, job.number, job.birth)
+        if note is None or note.delayed:
+            return
+        path = means.layout.part(channel, job.number)
+        try:
+            outcomes = [
+                self._outcome(one, "delayed", note.replies.get(offset, b"") + b"\n")
+                for (name, offset), one in self._places(job.number).items()
+                if name == channel and one.wants(DELAY) and recipient_at(path, offset) == one.address
+            ]
+        except OSError:
+            return  # the next pass looks again
+        if not outcomes:
+            return
+
+        def remember() -> Callable[[], None]:
+            kept = means.history.note_delay(channel, job.number, job.birth)
+            return lambda: self._tell("delay", job, outcomes) if kept else None
+
+        means.background.submit(remember)
+
+    def _wish(self, channel: str, delivery: Delivery) -> RecipientFacts:
+        try:
+            places = self._places(delivery.job.number)
+        except OSError:
+            return RecipientFacts(delivery.recipient)
+        return wishes.at(places, channel, delivery.offset, delivery.recipient)
+
+    def _places(self, number: int) -> wishes.Places:
+        """Raises OSError."""
+        facts, routing = self._means.facts.of(number), self._means.controls.routing
+        if self._placed is None or self._placed[0] is not facts or self._placed[1] is not routing:
+            self._placed = facts, routing, wishes.place(facts, routing)
+        return self._placed[2]
+
+    def _outcome(self, one: RecipientFacts, action: str, text: bytes) -> Outcome:
+        address = strip_prepend(one.address, self._means.controls.routing.virtual)
+        return Outcome(address, action, text.removesuffix(b"\n") + b"\n", one.orcpt)
+
+    def _tell(self, kind: str, job: Job, outcomes: Iterable[Outcome]) -> None:
+        means = self._means
+        sender = return_address(job.sender)
+        if not sender or job.sender == b"#@[]":
+            return
+        if len(self._waiting) >= PENDING_MAX:
+            means.log(Warn(b"too many notices wait; one of msg %d is lost" % job.number))
+            return
+        controls = means.controls
+        try:
+            envid = means.facts.of(job.number).envid
+            header = read_header(means.layout.mess(job.number), HEADER_MAX)
+        except OSError:
+            envid = header = b""
+        until = job.birth + max(0, controls.lifetime_s)
+        notice = Notice(kind, job.number, sender, envid, job.birth, tuple(outcomes), until)
+        mailbox = controls.bounce_from + b"@" + controls.bounce_host
+        boundary = b"=_%d.%d.%b" % (int(time.time()), job.number, os.urandom(9).hex().encode())
+        text = format_notice(notice, int(means.clock()), mailbox, controls.bounce_host, header, boundary)
+        self._waiting.append((notice, text))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._waiting and not self._injections.full and not self._paused:
+            self._inject(*self._waiting.popleft())
+        if self._waiting and not self._paused:
+            self._pause(FULL_S)
+
+    def _inject(self, notice: Notice, text: bytes) -> None:
+        def done(status: int, qp: int) -> None:
+            if status == 0:
+                self._means.log(NoticeQueued(notice.number, qp, notice.kind))
+                return
+            self._means.log(Warn(b"trouble queueing a notice of msg %d, will try later" % notice.number))
+            self._waiting.append((notice, text))
+            self._pause(TROUBLE_S)
+
+        self._injections.inject(iter([text]), b"", notice.sender, done)
+
+    def _pause(self, seconds: float) -> None:
+        if not self._paused:
+            self._paused = True
+            self._means.loop.call_later(seconds, self._continue)
+
+    def _continue(self) -> None:
+        self._paused = False
+        self._go_on()
+
+
+def facts_for_bounce(means: Means, number: int) -> tuple[Facts, dict[bytes, bytes]]:
+    """The facts of ``number`` for its bounce, and each ORCPT by address; none where they cannot be read."""
+    try:
+        facts = means.facts.of(number)
+    except OSError:
+        return NO_FACTS, {}
+    routing = means.controls.routing
+    return facts, wishes.named_first(wishes.place(facts, routing), routing.virtual)
