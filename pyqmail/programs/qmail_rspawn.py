@@ -13,7 +13,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.formats.report import append_remote, remote_report, too_many, with_recipients
+from pyqmail.formats.report import FACTS_VARIABLE, append_remote, remote_report, too_many, with_recipients
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, read_batch_controls, watched
 from pyqmail.remote.routes import LMTP, Route
@@ -22,7 +22,7 @@ from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
 from pyqmail.warm.collector import Done, Stop
-from pyqmail.warm.runner import SENDERS, Runner
+from pyqmail.warm.runner import NOTHING, SENDERS, Runner
 from pyqmail.warm.spawner import Spawner, begin
 
 TCPTO_SIZE = 1024  # bytes of lock/tcpto
@@ -64,7 +64,14 @@ class RemoteChannel:
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
         affinity = self._place(first, self._latest) if self._latest.reuse_s else None
-        return self._runner.run(argv, None, message, output, done, affinity=affinity)
+        variables = self._facts(first, message) if first.has_facts else NOTHING
+        return self._runner.run(argv, None, message, output, done, affinity=affinity, variables=variables)
+
+    def _facts(self, command: Command, message: int) -> dict[bytes, bytes]:
+        """What is known of the open message beside its envelope, for qmail-remote. Raises OSError."""
+        from pyqmail.spool.facts import beside  # few messages have any
+
+        return {FACTS_VARIABLE: beside(message, f"{self._home}/queue/pyqmail/facts/{os.fsdecode(command.message)}")}
 
     def _load_tls(self) -> None:
         """Have in memory what nearly every server offers, before the first worker is forked and needs its own copy."""

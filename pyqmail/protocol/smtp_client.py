@@ -19,6 +19,7 @@ from pyqmail.protocol.smtp_transaction import (
     Await,
     Finish,
     Measure,
+    Parameters,
     Send,
     StartTls,
     Step,
@@ -59,6 +60,7 @@ class Dialogue:
         measure: Callable[[], Measure] | None = None,
         login: Callable[[Sequence[bytes]], Exchange] | None = None,
         kind: type[Transaction] = Transaction,
+        extras: Parameters | None = None,
     ) -> None:
         self.last_code = 0  # of the last reply
         self.introduced = offered is not None  # greeting and EHLO or HELO are behind us
@@ -73,6 +75,7 @@ class Dialogue:
         self._measure = measure
         self._login = login
         self._kind = kind
+        self._extras = extras
         self._transaction: Transaction | None = None
         self._replies = ReplyReader()
         self._script = self._converse()
@@ -129,7 +132,12 @@ class Dialogue:
                 if refusal:
                     return refusal
         self._transaction = self._kind(
-            self._peer, self._sender, self._recipients, offered=self.offered, measure=self._measure
+            self._peer,
+            self._sender,
+            self._recipients,
+            offered=self.offered,
+            measure=self._measure,
+            extras=self._extras,
         )
         return (yield from self._transaction.run())
 

@@ -7,6 +7,7 @@ followed by no dot, so nothing can be taken. Whoever drives it is told what to d
 import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pyqmail import address
 from pyqmail.protocol.smtp_extensions import Extensions
@@ -72,6 +73,16 @@ def format_path(mailbox: bytes) -> bytes:
     return b"<" + (address.quote(mailbox) if b"@" in mailbox else mailbox) + b">"
 
 
+class Parameters(Protocol):
+    """What else is said of a message, each parameter with a blank before it."""
+
+    def of_mail(self, offered: Extensions, /) -> bytes:
+        """With MAIL, to a peer that ``offered`` this."""
+
+    def of_rcpt(self, offered: Extensions, recipient: bytes, /) -> bytes:
+        """With RCPT of ``recipient``."""
+
+
 class Transaction:
     """One message for one peer that has said what it ``offered``.
 
@@ -90,6 +101,7 @@ class Transaction:
         *,
         offered: Extensions,
         measure: Callable[[], Measure] | None = None,
+        extras: Parameters | None = None,
     ) -> None:
         most = offered.limit(b"RCPTMAX") or len(recipients)
         self.reports: list[bytes] = []
@@ -99,6 +111,7 @@ class Transaction:
         self._recipients = recipients[:most]
         self._offered = offered
         self._measure = measure
+        self._extras = extras
 
     def run(self) -> Generator[Step, Reply, bytes]:
         """Yields what to do, is sent the replies, returns the message report without its NUL."""
@@ -133,9 +146,14 @@ class Transaction:
 
     def _commands(self) -> list[bytes]:
         """What is said up to the message."""
-        mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters() + b"\r\n"
-        rcpts = [b"RCPT TO:" + format_path(each) + b"\r\n" for each in self._recipients if carriable(each)]
-        return [mail, *rcpts, b"DATA\r\n"]
+        extras, offered = self._extras, self._offered
+        mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters()
+        rcpts = [b"RCPT TO:" + format_path(each) for each in self._recipients if carriable(each)]
+        if extras is not None:
+            mail += extras.of_mail(offered)
+            said = [extras.of_rcpt(offered, each) for each in self._recipients if carriable(each)]
+            rcpts = [rcpt + words for rcpt, words in zip(rcpts, said, strict=True)]
+        return [line + b"\r\n" for line in (mail, *rcpts, b"DATA")]
 
     def _mail_parameters(self) -> bytes:
         """SIZE (RFC 1870) and BODY (RFC 6152), each only where the peer knows it: others refuse the whole MAIL."""

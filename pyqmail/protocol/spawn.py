@@ -35,6 +35,7 @@ class Command:
     sender: bytes
     recipient: bytes
     out_of_memory: bool = False  # it could not be kept; only the slot is known
+    has_facts: bool = False  # as the file of its message says, once that is open (spool/facts)
 
     @property
     def probe(self) -> bool:

@@ -11,6 +11,7 @@ from functools import partial
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
+from pyqmail.formats.report import FACTS_VARIABLE
 from pyqmail.protocol.host_names import ascii_host
 from pyqmail.protocol.smtp_transaction import carriable
 from pyqmail.remote.attempts import Attempts, Errand, Outlasting
@@ -21,6 +22,7 @@ from pyqmail.remote.session import Words, format_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyqmail.remote.extras import Extras
     from pyqmail.remote.signatures import Signer
 
 MESSAGE_FD = 0
@@ -59,7 +61,7 @@ class Sender:
     def serve(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         """Deliver, report and return 0."""
         try:
-            reports = self._deliver(argv[1:], home_of(environ))
+            reports = self._deliver(argv[1:], home_of(environ), environ.get(FACTS_VARIABLE, b""))
         except MailFailure as failure:
             reports = [format_failure(failure)]
         except ControlUnreadable:
@@ -77,6 +79,13 @@ class Sender:
         """Say goodbye on a connection that is kept."""
         self._lasting.keeping.close()
 
+    @staticmethod
+    def _extras(home: str, facts: bytes) -> "Extras":
+        """Imported for the few messages that have facts. Raises ControlUnreadable."""
+        from pyqmail.remote.extras import Extras
+
+        return Extras(home, facts, ascii_recipient)
+
     def _signer(self) -> "Signer":
         """Imported when there are keys: cryptography is heavy."""
         if self._signs is None:
@@ -85,7 +94,7 @@ class Sender:
             self._signs = Signer()
         return self._signs
 
-    def _deliver(self, arguments: Sequence[bytes], home: str) -> list[bytes]:
+    def _deliver(self, arguments: Sequence[bytes], home: str, facts: bytes) -> list[bytes]:
         """The reports of one delivery. Raises MailFailure while there is no connection, and ControlUnreadable."""
         if len(arguments) < 3:
             raise PermanentFailure(USAGE)
@@ -112,7 +121,8 @@ class Sender:
         message = Message(MESSAGE_FD)
         if controls.signers:
             message.prepend(partial(self._signer().signatures, home, controls))
-        say = Words(controls.helohost, sender, recipients, message, extended=controls.ehlo)
+        extras = self._extras(home, facts) if facts else None
+        say = Words(controls.helohost, sender, recipients, message, extended=controls.ehlo, extras=extras)
         published = self._lasting.published(controls, host, route, message.waives_policies)
         policies = Policies(
             controls.tls, directions.destinations, host, route, extended=controls.ehlo, published=published

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyqmail.failure import MailFailure, PermanentFailure
-from pyqmail.formats.report import NOT_AT_ONCE
+from pyqmail.formats.report import NOT_AT_ONCE, PASSED_ON
 from pyqmail.protocol.sasl_client import Exchange, exchange
 from pyqmail.protocol.smtp_client import UNAVAILABLE, Dialogue, Tls
 from pyqmail.protocol.smtp_transaction import Transaction
@@ -13,16 +13,21 @@ from pyqmail.remote.message import Message
 from pyqmail.remote.security import SMTPS_PORT
 from pyqmail.stream.stream import StreamEnded, TlsFailed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.remote.extras import Extras
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What one delivery says to whichever host it meets. ``extended``: EHLO first."""
+    """What one delivery says to whichever host it meets. ``extended``: EHLO first; ``extras``: where it has facts."""
 
     helohost: bytes
     sender: bytes
     recipients: Sequence[bytes]
     message: Message
     extended: bool = True
+    extras: "Extras | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         measure=say.message.measure,
         login=_login(connection.place),
         kind=_kind(connection.place),
+        extras=say.extras,
     )
     conversation = Conversation(connection, dialogue, say.message)
     try:
@@ -80,9 +86,12 @@ def talk(connection: Connection, say: Words) -> Outcome:
         return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun)
     if not finish.accepted:
         connection.quit()
+    report = finish.report
+    if say.extras is not None and report.startswith(b"K") and say.extras.passed_on(dialogue.offered):
+        report = report.removesuffix(b"\n") + PASSED_ON
     refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE
     return Outcome(
-        [*dialogue.reports, *_left_out(dialogue, connection.peer), finish.report + _how_secured(connection)],
+        [*dialogue.reports, *_left_out(dialogue, connection.peer), report + _how_secured(connection)],
         elsewhere=refused and not conversation.body_begun,
         alive=finish.accepted,
         tls_trouble=dialogue.tls_trouble,

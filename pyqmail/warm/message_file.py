@@ -28,8 +28,11 @@ def check_message_name(name: bytes) -> None:
         raise Refused(FAILURE, b"Internal error: message name is empty. (#5.3.5)\n")
 
 
-def open_message(name: bytes, owner: int) -> tuple[int, int]:
-    """The message file ``name`` below the current directory, if qmail-queue wrote it, and its size. Raises Refused."""
+def open_message(name: bytes, owner: int) -> tuple[int, os.stat_result]:
+    """The message file ``name`` below the current directory, if qmail-queue wrote it, and its status.
+
+    Raises Refused.
+    """
     try:
         fd = open_read(name)
     except OSError:
@@ -46,4 +49,4 @@ def open_message(name: bytes, owner: int) -> tuple[int, int]:
     except Refused:
         os.close(fd)
         raise
-    return fd, status.st_size
+    return fd, status

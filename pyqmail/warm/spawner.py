@@ -9,6 +9,7 @@ over when its program's status is known *and* nobody holds its output pipe any m
 import os
 import signal
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
@@ -23,6 +24,7 @@ from pyqmail.protocol.spawn import (
     format_probe_answer,
     format_report,
 )
+from pyqmail.spool.layout import MARK
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import plug_standard_descriptors
 from pyqmail.warm.batch import Batches
@@ -64,6 +66,11 @@ class Joiner(Protocol):
 
     def reports(self, status: int | None, output: bytes, commands: Sequence[Command]) -> list[bytes | None]:
         """The report of each; None when it should be tried again at once."""
+
+
+def _with_facts(command: Command, message: os.stat_result) -> Command:
+    """``command``, knowing whether its ``message`` has facts beside its envelope."""
+    return replace(command, has_facts=True) if message.st_mode & MARK else command
 
 
 class Spawner:
@@ -154,7 +161,8 @@ class Spawner:
                 self._busy.add(slot)
                 self._batches.add(key, command, most)
                 return
-        message, size = open_message(command.message, self._message_owner)
+        message, status = open_message(command.message, self._message_owner)
+        command = _with_facts(command, status)
         try:
             collector = Collector(self._loop, self._channel.append, lambda status, out: self._over(slot, status, out))
         except OSError:
@@ -162,7 +170,7 @@ class Spawner:
             raise Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
         self._busy.add(slot)
         try:
-            self._limits.begin(slot, size, collector)
+            self._limits.begin(slot, status.st_size, collector)
             collector.stop = self._channel.start(command, message, collector.output, collector.ended)
         except OSError:
             self._busy.discard(slot)
@@ -173,8 +181,9 @@ class Spawner:
 
     def _start_together(self, key: Hashable, commands: Sequence[Command]) -> None:
         try:
-            message, size = open_message(commands[0].message, self._message_owner)
-            self._run_together(key, commands, message, size)
+            message, status = open_message(commands[0].message, self._message_owner)
+            commands = [_with_facts(command, status) for command in commands]
+            self._run_together(key, commands, message, status.st_size)
         except Refused as refused:
             self._over_together(key, commands, [refused.letter + refused.text] * len(commands))
 
