@@ -187,6 +187,7 @@ OURS: tuple[ControlFile, ...] = (
     _number("conf-spawn", "Deliveries at once of one spawner are at most ", "", "120", ALL, START, ours=True),
     _number("conf-split", "Subdirectories of the queue: ", "", "23", ALL, START, ours=True),
     _list("conf-users", "User: ", "", "Users are those of the original.", ALL, START, ours=True),
+    _list("factsafe", "Keeps facts: ", "", "No QMAILQUEUE program keeps facts.", INCOMING, CONNECTION, ours=True),
     _list(
         "defaultdelivery", "Default delivery: ", "", "No default.", ("run file of qmail-send", "rc"), START, ours=True
     ),
@@ -200,6 +201,8 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
     ),
     _list("dnsbllist", "DNS list of clients: ", "", "No DNS list is asked.", INCOMING, CONNECTION, ours=True),
+    _number("dsndelay", "Senders who asked hear of a delay after ", " seconds", "14400", SEND, HANGUP, ours=True),
+    _number("dsnpublic", "DSN is offered to everybody unless this is 0: ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("dsnbounces", "Bounces are multipart/report unless this is 0: ", "", "0", SEND, HANGUP, ours=True),
     _number("dmarcbehavior", "What is done about DMARC, from 0 to 4: ", "", "0", INCOMING, CONNECTION, ours=True),
     _list("dmarcwhite", "Let in when signed by ", ".", "DMARC has no exceptions.", INCOMING, CONNECTION, ours=True),

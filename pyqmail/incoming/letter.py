@@ -6,6 +6,7 @@ The text goes to the queue as it arrives. Only where a check wants the whole mes
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from pyqmail.formats.hops import HopCounter
 from pyqmail.formats.received import format_network_received
@@ -15,6 +16,9 @@ from pyqmail.incoming.holding import Holding, NoRoom
 from pyqmail.incoming.refusals import NO_ROOM
 from pyqmail.intake.client import Answer, Injection
 from pyqmail.protocol.reply import Reply
+
+if TYPE_CHECKING:
+    from pyqmail.incoming.letter_facts import LetterFacts
 
 RECIPIENTS_MAX = 8388608  # bytes that the recipients of one message may take, 64 for each besides its own
 HOPS_MAX = 100  # this many Received and Delivered-To lines are a loop
@@ -31,8 +35,8 @@ class Letter:
     """From its sender to the queue's answer. Once ``open`` was called every path ends in ``close`` or ``abort``."""
 
     __slots__ = (
-        "_completion", "_forged", "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "held", "hops",
-        "parameters", "recipients", "refusal", "sender", "size",
+        "_completion", "_forged", "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "facts", "held",
+        "hops", "parameters", "recipients", "refusal", "sender", "size",
     )  # fmt: skip
 
     def __init__(self, limit: int, sender: bytes = b"", parameters: bytes = b"") -> None:
@@ -40,6 +44,7 @@ class Letter:
         self.parameters = parameters  # of MAIL, as they came
         self.recipients: list[bytes] = []
         self.refusal: Reply | None = None  # known before its end: of its sender, or of more than there is room for
+        self.facts: LetterFacts | None = None  # what was said of it beside its envelope, if anything was
         self.evidence: list[tuple[bytes, bytes]] = []  # what the checks have found out, for the decision line
         self.hops = HopCounter()  # fed by who reads the protocol: by SMTP a line counts with its dot
         self.size = 0  # bytes of text, without what is put before it

@@ -21,7 +21,7 @@ CERTIFICATE = "servercert.pem"
 OWN_VARIABLES = (b"SSL_PROTOCOL", b"SSL_CIPHER", b"SSL_CIPHER_ALGKEYSIZE", b"SSL_CLIENT_S_DN_Email")
 
 
-CLAIMS = (b"SSL_", b"SMTPAUTHUSER", b"SMTPAUTHMETHOD", b"SMTP_AUTH_", b"AUTH")
+CLAIMS = (b"SSL_", b"SMTPAUTHUSER", b"SMTPAUTHMETHOD", b"SMTP_AUTH_", b"AUTH", b"QMAILFACTS")
 
 
 class TlsUnavailable(Exception):
@@ -131,6 +131,7 @@ def tls_variables(stream: "Stream", addresses: list[bytes]) -> dict[bytes, bytes
 
 
 def without_claims(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """``environ`` without what only this session may say of its client: who it is, and how the connection is."""
+    """``environ`` without what only this session may say: who its client is, how the connection is, what is said
+    of its mail."""
     claims = [name for name in environ if name.startswith(CLAIMS)]
     return {name: value for name, value in environ.items() if name not in claims} if claims else environ

@@ -12,6 +12,7 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.completion import RULE
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
+from pyqmail.intake.client import FACTS
 from pyqmail.protocol.reply import Reply
 from pyqmail.stream.stream import Stream
 
@@ -85,6 +86,8 @@ class Session:
         environ, spf = self.environ, dict(letter.evidence).get(b"spf")
         if spf is not None:
             environ = {**environ, b"SPFRESULT": spf}
+        if letter.facts is not None:
+            environ = {**environ, FACTS: letter.facts.format(letter.sender)}
         letter.open(self._home, environ, self.client, word, hold=self.checks.hold(self.client), hide=hide)
 
     def close(self, letter: Letter) -> tuple[Reply, int]:

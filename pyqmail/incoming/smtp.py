@@ -22,9 +22,9 @@ class SmtpSession:
         self._settings = settings
         self._log = log
         self._connection = SmtpConnection(stream, settings.patience)
-        self._offer = self._offer_now()
         log.before_waiting = stream.flush
         self._session = Session(settings.home, settings.environ, settings.checks, log)
+        self._offer = self._offer_now()
         self._transaction = SmtpTransaction(settings, self._session, self._connection, log)
 
     @property
@@ -40,6 +40,8 @@ class SmtpSession:
         self._greet()
         while True:
             verb, argument = parse_command(connection.command())
+            if verb == b"EHLO":
+                self._offer.dsn = self._settings.offers_dsn(self._session.client)
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
             connection.answer(self._act(effect, argument) or reply)
             if verb not in GATHERING:

@@ -7,10 +7,12 @@ from pyqmail.control import ControlUnreadable
 from pyqmail.incoming.authentication import Authentication
 from pyqmail.incoming.check import Rules
 from pyqmail.incoming.checks import CHECKS, Checks
+from pyqmail.incoming.client import Client
 from pyqmail.incoming.patience import Patience
 from pyqmail.incoming.refusals import NO_ADDRESSES
 from pyqmail.incoming.security import Security, without_claims
 from pyqmail.incoming.smtp_connection import SessionEnd
+from pyqmail.intake.client import own_program
 
 TIMEOUT_S = 1200
 
@@ -36,6 +38,18 @@ class Settings:
         self.authentication = Authentication(control, words, environ)
         self.patience = Patience(environ)
         self.checks = Checks(CHECKS, self.rules)
+
+    def offers_dsn(self, client: Client) -> bool:
+        """Whether ``client`` may use the DSN extension (RFC 3461): who may relay or must log in, others by dsnpublic.
+
+        Only while what is said is kept: by our own queue program, behind one in $QMAILQUEUE that is known to keep it.
+        """
+        control = self.rules.control
+        known = client.relay is not None or self.authentication.required
+        if not known and not (self.rules.has("dsnpublic") and control.integer("dsnpublic", 0)):
+            return False
+        program = self.environ.get(b"QMAILQUEUE")
+        return own_program(self.home, warm=True) and (program is None or program in (control.lines("factsafe") or ()))
 
     def close(self) -> None:
         """Give back what is open."""

@@ -2,10 +2,18 @@
 
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
-from pyqmail.incoming.refusals import NO_MEMORY, NO_QUEUE, NOT_ASCII, STRAY_LF
+from pyqmail.incoming.refusals import (
+    NO_MEMORY,
+    NO_QUEUE,
+    NO_SUCH_PARAMETER,
+    NOT_ASCII,
+    STRAY_LF,
+    TOO_MANY_RECIPIENTS,
+)
 from pyqmail.incoming.session import Session
 from pyqmail.incoming.smtp_connection import SessionEnd, SmtpConnection
 from pyqmail.incoming.smtp_settings import Settings
+from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.smtp_server import (
     ADDRESS_MAX,
     GO_AHEAD,
@@ -14,9 +22,18 @@ from pyqmail.protocol.smtp_server import (
     BareLineFeed,
     BodyDecoder,
     State,
+    names_any,
     parse_address,
     parse_parameters,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.incoming.letter_facts import LetterFacts
+
+# Of the DSN extension (protocol/dsn, which few need).
+OF_MAIL = (b"RET=", b"ENVID=")
+OF_RCPT = (b"NOTIFY=", b"ORCPT=")
 
 
 class SmtpTransaction:
@@ -47,6 +64,8 @@ class SmtpTransaction:
         if len(sender) > ADDRESS_MAX:
             return SYNTAX
         letter = Letter(self._settings.rules.size_limit, sender, parse_parameters(argument))
+        if names_any(letter.parameters, OF_MAIL) and not self._note(letter):
+            return NO_SUCH_PARAMETER.line
         if not sender.isascii():  # SMTPUTF8 is not offered (RFC 6531 section 3.1, item 8)
             self._log.refused(self._session.client, letter, (), NOT_ASCII)
             return NOT_ASCII.line
@@ -63,14 +82,60 @@ class SmtpTransaction:
         recipient = self._settings.localize(parse_address(argument))
         if len(recipient) > ADDRESS_MAX:
             return SYNTAX
+        parameters = parse_parameters(argument)
+        if names_any(parameters, OF_RCPT) and self._letter.facts is None and not self._note(self._letter):
+            return NO_SUCH_PARAMETER.line
         try:
-            refusal = self._session.add(self._letter, recipient) if recipient.isascii() else NOT_ASCII
+            if self._letter.facts is not None:
+                refusal = self._add_with_facts(self._letter, self._letter.facts, recipient, parameters)
+            else:
+                refusal = self._add(self._letter, recipient)
         except TooManyRecipients:
             raise SessionEnd(NO_MEMORY) from None
         if refusal is None:
             return OK
         self._log.refused(self._session.client, self._letter, (recipient,), refusal)
         return refusal.line
+
+    def _add(self, letter: Letter, recipient: bytes) -> Reply | None:
+        return self._session.add(letter, recipient) if recipient.isascii() else NOT_ASCII
+
+    def _add_with_facts(
+        self, letter: Letter, facts: "LetterFacts", recipient: bytes, parameters: bytes
+    ) -> Reply | None:
+        """As ``_add``, where something was said beside the envelope."""
+        from pyqmail.protocol.dsn import WrongParameter
+
+        try:
+            said = facts.parse(parameters)
+        except WrongParameter:
+            return NO_SUCH_PARAMETER
+        if not facts.has_room(said, recipient):
+            return TOO_MANY_RECIPIENTS
+        refusal = self._add(letter, recipient)
+        if refusal is None:
+            facts.add(said, letter.recipients[-1])
+        return refusal
+
+    def _note(self, letter: Letter) -> bool:
+        """Begin to keep what the client says of ``letter`` beside its envelope, if it may; False for what is malformed.
+
+        Who may not is not heard, as in qmail.
+        """
+        client = self._session.client
+        if not self._settings.offers_dsn(client):
+            return True
+        from pyqmail.incoming.letter_facts import LetterFacts  # few clients say anything
+        from pyqmail.protocol.dsn import WrongParameter
+
+        try:
+            facts = LetterFacts(letter.parameters, trusted=client.relay is not None)
+        except WrongParameter:
+            return False
+        for recipient in letter.recipients:
+            facts.add(facts.parse(b""), recipient)
+        letter.facts = facts
+        return True
 
     def take_message(self) -> bytes:
         """DATA: everything between 354 and the final reply, which is sent here, before the log hears of it."""

@@ -10,7 +10,7 @@ from pyqmail.address import quote, quote_box
 from pyqmail.control import Control, ControlUnreadable, home_of, parse_lines
 from pyqmail.formats import rfc822
 from pyqmail.formats.header import Header, body_text, header_line, whole_lines
-from pyqmail.intake.client import Injection
+from pyqmail.intake.client import FACTS, Injection
 from pyqmail.intake.compose import Message, Rewriter, read_word
 from pyqmail.intake.resend import Fatal, complain
 from pyqmail.options import UsageError, parse_options
@@ -18,6 +18,8 @@ from pyqmail.options import UsageError, parse_options
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from pyqmail.intake.dsn_options import DsnOptions
 
 CHUNK = 65536
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -135,8 +137,11 @@ def _mail_followup_list(environ: "Mapping[bytes, bytes]") -> frozenset[bytes]:
         raise Fatal(111, b"read error") from None
 
 
-def inject(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
-    """Queue the message on descriptor 0, completed; the exit code, after a line on descriptor 2 if it is not 0."""
+def inject(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]", dsn: "DsnOptions | None" = None) -> int:
+    """Queue the message on descriptor 0, completed; the exit code, after a line on descriptor 2 if it is not 0.
+
+    ``dsn``: what its sender wants to hear of it.
+    """
     try:
         settings = Settings(argv, environ)
         lines = whole_lines(_read_input())
@@ -150,7 +155,8 @@ def inject(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
             message.warn()
             if not recipients:
                 raise Fatal(100, b"nobody to send to: no recipients")
-            _queue(settings, text, chunks, sender, recipients)
+            facts = dsn.variable(sender, recipients) if dsn is not None else b""
+            _queue(settings, text, chunks, sender, recipients, facts)
         else:
             _print(b"Return-Path: <" + quote(sender) + b">\n" + text, chunks)
     except UsageError as error:
@@ -198,11 +204,17 @@ def read_header(chunks: "Iterator[bytes]") -> tuple[Header, bytes]:
 
 
 def _queue(
-    settings: Settings, text: bytes, chunks: "Iterator[bytes]", sender: bytes, recipients: "Sequence[bytes]"
+    settings: Settings,
+    text: bytes,
+    chunks: "Iterator[bytes]",
+    sender: bytes,
+    recipients: "Sequence[bytes]",
+    facts: bytes,
 ) -> None:
     """Hand the message to the queue. Raises Fatal."""
+    environ = {**settings.environ, FACTS: facts} if facts else settings.environ
     try:
-        injection = Injection.open(settings.home, settings.environ, direct=True)
+        injection = Injection.open(settings.home, environ, direct=True)
     except OSError:
         raise Fatal(111, b"unable to run qmail-queue") from None
     try:

@@ -10,12 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pyqmail.intake.dsn_options import DsnOptions
+
     Options = Sequence[tuple[bytes, bytes]]
 
 # With the arguments that they have for sendmail 8, Postfix and Exim; what is not said below is ignored.
 OPTIONS = b"A:B:C:D:E*F:GIJ*L:M:N:O:P:Q*R:T*UV:X:b:cd*e:f:h:imno:p:q*r:stvx"
 USAGE = b"sendmail: usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bp ] [ -bs ] [ arg ... ]"
 SENDER = (b"f", b"r")
+DSN = (b"N", b"R", b"V")
 PROGRAMS = {
     b"p": [b"bin/qmail-qread"],
     b"P": [b"bin/qmail-qstat"],
@@ -99,11 +102,25 @@ def _inject(home: str, options: "Options", arguments: "Sequence[bytes]", environ
     if ours:
         from pyqmail.intake.inject import inject
 
-        return inject([*command, b"--", *arguments], environ)
+        try:
+            dsn = _dsn_options(options)
+        except UsageError as error:
+            complain(b"sendmail: " + error.text)
+            return 100
+        return inject([*command, b"--", *arguments], environ, dsn)
     from pyqmail.formats.address_list import parse_addresses
 
     named = [address for argument in arguments for address in parse_addresses(argument)]  # another one reads no lists
     return _execute(home, [*command, b"--", *named], environ)
+
+
+def _dsn_options(options: "Options") -> "DsnOptions | None":
+    """What -N, -R and -V ask for, if they are there. Raises UsageError."""
+    if not any(letter in DSN for letter, _ in options):
+        return None
+    from pyqmail.intake.dsn_options import DsnOptions
+
+    return DsnOptions(options)
 
 
 def _sender(argument: bytes) -> bytes:

@@ -83,7 +83,7 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("greeting", "mechanisms", "recipients_max", "size_limit", "tls")
+    __slots__ = ("dsn", "greeting", "mechanisms", "recipients_max", "size_limit", "tls")
 
     def __init__(
         self,
@@ -93,10 +93,12 @@ class Offer:
         tls: bool = False,
         mechanisms: bytes | None = None,
         recipients_max: int = 0,
+        dsn: bool = False,
     ) -> None:
         self.greeting = greeting
         self.size_limit = size_limit
         self.tls = tls
+        self.dsn = dsn
         self.recipients_max = recipients_max  # of one message, 0 for any number
         self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
@@ -106,6 +108,7 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"PIPELINING", lambda offer: b""),  # RFC 2920
     (b"SIZE", lambda offer: b" %d" % offer.size_limit),  # RFC 1870
     (b"8BITMIME", lambda offer: b""),  # RFC 6152
+    (b"DSN", lambda offer: b"" if offer.dsn else None),  # RFC 3461
     (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
     (b"AUTH", lambda offer: b" " + offer.mechanisms if offer.mechanisms else None),  # RFC 4954
     # A limit has at most six digits (RFC 9422 section 3), so that a larger one need not be said.
@@ -177,7 +180,26 @@ def format_ehlo(offer: Offer) -> bytes:
 
 def parse_parameters(argument: bytes) -> bytes:
     """What follows the address in the argument of MAIL or RCPT: words KEY or KEY=VALUE (RFC 5321 section 4.1.2)."""
-    return argument.rpartition(b">")[2]
+    start = argument.find(b"<")
+    if start < 0 or argument.count(b">") < 2:
+        return argument.rpartition(b">")[2]
+    quoted = escaped = False  # as in _unquote: the address may have a > in quotes, and so may a parameter
+    for at in range(start + 1, len(argument)):
+        byte = argument[at]
+        if escaped:
+            escaped = False
+        elif byte == 0x3E and not quoted:
+            return argument[at + 1 :]
+        elif byte == 0x5C:
+            escaped = True
+        elif byte == 0x22:
+            quoted = not quoted
+    return b""
+
+
+def names_any(parameters: bytes, keys: tuple[bytes, ...]) -> bool:
+    """Whether one of ``keys``, upper case with their ``=``, may be among ``parameters``."""
+    return bool(parameters) and any(word.startswith(keys) for word in parameters.upper().split())
 
 
 def declared_size(parameters: bytes) -> int:

@@ -1,0 +1,48 @@
+"""What a client says of its letter beside the envelope, as it comes with MAIL and each RCPT (RFC 3461)."""
+
+from pyqmail.formats.facts import FACTS_MAX, NEVER, SUCCESS, Facts, RecipientFacts, format_facts
+from pyqmail.protocol import dsn
+
+SPARE = 512  # bytes of facts that are not of recipients
+EACH = 48  # bytes of a recipient besides its address and ORCPT
+
+
+class LetterFacts:
+    """The facts of one letter so far. ``trusted``: its client may hear of success, which tells who reads mail here."""
+
+    def __init__(self, parameters: bytes, *, trusted: bool) -> None:
+        """``parameters`` are those of MAIL. Raises dsn.WrongParameter."""
+        self._ret, self._envid = dsn.parse_mail(parameters)
+        self._trusted = trusted
+        self._recipients: list[RecipientFacts] = []
+        self._bytes = SPARE
+        self._silent_bytes = 0  # of recipients at the end of whom nothing was said: these need not be named
+
+    def parse(self, parameters: bytes) -> RecipientFacts:
+        """What the ``parameters`` of a RCPT say, of no address yet. Raises dsn.WrongParameter."""
+        notify, orcpt = dsn.parse_rcpt(parameters)
+        if SUCCESS in notify and not self._trusted:
+            notify = notify - {SUCCESS} or frozenset({NEVER})
+        return RecipientFacts(b"", notify, orcpt)
+
+    def has_room(self, one: RecipientFacts, address: bytes) -> bool:
+        """Whether one more recipient of ``address`` fits what a message may have."""
+        if not (one.notify or one.orcpt):
+            return True
+        return self._bytes + self._silent_bytes + _size(one, address) <= FACTS_MAX
+
+    def add(self, one: RecipientFacts, address: bytes) -> None:
+        """``address`` is a recipient now."""
+        self._recipients.append(RecipientFacts(address, one.notify, one.orcpt))
+        self._silent_bytes += _size(one, address)
+        if one.notify or one.orcpt:
+            self._bytes += self._silent_bytes
+            self._silent_bytes = 0
+
+    def format(self, sender: bytes) -> bytes:
+        """The value of $QMAILFACTS."""
+        return format_facts(Facts(self._ret, self._envid, recipients=tuple(self._recipients)), sender)
+
+
+def _size(one: RecipientFacts, address: bytes) -> int:
+    return EACH + len(address) + len(one.orcpt)
