@@ -10,9 +10,10 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
-from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts, uid_of_own
+from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_own
 from pyqmail.protocol.state import SOCKET
 from pyqmail.system.loop import Loop
+from pyqmail.system.own_directory import make_own
 from pyqmail.system.process import become, reset_signals, set_title
 from pyqmail.system.unix_listener import listen
 
@@ -28,7 +29,9 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     try:
         accounts = read_accounts(home)
         uid = uid_of_own(home, accounts, "conf-verifier")
-        enter_directory(home + "/run/state", uid, accounts)
+        fd = make_own(home + "/run/state", None if accounts.single_user else uid, accounts.gid_nofiles)
+        os.fchdir(fd)
+        os.close(fd)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         listener = listen(home + SOCKET)
@@ -43,20 +46,3 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     loop.run()
     service.save()
     return 0
-
-
-def enter_directory(path: str, uid: int, accounts: Accounts) -> None:
-    """Make ``path`` ours alone and be in it. Raises OSError.
-
-    run/ is another user's directory: what lies there under the name is taken only if it is a directory itself.
-    """
-    if not os.path.isdir(path):
-        os.mkdir(path, 0o700)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not accounts.single_user:
-            os.fchown(fd, uid, accounts.gid_nofiles)
-        os.fchmod(fd, 0o700)
-        os.fchdir(fd)
-    finally:
-        os.close(fd)
