@@ -58,6 +58,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-rspamd", 0o755, 81),
         _program("qmail-dkim", 0o755, 81),
         _program("qmail-listfrom"),
+        _program("qmail-dmarcreport"),
         _program("tcpserver"),
         _program("tcprules"),
         _program("tcprulescheck"),

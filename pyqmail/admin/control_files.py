@@ -38,6 +38,7 @@ REMOTE = ("qmail-remote",)
 LSPAWN = ("qmail-lspawn",)
 FORWARDING = ("qmail-lspawn", "qmail-rcptd", "srsfilter")
 SOON = "within a second"
+REPORTING = ("qmail-verifyd", "qmail-dmarcreport")
 RESOLVING = ("qmail-remote", "qmail-verifyd")
 INJECT = ("qmail-inject", "sendmail", "newaliases", "newinclude", "dot-forward")
 ALL = ("every program",)
@@ -205,6 +206,7 @@ OURS: tuple[ControlFile, ...] = (
     _number("dsnpublic", "DSN is offered to everybody unless this is 0: ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("dsnbounces", "Bounces are multipart/report unless this is 0: ", "", "0", SEND, HANGUP, ours=True),
     _number("dmarcbehavior", "What is done about DMARC, from 0 to 4: ", "", "0", INCOMING, CONNECTION, ours=True),
+    _line("dmarcreports", "Reports about DMARC come from ", "nobody", REPORTING, "for each message", ours=True),
     _list("dmarcwhite", "Let in when signed by ", ".", "DMARC has no exceptions.", INCOMING, CONNECTION, ours=True),
     _list(
         "danetest",

@@ -1,7 +1,8 @@
 """What qmail-verifyd finds out about a sender and a message, as the pairs of its answers (qmail-verifyd(8)).
 
 A sender's answer: ``spf`` and what belongs to it. A message's: ``author`` or ``problem``, ``dkim`` once for each
-signature, ``dmarc`` with ``policy``, ``arc``. Policy is not here: it is the asker's.
+signature, ``dmarc`` with ``policy`` and what reports need (``aligned``, ``reporting``, ``testing``), ``arc``. Policy is
+not here: it is the asker's.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -102,7 +103,15 @@ def _dmarc(author: bytes, question: Mapping[bytes, bytes], outcomes: list[Outcom
 
 def _dmarc_pairs(verdict: Verdict) -> Pairs:
     published = verdict.record.policy if verdict.record else b""
-    return [(b"dmarc", verdict.result), (b"policy", verdict.policy), (b"published", published)]
+    reporting = verdict.record.domain if verdict.record and verdict.record.reports else b""
+    return [
+        (b"dmarc", verdict.result),
+        (b"policy", verdict.policy),
+        (b"published", published),
+        (b"aligned", b" ".join(verdict.aligned)),
+        (b"reporting", reporting),
+        (b"testing", b"y" if verdict.record and verdict.record.testing else b""),
+    ]
 
 
 def format_outcome(outcome: Outcome) -> bytes:

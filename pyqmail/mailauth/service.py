@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pyqmail.control import ControlUnreadable
 from pyqmail.mailauth.judgement import judge_message, judge_sender
 from pyqmail.mailauth.lookups import CachedLookups, look_up_within
+from pyqmail.mailauth.report_events import note
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
 from pyqmail.system.process import address_space, close_all_but, limit_memory
 from pyqmail.system.unnamed import pieces
@@ -107,5 +108,7 @@ def judged(home: str, question: dict[bytes, bytes], fds: list[int]) -> Pairs | N
     if about == SENDER:
         return judge_sender(question, CachedLookups(look_up_within(home, SENDER_S)))
     if about == MESSAGE and len(fds) == 1:
-        return judge_message(question, pieces(fds[0]), CachedLookups(look_up_within(home, MESSAGE_S)))
+        answer = judge_message(question, pieces(fds[0]), CachedLookups(look_up_within(home, MESSAGE_S)))
+        note(home, question, answer)
+        return answer
     return None

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_own
-from pyqmail.protocol.verification import SOCKET
+from pyqmail.protocol.verification import REPORTS, SOCKET
+from pyqmail.system.own_directory import make_own
 from pyqmail.system.process import become, reset_signals, set_title
 from pyqmail.system.unix_listener import listen
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         accounts = read_accounts(home)
         uid = uid_of_own(home, accounts, "conf-verifier")
         os.chdir("/")
+        os.close(make_own(home + REPORTS, None if accounts.single_user else uid, accounts.gid_nofiles))
         listener = listen(home + SOCKET)
         if not accounts.single_user:
             become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SOCKET = "/run/qmail-verifyd.sock"
+REPORTS = "/run/dmarc"  # where it keeps what qmail-dmarcreport reports
 RECORD_MAX = 32768  # bytes of a question or an answer
 VALUE_MAX = 2048
 SENDER = b"sender"  # a question about the client and the envelope sender

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.incoming.sender_results import without_results_of
+from pyqmail.mailauth import report_events
 from pyqmail.mailauth.results import parse_results
 from pyqmail.mailauth.signing import SigningKey
-from pyqmail.protocol.verification import SOCKET, format_pairs
+from pyqmail.protocol.verification import REPORTS, SOCKET, format_pairs
 from tests.mailauth.test_dkim import RSA, public_record, signed
 from tests.nameserver import nameserver, own_network
 from tests.programs.door import BIN, DEADLINE_S, Door, door_of
@@ -29,6 +30,7 @@ ZONE = [
     "w.alone TXT \"%{d} does not know %{i}\"", "here TXT \"v=spf1 ip4:192.0.2.7 -all\"",
     "_dmarc.here TXT \"v=DMARC1; p=reject\"", "_dmarc.doubt TXT \"v=DMARC1; p=quarantine\"", "soft TXT \"v=spf1 ~all\"",
     "broken TXT \"v=spf1 bogus\"",
+    "told TXT \"v=spf1 ip4:192.0.2.7 -all\"", "_dmarc.told TXT \"v=DMARC1; p=reject; rua=mailto:d@told.example\"",
 ]  # fmt: skip
 TEXT = b"From: Ann <ann@strict.example>\nTo: bob@here.test\nSubject: x\nDate: now\nMessage-ID: <1@x>\n"
 
@@ -105,6 +107,25 @@ def test_what_is_not_signed_is_refused_after_the_last_dot(door: Door) -> None:
 def test_spf_alone_is_enough(door: Door) -> None:
     send(door, TEXT.replace(b"strict", b"here") + b"\nhello\n", b"ann@here.example")
     assert found(door) == {b"spf": b"pass", b"dkim": b"none", b"dmarc": b"pass"}
+
+
+def test_what_is_found_is_kept_for_reports_where_these_are_on(door: Door) -> None:
+    told = TEXT.replace(b"strict", b"told") + b"\nhello\n"
+    send(door, told, b"ann@told.example")
+    assert report_events.days(str(door.base) + REPORTS) == []
+    door.control(dmarcreports="dmarc@mx.test")
+    send(door, told, b"ann@told.example")
+    send(door, told, b"ann@here.example")
+    send(door, message())  # its domain asks for no reports
+    (day,) = report_events.days(str(door.base) + REPORTS)
+    good, bad = report_events.read(f"{door.base}{REPORTS}/{day}")
+    assert (good.policy_domain, good.author, good.ip) == ("told.example", "told.example", "192.0.2.7")
+    assert (good.disposition, good.reason, good.dkim, good.spf) == ("none", "", False, True)
+    assert (bad.disposition, bad.dkim, bad.spf) == ("reject", False, False)
+    assert (bad.spf_domain, bad.spf_result) == ("here.example", "pass")
+    command = [BIN / "qmail-dmarcreport", "-n", day]
+    shown = subprocess.run(command, env={"QMAIL_HOME": str(door.base)}, capture_output=True, check=True, timeout=60)
+    assert shown.stdout.startswith(b"To: d@told.example\n<?xml ") and shown.stdout.count(b"<record>") == 2
 
 
 def test_the_queue_program_is_told_the_result_of_spf(door: Door) -> None:

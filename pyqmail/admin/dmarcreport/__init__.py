@@ -1,0 +1,1 @@
+"""Sending DMARC aggregate reports to the domains that ask for them (qmail-dmarcreport(8))."""
