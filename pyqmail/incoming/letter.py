@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pyqmail.exits import QueueExit
 from pyqmail.formats.hops import HopCounter
 from pyqmail.formats.received import format_network_received
 from pyqmail.incoming.client import Client
@@ -35,8 +36,8 @@ class Letter:
     """From its sender to the queue's answer. Once ``open`` was called every path ends in ``close`` or ``abort``."""
 
     __slots__ = (
-        "_completion", "_forged", "_head", "_injection", "_limit", "_recipient_bytes", "evidence", "facts", "held",
-        "hops", "parameters", "recipients", "refusal", "sender", "size",
+        "_completion", "_forged", "_head", "_injection", "_limit", "_recipient_bytes", "_waiting", "evidence", "facts",
+        "held", "hops", "parameters", "recipients", "refusal", "sender", "size",
     )  # fmt: skip
 
     def __init__(self, limit: int, sender: bytes = b"", parameters: bytes = b"") -> None:
@@ -55,6 +56,7 @@ class Letter:
         self._completion: Completion | None = None
         self._forged = b""  # whose Authentication-Results are left out
         self._injection: Injection | None = None
+        self._waiting: tuple[str, dict[bytes, bytes]] | None = None  # home and environ of a program not yet started
 
     def add(self, recipient: bytes) -> None:
         """One more recipient. Raises TooManyRecipients."""
@@ -77,7 +79,10 @@ class Letter:
 
         Raises OSError without descriptors or processes.
         """
-        self._injection = Injection.open(home, environ, warm=True)
+        if hold and b"QMAILQUEUE" in environ:
+            self._waiting = (home, dict(environ))
+        else:
+            self._injection = Injection.open(home, environ, warm=True)
         shown, helo = ({**HIDDEN, **local_names(environ)}, None) if hide else (environ, client.helo)
         self._head = format_network_received(protocol, shown, helo, time.time())
         if hold:
@@ -91,6 +96,11 @@ class Letter:
         """Leave out Authentication-Results fields that claim to be ``name``'s (RFC 8601 section 5); of a held text."""
         self._forged = name
 
+    def tell_program(self, name: bytes, value: bytes) -> None:
+        """Let a program in QMAILQUEUE find ``value`` in its environment; of a held text, before it is closed."""
+        if self._waiting is not None:
+            self._waiting[1][name] = value
+
     def complete(self, host: bytes) -> None:
         """Let it have a Date and a Message-ID; ``host`` is the latter's."""
         self._completion = Completion(host)
@@ -103,7 +113,7 @@ class Letter:
             self.fail()
         elif self.held is not None:
             self._hold(self.held, text)
-        elif text or self._head:
+        elif self._injection is not None and (text or self._head):
             self._pass_on(text)
 
     def take(self, text: bytes) -> None:
@@ -130,12 +140,15 @@ class Letter:
 
     def fail(self) -> None:
         """Whatever comes, the queue will not have it."""
-        assert self._injection is not None
-        self._injection.fail()
+        self._waiting = None
+        if self._injection is not None:
+            self._injection.fail()
         self._let_go()
 
     def close(self) -> Answer:
         """Queue it, unless it has failed; what the queue says. Never raises."""
+        if self._injection is None and not self._start():
+            return Answer(QueueExit.NO_MEMORY, 0)
         assert self._injection is not None
         try:
             for piece in self._held_pieces():
@@ -150,6 +163,15 @@ class Letter:
         if self._head:
             self._pass_on(b"")
         return self._injection.close(self.sender, self.recipients)
+
+    def _start(self) -> bool:
+        """Start the program that has waited for the verdict; whether there is one."""
+        if self._waiting is not None:
+            try:
+                self._injection = Injection.open(*self._waiting, warm=True)
+            except OSError:
+                self._let_go()
+        return self._injection is not None
 
     def abort(self) -> None:
         """Give it up; harmless at any time."""

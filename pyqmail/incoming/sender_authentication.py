@@ -82,6 +82,8 @@ class SenderAuthentication(Check):
         about.append((b"behavior", b"%d" % self._dmarc))  # for reports to the author's domain
         judgement = Judgement(self._sender, self.ask_about_text(about, letter) if asks_text else [])
         verdict = self._judged(judgement)
+        if judgement.asked_text:
+            letter.tell_program(b"DMARCRESULT", judgement.dmarc)
         marked = self._dmarc >= MARK and judgement.failed_for == b"quarantine"
         letter.prepend(judgement.fields(self._authserv_id, client, letter.sender, marked=marked))
         return Verdict(verdict.reply, evidence + verdict.evidence)

@@ -137,6 +137,18 @@ def test_the_queue_program_is_told_the_result_of_spf(door: Door) -> None:
     assert (door.base / "spf").read_text().split() == ["pass", "fail", "permerror", "unset"]
 
 
+def test_the_queue_program_is_told_the_result_of_dmarc_and_starts_after_the_verdict(door: Door) -> None:
+    door.queue('echo "${DMARCRESULT-unset}" >>' + str(door.base / "dmarc"))
+    send(door, TEXT + b"\nrefused\n")
+    assert not (door.base / "pids").exists()
+    send(door, message())
+    door.control(dmarcbehavior="1")
+    send(door, TEXT + b"\nhello\n")
+    door.control(spfbehavior="0", dmarcbehavior="0")
+    send(door, message())
+    assert (door.base / "dmarc").read_text().split() == ["pass", "fail", "unset"]
+
+
 def test_a_change_on_the_way_is_refused(door: Door) -> None:
     assert any(line.startswith(b"550 DMARC") for line in send(door, message().replace(b"hello", b"hallo")))
 
