@@ -39,7 +39,7 @@ def find_trouble(home: str) -> list[str]:
     lines = list(file_modes(control, names))
     for name in names:
         lines += unknown_name(name) if name not in BY_NAME else misread_values(control, BY_NAME[name])
-    for find in (_names, _domains, _routes, _destinations, _concurrency, _default_delivery, srs_troubles):
+    for find in (_names, _domains, _routes, _destinations, _concurrency, _default_delivery, srs_troubles, _signing):
         try:
             lines += find(home, control)
         except ControlUnreadable:
@@ -54,6 +54,14 @@ def find_trouble(home: str) -> list[str]:
     lines += _certificates(home, control)
     lines += missing_lines(home)
     return lines
+
+
+def _signing(home: str, control: Control) -> Iterator[str]:
+    """Keys for DKIM, where there are any; the module that reads them is heavy."""
+    if control.exists("domainkeys"):
+        from pyqmail.admin.signing_check import signing_troubles
+
+        yield from signing_troubles(home, control)
 
 
 def _certificates(home: str, control: Control) -> Iterator[str]:

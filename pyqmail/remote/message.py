@@ -21,7 +21,7 @@ class Message:
         self._fd = fd
         self._head: bytes | None = None  # the first piece, while it was only measured
         self._measured: Measure | None = None
-        self._above = b""  # fields that go before it
+        self.above = b""  # fields that go before it: signatures
         self._copy: object = None  # keeps the file open that stands in for a pipe
 
     def prepend(self, make: Callable[[Iterator[bytes]], bytes]) -> None:
@@ -34,7 +34,7 @@ class Message:
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self._fd = self._copied()
             start = os.lseek(self._fd, 0, os.SEEK_CUR)
-            self._above = make(self.pieces())
+            self.above = make(self.pieces())
             os.lseek(self._fd, start, os.SEEK_SET)
         except OSError as error:
             raise TemporaryFailure(NO_MESSAGE) from error
@@ -72,7 +72,7 @@ class Message:
                 at += len(data)
                 lines += _bare_line_feeds(data)
                 eight_bit = eight_bit or not data.isascii()
-        return Measure(size + lines + len(self._above) + self._above.count(b"\n"), eight_bit)
+        return Measure(size + lines + len(self.above) + self.above.count(b"\n"), eight_bit)
 
     def waives_policies(self) -> bool:
         """Whether its header says that no published policy about TLS shall hold it up (RFC 8689 section 5).
@@ -93,7 +93,7 @@ class Message:
         data, self._head = self._head, None
         if data is None:
             data = self._read()
-        data = self._above + data
+        data = self.above + data
         while data:
             yield data
             data = self._read()

@@ -13,6 +13,7 @@ from pyqmail.admin.control_files import BY_NAME, CONTROL_FILES, ORIGINAL
 from pyqmail.admin.limits import limits_in, small_limits
 from pyqmail.formats.cdb import write_cdb
 from tests.admin.machine import Machine
+from tests.remote.test_signatures import PEM
 
 READS = re.compile(
     r"(?:control\w*|reader)\.(?:line|line_or_me|integer|lines|mapping|bytes_limit|limits)\(\s*\"([a-z0-9-]+)\""
@@ -260,6 +261,24 @@ def test_check_finds_what_keeps_bounces_of_forwarded_mail_away_and_shows_no_secr
     assert "'srs.example.org' is in neither virtualdomains nor locals" in lines
     assert "'srs.example.org' is not in rcpthosts" in lines
     assert "hidden" not in lines + showctl(home).stdout.decode()
+
+
+def test_check_finds_keys_that_sign_nothing_or_are_not_safe(home: Path) -> None:
+    keys = home / "control/domainkeys"
+    for name, mode in (("a.test/good", 0o640), ("a.test/shown", 0o644), ("b.test/root", 0o600), ("C.test/key", 0o660)):
+        (keys / name).parent.mkdir(parents=True, exist_ok=True)
+        (keys / name).write_bytes(PEM["e"])
+        (keys / name).chmod(mode)
+        os.chown(keys / name, 12345, os.getegid() if name == "b.test/root" else -1)
+    (keys / "file").write_text("")
+    (keys / "a.test/waits.off").write_text("")
+    lines = showctl(home, "--check").stdout.decode()
+    assert "control/domainkeys/a.test/shown: others can read it: mail of this domain waits" in lines
+    assert "control/domainkeys/b.test/root: qmail-remote cannot read it" in lines
+    assert "control/domainkeys/C.test: is not in lower case: it signs nothing" in lines
+    assert "control/domainkeys/C.test/key: mode 0660: others than its owner may change it" in lines
+    assert "control/domainkeys/file: is not a directory of keys" in lines
+    assert "a.test/good: others" not in lines and "waits.off" not in lines
 
 
 def test_check_finds_users_that_are_not_compiled(home: Path) -> None:

@@ -53,6 +53,8 @@ def heard(directory: Path, message: bytes, *recipients: bytes, domain: str = "a.
         code, reports = run_program(MODULE, [b"x.test", b"s@y.test", *recipients], home, message)
     assert code == 0
     assert reports.startswith(b"r\0" * len(recipients) + b"K"), reports
+    signed = b"DKIM-Signature: " in peer.heard
+    assert reports.endswith(b"\ndkim=" + domain.encode() + b"\n\0" if signed else b"\n\0")
     body = peer.heard.split(b"DATA\r\n", 1)[1].removesuffix(b"QUIT\r\n").removesuffix(b".\r\n")
     return body.replace(b"\r\n..", b"\r\n.")
 
