@@ -43,6 +43,7 @@ class Greeter:
     ) -> None:
         self.tls: Tls | None = None  # where STLS can be had, and has not been
         self.needs_tls = False
+        self.apop = True  # whether the greeting has the stamp, and APOP is taken
         self._stream = stream
         self._lines = LineReader(stream, pop3.LINE_MAX)
         self._stamp = stamp
@@ -93,6 +94,8 @@ class Greeter:
             if not argument:
                 return pop3.SYNTAX
             raise Over(self._check(self._user, argument))
+        if not self.apop:
+            return b"-ERR APOP is switched off, use USER and PASS\r\n"
         user, space, digest = argument.partition(b" ")
         if not space:
             return pop3.SYNTAX

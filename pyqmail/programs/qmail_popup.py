@@ -76,11 +76,12 @@ def serve(
             raise Over(b"-ERR usage: popup hostname subprogram\r\n")
         stamp = b"<%d.%d@%b>" % (os.getpid(), int(time.time()), argv[1])
         greeter = Greeter(stamp, argv[2:], environ, stream)
+        greeter.apop = environ.get(b"DISABLEAPOP", b"") in (b"", b"0")
         if security is not None:
             greeter.needs_tls = security.required and not security.implicit
             greeter.tls = None if security.implicit else halves
         try:
-            greeter.converse(b"+OK " + stamp + b"\r\n")
+            greeter.converse(b"+OK " + (stamp if greeter.apop else b"ready") + b"\r\n")
         except (LineTooLong, MemoryError):
             raise Over(pop3.NO_MEMORY) from None
     except Over as over:

@@ -20,14 +20,16 @@ DEADLINE_S = 20
 class Popup:
     """A qmail-popup on a socket."""
 
-    def __init__(self, *words: str, path: str = os.environ["PATH"], stderr: int = subprocess.DEVNULL) -> None:
+    def __init__(
+        self, *words: str, path: str = os.environ["PATH"], stderr: int = subprocess.DEVNULL, **variables: str
+    ) -> None:
         ours, theirs = socket.socketpair()
         self.socket = ours
         ours.settimeout(DEADLINE_S)
         self.started = int(time.time())
         self.process = subprocess.Popen(
             [sys.executable, "-ISXutf8", str(BIN / "qmail-popup"), *words],
-            env={"PATH": path, "KEPT": "yes"},
+            env={"PATH": path, "KEPT": "yes", **variables},
             stdin=theirs,
             stdout=theirs,
             stderr=stderr,
@@ -95,6 +97,17 @@ def test_greeting_and_the_commands_of_strangers() -> None:
 
 
 @pytest.mark.contract("pop3 1.9", "pop3 1.10", "pop3 1.12", "pop3 1.13", "pop3 1.15", "pop3 4.8")
+def test_without_apop_there_is_no_stamp_that_asks_for_it(tmp_path: Path, checker: Path) -> None:
+    (tmp_path / "code").write_text("0")
+    popup = Popup("pop.test", str(checker), DISABLEAPOP="1")
+    assert popup.lines.readline() == b"+OK ready\r\n"
+    assert popup.say(b"APOP ann 0123456789abcdef0123456789abcdef\r\n").startswith(b"-ERR APOP is switched off")
+    assert popup.say(b"USER ann\r\n") == b"+OK \r\n"
+    popup.socket.sendall(b"PASS secret\r\n")
+    assert popup.end() == (b"", 1)
+    assert (tmp_path / "request").read_bytes().startswith(b"ann\0secret\0<")
+
+
 def test_user_pass_and_apop_without_what_they_need() -> None:
     popup = Popup("host", "true")
     popup.lines.readline()
