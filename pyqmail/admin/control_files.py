@@ -276,6 +276,7 @@ OURS: tuple[ControlFile, ...] = (
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     _line("mtasts", "MTA-STS policies are asked for at ", "nowhere", REMOTE, DELIVERY, ours=True),
     _line("tlspolicy", "What DANE and MTA-STS ask for is said or enforced: ", "enforce", REMOTE, DELIVERY, ours=True),
+    _line("tlsrpt", "What became of TLS is told to the socket ", "of nobody", REMOTE, DELIVERY, ours=True),
     ControlFile("notlshosts", Form.DIRECTORY, "Servers without TLS", "", "", "None.", REMOTE, DELIVERY, ours=True),
     ControlFile(
         "domainkeys",

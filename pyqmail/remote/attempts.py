@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pyqmail.remote.dane import ResolverTest
     from pyqmail.remote.published import Published
     from pyqmail.remote.tls_client import TlsClient
+    from pyqmail.remote.tlsrpt import Records, Reporter
 
 SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
 NEXT_WITHIN_S = 600.0  # after which no other exchanger is begun with: a delivery must end
@@ -68,6 +69,7 @@ class Outlasting:
         self.plain = PlainHosts()
         self._tls: TlsClient | None = None
         self._resolver_test: ResolverTest | None = None
+        self._records: Records | None = None
 
     def handshake(self, stream: Stream, security: Security, exchanger: bytes) -> Stream:
         """As `TlsClient.shake_hands`, which is imported when the first host offers TLS."""
@@ -76,6 +78,15 @@ class Outlasting:
 
             self._tls = TlsClient()
         return self._tls.shake_hands(stream, security, exchanger)
+
+    def reporter(self, controls: Controls, host: bytes, route: Route | None) -> "Reporter | None":
+        """Who is told what became of TLS; with a route nobody, and imported where a control file asks for it."""
+        if not controls.tlsrpt or route is not None:
+            return None
+        from pyqmail.remote.tlsrpt import Records, Reporter
+
+        self._records = self._records or Records()
+        return Reporter(controls, host, self._records)
 
     def published(
         self, controls: Controls, host: bytes, route: Route | None, waived: Callable[[], bool] = lambda: False
@@ -110,6 +121,7 @@ class Errand:
     target: Target
     policies: Policies
     say: Words
+    reporter: "Reporter | None" = None
 
 
 class Attempts:
@@ -241,7 +253,10 @@ class Attempts:
 
     def _talk(self, connection: Connection) -> Outcome:
         """What comes of the conversation on ``connection``, which is then closed or kept."""
+        fresh = connection.fresh
         outcome = talk(connection, self._errand.say)
+        if fresh and self._errand.reporter is not None:
+            self._errand.reporter.tell(connection, outcome.tls_trouble)
         place = connection.place
         if outcome.tls_trouble and place.security.rehearsed:
             self._lenient = replace(place, security=place.security.lenient(outcome.tls_trouble))

@@ -28,6 +28,7 @@ FILES = (
     "tlsclientciphers",
     "mtasts",
     "tlspolicy",
+    "tlsrpt",
     "dnsservers",
     "domainkeys",
     *sources.FILES,
@@ -56,6 +57,7 @@ class Controls:
     mtasts: str  # where policies are asked for, empty: nowhere
     dane: bool  # whether a line of tlsdestinations asks for TLSA records
     rehearse: bool  # whether what is published is only evaluated
+    tlsrpt: str  # the socket of whoever collects what became of TLS, empty: nobody
     sources: sources.Sources
     signers: frozenset[bytes]  # domains that have keys for DKIM
 
@@ -99,6 +101,7 @@ def read_controls(home: str) -> Controls:
         ),
         mtasts=mtasts,
         dane=dane,
+        tlsrpt=os.fsdecode(control.line("tlsrpt") or b""),
         rehearse=(dane or bool(mtasts)) and _rehearse(control),
         sources=sources.read_sources(control),
         signers=_names_in(home, "domainkeys") if control.exists("domainkeys") else frozenset(),

@@ -127,7 +127,9 @@ class Sender:
         policies = Policies(
             controls.tls, directions.destinations, host, route, extended=controls.ehlo, published=published
         )
-        return Attempts(Errand(home, controls, host, route, target, policies, say), self._lasting).deliver()
+        reporter = self._lasting.reporter(controls, host, route)
+        errand = Errand(home, controls, host, route, target, policies, say, reporter)
+        return Attempts(errand, self._lasting).deliver()
 
 
 def write_reports(reports: Sequence[bytes]) -> None:

@@ -24,8 +24,15 @@ class Tlsa:
 
     def text(self) -> str:
         """As zone files have it, long data cut."""
+        return f"{self._words()} {self.data[:8].hex()}..."
+
+    def whole_text(self) -> str:
+        """As zone files have it."""
+        return f"{self._words()} {self.data.hex()}"
+
+    def _words(self) -> str:
         matching = {"": 0, "sha256": 1, "sha512": 2}[self.digest]
-        return f"{self.usage:d} {self.of_key:d} {matching} {self.data[:8].hex()}..."
+        return f"{self.usage:d} {self.of_key:d} {matching}"
 
 
 def parse_tlsa(raw: bytes) -> Tlsa | None:

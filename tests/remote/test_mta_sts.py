@@ -1,43 +1,20 @@
 """MTA-STS: what a daemon says about a domain, and what becomes of its mail."""
 
-import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pyqmail.failure import TemporaryFailure
-from pyqmail.programs import qmail_remote
-from pyqmail.remote import attempts
-from pyqmail.remote.exchangers import Candidate
 from pyqmail.remote.message import Message
 from pyqmail.remote.mta_sts import Sts, ask_policy
 from pyqmail.remote.published import Published
 from pyqmail.remote.security import Level, Security
-from tests.certificates import self_signed, server_context
-from tests.loopback import free_port, serving
-from tests.mail_sink import Answer, Transaction, accept_all, mail_sink
-from tests.scripted_peers import remote_home
+from tests.loopback import free_port
+from tests.mail_sink import Answer, accept_all
+from tests.remote.policy_daemon import Answers, daemon, offers
 
 ENFORCED = b"OK secure match=mx.x.test:.wild.test servername=hostname"
-
-
-@contextmanager
-def daemon(answer: bytes, asked: list[bytes] | None = None) -> Iterator[int]:
-    """The port of a daemon that has one answer, in two pieces."""
-
-    def serve(sock: socket.socket) -> None:
-        heard = sock.recv(1000)
-        if asked is not None:
-            asked.append(heard)
-        wire = b"%d:%s," % (len(answer), answer)
-        sock.sendall(wire[:3])
-        sock.sendall(wire[3:])
-
-    with serving(serve) as port:
-        yield port
 
 
 @pytest.mark.parametrize(
@@ -77,44 +54,6 @@ def test_nobody_there_is_temporary(where: str) -> None:
 )
 def test_a_wildcard_is_one_label(exchanger: bytes, listed: bool) -> None:
     assert Sts((b"mx.x.test", b".wild.test")).lists(exchanger) is listed
-
-
-def offers(line: bytes, transaction: Transaction) -> bytes | None:
-    return b"250-x\r\n250 STARTTLS\r\n" if line[:4] == b"EHLO" else accept_all(line, transaction)
-
-
-Answers = tuple[bytes, bytes, bool]  # of the daemon; the exchanger; whether its certificate is trusted
-
-
-@pytest.fixture
-def deliver(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> Callable[..., bytes]:
-    """What makes a delivery to a domain, and returns its reports; keywords are control files."""
-    pem = self_signed(tmp_path, "mx.x.test")
-    (tmp_path / "home").mkdir()
-
-    def run(answers: Answers, offer: Answer = offers, **controls: str) -> bytes:
-        answer, exchanger, trusted = answers
-        if trusted:
-            monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-        with mail_sink(offer, context=server_context(pem)) as sink, daemon(answer) as port:
-            # an exchanger in 127.0.0.0/8 would be this machine: the look-up is left out
-            found = [Candidate(b"\x7f\0\0\1", 5, exchanger)]
-            monkeypatch.setattr(attempts, "find_candidates", lambda *_: iter(found))
-            monkeypatch.setattr(attempts, "SMTP_PORT", sink.port)
-            home = remote_home(tmp_path / "home", mtasts=f"inet:127.0.0.1:{port}", **controls)
-            before = os.getcwd()
-            try:
-                words = [b"qmail-remote", b"x.test", b"", b"r@x.test"]
-                assert qmail_remote.main(words, {b"QMAIL_HOME": os.fsencode(home)}) == 0
-            finally:
-                os.chdir(before)
-            reports = capfdbinary.readouterr().out
-            assert len(sink.taken) == reports.startswith(b"r\0K")
-        return reports
-
-    return run
 
 
 @pytest.mark.parametrize(
