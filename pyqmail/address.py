@@ -31,3 +31,13 @@ def quote(address: bytes) -> bytes:
     if host is None:
         return quote_box(address) if address else b""
     return quote_box(box) + b"@" + host
+
+
+def quote_utf8(address: bytes) -> bytes:
+    """As ``quote`` where SMTPUTF8 holds: characters beyond ASCII need no quotes (RFC 6531 section 3.3)."""
+    try:
+        characters = address.decode()
+    except UnicodeDecodeError:
+        return quote(address)
+    plain = quote("".join(one if one.isascii() else "x" for one in characters).encode())
+    return quote(address) if plain.startswith(b'"') else address

@@ -47,3 +47,18 @@ def test_a_quoted_box_unquotes_to_itself(box: bytes, host: bytes) -> None:
         assert bytes(plain) == box
     else:
         assert written == box
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "quoted"),
+    [
+        ("δ@x".encode(), "δ@x".encode()),
+        ("δ δ@x".encode(), '"δ δ"@x'.encode()),
+        (b"\xe9@x", b'"\xe9"@x'),
+        (b"a@x", b"a@x"),
+        (b"", b""),
+        (b"@x", b'""@x'),
+    ],
+)
+def test_quoting_where_utf_8_is_known(mailbox: bytes, quoted: bytes) -> None:
+    assert address.quote_utf8(mailbox) == quoted

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pyqmail.address import quote
+from pyqmail.address import quote, quote_utf8
 from pyqmail.formats.date822 import format_date
 from pyqmail.formats.xtext import decode_xtext
 
@@ -17,7 +17,6 @@ UNKNOWN = b"5.0.0"  # other undefined status (RFC 3463)
 _SAID = b"Remote host said: "
 _ENHANCED = re.compile(rb"[245]\d\d[ -]([45]\.\d{1,3}\.\d{1,3})(?!\d)")
 _OWN = re.compile(rb"#([45]\.\d{1,3}\.\d{1,3})(?!\d)")
-_NOT_ASCII = re.compile(rb"[^\x00-\x7f]")
 _NOT_PRINTED = re.compile(rb"[^\x20-\x7e]")
 
 
@@ -112,9 +111,7 @@ def format_typed_address(address: bytes) -> bytes:
         address.decode()
     except UnicodeDecodeError:
         return b"rfc822; " + _printed(quote(address))
-    as_ascii = _NOT_ASCII.sub(b"x", address)  # such characters need no quotes (RFC 6531 section 3.3)
-    spelled = address if quote(as_ascii) == as_ascii else quote(address)
-    return b"utf-8; " + "".join(map(_utf8_character, spelled.decode())).encode()
+    return b"utf-8; " + "".join(map(_utf8_character, quote_utf8(address).decode())).encode()
 
 
 def _utf8_character(character: str) -> str:

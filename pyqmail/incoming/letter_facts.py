@@ -8,11 +8,17 @@ EACH = 48  # bytes of a recipient besides its address and ORCPT
 
 
 class LetterFacts:
-    """The facts of one letter so far. ``trusted``: its client may hear of success, which tells who reads mail here."""
+    """The facts of one letter so far.
 
-    def __init__(self, parameters: bytes, *, trusted: bool) -> None:
+    ``wishes``: its client may use DSN; ``trusted``: and hear of success, which tells who reads mail here. ``smtputf8``:
+    its addresses and header may be UTF-8 (RFC 6531).
+    """
+
+    def __init__(self, parameters: bytes, *, wishes: bool, trusted: bool, smtputf8: bool) -> None:
         """``parameters`` are those of MAIL. Raises dsn.WrongParameter."""
-        self._ret, self._envid = dsn.parse_mail(parameters)
+        self.smtputf8 = smtputf8
+        self._ret, self._envid = dsn.parse_mail(parameters) if wishes else (b"", b"")
+        self._wishes = wishes
         self._trusted = trusted
         self._recipients: list[RecipientFacts] = []
         self._bytes = SPARE
@@ -20,7 +26,7 @@ class LetterFacts:
 
     def parse(self, parameters: bytes) -> RecipientFacts:
         """What the ``parameters`` of a RCPT say, of no address yet. Raises dsn.WrongParameter."""
-        notify, orcpt = dsn.parse_rcpt(parameters)
+        notify, orcpt = dsn.parse_rcpt(parameters) if self._wishes else (frozenset[bytes](), b"")
         if SUCCESS in notify and not self._trusted:
             notify = notify - {SUCCESS} or frozenset({NEVER})
         return RecipientFacts(b"", notify, orcpt)
@@ -41,7 +47,7 @@ class LetterFacts:
 
     def format(self, sender: bytes) -> bytes:
         """The value of $QMAILFACTS."""
-        return format_facts(Facts(self._ret, self._envid, recipients=tuple(self._recipients)), sender)
+        return format_facts(Facts(self._ret, self._envid, self.smtputf8, tuple(self._recipients)), sender)
 
 
 def _size(one: RecipientFacts, address: bytes) -> int:

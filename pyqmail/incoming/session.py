@@ -87,6 +87,8 @@ class Session:
         if spf is not None:
             environ = {**environ, b"SPFRESULT": spf}
         if letter.facts is not None:
+            if letter.facts.smtputf8:  # UTF8SMTP, UTF8SMTPSA (RFC 6531 section 4.3)
+                word = b"UTF8SMTP" + word.removeprefix(b"E").removeprefix(b"SMTP")
             environ = {**environ, FACTS: letter.facts.format(letter.sender)}
         letter.open(self._home, environ, self.client, word, hold=self.checks.hold(self.client), hide=hide)
 

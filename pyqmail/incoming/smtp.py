@@ -42,6 +42,7 @@ class SmtpSession:
             verb, argument = parse_command(connection.command())
             if verb == b"EHLO":
                 self._offer.dsn = self._settings.offers_dsn(self._session.client)
+                self._offer.smtputf8 = self._settings.offers_smtputf8
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
             connection.answer(self._act(effect, argument) or reply)
             if verb not in GATHERING:

@@ -48,8 +48,18 @@ class Settings:
         known = client.relay is not None or self.authentication.required
         if not known and not (self.rules.has("dsnpublic") and control.integer("dsnpublic", 0)):
             return False
+        return self._keeps_facts()
+
+    @property
+    def offers_smtputf8(self) -> bool:
+        """Whether addresses in UTF-8 are taken (RFC 6531): with control/smtputf8, while what is said is kept."""
+        control = self.rules.control
+        return self.rules.has("smtputf8") and bool(control.integer("smtputf8", 0)) and self._keeps_facts()
+
+    def _keeps_facts(self) -> bool:
         program = self.environ.get(b"QMAILQUEUE")
-        return own_program(self.home, warm=True) and (program is None or program in (control.lines("factsafe") or ()))
+        safe = program is None or program in (self.rules.control.lines("factsafe") or ())
+        return safe and own_program(self.home, warm=True)
 
     def close(self) -> None:
         """Give back what is open."""

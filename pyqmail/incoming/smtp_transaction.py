@@ -7,6 +7,7 @@ from pyqmail.incoming.refusals import (
     NO_QUEUE,
     NO_SUCH_PARAMETER,
     NOT_ASCII,
+    NOT_SAID_ASCII,
     STRAY_LF,
     TOO_MANY_RECIPIENTS,
 )
@@ -31,8 +32,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.incoming.letter_facts import LetterFacts
 
-# Of the DSN extension (protocol/dsn, which few need).
-OF_MAIL = (b"RET=", b"ENVID=")
+SMTPUTF8 = b"SMTPUTF8"  # a parameter of MAIL (RFC 6531 section 3.4)
+# And those of the DSN extension (protocol/dsn, which few need).
+OF_MAIL = (b"RET=", b"ENVID=", SMTPUTF8)
 OF_RCPT = (b"NOTIFY=", b"ORCPT=")
 
 
@@ -66,9 +68,10 @@ class SmtpTransaction:
         letter = Letter(self._settings.rules.size_limit, sender, parse_parameters(argument))
         if names_any(letter.parameters, OF_MAIL) and not self._note(letter):
             return NO_SUCH_PARAMETER.line
-        if not sender.isascii():  # SMTPUTF8 is not offered (RFC 6531 section 3.1, item 8)
-            self._log.refused(self._session.client, letter, (), NOT_ASCII)
-            return NOT_ASCII.line
+        if not _sayable(letter, sender):
+            unsayable = self._not_ascii()
+            self._log.refused(self._session.client, letter, (), unsayable)
+            return unsayable.line
         refusal = self._session.judge_sender(letter)
         if refusal is not None:
             self._log.refused(self._session.client, letter, (), refusal)
@@ -98,7 +101,10 @@ class SmtpTransaction:
         return refusal.line
 
     def _add(self, letter: Letter, recipient: bytes) -> Reply | None:
-        return self._session.add(letter, recipient) if recipient.isascii() else NOT_ASCII
+        return self._session.add(letter, recipient) if _sayable(letter, recipient) else self._not_ascii()
+
+    def _not_ascii(self) -> Reply:
+        return NOT_SAID_ASCII if self._settings.offers_smtputf8 else NOT_ASCII
 
     def _add_with_facts(
         self, letter: Letter, facts: "LetterFacts", recipient: bytes, parameters: bytes
@@ -123,13 +129,16 @@ class SmtpTransaction:
         Who may not is not heard, as in qmail.
         """
         client = self._session.client
-        if not self._settings.offers_dsn(client):
+        wishes = self._settings.offers_dsn(client)
+        smtputf8 = SMTPUTF8 in letter.parameters.upper().split() and self._settings.offers_smtputf8
+        if not (wishes or smtputf8):
             return True
         from pyqmail.incoming.letter_facts import LetterFacts  # few clients say anything
         from pyqmail.protocol.dsn import WrongParameter
 
         try:
-            facts = LetterFacts(letter.parameters, trusted=client.relay is not None)
+            trusted = client.relay is not None
+            facts = LetterFacts(letter.parameters, wishes=wishes, trusted=trusted, smtputf8=smtputf8)
         except WrongParameter:
             return False
         for recipient in letter.recipients:
@@ -179,3 +188,16 @@ class SmtpTransaction:
                 raise SessionEnd(STRAY_LF) from None
         if decoder.rest:
             self._connection.unread(decoder.rest)
+
+
+def _sayable(letter: Letter, address: bytes) -> bool:
+    """Whether ``letter`` may have ``address``: UTF-8 after SMTPUTF8, else ASCII (RFC 6531 section 3.1, item 8)."""
+    if address.isascii():
+        return True
+    if letter.facts is None or not letter.facts.smtputf8:
+        return False
+    try:
+        address.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,4 +1,7 @@
-"""sendmail's -N, -R and -V: what the sender of a message wants to hear of it (sendmail(8), RFC 3461)."""
+"""sendmail's -N, -R and -V: what the sender of a message wants to hear of it (sendmail(8), RFC 3461).
+
+Addresses in UTF-8 ask for SMTPUTF8 (RFC 6531) beside that.
+"""
 
 from collections.abc import Sequence
 
@@ -31,7 +34,8 @@ class DsnOptions:
     def variable(self, sender: bytes, recipients: Sequence[bytes]) -> bytes:
         """The value of $QMAILFACTS. Raises Fatal."""
         named = tuple(RecipientFacts(recipient, self._notify) for recipient in recipients)
-        value = format_facts(Facts(self._ret, self._envid, recipients=named), sender)
+        utf8 = not all(address.isascii() for address in (sender, *recipients))
+        value = format_facts(Facts(self._ret, self._envid, utf8, named), sender)
         if len(value) > FACTS_MAX:
             raise Fatal(100, TOO_MANY)
         return value

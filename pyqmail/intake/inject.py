@@ -155,7 +155,7 @@ def inject(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]", dsn: "DsnO
             message.warn()
             if not recipients:
                 raise Fatal(100, b"nobody to send to: no recipients")
-            facts = dsn.variable(sender, recipients) if dsn is not None else b""
+            facts = _facts(dsn, sender, recipients)
             _queue(settings, text, chunks, sender, recipients, facts)
         else:
             _print(b"Return-Path: <" + quote(sender) + b">\n" + text, chunks)
@@ -169,6 +169,15 @@ def inject(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]", dsn: "DsnO
         complain(b"qmail-inject: fatal: out of memory")
         return 111
     return 0
+
+
+def _facts(dsn: "DsnOptions | None", sender: bytes, recipients: "Sequence[bytes]") -> bytes:
+    """What is to be known beside the envelope: who has an address in UTF-8 there means SMTPUTF8. Raises Fatal."""
+    if dsn is None and sender.isascii() and all(recipient.isascii() for recipient in recipients):
+        return b""
+    from pyqmail.intake.dsn_options import DsnOptions  # few callers need it
+
+    return (dsn or DsnOptions(())).variable(sender, recipients)
 
 
 def _read_input() -> "Iterator[bytes]":

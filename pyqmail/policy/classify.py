@@ -29,7 +29,34 @@ def domain_keys(domain: bytes) -> Iterator[bytes]:
 
 
 def classify(recipient: bytes, routing: Routing) -> tuple[Channel, bytes]:
-    """The channel of ``recipient`` and its rewritten address; case is preserved. Never raises."""
+    """The channel of ``recipient`` and its rewritten address; case is preserved. Never raises.
+
+    A domain in UTF-8 that no file has is looked up by its A-labels too. A local address in UTF-8 is composed (NFC).
+    """
+    channel, address = _classify(recipient, routing)
+    if address.isascii():
+        return channel, address
+    return _classify_utf8(channel, address, routing)
+
+
+def _classify_utf8(channel: Channel, address: bytes, routing: Routing) -> tuple[Channel, bytes]:
+    import unicodedata  # few addresses need it, and it is large
+
+    from pyqmail.protocol.host_names import ascii_host
+
+    if channel == "remote":
+        box, _, domain = address.rpartition(b"@")
+        channel, named = _classify(box + b"@" + ascii_host(domain), routing)
+        if channel == "remote":
+            return channel, address  # as it was said; qmail-remote spells it
+        address = named
+    try:
+        return channel, unicodedata.normalize("NFC", address.decode()).encode()
+    except UnicodeDecodeError:
+        return channel, address
+
+
+def _classify(recipient: bytes, routing: Routing) -> tuple[Channel, bytes]:
     if b"@" not in recipient:
         recipient += b"@" + routing.default_host
     box, _, domain = recipient.rpartition(b"@")

@@ -55,6 +55,12 @@ class Relaying:
             return True
         if not host:
             return False
+        if not host.isascii():  # rcpthosts may have its A-labels
+            from pyqmail.protocol.host_names import ascii_host
+
+            spelled = ascii_host(host)
+            if spelled.isascii():
+                return self.accepts(b"@" + spelled)
         keys = [host, *(host[dot:] for dot in range(1, len(host)) if host[dot] == 0x2E)]
         if any(key in self._hosts for key in keys):
             return True

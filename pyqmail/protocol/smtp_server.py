@@ -83,7 +83,7 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("dsn", "greeting", "mechanisms", "recipients_max", "size_limit", "tls")
+    __slots__ = ("dsn", "greeting", "mechanisms", "recipients_max", "size_limit", "smtputf8", "tls")
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Offer:
         self.size_limit = size_limit
         self.tls = tls
         self.dsn = dsn
+        self.smtputf8 = False
         self.recipients_max = recipients_max  # of one message, 0 for any number
         self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
@@ -108,6 +109,7 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"PIPELINING", lambda offer: b""),  # RFC 2920
     (b"SIZE", lambda offer: b" %d" % offer.size_limit),  # RFC 1870
     (b"8BITMIME", lambda offer: b""),  # RFC 6152
+    (b"SMTPUTF8", lambda offer: b"" if offer.smtputf8 else None),  # RFC 6531
     (b"DSN", lambda offer: b"" if offer.dsn else None),  # RFC 3461
     (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
     (b"AUTH", lambda offer: b" " + offer.mechanisms if offer.mechanisms else None),  # RFC 4954

@@ -15,6 +15,7 @@ from pyqmail.protocol.smtp_replies import Reply, quoted_reply
 
 EHLO, HELO = b"EHLO", b"HELO"
 GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
+NO_SMTPUTF8 = b" does not know SMTPUTF8, which this message needs. (#5.6.7)\n"
 # 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
 _OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")
 
@@ -70,7 +71,7 @@ def carriable(mailbox: bytes) -> bool:
 
 def format_path(mailbox: bytes) -> bytes:
     """``mailbox`` between angle brackets, its local part quoted if need be; without an @ it stands as it is."""
-    return b"<" + (address.quote(mailbox) if b"@" in mailbox else mailbox) + b">"
+    return b"<" + (address.quote_utf8(mailbox) if b"@" in mailbox else mailbox) + b">"
 
 
 class Parameters(Protocol):
@@ -81,6 +82,12 @@ class Parameters(Protocol):
 
     def of_rcpt(self, offered: Extensions, recipient: bytes, /) -> bytes:
         """With RCPT of ``recipient``."""
+
+    def refuses(self, offered: Extensions, sender: bytes, /) -> bool:
+        """Whether such a peer cannot have the message."""
+
+    def cannot_name(self, offered: Extensions, recipient: bytes, /) -> bool:
+        """Whether such a peer cannot hear of ``recipient``."""
 
 
 class Transaction:
@@ -115,6 +122,8 @@ class Transaction:
 
     def run(self) -> Generator[Step, Reply, bytes]:
         """Yields what to do, is sent the replies, returns the message report without its NUL."""
+        if self._extras is not None and self._extras.refuses(self._offered, self._sender):
+            return b"D" + self._peer + NO_SMTPUTF8
         commands = _Commands(self._commands(), together=b"PIPELINING" in self._offered)
         reply = yield from commands.next()
         if reply.code >= 400:
@@ -123,6 +132,9 @@ class Transaction:
         for recipient in self._recipients:
             if not carriable(recipient):
                 self.reports.append(b"hRecipient address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.3)\n")
+                continue
+            if not self._sayable(recipient):
+                self.reports.append(b"h" + self._peer + NO_SMTPUTF8)
                 continue
             reply = yield from commands.next()
             accepted = self._note_recipient(reply, earlier=accepted) or accepted
@@ -148,12 +160,18 @@ class Transaction:
         """What is said up to the message."""
         extras, offered = self._extras, self._offered
         mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters()
-        rcpts = [b"RCPT TO:" + format_path(each) for each in self._recipients if carriable(each)]
+        named = [each for each in self._recipients if self._sayable(each)]
+        rcpts = [b"RCPT TO:" + format_path(each) for each in named]
         if extras is not None:
             mail += extras.of_mail(offered)
-            said = [extras.of_rcpt(offered, each) for each in self._recipients if carriable(each)]
+            said = [extras.of_rcpt(offered, each) for each in named]
             rcpts = [rcpt + words for rcpt, words in zip(rcpts, said, strict=True)]
         return [line + b"\r\n" for line in (mail, *rcpts, b"DATA")]
+
+    def _sayable(self, recipient: bytes) -> bool:
+        """Whether the peer can hear of ``recipient``."""
+        unknown = self._extras is not None and self._extras.cannot_name(self._offered, recipient)
+        return carriable(recipient) and not unknown
 
     def _mail_parameters(self) -> bytes:
         """SIZE (RFC 1870) and BODY (RFC 6152), each only where the peer knows it: others refuse the whole MAIL."""

@@ -1,6 +1,6 @@
-"""What is said with MAIL and RCPT of a message that has facts, to a server that knows the extension (RFC 3461)."""
+"""What is said with MAIL and RCPT of a message that has facts or addresses in UTF-8 (RFC 3461, RFC 6531)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyqmail.control import Control
 from pyqmail.formats.facts import Facts, FactsError, format_notify, parse_facts
@@ -12,10 +12,17 @@ from pyqmail.protocol.smtp_extensions import Extensions
 class Extras:
     """The parameters of one message."""
 
-    def __init__(self, home: str, data: bytes, spelled: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self,
+        home: str,
+        data: bytes,
+        spelled: Callable[[bytes], bytes],
+        addresses: Sequence[bytes],
+        header_is_ascii: Callable[[], bool],
+    ) -> None:
         """``data`` are its facts; none if they are not understood. ``spelled``: how an address is said.
 
-        Raises ControlUnreadable.
+        ``addresses`` are its sender and recipients, as they are said.  Raises ControlUnreadable.
         """
         try:
             self._facts = parse_facts(data)
@@ -23,6 +30,8 @@ class Extras:
             self._facts = Facts()
         control = Control(home)
         places = wishes.place(self._facts, read_routing(control, control.me()))
+        self._utf8 = self._facts.smtputf8 or not all(address.isascii() for address in addresses)
+        self._header_is_ascii = header_is_ascii
         self._said = {spelled(address): one for address, one in wishes.by_address(places, "remote").items()}
 
     def passed_on(self, offered: Extensions) -> bool:
@@ -31,10 +40,25 @@ class Extras:
 
     def of_mail(self, offered: Extensions) -> bytes:
         """Parameters for MAIL, each with a blank before it."""
+        words = b" SMTPUTF8" if self._utf8 and b"SMTPUTF8" in offered else b""
         if b"DSN" not in offered:
-            return b""
+            return words
         ret, envid = self._facts.ret, self._facts.envid
-        return (b" RET=" + ret if ret else b"") + (b" ENVID=" + envid if envid else b"")
+        return words + (b" RET=" + ret if ret else b"") + (b" ENVID=" + envid if envid else b"")
+
+    def refuses(self, offered: Extensions, sender: bytes) -> bool:
+        """Whether the server cannot have the message: it does not know SMTPUTF8, and sender or header need it.
+
+        Of a header in bytes above 127 that nobody declared so, nothing is known: it goes as it is, as in qmail.
+        Raises TemporaryFailure.
+        """
+        if b"SMTPUTF8" in offered:
+            return False
+        return not sender.isascii() or self._facts.smtputf8 and not self._header_is_ascii()
+
+    def cannot_name(self, offered: Extensions, recipient: bytes) -> bool:
+        """Whether the server cannot hear of ``recipient``: it does not know SMTPUTF8, and the address needs it."""
+        return b"SMTPUTF8" not in offered and not recipient.isascii()
 
     def of_rcpt(self, offered: Extensions, recipient: bytes) -> bytes:
         """Parameters for RCPT, each with a blank before it."""

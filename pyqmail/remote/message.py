@@ -82,6 +82,10 @@ class Message:
         header = _END_OF_HEADER.split(self._beginning(), 1)[0]
         return _TLS_NOT_REQUIRED.search(header) is not None
 
+    def header_is_ascii(self) -> bool:
+        """Whether its header, as far as it is in the first piece, has no byte above 127. Raises TemporaryFailure."""
+        return _END_OF_HEADER.split(self._beginning(), 1)[0].isascii()
+
     def _beginning(self) -> bytes:
         """The first piece, which is read only once. Raises TemporaryFailure."""
         if self._head is None:

@@ -37,11 +37,11 @@ ROUTES_CHANGED = b"The routes have just changed. (#4.4.4)"
 BAD_SENDER = b"Sender address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.7)"
 
 
-def ascii_recipient(recipient: bytes) -> bytes:
-    """``recipient`` with an internationalised domain as the A-labels that a server without SMTPUTF8 understands."""
-    if recipient.isascii():
-        return recipient
-    box, at, host = recipient.rpartition(b"@")
+def ascii_domain(address: bytes) -> bytes:
+    """``address`` with an internationalised domain as the A-labels that a server without SMTPUTF8 understands."""
+    if address.isascii():
+        return address
+    box, at, host = address.rpartition(b"@")
     return box + at + ascii_host(host)
 
 
@@ -80,11 +80,11 @@ class Sender:
         self._lasting.keeping.close()
 
     @staticmethod
-    def _extras(home: str, facts: bytes) -> "Extras":
-        """Imported for the few messages that have facts. Raises ControlUnreadable."""
+    def _extras(home: str, facts: bytes, addresses: Sequence[bytes], message: Message) -> "Extras":
+        """Imported for the few messages that have facts, or addresses in UTF-8. Raises ControlUnreadable."""
         from pyqmail.remote.extras import Extras
 
-        return Extras(home, facts, ascii_recipient)
+        return Extras(home, facts, ascii_domain, addresses, message.header_is_ascii)
 
     def _signer(self) -> "Signer":
         """Imported when there are keys: cryptography is heavy."""
@@ -117,12 +117,15 @@ class Sender:
         route, file = directions.route(host, sender)
         if route and route.login and file in controls.exposed:
             raise TemporaryFailure(EXPOSED % file.encode())
-        recipients = [ascii_recipient(recipient) for recipient in recipients]
+        recipients = [ascii_domain(recipient) for recipient in recipients]
         message = Message(MESSAGE_FD)
         if controls.signers:
             message.prepend(partial(self._signer().signatures, home, controls))
-        extras = self._extras(home, facts) if facts else None
-        say = Words(controls.helohost, sender, recipients, message, extended=controls.ehlo, extras=extras)
+        named = [ascii_domain(sender), *recipients]
+        extras = None
+        if facts or not all(address.isascii() for address in named):
+            extras = self._extras(home, facts, named, message)
+        say = Words(controls.helohost, named[0], recipients, message, extended=controls.ehlo, extras=extras)
         published = self._lasting.published(controls, host, route, message.waives_policies)
         policies = Policies(
             controls.tls, directions.destinations, host, route, extended=controls.ehlo, published=published

@@ -64,3 +64,23 @@ def test_strip_prepend(address: bytes, expected: bytes) -> None:
 )
 def test_variable_sender(sender: bytes, recipient: bytes, expected: bytes) -> None:
     assert variable_sender(sender, recipient) == expected
+
+
+@pytest.mark.parametrize(
+    ("recipient", "channel", "address"),
+    [
+        ("joe@bücher.example", "local", "joe@xn--bcher-kva.example"),
+        ("joe@BüCHER.example", "local", "joe@xn--bcher-kva.example"),
+        ("joe@grüße.example", "local", "joe@grüße.example"),
+        ("joe@größe.example", "remote", "joe@größe.example"),
+        ("joe@v.bücher.example", "local", "v-joe@v.xn--bcher-kva.example"),
+        ("e\u0301@bücher.example", "local", "\u00e9@xn--bcher-kva.example"),
+        ("e\u0301@far.example", "remote", "e\u0301@far.example"),
+    ],
+)
+def test_domains_in_utf_8_are_known_by_their_a_labels_and_local_parts_are_composed(
+    recipient: str, channel: str, address: str
+) -> None:
+    ours = frozenset({b"xn--bcher-kva.example", "grüße.example".encode()})
+    routing = Routing(b"h", ours, frozenset(), {b"v.xn--bcher-kva.example": b"v"})
+    assert classify(recipient.encode(), routing) == (channel, address.encode())
