@@ -242,7 +242,7 @@ def test_what_the_half_is_and_has(home: PopHome) -> None:
     rollup = Path(f"/proc/{half}/smaps_rollup").read_text().splitlines()
     own = sum(int(row.split()[1]) for row in rollup if row.startswith(("Private_Dirty", "Private_Clean")))
     print(f"the half has {own} KiB of its own")
-    assert own <= 3 * 1024
+    assert own <= (3.5 if ssl.OPENSSL_VERSION_INFO >= (3, 5) else 3) * 1024  # that one has keys of more kinds
     secured.close()
     assert process.wait(DEADLINE_S) == 1
     assert not Path(f"/proc/{half}").exists()
