@@ -200,9 +200,9 @@ class Knobs:
         self.patrn = patrn  # mode bits that a home or .qmail may not have
 
 
-def read_patrn(home: str) -> int:
+def read_patrn(control: Control) -> int:
     """The mode bits that a home or a .qmail file may not have (control/conf-patrn). Raises ControlUnreadable."""
-    patrn = Control(home).line("conf-patrn")
+    patrn = control.line("conf-patrn")
     try:
         return int(patrn, 8) if patrn else 0o002
     except ValueError:
@@ -216,5 +216,5 @@ def read_knobs(home: str) -> Knobs:
         split=max(1, control.integer("conf-split", 23)),
         spawn=max(1, control.integer("conf-spawn", 120)),
         break_char=(control.line("conf-break") or b"-")[:1],
-        patrn=read_patrn(home),
+        patrn=read_patrn(control),
     )

@@ -35,6 +35,7 @@ INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
 METRICS = ("qmail-metrics",)
 REMOTE = ("qmail-remote",)
+LOCAL = ("qmail-local",)
 LSPAWN = ("qmail-lspawn",)
 FORWARDING = ("qmail-lspawn", "qmail-rcptd", "srsfilter")
 SOON = "within a second"
@@ -265,6 +266,7 @@ OURS: tuple[ControlFile, ...] = (
         CONNECTION,
         ours=True,
     ),
+    _line("maildirquota", "Of a Maildir without a quota of its own it is ", "not counted", LOCAL, DELIVERY, ours=True),
     _number("maxrcpt", "Recipients of one message are at most ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("maxrecipients", "Where there is no maxrcpt, they are at most ", "", "0", INCOMING, CONNECTION, ours=True),
     _list(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 import pyqmail.envelope  # noqa: F401 - Injection needs it, and a warm worker imports nothing after its fork
-from pyqmail.control import ControlUnreadable, home_of, read_patrn
+from pyqmail.control import Control, ControlUnreadable, home_of, read_patrn
 from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
@@ -22,6 +22,7 @@ from pyqmail.local.filing import store
 from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
 from pyqmail.local.report import say
 from pyqmail.mailbox.message import Message
+from pyqmail.mailbox.quota import Limit, read_limit
 from pyqmail.system.errors import reason
 
 
@@ -69,7 +70,10 @@ def check_loop(message: Message, delivered_to: bytes) -> None:
 class Delivery:
     """One message on its way through the lines: what was done and what is left to forward."""
 
-    def __init__(self, message: Message, environ: Mapping[bytes, bytes], *, describe: bool, home: str) -> None:
+    def __init__(
+        self, message: Message, environ: Mapping[bytes, bytes], *, describe: bool, home: str, quota: Limit | None = None
+    ) -> None:
+        self.quota = quota  # of Maildirs without one of their own; None where nothing is counted
         self.message = message
         self.environ = environ
         self.describe = describe
@@ -123,7 +127,7 @@ class Delivery:
             return True
         if kind == dotqmail.MAILDIR and not argument.endswith(b"/"):
             argument += b"/"  # a NUL stood before the slash
-        store(argument, self.environ, self.message, self.files)
+        store(argument, self.environ, self.message, self.files, self.quota)
         return True
 
     def _run_program(self, command: bytes) -> bool:
@@ -180,7 +184,8 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
     """Deliver descriptor 0 as ``arguments`` and the .qmail file say; what to report. Raises MailFailure."""
     home = home_of(environ)
     try:
-        forbidden = read_patrn(home)
+        control = Control(home)
+        forbidden, quota = read_patrn(control), read_limit(control)
     except ControlUnreadable as error:
         raise TemporaryFailure(os.fsencode(str(error)) + b". (#4.3.0)") from error
     try:
@@ -198,6 +203,6 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
     if sender == arguments.sender:  # programs that forward find it too; what cannot be told now waits in _forward
         sender = rewritten(environ, sender) or sender
     variables = delivery_environment(environ, arguments, instructions.default, sender, int(time.time()))
-    delivery = Delivery(message, variables, describe=arguments.describe, home=home)
+    delivery = Delivery(message, variables, describe=arguments.describe, home=home, quota=quota)
     delivery.run(dotqmail.parse_lines(instructions.data), forward_only=instructions.forward_only)
     return delivery.summary()

@@ -28,26 +28,28 @@ CHUNK = 65536
 _NAMED_ONLY: set[int] = set()  # devices where the classic way has been needed, and has worked
 
 
-def unique_name(count: int) -> bytes:
-    """A file name that no other delivery takes: ``count`` tells apart those of one moment."""
+def unique_name(count: int, size: int | None = None) -> bytes:
+    """A file name that no other delivery takes: ``count`` tells apart those of one moment. A ``size`` is said in it."""
     now = time.time_ns() // 1000
     host = os.fsencode(os.uname().nodename)[:HOST_MAX].replace(b"/", b"\\057").replace(b":", b"\\072")
-    return b"%d.M%dP%dQ%d.%s" % (now // 1000000, now % 1000000, os.getpid(), count, host)
+    name = b"%d.M%dP%dQ%d.%s" % (now // 1000000, now % 1000000, os.getpid(), count, host)
+    return name if size is None else name + b",S=%d" % size
 
 
-def deliver(directory: bytes, pieces: Iterable[bytes], *, serial: int = 0) -> None:
+def deliver(directory: bytes, pieces: Iterable[bytes], *, serial: int = 0, size: int | None = None) -> None:
     """Put the message in ``pieces`` into ``directory`` (which ends with ``/``); durable when this returns.
 
-    ``serial`` tells apart the deliveries of one process. Raises TemporaryFailure; nothing has appeared in new/ then,
+    ``serial`` tells apart the deliveries of one process; ``size`` is that of all pieces, for the name. Raises
+    TemporaryFailure; nothing has appeared in new/ then,
     unless only the sync of new/ itself failed.
     """
     try:
         with time_limit(TIMEOUT_S):
             fd = _open_unnamed(directory)
             if fd is None:
-                _deliver_named(directory, pieces, serial * TRIES)
+                _deliver_named(directory, pieces, serial * TRIES, size)
             else:
-                _deliver_unnamed(fd, directory, pieces, serial * TRIES)
+                _deliver_unnamed(fd, directory, pieces, serial * TRIES, size)
             _sync_new(directory)
     except TimeUp:
         raise TemporaryFailure(b"Delivery to " + directory + b" timed out. (#4.3.0)") from None
@@ -81,14 +83,14 @@ def _check_directory(directory: bytes) -> None:
         ) from error
 
 
-def _deliver_unnamed(fd: int, directory: bytes, pieces: Iterable[bytes], count: int) -> None:
+def _deliver_unnamed(fd: int, directory: bytes, pieces: Iterable[bytes], count: int, size: int | None) -> None:
     try:
         for piece in pieces:
             files.write_all(fd, piece)
         files.sync(fd)
         for attempt in range(TRIES):
             try:
-                files.link_unnamed(fd, directory + b"new/" + unique_name(count + attempt))
+                files.link_unnamed(fd, directory + b"new/" + unique_name(count + attempt, size))
                 return
             except FileExistsError:
                 continue
@@ -98,7 +100,7 @@ def _deliver_unnamed(fd: int, directory: bytes, pieces: Iterable[bytes], count: 
                 break  # linkat has no /proc to go through: the classic way, from the bytes we hold
         else:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        _deliver_named(directory, _contents(fd), count + TRIES)
+        _deliver_named(directory, _contents(fd), count + TRIES, size)
     finally:
         os.close(fd)
 
@@ -110,9 +112,9 @@ def _contents(fd: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _deliver_named(directory: bytes, pieces: Iterable[bytes], count: int) -> None:
+def _deliver_named(directory: bytes, pieces: Iterable[bytes], count: int, size: int | None) -> None:
     """The classic way: exclusive create in tmp/, sync, link into new/, unlink from tmp/."""
-    fd, name = _create_in_tmp(directory, count)
+    fd, name = _create_in_tmp(directory, count, size)
     tmp = directory + b"tmp/" + name
     try:
         try:
@@ -121,13 +123,13 @@ def _deliver_named(directory: bytes, pieces: Iterable[bytes], count: int) -> Non
             files.sync(fd)
         finally:
             os.close(fd)
-        _link_named(tmp, directory + b"new/", name, count + TRIES)
+        _link_named(tmp, directory + b"new/", name, count + TRIES, size)
         _NAMED_ONLY.add(os.stat(tmp).st_dev)
     finally:
         files.unlink_if_present(tmp)
 
 
-def _link_named(tmp: bytes, new: bytes, name: bytes, count: int) -> None:
+def _link_named(tmp: bytes, new: bytes, name: bytes, count: int, size: int | None) -> None:
     """Give ``tmp`` its name in ``new``, or another one if that is taken.
 
     A link over NFS whose answer was lost is asked for again and finds itself: the second name says that it is ours.
@@ -139,13 +141,13 @@ def _link_named(tmp: bytes, new: bytes, name: bytes, count: int) -> None:
         except FileExistsError:
             if os.stat(tmp).st_nlink > 1:
                 return
-            name = unique_name(count + attempt)
+            name = unique_name(count + attempt, size)
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
-def _create_in_tmp(directory: bytes, count: int) -> tuple[int, bytes]:
+def _create_in_tmp(directory: bytes, count: int, size: int | None) -> tuple[int, bytes]:
     for attempt in range(TRIES):
-        name = unique_name(count + attempt)
+        name = unique_name(count + attempt, size)
         try:
             return files.create_exclusive(directory + b"tmp/" + name, 0o600), name
         except FileExistsError:

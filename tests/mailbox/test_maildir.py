@@ -102,7 +102,7 @@ def test_the_directory_is_synced_after_the_name_is_there(box: Path, monkeypatch:
 
 def test_a_taken_name_is_passed_over_at_once(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = iter([b"same", b"same", b"other"])
-    monkeypatch.setattr(maildir, "unique_name", lambda _count: next(names))
+    monkeypatch.setattr(maildir, "unique_name", lambda *_: next(names))
     put(box, b"first")
     put(box, b"second")
     assert {path.name: path.read_bytes() for path in (box / "new").iterdir()} == {"same": b"first", "other": b"second"}
@@ -144,7 +144,7 @@ def test_a_missing_new_is_no_fact_about_the_filesystem(box: Path, monkeypatch: p
 def test_the_classic_way_takes_another_name_in_new_at_once(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "open_unnamed", refuse(errno.EOPNOTSUPP))
     names = iter([b"same", b"same", b"other"])
-    monkeypatch.setattr(maildir, "unique_name", lambda _count: next(names))
+    monkeypatch.setattr(maildir, "unique_name", lambda *_: next(names))
     put(box, b"first")
     put(box, b"second")
     assert {path.name: path.read_bytes() for path in (box / "new").iterdir()} == {"same": b"first", "other": b"second"}

@@ -115,6 +115,21 @@ def test_wrong_usage_is_permanent(arguments: list[str]) -> None:
 
 
 @pytest.mark.contract("local 2.1")
+def test_a_full_maildir_bounces_and_what_comes_is_counted(owner: Owner) -> None:
+    maildir = owner.maildir()
+    assert owner.run(default="./M/").returncode == 0
+    assert not (maildir / "maildirsize").exists()
+    (owner.base / "control" / "maildirquota").write_text("1000S,2C\n")
+    assert owner.run(default="./M/").returncode == 0
+    (second,) = (path for path in (maildir / "new").iterdir() if b",S=" in os.fsencode(path))
+    assert second.name.endswith(f",S={second.stat().st_size}")
+    first, *lines = (maildir / "maildirsize").read_text().splitlines()
+    assert first == "1000S,2C" and len(lines) == 2 and sum(int(line.split()[1]) for line in lines) == 2
+    result = owner.run(default="./M/")
+    assert result.returncode == 100 and b"The mailbox is full. (#5.2.2)" in result.stdout
+    assert len(list((maildir / "new").iterdir())) == 2 and os.listdir(maildir / "tmp") == []
+
+
 def test_a_missing_home_is_temporary(owner: Owner) -> None:
     owner.home.rmdir()
     result = owner.run()
