@@ -4,6 +4,7 @@
     qmail-showctl --readers    the same, and below each file which program reads it and when
     qmail-showctl --check      one line for each thing that would bite; exit 1 if there is one
     qmail-showctl --check dns [ --json ] [ domain ... ]    our domains as others see them; exit 1 if something bites
+    qmail-showctl --check swap what a C qmail in this tree would bounce or send in clear; exit 1 if there is anything
     qmail-showctl --check --from DIR    what of another qmail's tree works here; exit 1 if something does not
 
 Without options the output is the original's, byte for byte, except that a missing rcpthosts does not open the relay
@@ -20,7 +21,9 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing
 from pyqmail.system.files import write_all
 
-USAGE = b"qmail-showctl: usage: qmail-showctl [ --check [ --from DIR | dns [ --json ] [ domain ... ] ] | --readers ]\n"
+USAGE = b"""\
+qmail-showctl: usage: qmail-showctl [ --check [ --from DIR | swap | dns [ --json ] [ domain ... ] ] | --readers ]
+"""
 
 
 def show(home: str, *, readers: bool) -> int:
@@ -66,6 +69,19 @@ def check_from(directory: str) -> int:
     return 1 if any(each.fate is Fate.NOT_SUPPORTED for each in found) else 0
 
 
+def check_swap(home: str) -> int:
+    """Print what a C qmail would bounce or send in clear; 1 when there is anything, 111 when that cannot be read."""
+    from pyqmail.admin.swap import lost_lines
+
+    try:
+        lines = list(lost_lines(home))
+    except ControlUnreadable as trouble:
+        write_all(1, b"Oops! %s.\n" % os.fsencode(str(trouble)))
+        return 111
+    write_all(1, b"".join(b"qmail-showctl: swap: " + printable(os.fsencode(line)) + b"\n" for line in lines))
+    return 1 if lines else 0
+
+
 def check_dns(home: str, words: Sequence[bytes]) -> int:
     """Print what DNS has of our domains, or of ``words``, as it is found; 1 when something would bite, 111 without."""
     from pyqmail.admin.dnscheck.look import look
@@ -94,6 +110,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return show(home, readers=bool(words))
     if words == [b"--check"]:
         return check(home)
+    if words == [b"--check", b"swap"]:
+        return check_swap(home)
     if len(words) == 3 and words[:2] == [b"--check", b"--from"]:
         return check_from(os.fsdecode(words[2]))
     if words[:2] == [b"--check", b"dns"] and not any(word.startswith(b"-") for word in words[3:]):
