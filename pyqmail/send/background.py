@@ -28,19 +28,24 @@ class Background:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread: threading.Thread | None = None
         self._missed = False  # it was said that there is no thread
         self.pending = 0
         loop.add_reader(self._event, self._collect)
         self._begin()
 
     def submit(self, job: Job) -> None:
-        """Do ``job`` in the thread."""
+        """Do ``job`` in the thread. Raises JobLost when the thread has ended before it could say so."""
+        if self._thread is not None and not self._thread.is_alive() and self._done.empty():
+            raise JobLost("the background thread has ended")
         self.pending += 1
         self._jobs.put(job)
 
     def _begin(self) -> None:
         try:
-            threading.Thread(target=self._work_to_the_end, daemon=True).start()
+            thread = threading.Thread(target=self._work_to_the_end, daemon=True)
+            thread.start()
+            self._thread = thread
         except (RuntimeError, MemoryError, OSError):  # "can't start new thread" is all that CPython says of EAGAIN
             if not self._missed:
                 self._log(Alert(b"unable to start a thread, will try again; what needs the disk waits"))

@@ -36,6 +36,15 @@ loop.run()
 """
 
 
+def test_a_thread_that_ended_without_a_word_is_noticed_by_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Background, "_work_to_the_end", lambda _self: None)
+    background = Background(Loop(), no_line)
+    assert background._thread is not None
+    background._thread.join(STALLED_S)
+    with pytest.raises(background_module.JobLost):
+        background.submit(lambda: lambda: None)
+
+
 def test_jobs_are_done_in_order_and_their_results_called_from_the_loop() -> None:
     loop = Loop()
     seen: list[str] = []
