@@ -6,8 +6,9 @@ import sys
 
 from pyqmail.admin import package, tree
 from pyqmail.admin.going_back import needs_of_queue
-from pyqmail.admin.installing import KINDS, differs, queue_split
+from pyqmail.admin.installing import differs, queue_split
 from pyqmail.admin.limits import small_limits
+from pyqmail.admin.placing import KINDS
 from pyqmail.admin.target import Owners, Target, read_owners, say
 from pyqmail.admin.tree import Entry
 from pyqmail.spool.layout import read_layout

@@ -2,12 +2,11 @@
 
 import fcntl
 import os
-import stat
 import struct
 import subprocess
 from pathlib import Path
 
-from pyqmail.admin import package, tree
+from pyqmail.admin import package, placing, tree
 from pyqmail.admin.first_controls import default_domain, plus_domain, usable_name
 from pyqmail.admin.target import Owners, SetupError, Target, read_owners, remembered, replace, write_new
 from pyqmail.admin.tree import Entry, Kind
@@ -18,7 +17,6 @@ from pyqmail.spool.split import count_split
 DOCUMENTS = ("README.md", "INSTALL.md", "CHANGELOG.md", "LICENSE", "pyqmail/ARCHITECTURE.md", "pyqmail/PERFORMANCE.md")
 EXAMPLES = "control-examples"
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # ioctl_iflags(2)
-KINDS = {Kind.DIRECTORY: stat.S_ISDIR, Kind.FILE: stat.S_ISREG, Kind.FIFO: stat.S_ISFIFO}
 
 
 def install(target: Target, dependencies: str | None, me: str | None) -> None:
@@ -54,15 +52,16 @@ def install(target: Target, dependencies: str | None, me: str | None) -> None:
 def put(target: Target, owners: Owners | None, entry: Entry) -> None:
     """Make ``entry`` as it should be, touching only what differs."""
     path = target.root / entry.path
-    if not path.exists() or differs(path, entry):
-        create(path, entry)
-    status = path.lstat()
-    if not KINDS[entry.kind](status.st_mode):
-        raise SetupError(f"{path} is in the way: not a {entry.kind.value}")
-    if owners is not None and (status.st_uid, status.st_gid) != (owners.uids[entry.owner], owners.gid):
-        os.chown(path, owners.uids[entry.owner], owners.gid, follow_symlinks=False)
-    if stat.S_IMODE(path.lstat().st_mode) != entry.mode:
-        path.chmod(entry.mode)
+    if entry.content is not None and (not path.exists() or differs(path, entry)):
+        replace(path, entry.content, entry.mode)  # into a directory of root's
+    ids = None if owners is None else (owners.uids[entry.owner], owners.gid)
+    try:
+        with placing.opened_parent(target.root, entry.path) as (parent, name):
+            if name != ".":
+                placing.make(parent, name, entry.kind)
+            placing.settle(parent, name, entry, ids)
+    except OSError as error:
+        raise SetupError(f"{path} is in the way: {error.strerror}") from error
 
 
 def differs(path: Path, entry: Entry) -> bool:
@@ -70,16 +69,6 @@ def differs(path: Path, entry: Entry) -> bool:
     if entry.content is None or entry.admins or not path.is_file():
         return False
     return path.read_bytes() != entry.content
-
-
-def create(path: Path, entry: Entry) -> None:
-    """Make a missing path, or put a file with the right content in the place of the old one."""
-    if entry.kind is Kind.DIRECTORY:
-        path.mkdir(mode=0o700)
-    elif entry.kind is Kind.FIFO:
-        os.mkfifo(path, 0o600)
-    else:
-        replace(path, entry.content or b"", entry.mode)
 
 
 def queue_split(target: Target) -> int:
@@ -105,15 +94,17 @@ def install_queue(target: Target, owners: Owners | None) -> None:
             entry = Entry(entry.path.replace("mess", "mess.new", 1), entry.kind, entry.owner, entry.mode)
         put(target, owners, entry)
         if entry.path == "queue/mess.new":
-            spread(target.root / entry.path)
-        if entry.path == "queue/lock/tcpto" and (target.root / entry.path).stat().st_size != tree.TCPTO_BYTES:
-            (target.root / entry.path).write_bytes(bytes(tree.TCPTO_BYTES))
-    final.with_name("mess.new").rename(final)
+            spread(target.root, entry.path)
+        if entry.path == "queue/lock/tcpto":
+            placing.fill_table(target.root, entry.path)
+    with placing.opened_parent(target.root, "queue/mess") as (parent, name):
+        os.rename("mess.new", name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
-def spread(directory: Path) -> None:
-    """Ask ext4 to put the subdirectories of ``directory`` far apart (chattr +T); other filesystems need no asking."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def spread(root: Path, place: str) -> None:
+    """Ask ext4 to put the subdirectories of ``place`` far apart (chattr +T); other filesystems need no asking."""
+    with placing.opened_parent(root, place) as (parent, name):
+        fd = os.open(name, placing.DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         flags = struct.unpack("i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8))[:4])[0]
         fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("q", flags | FS_TOPDIR_FL))

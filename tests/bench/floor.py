@@ -236,7 +236,7 @@ def main() -> None:
     path, maildir, port = str(Path(sys.argv[1]).absolute()), str(Path(sys.argv[2]).absolute()), int(sys.argv[3])
     os.makedirs(f"{path}/mess", exist_ok=True)
     os.makedirs(f"{path}/todo", exist_ok=True)
-    spread(Path(path, "mess"))
+    spread(Path(path), "mess")
     for folder in range(SPLIT):
         os.makedirs(f"{path}/mess/{folder}", exist_ok=True)
     pipes = Pipes()
