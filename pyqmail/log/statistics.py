@@ -25,20 +25,52 @@ class Statistics:
         """Count one item."""
         match item:
             case Message():
-                self._messages += 1
-                self._senders[item.sender] += 1
-                self._bytes[item.sender] += item.size
+                self.add_message(item.sender, item.size)
             case Delivery():
-                self._results[item.result] += 1
-                domain = item.recipient.rpartition("@")[2].lower()
-                self._domains.setdefault(domain, Counter())[item.result] += 1
-                began = item.message.began
-                if item.result == "success" and began is not None and item.ended is not None:
-                    self._delays.append(item.ended - began)
+                self.add_delivery(item.result, item.recipient, item.message.began, item.ended)
             case Session():
-                self._sessions[item.result] += 1
+                self.add_session(item.result)
             case Trouble():
-                self._results["alert"] += 1
+                self.add_trouble()
+
+    def add_message(self, sender: str, size: int) -> None:
+        """A message has left the queue."""
+        self._messages += 1
+        self._senders[sender] += 1
+        self._bytes[sender] += size
+
+    def add_delivery(self, result: str, recipient: str, began: float | None, ended: float | None) -> None:
+        """A delivery has ended of a message that came at ``began``."""
+        self._results[result] += 1
+        domain = recipient.rpartition("@")[2].lower()
+        counts = self._domains.get(domain)
+        if counts is None:
+            counts = self._domains[domain] = Counter()
+        counts[result] += 1
+        if result == "success" and began is not None and ended is not None:
+            self._delays.append(ended - began)
+
+    def add_session(self, result: str) -> None:
+        """A door has decided."""
+        self._sessions[result] += 1
+
+    def add_trouble(self) -> None:
+        """An alert or a warning."""
+        self._results["alert"] += 1
+
+    def merge(self, other: "Statistics") -> None:
+        """Add what ``other`` has counted."""
+        for mine, theirs in (
+            (self._results, other._results),
+            (self._senders, other._senders),
+            (self._bytes, other._bytes),
+            (self._sessions, other._sessions),
+        ):
+            mine.update(theirs)
+        for domain, counts in other._domains.items():
+            self._domains.setdefault(domain, Counter()).update(counts)
+        self._delays += other._delays
+        self._messages += other._messages
 
     def lines(self) -> Iterator[str]:
         """The tables."""
@@ -54,7 +86,7 @@ class Statistics:
             )
             yield "delay: " + ", ".join(f"{name} {duration(value)}" for name, value in (*parts, ("max", ordered[-1])))
         yield "senders by messages (bytes):"
-        for sender, count in self._senders.most_common(TOP):
+        for sender, count in sorted(self._senders.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]:
             yield f"{count:>10}  <{sender}> ({self._bytes[sender]})"
         yield "domains by deliveries (success/deferral/failure):"
         busiest = sorted(self._domains.items(), key=lambda pair: (-sum(pair[1].values()), pair[0]))

@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from pyqmail.log.filters import Filters
+from pyqmail.log.bulk import is_of_multilog, sum_up
+from pyqmail.log.command_line import NO_FILTERS, filters_of, parse_options
 from pyqmail.log.joiner import Delivery, Joiner, Message
 from pyqmail.log.printer import Printer
 from pyqmail.log.rehearsal import Rehearsal
@@ -23,42 +24,6 @@ from pyqmail.log.statistics import Statistics
 from pyqmail.log.trace import Trace
 
 NOTHING_UNDERSTOOD = 1
-
-
-def parse_options(words: list[str]) -> argparse.Namespace:
-    """The command line; --help and mistakes end the program by themselves."""
-    parser = argparse.ArgumentParser("qmail-log", description="read qmail's logs: a line for each message or delivery")
-    parser.add_argument(
-        "log", nargs="?", help="a directory of multilog or svlogd, a file, or - (default: /var/log/...)"
-    )
-    parser.add_argument("--unit", help="read the journal of this systemd unit")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("-d", "--deliveries", action="store_true", help="a line for each delivery")
-    what.add_argument("--rehearsal", action="store_true", help="whom checks that only say would refuse, by domain")
-    what.add_argument("-s", "--statistics", action="store_true", help="only the statistics")
-    parser.add_argument("--sender", default="", help="messages whose sender holds this")
-    parser.add_argument("--recipient", default="", help="messages and deliveries whose recipient holds this")
-    parser.add_argument("--address", default="", help="either of the two")
-    parser.add_argument("--host", default="", help="a recipient's domain, a server's answer, or a client's address")
-    parser.add_argument("--id", type=int, dest="number", help="the message number, or the qp number")
-    results = ("success", "failure", "deferral", "accepted", "refused")
-    parser.add_argument("--result", default="", choices=results)
-    parser.add_argument(
-        "--since", type=moment, help="YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, or seconds as 3600s, 60m, 2h, 1d"
-    )
-    parser.add_argument("--utc", action="store_true", help="times in UTC")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto")
-    return parser.parse_args(words)
-
-
-def moment(text: str) -> float:
-    """A time on the clock, or so long ago. Raises ValueError."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if text[-1:] in units:
-        return time.time() - float(text[:-1]) * units[text[-1]]
-    form = "%Y-%m-%dT%H:%M:%S" if "T" in text else "%Y-%m-%d"
-    return time.mktime(time.strptime(text, form))
 
 
 def rehearse(options: argparse.Namespace) -> int:
@@ -75,11 +40,12 @@ def read(options: argparse.Namespace) -> int:
     """Read to the end, or until interrupted; the exit code. Raises OSError."""
     if options.rehearsal:
         return rehearse(options)
+    filters = filters_of(options)
+    whole = options.statistics and not options.follow and not options.unit and filters == NO_FILTERS
+    if whole and options.log not in (None, "-") and is_of_multilog(options.log):
+        return count_all(options.log)
     color = options.color == "always" or (options.color == "auto" and sys.stdout.isatty())
     printer, statistics, joiner = Printer(color=color, utc=options.utc, at_once=options.follow), Statistics(), Joiner()
-    filters = Filters(
-        options.sender, options.recipient, options.address, options.host, options.result, options.number, options.since
-    )
     unwanted = Message if options.deliveries else Delivery
     seen = understood = 0
     try:
@@ -99,6 +65,14 @@ def read(options: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{line}\n" for line in statistics.lines()))
     sys.stdout.flush()
     return complain_of_nothing(options.log or options.unit or "the log") if seen and not understood else 0
+
+
+def count_all(log: str) -> int:
+    """Print the statistics of ``log``; the exit code. Raises OSError."""
+    found = sum_up(log)
+    sys.stdout.write("".join(f"{line}\n" for line in found.statistics.lines()))
+    sys.stdout.flush()
+    return complain_of_nothing(log) if found.seen and not found.understood else 0
 
 
 def complain_of_nothing(name: str) -> int:
