@@ -121,7 +121,12 @@ class Transaction:
         self._extras = extras
 
     def run(self) -> Generator[Step, Reply, bytes]:
-        """Yields what to do, is sent the replies, returns the message report without its NUL."""
+        """Yields what to do, is sent the replies, returns the message report without its NUL.
+
+        Without recipients there is no transaction, and the peer is known to be ready for one.
+        """
+        if not self._recipients:
+            return b"K" + self._peer + b" is ready for a message.\n"
         if self._extras is not None and self._extras.refuses(self._offered, self._sender):
             return b"D" + self._peer + NO_SMTPUTF8
         commands = _Commands(self._commands(), together=b"PIPELINING" in self._offered)

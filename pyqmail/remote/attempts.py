@@ -185,7 +185,7 @@ class Attempts:
                 if verdict is tcpto.Verdict.BLOCKED:
                     continue
                 try:
-                    place = self._place(candidate.packed, candidate.name)
+                    place = self.place(candidate.packed, candidate.name)
                 except LeftOut as left_out:
                     self._left_out = left_out.text
                     continue
@@ -215,7 +215,8 @@ class Attempts:
         """What is known of an address; a socket has none."""
         return self._lasting.timeouts.check(self._table, packed) if packed else tcpto.Verdict.UNKNOWN
 
-    def _place(self, packed: bytes, exchanger: bytes) -> Place:
+    def place(self, packed: bytes, exchanger: bytes) -> Place:
+        """Where a connection to ``packed``, found as ``exchanger``, leads. Raises as `Policies.of`."""
         security = self._errand.policies.of(exchanger)
         if security.level is Level.MAY and packed in self._lasting.plain:
             security = IN_CLEAR
@@ -231,7 +232,7 @@ class Attempts:
     def _fits(self, place: Place) -> bool:
         """Whether a connection to ``place`` is what this errand would make there."""
         try:
-            return self._place(place.packed, place.exchanger) == place
+            return self.place(place.packed, place.exchanger) == place
         except LeftOut:
             return False
 

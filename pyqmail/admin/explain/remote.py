@@ -12,7 +12,7 @@ from pyqmail.remote.attempts import Outlasting
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
 from pyqmail.remote.routes import LMTP, Route, find_route, route_keys
-from pyqmail.remote.security import LeftOut, Level, Policies
+from pyqmail.remote.security import LeftOut, Level, Policies, Security
 from pyqmail.spool.layout import Layout
 
 
@@ -56,9 +56,13 @@ def explain_remote(home: str, address: bytes) -> None:
 def _security(policies: Policies, exchanger: bytes) -> str:
     """What is asked of a connection there. Raises MailFailure and ControlUnreadable."""
     try:
-        security = policies.of(exchanger)
+        return security_text(policies.of(exchanger))
     except LeftOut as left_out:
         return "left out: " + visible(left_out.text)
+
+
+def security_text(security: Security) -> str:
+    """What is asked of a connection, in words."""
     names = " and ".join(str(visible(name)) for name in security.names)
     note = f" ({visible(security.note)})" if security.note else ""
     return {
