@@ -66,12 +66,12 @@ class Endings:
         for schedule in self._messages.schedules():
             schedule.remove(free)
         work = {number: self._book.orders.endings[number] for number in free}
-        layout, virtual = self._means.layout, self._means.controls.routing.virtual
+        layout, routing = self._means.layout, self._means.controls.routing
         history = self._means.history
 
         def work_through() -> Callable[[], None]:
             failed = {
-                number for number, order in work.items() if not end_message(layout, history, number, order, virtual)
+                number for number, order in work.items() if not end_message(layout, history, number, order, routing)
             }
             return lambda: self._carried_out(work, failed, done)
 

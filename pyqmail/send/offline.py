@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from pyqmail.formats.printable import printable
+from pyqmail.policy.classify import Routing
 from pyqmail.protocol.control import Request
 from pyqmail.send import order_states
 from pyqmail.send.controls import read_controls
@@ -22,6 +23,7 @@ from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 from pyqmail.system.process import Acting
 
+NO_ROUTING = Routing(b"", frozenset(), frozenset(), {})
 ACTIONS = "actions"
 ACTIONS_MAX = 1_000_000  # bytes of the file that qmail-send reads; older lines come first
 
@@ -106,7 +108,7 @@ class Offline:
         """The order is written down first, so that an interrupted one is finished by qmail-send."""
         layout = self._layout
         orders = read_orders(layout)
-        virtual = read_controls(layout.home).routing.virtual if kind == BOUNCE else {}
+        routing = read_controls(layout.home).routing if kind == BOUNCE else NO_ROUTING
         states = {number: self._state(number) for number in ids}
         for number, state in states.items():
             birth = birth_of(layout, number)
@@ -116,7 +118,7 @@ class Offline:
         for number, state in states.items():
             if state == order_states.DONE:
                 order = orders.endings[number]
-                if not order_states.end_message(layout, self._history, number, order, virtual):
+                if not order_states.end_message(layout, self._history, number, order, routing):
                     raise OSError(f"unable to {kind.decode()} msg {number}; the next qmail-send will try again")
                 del orders.endings[number]
                 orders.held.pop(number, None)
@@ -131,7 +133,7 @@ class Offline:
 
     def _remove_body(self, number: int) -> None:
         with self._as_queue:
-            for path in (self._layout.intd(number), self._layout.mess(number)):
+            for path in (self._layout.intd(number), self._layout.facts(number), self._layout.mess(number)):
                 try:
                     files.unlink_if_present(path)
                 except PermissionError:

@@ -1,7 +1,9 @@
 """What comes of an order of qmail-q(8), and how one message is ended by order; with and without a qmail-send."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 
+from pyqmail.policy.classify import Routing
 from pyqmail.send.holds import BOUNCE
 from pyqmail.spool import ending
 from pyqmail.spool.history import History
@@ -35,12 +37,27 @@ def set_due(layout: Layout, channel: str, number: int, now: int) -> None:
         return
 
 
+def _unwanted(layout: Layout, number: int, routing: Routing) -> Callable[[str, int, bytes], bool]:
+    """Whether the sender of ``number`` does not want to hear that a recipient has failed. In doubt it is told."""
+    if not os.path.lexists(layout.facts(number)):
+        return ending.always_told
+    from pyqmail.formats.facts import FAILURE  # few messages have any
+    from pyqmail.policy import wishes
+    from pyqmail.spool import facts
+
+    try:
+        places = wishes.place(facts.read(layout, number), routing)
+    except (facts.FactsLost, OSError):
+        return ending.always_told
+    return lambda channel, offset, address: not wishes.at(places, channel, offset, address).wants(FAILURE)
+
+
 def end_message(
     layout: Layout,
     history: History,
     number: int,
     order: tuple[bytes, int],
-    virtual: Mapping[bytes, bytes],
+    routing: Routing,
 ) -> bool:
     """Carry out ``order`` on a message that nothing else works on; False if a file would not let us."""
     kind, birth = order
@@ -51,7 +68,7 @@ def end_message(
 
     try:
         if kind == BOUNCE:
-            ending.fail_recipients(layout, number, virtual, report)
+            ending.fail_recipients(layout, number, routing.virtual, report, _unwanted(layout, number, routing))
         else:
             ending.remove_message(layout, number)
     except OSError:

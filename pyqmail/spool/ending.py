@@ -45,14 +45,21 @@ def not_done(layout: Layout, channel: str, number: int) -> list[tuple[int, bytes
     return found
 
 
+def always_told(channel: str, offset: int, address: bytes) -> bool:
+    """Of no recipient a sender does not want to hear."""
+    return False
+
+
 def fail_recipients(
     layout: Layout,
     number: int,
     virtual: Mapping[bytes, bytes],
     report: Callable[[str, int], bytes],
+    unwanted: Callable[[str, int, bytes], bool] = always_told,
 ) -> int:
     """Fail every recipient not done, with ``report(channel, offset)``; how many. Raises OSError.
 
+    Those that are ``unwanted(channel, offset, address)`` are failed without a word to the sender (NOTIFY=NEVER).
     As with any failure, the paragraphs are durable in bounce/N before a recipient is marked.
     """
     failed = 0
@@ -61,9 +68,12 @@ def fail_recipients(
         for start in range(0, len(recipients), MARKS_PER_SYNC):
             batch = recipients[start : start + MARKS_PER_SYNC]
             text = b"".join(
-                format_paragraph(strip_prepend(address, virtual), report(channel, offset)) for offset, address in batch
+                format_paragraph(strip_prepend(address, virtual), report(channel, offset))
+                for offset, address in batch
+                if not unwanted(channel, offset, address)
             )
-            _append_durably(layout, number, text)
+            if text:
+                _append_durably(layout, number, text)
             for offset, _ in batch:
                 mark_done(layout.part(channel, number), offset)
         failed += len(recipients)

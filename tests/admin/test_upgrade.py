@@ -11,6 +11,8 @@ import pytest
 
 from pyqmail.admin import going_back, news
 from pyqmail.admin.control_files import BY_NAME
+from pyqmail.formats.facts import Facts, format_facts
+from pyqmail.formats.netstring import format_netstring, format_netstrings
 from tests.admin.machine import ROOT, Machine
 from tests.admin.test_install_walk import blocks
 
@@ -224,3 +226,20 @@ def test_a_message_that_an_older_version_would_treat_otherwise_is_named(monkeypa
     need = going_back.Need("0.9.0", lambda home: iter([(7, f"forgets {home}")]))
     monkeypatch.setattr(going_back, "NEEDS", (need,))
     assert list(going_back.needs_of_queue("/x")) == ["message 7 needs 0.9.0 or later: an older version forgets /x"]
+
+
+def test_messages_whose_facts_an_older_version_would_forget_are_named(tmp_path: Path) -> None:
+    for part in ("mess", "info", "local", "remote", "pyqmail/facts"):
+        for remainder in range(23):
+            (tmp_path / f"queue/{part}/{remainder}").mkdir(parents=True)
+    (tmp_path / "queue/mess/7/7").write_bytes(b"Received: x\n\n")
+    facts = format_facts(Facts(envid=b"x", smtputf8=True), b"ann@a")
+    words = [b"facts 1", b"t", b"Received: x", b"13", facts]
+    for number in (7, 8):  # the other one has no message
+        path = tmp_path / f"queue/pyqmail/facts/{number}/{number}"
+        path.write_bytes(format_netstring(format_netstrings(words)))
+    (line,) = going_back.needs_of_queue(str(tmp_path))
+    assert line == (
+        "message 7 needs 0.2.0 or later: an older version forgets what notices its sender wants (DSN) and that its "
+        "sender asked for SMTPUTF8"
+    )

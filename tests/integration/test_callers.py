@@ -121,6 +121,12 @@ def test_mutt_in_batch_mode(desk: Desk) -> None:
     assert message["To"] == f"Päul <{ADDRESS}>"
 
 
+def test_mailsubj_gives_a_date_and_an_id(desk: Desk) -> None:
+    desk.run(str(Path(desk.sendmail).with_name("mailsubj")), "by mailsubj", ADDRESS, text=TEXT)
+    message = desk.arrived("by mailsubj")
+    assert message["Date"] and message["Message-ID"]
+
+
 def test_git_send_email(desk: Desk) -> None:
     patch = (
         "From 0123456789012345678901234567890123456789 Mon Sep 17 00:00:00 2001\n"

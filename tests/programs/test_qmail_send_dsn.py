@@ -171,6 +171,18 @@ def test_a_delay_is_told_once_and_even_a_restart_does_not_tell_it_again(spied: S
     assert each["Final-Recipient"] == f"rfc822; {FAR.decode()}" and each["Will-Retry-Until"]
 
 
+def test_an_administrator_bounces_to_who_wants_to_hear_of_it(spied: Sending, send_home: Path) -> None:
+    number = put(spied, told((FAR, "NEVER"), (b"x@far.example", "FAILURE")))
+    answer(spied, b"Z", b"busy\n", 2)
+    spied.until(lambda: spied.log.count("deferral") == 2)
+    assert spied.finish() == 0
+    birth = int(os.stat(spied.queue / f"info/{number % 3}/{number}").st_mtime)
+    (send_home / "queue/pyqmail/orders").write_text(f"bounce {number} {birth}\n")
+    spied.start().until_log(f"bounce msg {number} qp ")
+    ((message, _),) = heard(spied)
+    assert [each["Final-Recipient"] for each in fields(message)[1]] == ["rfc822; x@far.example"]
+
+
 def test_after_a_change_of_the_routing_nobody_has_anothers_wishes(spied: Sending, send_home: Path) -> None:
     put(spied, told((NEAR, "NEVER"), (FAR, "")))
     spied.until(lambda: sum(map(len, spied.commands.values())) == 2)
