@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol.dns import BadAnswer, Kind, Mx, answers, parse_answer, parse_literal
+from pyqmail.protocol.dns import BadAnswer, Kind, Mx, answers, format_query, parse_answer, parse_host, parse_literal
 from pyqmail.protocol.host_names import ascii_host
 from pyqmail.resolver import (
     HardFailure,
@@ -352,6 +352,16 @@ def test_replies_to_others_are_not_believed() -> None:
 )
 def test_internationalised_names_are_asked_for_as_a_labels(host: str, ascii: bytes) -> None:
     assert ascii_host(host.encode()) == ascii
+
+
+@pytest.mark.parametrize("edns", [False, True])
+@pytest.mark.parametrize("dnssec", [False, True])
+@pytest.mark.parametrize("kind", Kind)
+def test_a_query_is_the_one_that_dnspython_would_send(kind: Kind, edns: bool, dnssec: bool) -> None:
+    query = dns.message.make_query("A-b.Example.", dns.rdatatype.RdataType(kind), use_edns=False, id=700)
+    if edns:
+        query.use_edns(0, dns.flags.DO if dnssec else 0, payload=1232)
+    assert format_query(parse_host(b"A-b.Example"), kind, number=700, edns=edns, dnssec=dnssec) == query.to_wire()
 
 
 @given(st.binary(max_size=80))

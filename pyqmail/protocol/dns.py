@@ -1,7 +1,7 @@
 """DNS queries and answers as values: what the resolver sends, and what it believes of a reply (RFC 1035, 6891, 7505).
 
-Queries are dnspython's. Of a reply only the header, the question and the answer section are read: a strange record in
-the rest decides nothing, and dnspython does not load a module for its type in a process that must not import any more.
+Names are dnspython's. Of a reply only the header, the question and the answer section are read: a strange record in the
+rest decides nothing.
 """
 
 import encodings.idna  # noqa: F401
@@ -10,20 +10,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-# Everything of dnspython that a query needs is named here, so that nothing is imported after a fork.
 import dns.exception
-import dns.flags
-import dns.message
 import dns.name
-import dns.rdataclass
-import dns.rdatatype
-import dns.rdtypes.ANY.CNAME
-import dns.rdtypes.ANY.MX
-import dns.rdtypes.ANY.OPT
-import dns.rdtypes.ANY.SOA
-import dns.rdtypes.ANY.TXT
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
 
 from pyqmail.protocol.host_names import ascii_host
 from pyqmail.protocol.packed_address import settle_mapped
@@ -33,7 +21,11 @@ EDNS_PAYLOAD = 1232  # below every usual MTU, so that answers are not lost as fr
 Name = dns.name.Name
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
-_AA, _TC, _RA, _AD = 0x0400, 0x0200, 0x0080, 0x0020
+_QUESTION = struct.Struct("!HH")
+_OPT = struct.Struct("!BHHIH")  # of the root, no options (RFC 6891 section 6.1.2)
+_IN, _OPT_TYPE = 1, 41
+_AA, _TC, _RD, _RA, _AD = 0x0400, 0x0200, 0x0100, 0x0080, 0x0020
+_DO = 0x8000  # in the time to live of OPT
 _NS = 2
 
 
@@ -104,10 +96,11 @@ def parse_host(host: bytes) -> Name:
 
 def format_query(name: Name, kind: Kind, *, number: int, edns: bool, dnssec: bool = False) -> bytes:
     """The query for the records of type ``kind``, class IN, recursion desired; ``dnssec`` sets the DO bit of EDNS."""
-    query = dns.message.make_query(name, dns.rdatatype.RdataType(kind), use_edns=False, id=number)
-    if edns:
-        query.use_edns(0, dns.flags.DO if dnssec else 0, payload=EDNS_PAYLOAD)
-    return query.to_wire()
+    header = _HEADER.pack(number, _RD, 1, 0, 0, 1 if edns else 0)
+    wire = name.to_wire()
+    assert wire is not None  # only with a file to write to
+    question = wire + _QUESTION.pack(kind, _IN)
+    return header + question + (_OPT.pack(0, _OPT_TYPE, EDNS_PAYLOAD, _DO if dnssec else 0, 0) if edns else b"")
 
 
 def answers(wire: bytes, query: bytes) -> bool:
@@ -160,7 +153,7 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
         at += _RECORD.size
         if at + size > len(wire):
             raise BadAnswer("record runs past the end")
-        if group == dns.rdataclass.IN and found == kind:
+        if group == _IN and found == kind:
             owner = owner or labels
             if kind is Kind.MX:
                 mx.append(_parse_mx(wire, at, size))

@@ -1,6 +1,6 @@
 """Debian's opendkim takes what is signed here, and here is taken what it signs; a change neither takes.
 
-Simple header canonicalization is left to dkimpy (test_dkim): opendkim's own test mode changes fields before it hashes them,
+Simple header canonicalization is left to dkimpy (test_dkim): the test mode of opendkim changes fields before hashing,
 which its milter does not.
 """
 

@@ -1,0 +1,59 @@
+"""A whole message judged: what a hostile one can cost."""
+
+import pytest
+
+from pyqmail.mailauth import canonical
+from pyqmail.mailauth.dkim import SIGNATURES_MAX
+from pyqmail.mailauth.judgement import judge_message
+from pyqmail.mailauth.lookups import QUESTIONS_MAX, CachedLookups
+from pyqmail.protocol.dns import Kind
+from pyqmail.resolver import Found, HardFailure, SoftFailure
+from tests.mailauth.test_dkim import RSA, signed
+from tests.mailauth.test_dkim import SigningKey as Key
+
+AUTHOR = b".".join([b"a"] * 40) + b".example"  # whose DMARC walk would be long
+
+
+def one_of(domain: bytes) -> bytes:
+    return signed(b"From: a@" + AUTHOR + b"\n", b"x\n", [Key(domain, b"s", RSA)]).partition(b"From:")[0]
+
+
+@pytest.mark.parametrize(
+    "failure", [HardFailure("none", no_name=True), SoftFailure("silence")], ids=["no names", "silence"]
+)
+def test_a_thousand_signatures_and_ten_thousand_fields_are_a_few_questions_and_a_few_hashes(
+    failure: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = 0
+    feed = canonical.BodyHash.feed
+
+    def counted(self: canonical.BodyHash, text: bytes) -> None:
+        nonlocal hashed
+        hashed += len(text)
+        feed(self, text)
+
+    monkeypatch.setattr(canonical.BodyHash, "feed", counted)
+    form = one_of(b"PLACE.example")
+    signatures = b"".join(form.replace(b"PLACE", b"d%d" % number) for number in range(1000))
+    arc = b"".join(b"ARC-Seal: i=%d; a=rsa-sha256; d=x.example; s=s; cv=none; b=eA==\n" % n for n in range(1, 51))
+    body = b"x" * 100_000
+    text = signatures + arc + b"X: y\n" * 8900 + b"From: a@" + AUTHOR + b"\n\n" + body
+    asked: list[tuple[bytes, Kind]] = []
+
+    def look_up(name: bytes, kind: Kind) -> Found:
+        asked.append((name, kind))
+        return failure
+
+    answer = judge_message({b"spf": b"none", b"domain": b""}, [text], CachedLookups(look_up))
+    assert [name for name, _ in answer].count(b"dkim") == SIGNATURES_MAX
+    assert len(asked) <= SIGNATURES_MAX + 8 + 20 < QUESTIONS_MAX  # keys, DMARC's walk, seals
+    assert hashed <= 2 * len(body)  # forms that the signatures share
+
+
+def test_a_field_too_many_and_nothing_is_asked() -> None:
+    def look_up(name: bytes, kind: Kind) -> Found:
+        raise AssertionError(name)
+
+    text = b"X: y\n" * 10001 + b"From: a@a.example\n\nx\n"
+    answer = dict(judge_message({}, [text], CachedLookups(look_up)))
+    assert answer[b"dmarc"] == b"permerror" and answer[b"problem"] == b"the header has too many fields"
