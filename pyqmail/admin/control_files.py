@@ -362,6 +362,7 @@ OURS: tuple[ControlFile, ...] = (
     ControlFile(
         "servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
     ),
+    _list("smtpplugins", "Plug-in, or its section: ", "", "No plug-ins are run.", SMTPD, CONNECTION, ours=True),
     _number("spfbehavior", "What is done about SPF, from 0 to 6: ", "", "0", INCOMING, CONNECTION, ours=True),
     _line("spfexp", "A refusal by SPF says ", "what the domain says", INCOMING, CONNECTION, ours=True),
     _line("spfrules", "Besides the domain's own hosts SPF lets in ", "nobody", INCOMING, CONNECTION, ours=True),

@@ -20,8 +20,8 @@ class Fate(Enum):
 TAKEN = frozenset((
     "BRTLIMIT", "COMPLETEHEADER", "DATABYTES", "DISABLETLS", "DISABLE_MAXRCPT", "DMARCBEHAVIOR", "DNSBLFAILCLOSED",
     "DNSBLLIST", "DNSBLSKIP", "DNSCACHEIP", "DROP_PRE_GREET", "ERROR_FD", "FORCEAUTHFROM", "FORCEAUTHMAILFROM",
-    "FORCETLS", "GID", "GREYLIST", "HIDECLIENT", "LOGDECISIONS", "MAXRCPT", "MAXRECIPIENTS", "PATH", "PROTO",
-    "QMAILQUEUE",
+    "FORCETLS", "GID", "GREYLIST", "HIDECLIENT", "LOGDECISIONS", "MAXRCPT", "MAXRECIPIENTS", "NOSPP", "PATH", "PROTO",
+    "QMAILQUEUE", "SPPCONFFILE",
     "QMAILREMOTE", "RBLSMTPD", "RCPTCHECK", "RCPTCHECKRELAYCLIENT", "RELAYCLIENT", "SMTPAUTH", "SMTPD_ERRORLIMIT",
     "SMTPD_GREETDELAY", "SMTPD_SESSIONLIMIT", "SMTPS", "SPFBEHAVIOR", "TARPITCOUNT", "TARPITDELAY", "TCPLOCALHOST",
     "TCPLOCALIP", "TCPLOCALPORT", "TCPREMOTEHOST", "TCPREMOTEINFO", "TCPREMOTEIP", "TCPREMOTEPORT", "TLSCIPHERS",
@@ -59,7 +59,6 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
          _CONTENT),
         (r"outgoingip\.host|domainips|bindroutes", _NOT, _SOURCE),
-        (r"smtpplugins", _NOT, "plug-ins of qmail-spp are not run"),
         (r"tlsserverprotocols|servercipherlist|tlsservermethod", _NOT, "control/tlsserverciphers has the ciphers"),
         (r"(?:.*~|.*\.(?:bak|orig|tmp|lock|sample|default))", _IGNORED, "no program ever read it"),
     )
@@ -86,7 +85,7 @@ VARIABLES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"BADMIMETYPE|BADLOADERTYPE|BASE64|WARLORD|QHPSI\w*|UNSET_QHPSI|SIMSCAN\w*|SURBL\w*|VIRUSCHECK", _NOT,
          _CONTENT),
         (r"JGREYLIST\w*|GREYLIST\w+|POSTGREY\w*|GREYIP", _NOT, _GREYLISTING),
-        (r"ENABLE_SPP|SPP\w*|NOSPP", _NOT, "plug-ins of qmail-spp are not run"),
+        (r"ENABLE_SPP", _IGNORED, "plug-ins are run where control/smtpplugins names some, unless NOSPP is set"),
         (r"SMTPUTF8|SMTP505DISABLE|REJECTNULLSENDERS|DELIVERTO|AUTHPREPEND|ALLOW_BARELF", _NOT,
          "no program here reads it"),
         (r"SUBMISSION|AUTH|REQUIRE_AUTH|ALLOW_INSECURE_AUTH", _NOT,

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyqmail.formats.printable import printable
 from pyqmail.incoming.check import Check, Rules, Verdict
@@ -24,6 +24,7 @@ TEXT_MAX = 500  # bytes of its reply that count
 REFUSES = 100
 LATER = 111
 OVER = 113
+NOT_RUN = 120  # what a shell, or a launcher, ends with that could not run something
 
 
 class RecipientProgram(Check):
@@ -45,8 +46,10 @@ class RecipientProgram(Check):
             found[b"RCPTHOSTS"] = b"1"
         if client.user is not None:
             found |= {b"TCPREMOTEINFO": client.user, b"SMTPAUTHUSER": client.user, b"RELAYCLIENT": client.relay or b""}
-        code, text = run_program(self._program, {**self._rules.environ, **found, b"USE_FD4": b"1"})
-        return None if code is not None and code not in (REFUSES, LATER, OVER, 120) else Verdict(reply_of(code, text))
+        code, text = run_program([self._program], {**self._rules.environ, **found, b"USE_FD4": b"1"})
+        return (
+            None if code is not None and code not in (REFUSES, LATER, OVER, NOT_RUN) else Verdict(reply_of(code, text))
+        )
 
 
 def reply_of(code: int | None, text: bytes) -> Reply:
@@ -58,9 +61,9 @@ def reply_of(code: int | None, text: bytes) -> Reply:
 
 
 def run_program(
-    program: bytes, environ: Mapping[bytes, bytes], *, within_s: float = CHECK_S
+    words: Sequence[bytes], environ: Mapping[bytes, bytes], *, text_fd: int = 4, within_s: float = CHECK_S
 ) -> tuple[int | None, bytes]:
-    """The exit code of ``program`` and what it wrote to descriptor 4, a page at most.
+    """The exit code of a program and what it wrote to descriptor ``text_fd``, 64 KiB at most.
 
     The code is None if it could not be started, was killed, or has not ended in time; then its group is killed. It has
     /dev/null on 0 and the log on 1 and 2.
@@ -70,13 +73,13 @@ def run_program(
     actions = (
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_DUP2, 2, 1),
-        (os.POSIX_SPAWN_DUP2, writing, 4),
+        (os.POSIX_SPAWN_DUP2, writing, text_fd),
     )
     try:
-        if writing == 4:  # dup2 onto itself would leave it to be closed by the exec
+        if writing == text_fd:  # dup2 onto itself would leave it to be closed by the exec
             os.set_inheritable(writing, True)
         child = os.posix_spawn(
-            program, [program], dict(environ), file_actions=actions, setpgroup=0,
+            words[0], list(words), dict(environ), file_actions=actions, setpgroup=0,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )  # fmt: skip
     except (OSError, ValueError):
@@ -101,7 +104,7 @@ def _end_of(child: int, reading: int, until: float) -> tuple[int | None, bytes]:
         os.killpg(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
-        text = os.read(reading, 4096)
+        text = os.read(reading, 65536)
     except BlockingIOError:
         text = b""
     return (code if ended and code >= 0 else None), text

@@ -25,7 +25,15 @@ class SmtpSession:
         log.before_waiting = stream.flush
         self._session = Session(settings.home, settings.environ, settings.checks, log)
         self._offer = self._offer_now()
-        self._transaction = SmtpTransaction(settings, self._session, self._connection, log)
+        self._transaction = self._new_transaction()
+
+    def _new_transaction(self) -> SmtpTransaction:
+        settings = self._settings
+        if settings.plugins is None:
+            return SmtpTransaction(settings, self._session, self._connection, self._log)
+        from pyqmail.incoming.plugged_transaction import PluggedTransaction  # most do without
+
+        return PluggedTransaction(settings, self._session, self._connection, self._log, settings.plugins)
 
     @property
     def stream(self) -> Stream:
@@ -66,6 +74,7 @@ class SmtpSession:
         refusal = self._session.greet()
         if refusal is not None:
             raise SessionEnd(refusal)
+        self._transaction.connected()
         try:
             self._connection.wait_before_greeting(trusted=self._session.client.relay is not None)
         except SessionEnd as end:
@@ -118,7 +127,7 @@ class SmtpSession:
 
     def _hello(self, name: bytes) -> bytes:
         self._session.client = self._session.client.greeted(name)
-        return self._transaction.forget()
+        return self._transaction.forget() or self._transaction.greeted()
 
     def _start_tls(self) -> bytes:
         """STARTTLS."""

@@ -14,6 +14,10 @@ from pyqmail.incoming.security import Security, without_claims
 from pyqmail.incoming.smtp_connection import SessionEnd
 from pyqmail.intake.client import own_program
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.incoming.plugins import Plugins
+
 TIMEOUT_S = 1200
 
 
@@ -38,6 +42,11 @@ class Settings:
         self.authentication = Authentication(control, words, environ)
         self.patience = Patience(environ)
         self.checks = Checks(CHECKS, self.rules)
+        self.plugins: Plugins | None = None
+        if b"SPPCONFFILE" in environ or (self.rules.has("smtpplugins") and b"NOSPP" not in environ):
+            from pyqmail.incoming.plugins import read_plugins  # most do without
+
+            self.plugins = read_plugins(self.rules)
 
     def offers_dsn(self, client: Client) -> bool:
         """Whether ``client`` may use the DSN extension (RFC 3461): who may relay or must log in, others by dsnpublic.

@@ -48,6 +48,13 @@ class SmtpTransaction:
         self._log = log
         self._letter: Letter | None = None
 
+    def connected(self) -> None:
+        """Before the greeting. Raises SessionEnd."""
+
+    def greeted(self) -> bytes:
+        """After HELO or EHLO: a reply in place of the protocol's."""
+        return b""
+
     @property
     def state(self) -> State:
         """How far it has come."""
@@ -72,7 +79,10 @@ class SmtpTransaction:
             unsayable = self._not_ascii()
             self._log.refused(self._session.client, letter, (), unsayable)
             return unsayable.line
-        refusal = self._session.judge_sender(letter)
+        return self._begin(letter)
+
+    def _begin(self, letter: Letter, *, checked: bool = True) -> bytes:
+        refusal = self._session.judge_sender(letter) if checked else None
         if refusal is not None:
             self._log.refused(self._session.client, letter, (), refusal)
             return refusal.line
@@ -100,8 +110,10 @@ class SmtpTransaction:
         self._log.refused(self._session.client, self._letter, (recipient,), refusal)
         return refusal.line
 
-    def _add(self, letter: Letter, recipient: bytes) -> Reply | None:
-        return self._session.add(letter, recipient) if _sayable(letter, recipient) else self._not_ascii()
+    def _add(self, letter: Letter, recipient: bytes, *, checked: bool = True) -> Reply | None:
+        if not _sayable(letter, recipient):
+            return self._not_ascii()
+        return self._session.add(letter, recipient, checked=checked)
 
     def _not_ascii(self) -> Reply:
         return NOT_SAID_ASCII if self._settings.offers_smtputf8 else NOT_ASCII

@@ -1,0 +1,91 @@
+"""A transaction of SMTP in which plug-ins have a word before our own checks (incoming/plugins)."""
+
+from pyqmail.incoming.decisions import DecisionLog
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.plugins import CONNECTION, DATA, HELO, MAIL, RCPT, Outcome, Plugins, changed
+from pyqmail.incoming.session import Session
+from pyqmail.incoming.smtp_connection import SessionEnd, SmtpConnection
+from pyqmail.incoming.smtp_settings import Settings
+from pyqmail.incoming.smtp_transaction import SmtpTransaction
+from pyqmail.protocol.reply import Reply
+
+
+class PluggedTransaction(SmtpTransaction):
+    """Each command asks the plug-ins of its section, and what they have set is there for the queue program."""
+
+    def __init__(
+        self, settings: Settings, session: Session, connection: SmtpConnection, log: DecisionLog, plugins: Plugins
+    ) -> None:
+        super().__init__(settings, session, connection, log)
+        self._plugins = plugins
+        self._asked = 0  # recipients of this transaction, accepted or not
+
+    def connected(self) -> None:
+        refusal = self._run(CONNECTION).refusal
+        if refusal is not None:
+            raise SessionEnd(refusal)
+
+    def greeted(self) -> bytes:
+        refusal = self._run(HELO).refusal
+        return b"" if refusal is None else refusal.line
+
+    def forget(self) -> bytes:
+        self._plugins.forget()
+        return super().forget()
+
+    def _begin(self, letter: Letter, *, checked: bool = True) -> bytes:
+        outcome = self._run(MAIL, letter.sender, b"SMTPMAILFROM")
+        if outcome.refusal is not None:
+            self._log.refused(self._session.client, letter, (), outcome.refusal)
+            return outcome.refusal.line
+        letter.sender = outcome.address
+        self._asked = 0
+        return super()._begin(letter, checked=not outcome.unchecked)
+
+    def _add(self, letter: Letter, recipient: bytes, *, checked: bool = True) -> Reply | None:
+        if letter.refusal is not None:
+            return letter.refusal
+        self._asked += 1
+        outcome = self._run(RCPT, recipient, b"SMTPRCPTTO")
+        if outcome.refusal is not None:
+            return outcome.refusal
+        return super()._add(letter, outcome.address, checked=checked and not outcome.unchecked)
+
+    def take_message(self) -> bytes:
+        refusal = self._run(DATA).refusal
+        if refusal is None:
+            return super().take_message()
+        assert self._letter is not None
+        self._session.log_decision(self._letter, refusal, 0)
+        super().forget()
+        return refusal.line
+
+    def _open(self, letter: Letter) -> bool:
+        self._session.environ = changed(self._session.environ, self._plugins.variables)
+        opened = super()._open(letter)
+        if opened and self._plugins.headers:
+            letter.prepend(self._plugins.headers)
+        self._plugins.forget()  # they were for this message
+        return opened
+
+    def _run(self, section: bytes, address: bytes = b"", variable: bytes = b"") -> Outcome:
+        """What the plug-ins say. Raises SessionEnd where they hang up."""
+        outcome = self._plugins.run(section, {**self._session.environ, **self._variables(address)}, address, variable)
+        if outcome.said:
+            self._connection.stream.write(outcome.said)
+        if outcome.hangs_up:
+            raise SessionEnd(outcome.refusal)
+        return outcome
+
+    def _variables(self, recipient: bytes) -> dict[bytes, bytes]:
+        client, letter = self._session.client, self._letter
+        found = {b"SMTPHELOHOST": client.helo or b""}
+        if letter is not None:
+            ours = client.relay is not None or self._settings.rules.relaying.accepts(recipient)
+            found |= {
+                b"SMTPMAILFROM": letter.sender,
+                b"SMTPRCPTCOUNT": b"%d" % len(letter.recipients),
+                b"SMTPRCPTCOUNTALL": b"%d" % self._asked,
+                b"SMTPRCPTHOSTSOK": b"1" if ours else b"0",
+            }
+        return found
