@@ -28,24 +28,25 @@ class Greylist(Check):
     name = "greylist"
 
     def __init__(self, rules: Rules) -> None:
-        self._wait_s = min(setting(rules, b"GREYLIST", "greylist"), WAIT_MAX_S)
-        self.active = self._wait_s > 0
+        self.wait_s = min(setting(rules, b"GREYLIST", "greylist"), WAIT_MAX_S)
+        self.active = self.wait_s > 0
         self._white = read_parsed(rules, "greylist.white", Exceptions) if self.active else None
         self._rules = rules
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
-        if client.relay is not None or client.user is not None or self._excepted(client, letter, address):
+        if client.relay is not None or client.user is not None or self.excepts(client, letter, address):
             return None
         found = parse_address(client.ip)
         network = client.ip if found is None else str(around(found, BITS4, BITS6)).encode()
         key = b"\0".join((network, letter.sender.lower(), address.lower()))[:KEY_MAX]
-        answer = state_of(self._rules).ask(FIRST, key, *(b"%d" % each for each in (self._wait_s, AGAIN_S, KEEP_S)))
+        answer = state_of(self._rules).ask(FIRST, key, *(b"%d" % each for each in (self.wait_s, AGAIN_S, KEEP_S)))
         if not answer or answer[0] != WAIT:
             return None
         text = b"you are new here, please come again in %b seconds (#4.7.1)" % answer[1]
         return Verdict(Reply(451, text), ((b"greylist", answer[1]),))
 
-    def _excepted(self, client: Client, letter: Letter, address: bytes) -> bool:
+    def excepts(self, client: Client, letter: Letter, address: bytes) -> bool:
+        """Whether control/greylist.white has the client, the sender or the recipient."""
         white = self._white
         if white is None:
             return False

@@ -54,6 +54,10 @@ class Plugins:
         self.variables: dict[bytes, bytes | None] = {}
         self.headers = b""
 
+    def programs(self, section: bytes) -> tuple[bytes, ...]:
+        """Those of ``section``, as the file has them."""
+        return self._sections.get(section, ())
+
     def forget(self) -> None:
         """A transaction begins anew."""
         self._later.clear()
@@ -67,7 +71,7 @@ class Plugins:
         if section in self._later:
             outcome.refusal = self._later[section]
             return outcome
-        for program in () if self._off else self._sections.get(section, ()):
+        for program in () if self._off else self.programs(section):
             found = changed(environ, self.variables) | ({variable: outcome.address} if variable else {})
             words = [b"/bin/sh", b"-c", program[1:]] if program[:1] == b":" else [self._path(program)]
             code, text = run_program(words, without_nul(found), text_fd=1)

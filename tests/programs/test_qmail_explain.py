@@ -303,6 +303,29 @@ def test_how_foreign_lines_were_read_is_shown(home: Path) -> None:
     assert field(explain(home, "joe-null@example.test")[1], "discard") == "/dev/null"
 
 
+def test_limits_greylisting_and_programs_are_named_and_nothing_is_asked(home: Path) -> None:
+    files = {
+        "relaylimits": ":9\n10.1.0.0/16:100/3600,messages=50,550\n",
+        "greylist": "60\n",
+        "smtpplugins": "[rcpt]\nplugins/one\n",
+    }
+    for name, text in files.items():
+        (home / "control" / name).write_text(text)
+    try:
+        rules = home / "limits.cdb"
+        subprocess.run([ROOT / "bin/tcprules", rules, f"{rules}.tmp"], input=b'10.:allow,RELAYCLIENT=""\n', check=True)
+        _, lines = explain(home, "x@remote.test", "--from", "10.1.2.3", "--sender", "a@b.test", "--rules", str(rules))
+        assert field(lines, "relaylimits").startswith(
+            "10.1.0.0/16: 100 recipients in 3600 s, 50 messages in 86400 s; over"
+        )
+        _, lines = explain(home, "joe@example.test", "--from", "192.0.2.1")
+        assert field(lines, "greylist") == "a newcomer comes again after 60 seconds"
+        assert field(lines, "smtpplugins") == "plugins/one: asked at RCPT"
+    finally:
+        for name in files:
+            (home / "control" / name).unlink()
+
+
 def test_a_home_that_others_may_write_is_deferred(home: Path) -> None:
     (home / "joe").chmod(0o777)
     code, lines = explain(home, "joe@example.test")

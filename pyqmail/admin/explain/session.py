@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from pyqmail.admin.explain.judges import explain_judges
 from pyqmail.admin.explain.verdict import DEFERRED, REFUSED, Verdict, say
 from pyqmail.control import Control
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
@@ -26,6 +27,7 @@ def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: 
     try:
         relay = variables.get(b"RELAYCLIENT")
         explain_lists(home, address, sender, variables, ip)
+        explain_judges(Rules(home, variables), Client(ip, b"unknown", None, relay=relay), sender, address)
         say("databytes", str(size_limit(control, variables) or "no limit"))
         if relay is not None:
             say(
