@@ -97,7 +97,7 @@ class Plugins:
             elif letter == b"U":
                 self._set(rest, None)
             elif letter == b"C" and named:
-                if len(rest) > ADDRESS_MAX or b"\0" in rest:
+                if len(rest) > ADDRESS_MAX or b"\0" in rest or not rest.isascii():
                     outcome.refusal = FAILURE
                     return True
                 outcome.address = rest
