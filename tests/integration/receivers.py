@@ -152,12 +152,20 @@ syslog_name = pyqmail-peer
 
 
 class Exim(Receiver):
-    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration."""
+    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration.
+
+    ``pem``: a key and certificate for STARTTLS.
+    """
 
     QUEUEING = "queue_only = true"
 
-    def __init__(self, boxes: list[str], sections: str = "") -> None:
+    def __init__(self, boxes: list[str], sections: str = "", *, pem: Path | None = None) -> None:
         super().__init__()
+        tls = "tls_advertise_hosts ="
+        if pem is not None:
+            shutil.copy(pem, self.base / "pem")
+            shutil.chown(self.base / "pem", 20990, 20990)
+            tls = "tls_advertise_hosts = *\ntls_certificate = BASE/pem"
         for name in ("spool", "log"):
             (self.base / name).mkdir()
             os.chown(self.base / name, 20990, 20990)
@@ -175,7 +183,7 @@ spool_directory = BASE/spool
 log_file_path = BASE/log/%slog
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = PORT
-tls_advertise_hosts =
+{tls}
 host_lookup =
 rfc1413_query_timeout = 0s
 keep_environment =
@@ -211,8 +219,14 @@ class Opensmtpd(Receiver):
 
     HOLD = 'action "hold" relay host smtp+notls://127.0.0.1:1'
 
-    def __init__(self, boxes: list[str], rules: str = HOLD) -> None:
+    def __init__(self, boxes: list[str], rules: str = HOLD, *, pem: Path | None = None) -> None:
         super().__init__()
+        pki = tls = ""
+        if pem is not None:
+            for word, end in (("cert", ".crt"), ("key", ".key")):
+                self.write(word, pem.with_suffix(end).read_text(), mode=0o600)
+                pki += f'pki peer {word} "BASE/{word}"\n'
+            tls = "tls pki peer "
         lines = "".join(
             f"{user}:x:{uid}:{uid}::/var/lib/opensmtpd/empty:/bin/false\n"
             for user, uid in (("opensmtpd", 20991), ("opensmtpq", 20992))
@@ -227,7 +241,7 @@ class Opensmtpd(Receiver):
             f"""\
 smtp max-message-size "100M"
 smtp limit max-mails 10000
-listen on 127.0.0.1 port PORT hostname mx.{DOMAIN}
+{pki}listen on 127.0.0.1 port PORT {tls}hostname mx.{DOMAIN}
 {rules}
 match from any for any action "hold"
 """,

@@ -1,4 +1,4 @@
-"""qmail-remote and a Postfix with one certificate or another, asked for more or for less."""
+"""qmail-remote and servers with one certificate or another, asked for more or for less."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import self_signed, signed_by
-from tests.integration.receivers import DOMAIN, POSTFIX_SERVICES, Postfix
+from tests.integration.receivers import DOMAIN, POSTFIX_SERVICES, Exim, Opensmtpd, Postfix, unpacked
 from tests.scripted_peers import dns_peer, remote_home, run_program
 from tests.waiting import wait_for
 
@@ -75,3 +75,28 @@ def test_postfix_is_verified_where_that_is_asked_for(tmp_path: Path, certificate
         assert trouble == b"" or postfix.stored("verify") is None
     finally:
         postfix.stop()
+
+
+@pytest.mark.skipif(not unpacked("exim4"), reason="needs exim4")
+def test_exim_is_verified_where_that_is_asked_for(tmp_path: Path) -> None:
+    authority, stranger = self_signed(tmp_path, "ca.test"), self_signed(tmp_path, "stranger.test")
+    server = Exim(["verify", "refused"], pem=signed_by(authority, tmp_path, NAME))
+    try:
+        reports = deliver(tmp_path / "verify", server.port, "verify", f"verify|{authority}")
+        assert reports.startswith(b"r\0K") and reports.endswith(b"verified by file\n\0"), reports
+        assert deliver(tmp_path / "refused", server.port, "refused", f"verify|{stranger}").startswith(FAILED)
+        wait_for(lambda: server.stored("verify"), "the message in the queue")
+        assert (server.stored("verify") or b"").endswith(b"hello \xe9\n.\n") and server.stored("refused") is None
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(not unpacked("smtpd"), reason="needs OpenSMTPD")
+def test_opensmtpd_gets_what_need_not_be_secured_though_its_handshake_may_fail(tmp_path: Path) -> None:
+    """That of Debian 12 (6.8.0p2, OpenSSL 3) offers STARTTLS and breaks off each handshake with an internal error."""
+    server = Opensmtpd(["may"], pem=signed_by(self_signed(tmp_path, "ca.test"), tmp_path, NAME))
+    try:
+        assert deliver(tmp_path / "may", server.port, "may", "may").startswith(b"r\0K")
+        wait_for(lambda: server.stored("may"), "the message in the queue")
+    finally:
+        server.stop()
