@@ -9,7 +9,10 @@ from pyqmail.mailauth import dmarc, keys, results, spf, spf_record, tags
 from pyqmail.mailauth.author import BadAuthor, author_domain
 from pyqmail.mailauth.canonical import BadHeader, parse_fields, split_message
 from pyqmail.mailauth.judgement import judge_message, judge_sender
+from pyqmail.mailauth.list_author import list_header
 from pyqmail.mailauth.lookups import Absent
+from pyqmail.mailauth.report_destinations import destinations
+from pyqmail.mailauth.report_events import parse_line
 from pyqmail.mailauth.srs import BadSrs, Srs
 from pyqmail.mailauth.srs_address import kind_of
 from pyqmail.protocol.dns import Kind, Mx
@@ -112,6 +115,17 @@ def srs_addresses(data: bytes) -> None:
     if made != data + b"@host.example":
         back = srs.reverse(made.removesuffix(b"@srs.test"), 0.0)
         assert kind_of(data) == b"1" or back.lower() == data.lower() + b"@host.example"
+
+
+def reports_and_lists(data: bytes) -> None:
+    """Where a record sends reports, what a kept line says, and a list's From: nothing raises, one From stays one."""
+    record = dmarc.parse_record(b"host.example", b"v=DMARC1; rua=" + data)
+    if record is not None:
+        assert all(b"\n" not in each.address for each in destinations(record, Hostile(data)))
+    parse_line(data)
+    written = list_header(b"From: " + data + b"\n", b"list@lists.example", b"list", Hostile(b"v=DMARC1; p=reject"))
+    with suppress(BadHeader, BadAuthor):
+        assert author_domain(parse_fields(written))
 
 
 def slices(text: bytes) -> Iterable[bytes]:

@@ -52,7 +52,13 @@ from pyqmail.protocol.qmtp import QmtpReader
 from pyqmail.remote import routes, tcpto
 from pyqmail.spool import channel
 from pyqmail.tcp import tcprules
-from tests.fuzz.mail_authentication import results_fields, sender_records, signed_messages, srs_addresses
+from tests.fuzz.mail_authentication import (
+    reports_and_lists,
+    results_fields,
+    sender_records,
+    signed_messages,
+    srs_addresses,
+)
 from tests.programs.test_smtp_fuzz import Queue, Queued, converse
 
 SLOWLY = 400  # bytes that are also given one at a time
@@ -399,6 +405,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     for function in (
         smtp, tcp_rules, control_files, control_directory, dot_qmail, addresses, headers, queue_files, envelopes,
         netstrings, dns_answers, remote_replies, databases, assignments, wires, alias_files,
-        logging_in, sender_records, signed_messages, results_fields, srs_addresses,
+        logging_in, sender_records, signed_messages, results_fields, srs_addresses, reports_and_lists,
     )
 }  # fmt: skip
