@@ -14,10 +14,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from pyqmail.admin.wheels import GLIBC, Interpreter, WheelError, digest
 from pyqmail.dependencies import Requirement
+from pyqmail.system.progress import tell_while
 
 PIP_PACKAGE = "python3-pip-whl"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -42,7 +44,12 @@ def fetch(wanted: Sequence[Requirement], directory: Path, python: str, pythons: 
             options = ["download", "-q", "--no-input", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
             options += ["--no-cache-dir", "--disable-pip-version-check", "--retries", "2", "--no-color"]
             options += [*_platform_options(other), "-d", f"{scratch}/wheels", "-r", f"{scratch}/requirements"]
-            done = unprivileged([*pip, *options], scratch, environ)
+            done = tell_while(
+                partial(unprivileged, [*pip, *options], scratch, environ),
+                "fetching modules",
+                len(items),
+                lambda: len(os.listdir(scratch / "wheels")) if (scratch / "wheels").exists() else 0,
+            )
             if done.returncode != 0:
                 raise FetchError(_reason(done.stderr))
         directory.mkdir(parents=True, exist_ok=True)

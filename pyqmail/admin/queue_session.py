@@ -1,6 +1,7 @@
 """One command of qmail-q on one queue: through a running qmail-send, else on the queue's files (qmail-q(8))."""
 
 import json
+import os
 from collections.abc import Mapping
 
 from pyqmail.admin.queue_report import message_json, message_lines, shown, text_of
@@ -18,6 +19,7 @@ from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.spool.queue_view import MessageView
 from pyqmail.system import files
 from pyqmail.system.process import Acting
+from pyqmail.system.progress import told
 
 OK, UNKNOWN, USAGE, TROUBLE = 0, 1, 100, 111
 SAYS = {
@@ -82,7 +84,8 @@ class QueueSession:
         live = self.live()
         if live.domains and not self.as_json:
             say(1, "".join(f"held domain {name}\n" for name in live.domains))
-        for number in queue_view.numbers(self.layout):
+        numbers = queue_view.numbers(self.layout)
+        for number in numbers if os.isatty(1) else told(numbers, "reading the queue"):
             view = queue_view.read_message(self.layout, self.history, number)
             if view is not None and (domain is None or queue_view.has_domain(view, domain)):
                 self.print(view, live, recipients=False)
@@ -117,7 +120,8 @@ class QueueSession:
 
     def _retry_domain(self, domain: bytes, *, announce: bool) -> int:
         what = f"domain {domain.decode('ascii', 'replace')}"
-        found = tuple(queue_view.with_domain(self.layout, self.history, domain))
+        numbers = told(queue_view.numbers(self.layout), "reading the queue")
+        found = tuple(queue_view.with_domain(self.layout, self.history, numbers, domain))
         for start in range(0, len(found), control.IDS_MAX):
             states, trouble = self.act(Request("retry", found[start : start + control.IDS_MAX], what=what))
             if trouble:

@@ -15,6 +15,7 @@ from pyqmail.intake.resend import complain
 from pyqmail.mailbox.scan import clean_tmp, scan
 from pyqmail.system import files
 from pyqmail.system.errors import reason
+from pyqmail.system.progress import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def move(mbox: bytes, temporary: bytes) -> None:
     except OSError as error:
         raise Fatal(trouble + b": " + reason(error)) from error
     copy_mbox(mbox, target, temporary)
-    for seconds, path, _size in entries:
+    for seconds, path, _size in told(entries, "maildir2mbox"):
         copy_message(path, seconds, target, temporary)
     put_in_place(target, mbox, temporary)
     for _seconds, path, _size in entries:

@@ -1,7 +1,7 @@
 """What the files of the queue say of a message, for people to look at (qmail-q(8)). Nothing here changes a file."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pyqmail.formats.todo import RecipientParser, UnknownRecord, parse_todo
@@ -126,9 +126,9 @@ def has_domain(view: MessageView, domain: bytes) -> bool:
     )
 
 
-def with_domain(layout: Layout, history: History, domain: bytes) -> Iterator[int]:
-    """The messages that still have a recipient in ``domain``. Raises OSError."""
-    for number in numbers(layout):
+def with_domain(layout: Layout, history: History, numbers: Iterable[int], domain: bytes) -> Iterator[int]:
+    """Those of ``numbers`` that still have a recipient in ``domain``. Raises OSError."""
+    for number in numbers:
         view = read_message(layout, history, number)
         if view is not None and has_domain(view, domain):
             yield number
