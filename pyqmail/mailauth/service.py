@@ -12,14 +12,17 @@ import struct
 from collections.abc import Callable
 
 from pyqmail.control import ControlUnreadable
+from pyqmail.login.failures import network_of
 from pyqmail.mailauth.judgement import judge_message, judge_sender
 from pyqmail.mailauth.lookups import CachedLookups, look_up_within
+from pyqmail.mailauth.network_shares import NetworkShares
 from pyqmail.mailauth.report_events import note
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
 from pyqmail.system.process import address_space, close_all_but, limit_memory
 from pyqmail.system.unnamed import pieces
 
 WORKERS = 12  # questions at once
+SHARE = 6  # of one network
 PAUSE_S = 1.0  # before a worker that died is replaced
 GROWTH_MAX = 256 << 20  # bytes of address space that the answers may take
 QUESTION_S = 10  # for a client to ask
@@ -36,40 +39,43 @@ class Workers:
         self._listener = listener
         self._trusted = trusted
         self._lifeline = os.pipe()  # its other end closes when we end, however
-        self._running: dict[int, int] = {}  # a descriptor that tells the end of a process, and the process
+        self._running: dict[int, tuple[int, int]] = {}  # what tells the end of a process, the process and its slot
+        self._shares = NetworkShares(WORKERS, SHARE)
 
     def run(self) -> None:
         """Keep the workers until a signal ends this process. Raises OSError."""
         gc.freeze()
         while True:
-            while len(self._running) < WORKERS:
-                self._start()
+            for slot in set(range(WORKERS)).difference(slot for _, slot in self._running.values()):
+                self._start(slot)
             for ended in select.select([*self._running], [], [])[0]:
-                os.waitpid(self._running.pop(ended), 0)
+                pid, slot = self._running.pop(ended)
+                os.waitpid(pid, 0)
                 os.close(ended)
+                self._shares.free(slot)
                 select.select([], [], [], PAUSE_S)
 
-    def _start(self) -> None:
+    def _start(self, slot: int) -> None:
         pid = os.fork()
         if pid == 0:
-            self._child()
+            self._child(slot)
         try:
-            self._running[os.pidfd_open(pid)] = pid
+            self._running[os.pidfd_open(pid)] = pid, slot
         except OSError:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
 
-    def _child(self) -> None:
+    def _child(self, slot: int) -> None:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             close_all_but((0, 1, 2, self._listener.fileno(), self._lifeline[0]))
             limit_memory(address_space() + GROWTH_MAX)
-            self._serve()
+            self._serve(slot)
         finally:
             os._exit(0)
 
-    def _serve(self) -> None:
+    def _serve(self, slot: int) -> None:
         waiting = select.epoll()
         waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         waiting.register(self._lifeline[0], select.EPOLLIN)
@@ -80,10 +86,11 @@ class Workers:
                 continue  # another worker was quicker
             signal.alarm(HANGING_S)
             with sock:
-                self._answer(sock)
+                self._answer(sock, slot)
+            self._shares.free(slot)
             signal.alarm(0)
 
-    def _answer(self, sock: socket.socket) -> None:
+    def _answer(self, sock: socket.socket, slot: int) -> None:
         peer = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if not self._trusted(peer[1]):
             return
@@ -91,8 +98,11 @@ class Workers:
         fds: list[int] = []
         try:
             record, fds, _, _ = socket.recv_fds(sock, RECORD_MAX + 1, 1)
-            pairs = parse_pairs(record)
-            answer = judged(self._home, dict(pairs), fds) if pairs else None
+            question = dict(parse_pairs(record) or ())
+            ip = question.get(b"ip", b"")
+            if ip and not self._shares.take(slot, network_of(ip)):
+                return
+            answer = judged(self._home, question, fds)
             if answer is not None:
                 sock.send(format_pairs(answer), socket.MSG_NOSIGNAL)
         except (OSError, ControlUnreadable):
