@@ -132,10 +132,10 @@ class Scenario:
     ) -> "Submission":
         """Start a submission, by bin/qmail-queue (which writes this queue itself) or by qmail-queued.
 
-        ``noted``: there is more to know of it than its envelope says.
+        ``noted``: there is more to know of it than its envelope says, though not how it should bounce.
         """
         self.mark("try", token, *recipients)
-        facts = format_facts(Facts(envid=token.encode()), f"sender-{token}@far.example".encode()) if noted else b""
+        facts = format_facts(Facts(smtputf8=True), f"sender-{token}@far.example".encode()) if noted else b""
         message, message_pipe = os.pipe()
         reader, envelope_pipe = os.pipe()
         client: Submission
