@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 
 _TOKEN = re.compile(rb"^Token: (\S+)$", re.MULTILINE)
+_BOUNDARY = re.compile(rb'^\s.*boundary="(.*)"$', re.MULTILINE)
 FAILS = b"fail"  # a local part that begins so is refused for good
 
 
@@ -21,8 +22,11 @@ def token_of(data: bytes) -> str | None:
 
 
 def whole(data: bytes) -> bool:
-    """Whether ``data`` ends with all of the message whose token it has."""
-    token = token_of(data)
+    """Whether ``data`` ends with all of the message whose token it has; in a report its last boundary follows."""
+    token, boundary = token_of(data), _BOUNDARY.search(data)
+    if boundary is not None:
+        end = b"\n--%b--\n" % boundary[1]
+        return token is not None and data.endswith(text(token) + end)
     return token is not None and data.endswith(text(token))
 
 
