@@ -79,3 +79,39 @@ def test_the_bounce_for_an_unknown_user_comes_back(hosts: tuple[MailHost, MailHo
     assert "<nosuch-user@two.test>:" in text and "#5.1.1" in text
     for host in hosts:
         wait_for(lambda host=host: host.queued() == 0, "an empty queue")  # type: ignore[misc]
+
+
+def passed(hosts: tuple[MailHost, MailHost]) -> int:
+    """The messages that the queues of both hosts have had."""
+    return sum(host.log.read_text().count("new msg ") for host in hosts)
+
+
+def is_quiet(hosts: tuple[MailHost, MailHost]) -> bool:
+    """Whether everything has left both queues."""
+    return all(host.queued() == 0 for host in hosts)
+
+
+def test_forwards_that_go_round_between_two_hosts_and_double_each_time_end(
+    hosts: tuple[MailHost, MailHost],
+) -> None:
+    base = fresh_maildir(USER)
+    instructions = base.parent / ".qmail-round"
+    instructions.write_text(f"&{USER}-round@one.test\n&{USER}-round@two.test\n")
+    try:
+        send(hosts[0], f"{USER}@one.test", f"{USER}-round@one.test", "Subject: round\n\nand round\n")
+        wait_for(lambda: len(os.listdir(base / "new")) == 3, "a bounce for each way that goes round")
+        wait_for(lambda: is_quiet(hosts), "empty queues")
+    finally:
+        instructions.unlink()
+    assert all("This message is looping" in str(message.get_payload()) for message in messages(base))
+    assert passed(hosts) == 9, "three here and two there, and the bounces, one of which came from there"
+
+
+def test_bounces_of_senders_and_postmasters_that_do_not_exist_end_by_themselves(
+    hosts: tuple[MailHost, MailHost],
+) -> None:
+    for number in range(5):
+        send(hosts[0], "no-such-sender@two.test", f"no-such-{number}@two.test", "Subject: lost\n\nx\n")
+    wait_for(lambda: hosts[0].log.read_text().count("triple bounce: discarding") == 5, "the last of the bounces")
+    wait_for(lambda: is_quiet(hosts), "empty queues")
+    assert passed(hosts) == 15, "for each message its bounce, and the bounce of that"
