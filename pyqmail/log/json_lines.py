@@ -52,6 +52,7 @@ RENAMED = {"number": "msg", "size": "bytes"}
 COUNTS = (b"bytes", b"qp")  # words of a decision that are numbers
 REMEMBERED_MAX = 65536  # messages whose submission is known; of more the oldest are forgotten
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _CLASSES = {name: kind for kind, name in NAMES.items()}
 _MEMBERS = {kind: tuple((field.name, RENAMED.get(field.name, field.name)) for field in fields(kind)) for kind in NAMES}
 _MORE = re.compile(r"(?:^|,)\+(\d{1,9})\Z")
@@ -89,7 +90,7 @@ class JsonLines:
 
     def _line(self, kind: str, members: dict[str, object]) -> bytes:
         whole = {"time": self._moment(), **self._head, "event": kind, **members}
-        return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        return _ENCODE(whole).encode("utf-8")
 
     def _moment(self) -> str:
         seconds, fraction = divmod(int(self._clock() * 1_000_000), 1_000_000)
