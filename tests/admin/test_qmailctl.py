@@ -89,7 +89,7 @@ def machine() -> Iterator[Machine]:
 @needs_root
 def test_without_a_supervisor_it_keeps_the_services_itself(machine: Machine) -> None:
     machine.run(f"cp -r {ROOT}/control-examples/service /var/qmail/service")
-    machine.run("rm -r /var/qmail/service/qmail-pop3* /var/qmail/service/qmail-submission*")
+    machine.run("cd /var/qmail/service && rm -r qmail-metrics qmail-pop3* qmail-submission*")
     machine.run("/var/qmail/bin/qmailctl start")
     stat = machine.run("/var/qmail/bin/qmailctl stat").stdout
     assert stat.count(": up (pid ") == 3, stat
@@ -140,7 +140,7 @@ echo "$@" >>/tmp/asked
 @needs_root
 def test_under_systemd_each_verb_is_a_systemctl_of_each_unit(machine: Machine) -> None:
     machine.run(f"mkdir -p /run/systemd/system && cp {ROOT}/control-examples/systemd/*.service /etc/systemd/system/")
-    machine.run("rm /etc/systemd/system/qmail-pop3*.service /etc/systemd/system/qmail-submission*.service")
+    machine.run("cd /etc/systemd/system && rm qmail-metrics.service qmail-pop3*.service qmail-submission*.service")
     systemctl = machine.path("/usr/local/sbin/systemctl")
     systemctl.parent.mkdir(parents=True, exist_ok=True)
     systemctl.write_text(FAKE_SYSTEMCTL)
