@@ -145,10 +145,15 @@ def ignore_signals(*signums: int) -> None:
 
 
 def prepare_titles() -> None:
-    """Load what ``set_title`` needs, in a parent whose children load and copy nothing after their fork."""
+    """Load what ``set_title`` needs, in a parent whose children load and copy nothing after their fork.
+
+    The parent keeps its own name, by which pkill knows it.
+    """
     module = _title_module()
     if module is not None:
-        module.getproctitle()  # it finds out how much room there is
+        name = module.getthreadtitle()
+        module.getproctitle()  # it finds out how much room there is, and takes the interpreter's name
+        module.setthreadtitle(name)
 
 
 def set_title(name: str) -> None:
