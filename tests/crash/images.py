@@ -108,6 +108,8 @@ class Stops:
             client, _ = self._listener.accept()
             with client:
                 words = client.recv(65536).decode().split()
+                if not words:  # it has ended meanwhile
+                    continue
                 if words[0] == "end":
                     client.send(b"x")
                     return
