@@ -209,7 +209,8 @@ class Workers:
     def tick(self) -> None:
         """Look whether each worker with work in hand still lives, and replace those that do not.
 
-        What a failure here, of memory or of a bug, has left unsent is sent again: later jobs wait behind it.
+        What a failure here, of memory or of a bug, has left unsent or unsaid is sent and said again: later jobs wait
+        behind it, and a worker that is to end for it.
         """
         for link in list(self.links):
             if link.look():
@@ -219,7 +220,7 @@ class Workers:
         for link in self.dying.values():
             link.quiet += 1
         self.reap()
-        for link in [link for link in self.links if link.unsent]:
+        for link in [link for link in self.links if link.unsent or link.retiring]:
             self._send(link)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyqmail.intake import workers as module
 from pyqmail.intake.pulse import Pulse
 from pyqmail.intake.workers import WorkerLink, Workers
 from pyqmail.policy.accounts import Accounts
@@ -51,3 +52,22 @@ def test_a_job_whose_sending_failed_is_sent_at_the_next_look(
     workers.tick()
     serials = [queued.parse_job(wire.receive_record(theirs)[0])[1] for _ in range(2)]  # type: ignore[index]
     assert (serials, len(link.unsent)) == ([7, 8], 0)
+
+
+def test_a_worker_that_was_not_told_to_end_is_told_at_the_next_look(
+    pair: tuple[Workers, WorkerLink, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers, link, theirs = pair
+    say = module._say_no_more
+    failures = deque([ValueError("a bug")])
+
+    def say_no_more(link: WorkerLink) -> None:
+        if failures:
+            raise failures.popleft()
+        say(link)
+
+    monkeypatch.setattr(module, "_say_no_more", say_no_more)
+    with pytest.raises(ValueError, match="a bug"):
+        workers.retire(link)
+    workers.tick()
+    assert wire.receive_record(theirs) is None
