@@ -14,6 +14,7 @@ from pyqmail.log import events
 from pyqmail.log.joiner import shown
 from pyqmail.log.stamps import TAI_LABEL, TAI_OFFSET_S, parse_line
 from pyqmail.log.statistics import Statistics
+from pyqmail.log.twins import Twins
 from pyqmail.system.process import fork_child
 
 CHUNK = 1 << 20
@@ -54,6 +55,7 @@ class Bulk:
         self.understood = False  # a line of ours
         self.strays: list[bytes] = []
         self._inside = inside
+        self._twins = Twins()
         self._messages: dict[int, Waiting] = {}
         self._running: dict[int, tuple[Waiting, str]] = {}  # the message and the recipient by delivery
 
@@ -61,6 +63,8 @@ class Bulk:
         """Count whole lines."""
         if b"\r" in text:  # a line end, too
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if b' {"' in text:  # JSON, or a text that looks like it
+            text = self._twins.without(text)
         for match in _LINE.finditer(text):
             if not self._count(match):
                 self.strays.append(match[0])

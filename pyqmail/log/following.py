@@ -1,22 +1,17 @@
-"""Logs that grow, read piece by piece by a process that must never wait for them: files and the journal.
-
-Where control/logformat is ``both`` each event stands there twice: the JSON twin of a classic line is left out.
-"""
+"""Logs that grow, read piece by piece by a process that must never wait for them: files and the journal."""
 
 import os
 import subprocess
-from collections import deque
 from collections.abc import Iterator
 from typing import IO, Protocol
 
 from pyqmail.log.events import Known
 from pyqmail.log.sources import replaced
-from pyqmail.log.stamps import parse_line
+from pyqmail.log.twins import Twins
 
 TAIL = 4 << 20  # bytes of a log that are read of what was there before
 PIECE = 1 << 18  # bytes at a time
 LINE_MAX = 1 << 16  # bytes; of a longer line the rest is left out
-TWINS = 256  # classic lines that are remembered
 JOURNAL_LINES = 20_000  # of what was there before
 
 
@@ -92,22 +87,13 @@ class FollowedLog:
     def __init__(self, source: Growing) -> None:
         self.source = source
         self._partial = b""
-        self._classic: deque[Known] = deque(maxlen=TWINS)
+        self._twins = Twins()
 
     def events(self) -> Iterator[tuple[float | None, Known | None]]:
         """Time and event of each line of the next piece; None for what is not known. Raises OSError."""
         *lines, partial = (self._partial + self.source.read()).split(b"\n")
         self._partial = partial[:LINE_MAX]
         for line in lines:
-            text = line[:LINE_MAX].decode("utf-8", "surrogateescape")
-            when, event = parse_line(text)
-            if event is None or not self._is_twin(event, json=text.endswith("}")):
-                yield when, event
-
-    def _is_twin(self, event: Known, *, json: bool) -> bool:
-        if not json:
-            self._classic.append(event)
-        elif event in self._classic:
-            self._classic.remove(event)
-            return True
-        return False
+            parsed = self._twins.parse(line[:LINE_MAX].decode("utf-8", "surrogateescape"))
+            if parsed is not None:
+                yield parsed

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from pyqmail.log.events import Decision
-from pyqmail.log.stamps import parse_line
+from pyqmail.log.twins import Twins
 
 TOP = 100  # rows of the table
 
@@ -18,8 +18,9 @@ class Rehearsal:
 
     def feed(self, lines: Iterable[str], since: float | None) -> None:
         """Count what ``lines`` of a log say, from the time ``since`` on."""
+        twins = Twins()
         for line in lines:
-            when, event = parse_line(line)
+            when, event = twins.parse(line) or (None, None)
             early = since is not None and when is not None and when < since
             if early or not isinstance(event, Decision) or event.result != "accepted":
                 continue

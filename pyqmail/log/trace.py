@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pyqmail.log import events
-from pyqmail.log.stamps import parse_line
+from pyqmail.log.twins import Twins
 
 LINES_MAX = 100_000  # that are kept of all messages found; more is said to be missing
 NEAR_S = 3600.0  # between a decision and its message: a submission's number is used again
@@ -78,10 +78,10 @@ class Trace:
 
     def feed(self, log: str, lines: Iterable[str]) -> int:
         """Read one log, which ``log`` names; how many of its lines were understood."""
-        reader = _Reader(log, self._wants)
+        reader, twins = _Reader(log, self._wants), Twins()
         understood = 0
         for line in lines:
-            when, event = parse_line(line)
+            when, event = twins.parse(line) or (None, None)
             if event is None:
                 continue
             understood += 1

@@ -19,9 +19,9 @@ from pyqmail.log.joiner import Delivery, Joiner, Message
 from pyqmail.log.printer import Printer
 from pyqmail.log.rehearsal import Rehearsal
 from pyqmail.log.sources import open_source, usual_logs
-from pyqmail.log.stamps import parse_line
 from pyqmail.log.statistics import Statistics
 from pyqmail.log.trace import Trace
+from pyqmail.log.twins import Twins
 
 NOTHING_UNDERSTOOD = 1
 
@@ -46,11 +46,14 @@ def read(options: argparse.Namespace) -> int:
         return count_all(options.log)
     color = options.color == "always" or (options.color == "auto" and sys.stdout.isatty())
     printer, statistics, joiner = Printer(color=color, utc=options.utc, at_once=options.follow), Statistics(), Joiner()
-    unwanted = Message if options.deliveries else Delivery
+    unwanted, twins = Message if options.deliveries else Delivery, Twins()
     seen = understood = 0
     try:
         for line in open_source(options.log, options.unit, follow=options.follow):
-            when, event = parse_line(line)
+            parsed = twins.parse(line)
+            if parsed is None:
+                continue
+            when, event = parsed
             seen += 1
             understood += event is not None
             for item in joiner.take(when, event):

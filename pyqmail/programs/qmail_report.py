@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.log.joiner import Joiner
 from pyqmail.log.sources import open_source, usual_logs
-from pyqmail.log.stamps import parse_line
+from pyqmail.log.twins import Twins
 from pyqmail.look.report import Report
 from pyqmail.look.summary import DAY_S, HOUR_S, Summary
 from pyqmail.system.files import replace_file
@@ -54,9 +54,12 @@ def sum_up(summary: Summary, logs: Sequence[str]) -> bool:
     """Read the logs; whether a line of them was understood. Raises OSError."""
     understood = False
     for log in logs:
-        joiner = Joiner()
+        joiner, twins = Joiner(), Twins()
         for line in open_source(log, None, follow=False):
-            when, event = parse_line(line)
+            parsed = twins.parse(line)
+            if parsed is None:
+                continue
+            when, event = parsed
             understood = understood or event is not None
             for item in joiner.take(when, event):
                 summary.add(when, item)

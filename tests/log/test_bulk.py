@@ -11,8 +11,8 @@ import pytest
 from pyqmail.log import bulk
 from pyqmail.log.bulk import Bulk, files_of, halves, is_of_multilog, sum_up, texts_of
 from pyqmail.log.joiner import Joiner
-from pyqmail.log.stamps import parse_line
 from pyqmail.log.statistics import Statistics
+from pyqmail.log.twins import Twins
 
 ODD = """\
 alert: help
@@ -95,9 +95,9 @@ def lines(seed: int) -> Iterator[str]:
 
 
 def slowly(text: list[str]) -> list[str]:
-    statistics, joiner = Statistics(), Joiner()
+    statistics, joiner, twins = Statistics(), Joiner(), Twins()
     for line in text:
-        when, event = parse_line(line)
+        when, event = twins.parse(line) or (None, None)
         for item in joiner.take(when, event):
             statistics.add(item)
     return list(statistics.lines())
