@@ -13,7 +13,10 @@ BASE = "base"  # the group of every installation
 TESTS = ("test", "fuzz")  # what only the sources' own checks need
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 # The distributions that are imported by another name than their own.
-_MODULES = {"dnspython": "dns", "python-daemon": "daemon", "pure-cdb": "cdblib"}
+_MODULES = {
+    "dnspython": "dns", "python-daemon": "daemon", "pure-cdb": "cdblib",
+    "linkify-it-py": "linkify_it", "markdown-it-py": "markdown_it",
+}  # fmt: skip
 # What has no wheel, by group: Debian's package, and the modules of it and of what it needs.
 DEBIAN_ONLY = {"accounts": ("python3-ldap", ("ldap", "ldapurl", "ldif", "_ldap", "pyasn1", "pyasn1_modules"))}
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,12 @@ def test_pip_reads_the_lock(tmp_path: Path) -> None:
 def test_what_is_not_pinned_is_refused(text: str) -> None:
     with pytest.raises(LockError):
         list(parse_lock(text))
+
+
+def test_each_distribution_is_imported_by_the_name_that_is_known_here() -> None:
+    lock = read_lock()
+    for item in chosen(lock, groups_of(lock), sys.version_info[:2]):
+        assert find_spec(item.module) is not None, item.name
 
 
 def test_qmail_setup_itself_needs_nothing_but_python() -> None:
