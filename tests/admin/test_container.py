@@ -169,7 +169,7 @@ def test_it_works_read_only_as_nobody_outside_and_ends_without_loss(container: C
     accepted |= set(load.stdout.read().split())
     load.wait(60)
     log = container.log.read_text()
-    assert log.endswith("container: stopped\n") and "tcpserver: " in log and "new msg " in log
+    assert "container: stopped\n" in log and "tcpserver: " in log and "new msg " in log  # a session may end after that
     container.start()  # the volumes are what there is of it
     container.machine.wait_for(lambda: accepted <= set(container.delivered()), "every message that was accepted")
     found = container.delivered()

@@ -148,7 +148,10 @@ class Upgraded:
         def said(name: str) -> list[str]:
             return [line for line in self.log(name)[marks[name] :] if not line.startswith(("status: ", "tcpserver: "))]
 
-        self.machine.wait_for(lambda: any(line.startswith("end msg") for line in said("qmail-send")), "the dialogue")
+        # each log has a process of its own
+        last = (("qmail-send", "end msg"), ("qmail-smtpd", "qmail-smtpd: accepted"))
+        for name, start in last:
+            self.machine.wait_for(lambda: any(line.startswith(start) for line in said(name)), "the dialogue")  # noqa: B023
         (path,) = self.machine.path("/home/dan/Maildir/new").iterdir()
         lines = {plain(line) for name in SERVICES for line in said(name)}
         return plain(replies), plain(path.read_text()).splitlines(), lines
