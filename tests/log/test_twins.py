@@ -1,6 +1,7 @@
 """A log in both forms says what each form alone says."""
 
 import os
+import re
 from pathlib import Path
 
 from pyqmail.log.bulk import sum_up
@@ -14,14 +15,17 @@ from tests.log.test_events import EVENTS
 
 
 def log_in(form: bytes, path: Path) -> list[str]:
-    """The lines of all kinds of events, twice each, with multilog's stamps."""
+    """The lines of all kinds of events, twice each, with multilog's stamps; all are of one moment."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     for _, event in EVENTS * 2:
         sink = LineSink(fd)
         sink.use(form, event.program.decode() if isinstance(event, Decision) else "qmail-send")
         sink(event)  # type: ignore[arg-type]
     os.close(fd)
-    lines = [f"@4000000037c219bf2ef02e94 {line}" for line in path.read_bytes().decode("utf-8", "replace").splitlines()]
+    text = re.sub(
+        r'"time": ?"[^"]*"', '"time":"1999-08-24T04:02:29.787492Z"', path.read_bytes().decode("utf-8", "replace")
+    )
+    lines = [f"@4000000037c219bf2ef02e94 {line}" for line in text.splitlines()]
     path.write_text("".join(line + "\n" for line in lines))
     return lines
 
