@@ -26,10 +26,16 @@ class Collector:
     def __init__(self, base: Path) -> None:
         self.socket, self._database = base / "socket", base / "database"
         words = ["--storage", f"sqlite://{self._database}", "--socketname", str(self.socket)]
-        words += ["--logfilename", str(base / "log"), "--max_uncommited_datagrams", "1"]
+        words += ["--logfilename", str(base / "log"), "--log_level", "info", "--max_uncommited_datagrams", "1"]
         self.process = subprocess.Popen([sys.executable, "-c", RUN, *words])
-        wait_for(lambda: self.socket.exists() or self.process.poll() is not None, "tlsrpt-collectd")
+        # It moves its first database away and makes a second one, which fails where anybody has the first one open.
+        wait_for(lambda: self._made() == 2 or self.process.poll() is not None, "tlsrpt-collectd")
         assert self.process.poll() is None
+
+    def _made(self) -> int:
+        """How many databases it has made."""
+        log = self._database.with_name("log")
+        return log.read_text().count("setup finished") if log.exists() else 0
 
     def _rows(self, query: str) -> list[tuple[str, ...]]:
         with sqlite3.connect(self._database) as database:
