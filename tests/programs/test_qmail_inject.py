@@ -15,6 +15,7 @@ from tests.programs.queue_program import write_queue_program
 BIN = Path(__file__).parents[2] / "bin"
 
 
+DSN_WORDS = {"-N": "never", "-R": "hdrs"}  # what such options take; not any word
 # Options of sendmail 8, Postfix and Exim that take an argument, in their word or the next.
 TAKE_AN_ARGUMENT = ("-A", "-B", "-C", "-D", "-e", "-F", "-h", "-L", "-M", "-N", "-O", "-o", "-p", "-R", "-V", "-X")
 
@@ -284,10 +285,14 @@ def test_sendmail(box: Sandbox) -> None:
     ("argv", "code"),
     [
         *((["-v", "-im", "-x", "-Efoo", "-J", "-E", "-B8BITMIME", "-p", "x", "-em", "-o", "Q", "a@b.c"], 0),),
-        *(([option, "x", "a@b.c"], 0) for option in TAKE_AN_ARGUMENT),
-        *(([option + "x", "a@b.c"], 0) for option in (*TAKE_AN_ARGUMENT, "-d", "-E", "-q", "-Q")),
+        *(([option, DSN_WORDS.get(option, "x"), "a@b.c"], 0) for option in TAKE_AN_ARGUMENT),
+        *(
+            ([option + DSN_WORDS.get(option, "x"), "a@b.c"], 0)
+            for option in (*TAKE_AN_ARGUMENT, "-d", "-E", "-q", "-Q")
+        ),
         *(([option, "a@b.c"], 0) for option in ("-c", "-d", "-G", "-i", "-m", "-n", "-Q", "-s", "-U", "-v", "-x")),
-        *(([*words, "a@b.c"], 0) for words in (["-d0-1.1"], ["-q30m"], ["-oi", "-oem"], ["-NGfailure", "-Rhdrs"])),
+        *(([*words, "a@b.c"], 0) for words in (["-d0-1.1"], ["-q30m"], ["-oi", "-oem"], ["-Nfailure", "-Rhdrs"])),
+        *(([option, "x", "a@b.c"], 100) for option in DSN_WORDS),
         *(([option, "a@b.c"], 100) for option in ("-z", "-b", "-bx", "-bh", "-ba", "-bd", "-bD", "-bl")),
         *(([option], 100) for option in ("-b", "-o", "-f", "-N", "-O")),
     ],
@@ -297,6 +302,8 @@ def test_sendmail_flags(box: Sandbox, argv: list[str], code: int) -> None:
     assert result.returncode == code
     if not code:
         assert (box.home / "envelope").read_text().endswith("|Ta@b.c||")
+    elif argv[0] in DSN_WORDS and len(argv) > 1:
+        assert result.stderr.startswith(f"sendmail: {argv[0]} takes ".encode())
     elif argv[0] in ("-bd", "-bD"):
         assert result.stderr.startswith(b"sendmail: fatal: no daemon is started here")
     else:
