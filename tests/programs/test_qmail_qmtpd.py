@@ -1,5 +1,6 @@
 """qmail-qmtpd and its reader: QMTP on a socket, with a recording queue program."""
 
+import _signal
 import os
 import re
 import signal
@@ -198,7 +199,7 @@ def test_many_messages_in_one_session(door: Door) -> None:
 @pytest.mark.contract("smtpd 6.2")
 def test_the_session_has_one_time_limit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
-    monkeypatch.setattr(signal, "setitimer", lambda _kind, seconds: limits.append(seconds))
+    monkeypatch.setattr(_signal, "setitimer", lambda _kind, seconds: limits.append(seconds))
     null = os.open("/dev/null", os.O_RDONLY)
     saved = os.dup(0)
     os.dup2(null, 0)
