@@ -203,14 +203,14 @@ def test_the_session_has_one_time_limit(door: Door, monkeypatch: pytest.MonkeyPa
     null = os.open("/dev/null", os.O_RDONLY)
     saved = os.dup(0)
     os.dup2(null, 0)
+    before = signal.getsignal(signal.SIGALRM), os.getcwd(), signal.getsignal(signal.SIGPIPE)
     try:
         environ = {os.fsencode(name): os.fsencode(value) for name, value in door.environ.items()}
-        before = signal.getsignal(signal.SIGALRM), os.getcwd(), signal.getsignal(signal.SIGPIPE)
         assert qmail_qmtpd.main([b"qmail-qmtpd"], environ) == 0
         assert limits == [3600, 0] and signal.getsignal(signal.SIGALRM) == before[0]
+    finally:
         os.chdir(before[1])
         signal.signal(signal.SIGPIPE, before[2])
-    finally:
         os.dup2(saved, 0)
         os.close(saved)
         os.close(null)
