@@ -249,11 +249,17 @@ def children(pid: int) -> list[int]:
         return [int(word) for word in file.read().split()]
 
 
+def title_of(pid: int) -> bytes:
+    """What ps shows of a process; nothing once it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0")
+    except FileNotFoundError:
+        return b""
+
+
 def shared_workers(pid: int) -> list[int]:
     """The workers of service ``pid`` for our own warm programs."""
-    return [
-        child for child in children(pid) if Path(f"/proc/{child}/cmdline").read_bytes().strip(b"\0") == b"qmail-queue"
-    ]
+    return [child for child in children(pid) if title_of(child) == b"qmail-queue"]
 
 
 def test_a_worker_that_dies_is_replaced_and_its_client_sees_the_end(
@@ -292,13 +298,12 @@ def test_sigterm_finishes_what_is_open(tree: Tree, service: "subprocess.Popen[by
 def passed_on(pid: int) -> bool:
     """Whether a worker of service ``pid`` has begun a message, a file without a name."""
     for worker in children(pid):
-        for fd in os.listdir(f"/proc/{worker}/fd"):
-            try:
-                target = os.readlink(f"/proc/{worker}/fd/{fd}")
-            except FileNotFoundError:
-                continue
-            if "/queue/mess/" in target and "#" in target:
-                return True
+        try:
+            targets = [os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()]
+        except FileNotFoundError:
+            continue  # it has closed one meanwhile, or has ended: the next look is the one
+        if any("/queue/mess/" in target and "#" in target for target in targets):
+            return True
     return False
 
 
