@@ -96,25 +96,6 @@ def queue_again(
     return letter, text, answer.number
 
 
-def feed_program(name: bytes, program: "Sequence[bytes]", environ: "Mapping[bytes, bytes]", head: bytes) -> int:
-    """The exit code of ``program``, which reads ``head`` and the rest of descriptor 0; what went wrong is said."""
-    from pyqmail.system import command
-    from pyqmail.system.errors import reason
-
-    try:
-        code = command.feed(program, environ, head)
-    except command.InputTrouble:
-        complain(name + b": fatal: unable to copy input")
-        return 111
-    except OSError as error:
-        complain(name + b": fatal: unable to run " + program[0] + b": " + reason(error))
-        return command.exec_failure(error)
-    if code < 0:
-        complain(name + b": fatal: child crashed")
-        return 111
-    return code
-
-
 def complain(text: bytes) -> None:
     """One line on descriptor 2; nobody listening changes nothing."""
     try:

@@ -1,6 +1,7 @@
 """preline: give a .qmail program the lines that a mailbox would have (preline(1))."""
 
-from pyqmail.intake.resend import complain, feed_program
+from pyqmail.intake.feeding import feed
+from pyqmail.intake.resend import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
         complain(USAGE)
         return 100
     head = b"".join(environ[name] for letter, name in LINES if letter not in left_out)
-    return feed_program(b"preline", program, environ, head)
+    return feed(b"preline", program, environ, head, delivers=True)
 
 
 def arguments(words: "Sequence[bytes]") -> "tuple[set[bytes], Sequence[bytes]]":

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
-from pyqmail.intake.resend import complain, feed_program
+from pyqmail.intake.feeding import feed
+from pyqmail.intake.resend import complain
 from pyqmail.mailauth.canonical import HEADER_MAX
 from pyqmail.mailauth.list_author import list_header
 from pyqmail.mailauth.lookups import CachedLookups, TemporaryFailure, look_up_within
@@ -40,7 +41,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     except TemporaryFailure:
         complain(b"qmail-listfrom: fatal: nobody says what the author's domain asks for")
         return 111
-    return feed_program(b"qmail-listfrom", program, environ, head + rest)
+    return feed(b"qmail-listfrom", program, environ, head + rest, delivers=True)
 
 
 def read_head() -> bytes:
