@@ -9,7 +9,7 @@ from pyqmail.look.queue_look import QueueLook
 from pyqmail.look.status_figures import read_figures
 from pyqmail.look.status_page import ORDERS, StatusPage, row_cells
 from pyqmail.look.web import HTML, Request, Response, Way
-from pyqmail.look.web_login import COOKIE, SESSION_S, Logins, from_own_page
+from pyqmail.look.web_login import COOKIE, SESSION_S, Login, Logins, from_own_page
 from pyqmail.look.web_page import POLICY, document, hidden, text
 
 ORDER_S = 60.0
@@ -34,7 +34,10 @@ class StatusApp:
         if request.method == "GET":
             pages = {"/": self._page, "/login": self._login_page}
         else:
-            pages = {"/login": self._log_in, "/logout": self._log_out, "/confirm": self._confirm, "/order": self._order}
+            acts = {"/confirm": self._confirm, "/order": self._order}
+            if request.path in acts:
+                return self._allowed(request, acts[request.path])
+            pages = {"/login": self._log_in, "/logout": self._log_out}
         answer = pages.get(request.path)
         return answer(request) if answer is not None else None
 
@@ -70,14 +73,15 @@ class StatusApp:
         self._logins.end(request)
         return Response(303, b"", headers={"Location": "/"})
 
-    def _confirm(self, request: Request) -> Response:
-        """Show what is about to be done, and ask."""
+    def _allowed(self, request: Request, act: Callable[[Request, Login, str, int], Response]) -> Response:
+        """What ``act`` makes of an order, if the form is of a page of ours and says one."""
         login, wanted = self._logins.form_of(request), order_of(request)
         if login is None or request.way is Way.CLEAR:
             return FORBIDDEN
-        if wanted is None:
-            return Response(400, b"no such order\n")
-        order, number = wanted
+        return act(request, login, *wanted) if wanted is not None else Response(400, b"no such order\n")
+
+    def _confirm(self, _request: Request, login: Login, order: str, number: int) -> Response:
+        """Show what is about to be done, and ask."""
         row = next((row for row in self._look.state().rows if row.number == number), None)
         told = ", ".join(row_cells(row, full=True)[1:]) if row is not None else "it is not among those that were read"
         fields = hidden(secret=login.form_secret, id=str(number), order=order)
@@ -86,14 +90,8 @@ class StatusApp:
         form = f'<form action="/order" method="post">{fields}<button>{text(order)} {number}</button></form>'
         return _small(200, f"{order} {number}", f'{question}{form} <a href="/">no</a>')
 
-    def _order(self, request: Request) -> Response:
+    def _order(self, request: Request, _login: Login, order: str, number: int) -> Response:
         """Have it done."""
-        login, wanted = self._logins.form_of(request), order_of(request)
-        if login is None or request.way is Way.CLEAR:
-            return FORBIDDEN
-        if wanted is None:
-            return Response(400, b"no such order\n")
-        order, number = wanted
         self._say(f"{request.peer or 'a client'}: {order} msg {number}")
         try:
             said = str(self._queue.ask([order, number], ORDER_S))
