@@ -87,8 +87,8 @@ class Srs:
         """
         if kind == b"0":
             return self._hashed(host, local[_KIND - 1 :])
-        first, separator, inner = local[_KIND:].partition(b"=")[2].partition(b"=")
-        return self._hashed(first, inner) if first and separator else None
+        first, _, inner = local[_KIND:].partition(b"=")[2].partition(b"=")
+        return self._hashed(first, inner) if first and inner else None
 
     def _hashed(self, *parts: bytes) -> bytes:
         return b"=".join((_digest(self.secrets[0], parts)[: self.hash_length], *parts))

@@ -128,6 +128,13 @@ def test_postsrsd_reads_ours_and_we_read_its(peer: Postsrsd, sender: bytes) -> N
     assert peer.reverse(ours.replace(b"@", b"x@")) == b""
 
 
+@pytest.mark.parametrize("local", [b"SRS1=abcd=second.test=", b"SRS1=abcd==x", b"SRS1=abcd"])
+def test_what_only_begins_like_another_forwarders_comes_back_as_it_was(local: bytes) -> None:
+    made = OURS.forward(local + b"@other.test", time.time())
+    assert made.startswith(b"SRS0=")
+    assert OURS.reverse(local_of(made), time.time()) == local + b"@other.test"
+
+
 def tree(folder: Path, **files: str) -> Control:
     """A control directory."""
     (folder / "control").mkdir()
