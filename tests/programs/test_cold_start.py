@@ -32,7 +32,7 @@ COMMANDS = {
     "condredirect": (["condredirect", "bob@b.test", "true"], QUEUES, 99, 16),
     "bouncesaying": (["bouncesaying", "no", "false"], not QUEUES, 0, 9),
     "except": (["except", "false"], not QUEUES, 0, 9),
-    "preline": (["preline", "cat"], not QUEUES, 0, 10),
+    "preline": (["preline", "cat"], not QUEUES, 0, 11),
     "dot-forward": (["dot-forward", ".forward"], QUEUES, 99, 23),
     "fastforward": (["fastforward", "-d", "aliases.cdb"], QUEUES, 0, 22),
     "maildirmake": (["maildirmake", "box"], not QUEUES, 0, 6),
