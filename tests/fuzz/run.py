@@ -18,6 +18,7 @@ CORPUS = HERE / "corpus"
 LENGTH_MAX = 4096
 ONE_INPUT_SECONDS = 20
 ENDLESS = -1  # libFuzzer's word for it
+RANDOM = 0  # the seed that libFuzzer takes for "another one each time"
 MEMORY_MB = 2048
 BEGINNING = """
 import sys
@@ -43,10 +44,11 @@ class Outcome:
         self.coverage = int(coverage[-1]) if coverage else 0
 
 
-def start(name: str, seconds: int, inputs: int, corpus: Path, found: Path) -> "subprocess.Popen[str]":
+def start(name: str, seconds: int, inputs: int, seed: int, corpus: Path, found: Path) -> "subprocess.Popen[str]":
     """The fuzzer of one target; its new inputs go to ``corpus``, one that fails to ``found``."""
     words = [
         f"-runs={inputs}",
+        f"-seed={seed}",
         f"-max_total_time={seconds}",
         f"-timeout={ONE_INPUT_SECONDS}",
         f"-rss_limit_mb={MEMORY_MB}",
@@ -66,7 +68,14 @@ def start(name: str, seconds: int, inputs: int, corpus: Path, found: Path) -> "s
 
 
 def run(
-    names: list[str], seconds: int, found: Path, *, inputs: int = ENDLESS, keep: bool = False, together: int = 2
+    names: list[str],
+    seconds: int,
+    found: Path,
+    *,
+    inputs: int = ENDLESS,
+    seed: int = RANDOM,
+    keep: bool = False,
+    together: int = 2,
 ) -> list[Outcome]:
     """Fuzz ``names``, ``together`` at a time, each for ``seconds`` or until it has tried ``inputs``."""
     outcomes = []
@@ -78,7 +87,7 @@ def run(
                 name = waiting.pop(0)
                 new = CORPUS / name if keep else Path(scratch) / name
                 new.mkdir(parents=True, exist_ok=True)
-                running.append((name, start(name, seconds, inputs, new, found)))
+                running.append((name, start(name, seconds, inputs, seed, new, found)))
             name, process = running.pop(0)
             text = process.communicate()[0]
             outcomes.append(Outcome(name, process.returncode, text))

@@ -8,7 +8,8 @@ from tests.fuzz.run import CORPUS, run
 from tests.fuzz.targets import TARGETS
 
 SECONDS = 120
-PER_TARGET = 2000  # inputs, tried on however slow a machine
+PER_TARGET = 500  # inputs, tried on however slow a machine
+SEED = 1  # the same inputs each time: what turns red here was changed; the command of run.py looks for new ones
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -24,7 +25,7 @@ def test_each_directory_of_the_corpus_has_its_target() -> None:
 
 
 def test_some_inputs_more_find_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes = run(list(TARGETS), SECONDS, tmp_path, inputs=PER_TARGET)
+    outcomes = run(list(TARGETS), SECONDS, tmp_path, inputs=PER_TARGET, seed=SEED)
     with capsys.disabled():
         print(f"\n{sum(outcome.inputs for outcome in outcomes)} inputs tried")
     for outcome in outcomes:
