@@ -1,0 +1,94 @@
+"""Debian's PostgreSQL in a directory of its own, for the tests of what is kept there.
+
+initdb and postgres refuse to be root: they run as ``postgres``, the account of Debian's package, or as whoever runs the
+tests. The server listens on 127.0.0.1, where it asks for a password, and on a socket in its directory, where it asks
+for none.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_for
+
+USER, PASSWORD, DATABASE = "pyqmail", "seven words", "postgres"
+SETTINGS = ("fsync=off", "shared_buffers=8MB", "max_connections=40", "autovacuum=off", "log_min_messages=fatal")
+
+
+def programs() -> Path | None:
+    """The directory of initdb and postgres, of the newest version there is."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+class PostgreSQL:
+    """One server. It keeps its port and its data from one start to the next."""
+
+    def __init__(self, base: Path, settings: tuple[str, ...] = SETTINGS) -> None:
+        where = programs()
+        assert where is not None
+        self.base = base
+        self._programs = where
+        self._settings = settings
+        self._account = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = int(sock.getsockname()[1])
+        self.url = f"postgresql://{USER}@127.0.0.1:{self.port}/{DATABASE}"  # asks for PASSWORD
+        self.socket_url = f"postgresql://{USER}@/{DATABASE}?host={base}&port={self.port}"
+        (base / "password").write_text(PASSWORD)
+        if self._account:
+            for path in (base, base / "password"):
+                shutil.chown(path, "postgres", "postgres")
+        words = [str(where / "initdb"), "-D", str(base / "data"), "-U", USER, "--pwfile", str(base / "password")]
+        words += ["--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(words, check=True, capture_output=True, **self._account)  # type: ignore[call-overload]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        words = [str(self._programs / "postgres"), "-D", str(self.base / "data"), "-p", str(self.port)]
+        words += ["-c", "listen_addresses=127.0.0.1", "-k", str(self.base)]
+        for setting in self._settings:
+            words += ["-c", setting]
+        with open(self.base / "log", "ab") as log:
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, **self._account)  # type: ignore[call-overload]
+        wait_for(self._answers, "postgres")
+
+    def _answers(self) -> bool:
+        words = [str(self._programs / "pg_isready"), "-q", "-h", str(self.base), "-p", str(self.port)]
+        return subprocess.run(words).returncode == 0
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End it at once, as a crash would: what was committed is there after the next start."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def run(self, sql: str) -> list[str]:
+        """The lines that ``sql`` answers with: fields with ``|`` between them."""
+        words = [str(self._programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.socket_url, "-c", sql]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@contextmanager
+def postgresql(settings: tuple[str, ...] = SETTINGS) -> Iterator[PostgreSQL]:
+    """A server that runs, in a directory that is removed with it."""
+    if programs() is None:
+        pytest.skip("postgresql is not installed")
+    with tempfile.TemporaryDirectory(prefix="pyqmail-postgresql-") as base:
+        server = PostgreSQL(Path(base), settings)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
