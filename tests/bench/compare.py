@@ -32,6 +32,8 @@ makes our system calls and does nothing else.
 | w7 | connect to banner |
 | latency | from acceptance to the Maildir under 100 messages/s |
 | leak | memory after 10,000 and after 200,000 messages |
+| w8 | submission: STARTTLS, AUTH PLAIN, 10 sessions, one message or many a connection |
+| w9 | the same without AUTH: mail that comes in TLS |
 
 A server that is slow gets fewer messages, so that no phase of w1 takes much longer than --seconds. $NOTQMAIL_HOME is
 an installed notqmail (default /var/notqmail; its control files are overwritten and its queue is emptied, as those of
@@ -51,14 +53,17 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from tests.bench.peers import private, secured  # noqa: E402
 from tests.bench.peers.adapters import SERVERS, make, unpack  # noqa: E402
 from tests.bench.peers.claims import better, table  # noqa: E402
 from tests.bench.peers.common import STATE, Unsupported, claim, log, remove_aside, save, user_home  # noqa: E402
 from tests.bench.peers.counts import count  # noqa: E402
 from tests.bench.peers.plot import plot  # noqa: E402
-from tests.bench.peers.workloads import WORKLOADS, raw  # noqa: E402
+from tests.bench.peers.workloads import WORKLOADS as PLAIN  # noqa: E402
+from tests.bench.peers.workloads import raw  # noqa: E402
 
 BASE = "notqmail"
+WORKLOADS = PLAIN | secured.WORKLOADS
 ALL = "w1,w2,w2slow:2,w2hosts:2,w3,w4,w4uids,w5:2,w6:2,w7,latency"
 FIELD = "pyqmail,notqmail,postfix,floor,opensmtpd:1,exim:1"
 LONGEST_S, LONGEST_LEAK_S = 600, 7200  # of one run: one that hangs fails, and the others go on
@@ -167,6 +172,8 @@ def run(opt):
     """Each round has all servers in all workloads, so that what is there at any moment is complete."""
     servers, workloads = rounds(opt.servers, opt.repeat, SERVERS), rounds(opt.workloads, opt.repeat, WORKLOADS)
     claim(user_home())
+    if set(workloads) & set(secured.WORKLOADS):
+        private.enter()
     remove_aside()  # of a run that was killed
     data = load(opt.output)
     data.setdefault("machine", machine())

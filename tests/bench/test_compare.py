@@ -8,11 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench.compare import turns
+from tests.bench.compare import WORKLOADS, turns
 from tests.bench.peers import common
 from tests.bench.peers.claims import ROWS, shown, table
 from tests.bench.peers.plot import plot
-from tests.bench.peers.workloads import WORKLOADS
 
 DATA = {
     "w1": {

@@ -12,9 +12,11 @@ import os
 import pwd
 import shlex
 import shutil
+import socket
 import subprocess
 import textwrap
 
+from tests.bench.peers import kinds
 from tests.bench.peers.common import (
     DEAD,
     DOMAIN,
@@ -30,6 +32,7 @@ from tests.bench.peers.common import (
     sink_port,
     slow_hosts,
     wait_port,
+    wait_socket,
 )
 
 PEERS = os.environ.get("PYQMAIL_TEST_PEERS", "/var/cache/pyqmail-tests/peers")  # also where bin/run-tests puts them
@@ -59,6 +62,7 @@ class Server:
     name = ""
     batching = False
     workloads = None  # all
+    kinds = ()  # of work, peers/kinds.py, that it can do
 
     def __init__(self):
         self.state = os.path.join(STATE, self.name)
@@ -68,8 +72,11 @@ class Server:
         claim(self.state)
         self.group = Group(self.name)
 
-    def configure(self, remote=20, slow=False, batch=False, many=None):
-        """Write configuration for the given remote concurrency; many: a Many to deliver to at many_domain."""
+    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+        """Write configuration for the given remote concurrency; many: a Many to deliver to at many_domain.
+
+        kind: one of ``kinds``, of peers/kinds.py.
+        """
 
     many_domain = "many.test"
 
@@ -138,7 +145,7 @@ class QmailLike(Server):
             f"tcpserver -H -R -l {DOMAIN} -c 200 -b 128 -u {user} -g {group} {HOST} {self.port} {home}/bin/qmail-smtpd"
         )
 
-    def configure(self, remote=20, slow=False, batch=False, many=None):
+    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
         control = os.path.join(self.home, "control")
         routes = [f"{DEAD}:{HOST}:{dead_port()}"]
         if slow:
@@ -161,6 +168,7 @@ class QmailLike(Server):
             path = os.path.join(control, name)
             self.write(path, text + "\n")
             os.chmod(path, 0o644)
+        self.kind = kind
         if many:
             assign = many.file("assign", "={name}:{name}:{uid}:{uid}:{home}:::")
             with open(assign, "a") as f:
@@ -177,7 +185,12 @@ class QmailLike(Server):
         env = {"PATH": f"{self.home}/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         with open(os.path.join(self.state, "stderr"), "wb") as err:
             self.group.spawn(shlex.split(self.rc), env=env, cwd="/", stdout=err, stderr=err)
-            self.group.spawn(shlex.split(self.smtpd), env=env | {"RELAYCLIENT": ""}, cwd="/", stdout=err, stderr=err)
+            for words, more in self.listeners():
+                self.group.spawn(shlex.split(words), env=env | more, cwd="/", stdout=err, stderr=err)
+
+    def listeners(self):
+        """(command, environment) of each service besides qmail-start."""
+        return [(self.smtpd, {"RELAYCLIENT": ""})]
 
     def sendmail(self, rcpt):
         return [f"{self.home}/bin/sendmail", rcpt]
@@ -201,17 +214,42 @@ class Pyqmail(QmailLike):
 
     name = "pyqmail"
     batching = True
+    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.POP3S)
 
     def __init__(self):
         super().__init__(os.environ.get("QMAIL", "/var/qmail"))
+
+    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+        super().configure(remote, slow, batch, many, kind)
+        control = f"{self.home}/control"
+        for name in kinds.QMAIL_OWN:
+            if os.path.exists(f"{control}/{name}"):
+                os.unlink(f"{control}/{name}")
+        for name, text in kinds.QMAIL_CONTROLS.get(kind, {}).items():
+            self.write(f"{control}/{name}", text)
+        if kind in kinds.SECURED:
+            _, crt, key = kinds.certificate()
+            subprocess.run([f"{self.home}/bin/qmail-cert", "install", crt, key], check=True, stdout=subprocess.DEVNULL)
+
+    def start(self):
+        super().start()
+        for name in kinds.QMAIL_SOCKETS.get(self.kind, ()):
+            wait_socket(f"{self.home}/run/{name}", socket.SOCK_SEQPACKET)
+
+    def listeners(self):
+        smtpd = (self.smtpd, kinds.QMAIL_ENVIRON.get(self.kind, {"RELAYCLIENT": ""}))
+        return [smtpd] + [(kinds.qmail_pop3s(self.home), {"POP3S": "1"})] * (self.kind == kinds.POP3S)
 
 
 class Postfix(Server):
     """The Debian package, with an instance of its own below the state directory."""
 
     name = "postfix"
+    kinds = (kinds.SUBMISSION, kinds.TLS)
+    auth_cache = False  # Dovecot's: off unless asked for
     services = """
-        {host}:{port} inet n - n - - smtpd
+        {host}:{port} inet n - n - - smtpd{options}
+        tlsmgr unix - - n 1000? 1 tlsmgr
         pickup unix n - n 60 1 pickup
         cleanup unix n - n - 0 cleanup
         qmgr unix n - n 300 1 qmgr
@@ -246,7 +284,7 @@ class Postfix(Server):
             os.makedirs(path, exist_ok=True)
         shutil.chown(self.data, "postfix", "postfix")
 
-    def configure(self, remote=20, slow=False, batch=False, many=None):
+    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
         routes = os.path.join(self.conf, "routes")
         hops = [(DEAD, HOST, dead_port())] + [(d, a, sink_port()) for d, a in slow_hosts() if slow]
         self.write(routes, "".join(f"{domain} smtp:[{address}]:{port}\n" for domain, address, port in hops))
@@ -285,7 +323,11 @@ class Postfix(Server):
                 f.write("virtual_mailbox_domains = many.test\nvirtual_mailbox_base = /\n")
                 f.write(f"virtual_mailbox_maps = texthash:{boxes}\n")
                 f.write(f"virtual_uid_maps = texthash:{uids}\nvirtual_gid_maps = texthash:{uids}\n")
-        self.write(os.path.join(self.conf, "master.cf"), self.services.format(host=HOST, port=self.port))
+        self.kind = kind
+        with open(os.path.join(self.conf, "main.cf"), "a") as f:
+            f.write(kinds.postfix_main(kind, self.state))
+        services = self.services.format(host=HOST, port=self.port, options=kinds.postfix_smtpd(kind))
+        self.write(os.path.join(self.conf, "master.cf"), services)
         # postdrop and postqueue accept another configuration only when the main one names it
         known = subprocess.run(["postconf", "-h", "alternate_config_directories"], capture_output=True, text=True)
         if self.conf not in known.stdout:
@@ -293,6 +335,10 @@ class Postfix(Server):
             subprocess.run(["postconf", "-e", f"alternate_config_directories={both}"], check=True)
 
     def launch(self):
+        if self.kind == kinds.SUBMISSION:
+            conf = kinds.dovecot_conf(self.state, cache=self.auth_cache)
+            self.group.spawn([find("dovecot"), "-F", "-c", conf])
+            wait_socket(os.path.join(self.state, "dovecot-auth"), socket.SOCK_STREAM)
         self.group.run(["postfix", "-c", self.conf, "start"])
 
     def quit(self):
@@ -306,6 +352,28 @@ class Postfix(Server):
 
     def sendmail(self, rcpt):
         return ["/usr/sbin/sendmail", "-C", self.conf, rcpt]
+
+
+class PostfixCache(Postfix):
+    """Postfix with Dovecot's cache of passwords on."""
+
+    name = "postfix-cache"
+    auth_cache = True
+    workloads = ("w8",)
+
+
+class Dovecot(Server):
+    """The Debian package, for POP3S."""
+
+    name = "dovecot"
+    kinds = (kinds.POP3S,)
+    workloads = ("w13",)
+
+    def launch(self):
+        self.group.spawn([find("dovecot"), "-F", "-c", kinds.dovecot_conf(self.state, pop3=True)])
+
+    def start(self):
+        self.launch()
 
 
 class Unpacked(Server):
@@ -378,7 +446,7 @@ class Opensmtpd(Unpacked):
     program = "smtpd"
     users = ("opensmtpd", "opensmtpq")
 
-    def configure(self, remote=20, slow=False, batch=False, many=None):
+    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
         routes = [("dead", DEAD, HOST, dead_port())]
         routes += [(f"slow{i}", d, a, sink_port()) for i, (d, a) in enumerate(slow_hosts()) if slow]
         actions = [f'action "{name}" relay host smtp+notls://{address}:{port}' for name, _, address, port in routes]
@@ -435,10 +503,11 @@ class Opensmtpd(Unpacked):
 
 class Exim(Unpacked):
     name = "exim"
+    kinds = (kinds.SUBMISSION, kinds.TLS)
     program = "exim4"
     users = ("Debian-exim",)
 
-    def configure(self, remote=20, slow=False, batch=False, many=None):
+    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
         spool, logs, etc = self.folder("spool", FOREIGN_UID), self.folder("log", FOREIGN_UID), self.folder("etc")
         routers = transports = ""
         if slow:
@@ -483,7 +552,7 @@ class Exim(Unpacked):
             log_file_path = {logs}/%slog
             local_interfaces = {HOST}
             daemon_smtp_ports = {self.port}
-            tls_advertise_hosts =
+            {kinds.exim_main(kind, etc)}
             host_lookup =
             rfc1413_query_timeout = 0s
             smtp_accept_max = 200
@@ -495,10 +564,12 @@ class Exim(Unpacked):
             recipients_max = 50000
             keep_environment =
             disable_ipv6 = true
-            acl_smtp_rcpt = accept_all
+            acl_smtp_rcpt = recipients
             acl_smtp_data = accept_all
             domainlist ours = {DOMAIN}
             begin acl
+            recipients:
+              {kinds.exim_acl(kind)}accept
             accept_all:
               accept
             begin routers
@@ -542,6 +613,7 @@ class Exim(Unpacked):
               return_path_add
             begin retry
             * * F,2h,15m; F,4d,6h
+            {kinds.exim_authenticators(kind, etc)}
             """,
         )
 
@@ -577,7 +649,7 @@ class Floor(Server):
         shutil.rmtree(os.path.join(self.state, "queue"), ignore_errors=True)
 
 
-SERVERS = {cls.name: cls for cls in (Pyqmail, Notqmail, Postfix, Opensmtpd, Exim, Floor)}
+SERVERS = {cls.name: cls for cls in (Pyqmail, Notqmail, Postfix, PostfixCache, Dovecot, Opensmtpd, Exim, Floor)}
 
 
 def unpack():

@@ -38,6 +38,12 @@ ROWS = (
     Row("memory of an idle session", "w5", "session_kib", {}, 4 * 1024),
     Row("accepted to Maildir at 100/s, p50", "latency", "maildir_p50_ms", {}, 20),
     Row("accepted to Maildir at 100/s, p99", "latency", "maildir_p99_ms", {}, 100),
+    Row("submission: STARTTLS, AUTH, one message each", "w8", "one_accept_per_s", {"postfix": 1.3, "exim": None}),
+    Row("submission, many messages a connection", "w8", "many_accept_per_s", {"postfix": 1.3, "exim": None}),
+    Row("processor time a message, submission, one each", "w8", "one_cpu_ms", {"postfix": None, "exim": None}),
+    Row("mail that comes in TLS, one message each", "w9", "one_accept_per_s", {"postfix": None, "exim": None}),
+    Row("processor time a message, TLS, one each", "w9", "one_cpu_ms", {"postfix": 1.25, "exim": None}),
+    Row("processor time a message, TLS, many", "w9", "many_cpu_ms", {"postfix": 1.25, "exim": None}),
     Row("memory growth, 10,000 to 200,000 messages", "leak", "growth_percent", {}, 10),
 )
 COLUMNS = ("pyqmail", "notqmail", "postfix", "opensmtpd", "exim")

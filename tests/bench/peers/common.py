@@ -336,6 +336,20 @@ def wait_port(port, timeout=20, host=HOST):
         time.sleep(0.01)
 
 
+def wait_socket(path, kind, timeout=20):
+    """Wait until a server answers at the socket ``path`` of this ``kind``."""
+    limit = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, kind) as s:
+                s.connect(path)
+                return
+        except OSError:
+            if time.monotonic() > limit:
+                raise BenchError(f"{path} does not answer") from None
+        time.sleep(0.01)
+
+
 class Client:
     """A line-by-line SMTP client."""
 

@@ -1,0 +1,165 @@
+"""What each server is told for a kind of work beyond plain mail, as its manual or its package has it.
+
+submission: STARTTLS and AUTH PLAIN, a sender bound to the user. tls: STARTTLS. pop3s: a Maildir read in TLS.
+"""
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+from tests.bench.peers.common import DOMAIN, HOST, STATE, USER, free_port
+from tests.bench.peers.private import crypted
+from tests.certificates import self_signed
+
+SUBMISSION, TLS, POP3S = "submission", "tls", "pop3s"
+
+
+@functools.cache
+def certificate():
+    """(key and certificate, certificate, key): files for mx.DOMAIN by ECDSA, as the public ones mostly are today."""
+    base = Path(STATE, "certificate")
+    shutil.rmtree(base, ignore_errors=True)
+    base.mkdir(parents=True)
+    both = self_signed(base, f"mx.{DOMAIN}")
+    return str(both), str(both.with_suffix(".crt")), str(both.with_suffix(".key"))
+
+
+@functools.cache
+def pop3s_port():
+    return free_port()
+
+
+# --- pyqmail ------------------------------------------------------------------
+
+QMAIL_CONTROLS = {SUBMISSION: {"authd": ""}, POP3S: {"authd": ""}}
+SECURED = (SUBMISSION, TLS, POP3S)  # which need a certificate
+# of control-examples/service
+QMAIL_ENVIRON = {
+    SUBMISSION: {
+        "SMTPAUTH": "!",
+        "FORCEAUTHMAILFROM": "1",
+        "COMPLETEHEADER": "1",
+        "HIDECLIENT": "1",
+        "SMTPD_ERRORLIMIT": "20",
+    },
+}
+QMAIL_SOCKETS = {SUBMISSION: ("qmail-authd.sock",), POP3S: ("qmail-authd.sock",)}  # of helpers that it waits for
+QMAIL_OWN = ("authd", "servercert.pem")  # control files of these kinds: there in no other run
+
+
+def qmail_pop3s(home):
+    """The listener of port 995, as control-examples/service has it."""
+    return (
+        f"tcpserver -v -R -H -l 0 -c 40 {HOST} {pop3s_port()} "
+        f"{home}/bin/qmail-popup mx.{DOMAIN} {home}/bin/checkpassword {home}/bin/qmail-pop3d Maildir"
+    )
+
+
+# --- Postfix and Dovecot ------------------------------------------------------
+
+
+def postfix_main(kind, state):
+    """Lines for main.cf."""
+    lines = []
+    if kind in (SUBMISSION, TLS):
+        both, _, _ = certificate()
+        lines += [f"smtpd_tls_chain_files = {both}", "smtpd_tls_security_level = may"]
+    if kind == SUBMISSION:
+        lines += [
+            "smtpd_sasl_type = dovecot",
+            f"smtpd_sasl_path = {state}/dovecot-auth",
+            f"smtpd_sender_login_maps = inline:{{ {{ {USER}@{DOMAIN} = {USER} }} }}",
+        ]
+    return "".join(line + "\n" for line in lines)
+
+
+def postfix_smtpd(kind):
+    """Options of the smtpd in master.cf: its own example of submission."""
+    if kind != SUBMISSION:
+        return ""
+    return (
+        " -o smtpd_tls_security_level=encrypt -o smtpd_sasl_auth_enable=yes -o smtpd_tls_auth_only=yes"
+        " -o smtpd_sender_restrictions=reject_sender_login_mismatch"
+        " -o smtpd_relay_restrictions=permit_sasl_authenticated,reject"
+    )
+
+
+def dovecot_conf(state, *, pop3=False, cache=False):
+    """Dovecot for POP3S, or for the auth socket alone. Its passwords are checked by PAM, as ours are."""
+    _, crt, key = certificate()
+    lines = [
+        f"base_dir = {state}/dovecot",
+        f"state_dir = {state}/dovecot",
+        f"log_path = {state}/dovecot.log",
+        f"protocols = {'pop3' if pop3 else 'none'}",
+        f"listen = {HOST}",
+        "ssl = required",
+        f"ssl_cert = <{crt}",
+        f"ssl_key = <{key}",
+        "mail_location = maildir:~/Maildir",
+        "passdb {\n  driver = pam\n  args = dovecot\n}",
+        "userdb {\n  driver = passwd\n}",
+    ]
+    if cache:
+        lines.append("auth_cache_size = 10M")
+    if pop3:
+        lines.append(
+            "service pop3-login {\n  inet_listener pop3 {\n    port = 0\n  }\n"
+            f"  inet_listener pop3s {{\n    port = {pop3s_port()}\n    ssl = yes\n  }}\n}}"
+        )
+    else:
+        lines.append(
+            f"service auth {{\n  unix_listener {state}/dovecot-auth {{\n    mode = 0660\n    user = postfix\n"
+            "    group = postfix\n  }\n}"
+        )
+    path = os.path.join(state, "dovecot.conf")
+    with open(path, "w") as f:
+        f.write("\n".join(lines) + "\n")
+    return path
+
+
+# --- Exim ---------------------------------------------------------------------
+
+
+def exim_main(kind, etc):
+    """Lines for the first section of exim4.conf."""
+    if kind not in (SUBMISSION, TLS):
+        return "tls_advertise_hosts ="
+    _, crt, key = certificate()
+    for path, name in ((crt, "exim.crt"), (key, "exim.key")):
+        shutil.copy(path, f"{etc}/{name}")
+        os.chmod(f"{etc}/{name}", 0o644)  # for this run, and its user has a number only
+    lines = ["tls_advertise_hosts = *", "tls_certificate = /etc/exim4/exim.crt", "tls_privatekey = /etc/exim4/exim.key"]
+    if kind == SUBMISSION:
+        lines.append("auth_advertise_hosts = ${if eq{$tls_in_cipher}{}{}{*}}")
+    return "\n            ".join(lines)
+
+
+def exim_acl(kind):
+    """What the ACL of recipients says before it accepts."""
+    if kind != SUBMISSION:
+        return ""
+    return (
+        "deny !authenticated = *\n"
+        f"              deny !condition = ${{if eq{{$sender_address}}{{$authenticated_id@{DOMAIN}}}}}\n              "
+    )
+
+
+def exim_authenticators(kind, etc):
+    """The last sections of exim4.conf; passwords are compared by crypteq, with the hash that the others have."""
+    if kind != SUBMISSION:
+        return ""
+    with open(f"{etc}/passwords", "w") as f:
+        f.write(f"{USER}:{crypted()}\n")
+    os.chmod(f"{etc}/passwords", 0o644)
+    return r"""
+            begin authenticators
+            plain:
+              driver = plaintext
+              public_name = PLAIN
+              server_prompts = :
+              server_condition = "${if crypteq{$auth3}{\
+                ${extract{1}{:}{${lookup{$auth2}lsearch{/etc/exim4/passwords}{$value}{*:*}}}}}{1}{0}}"
+              server_set_id = $auth2
+            """
