@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.exits import QueueExit
+from pyqmail.intake.queue_programs import hand_on, refuse
 from pyqmail.mailauth.author import BadAuthor, author_domain
 from pyqmail.mailauth.canonical import BadHeader, Field, parse_fields, split_message
 from pyqmail.mailauth.client import ask_about_message
@@ -26,7 +27,6 @@ from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.remote.signatures import as_received
 from pyqmail.system.unnamed import pieces, rest_of, store
 
-TEXT_FD = 6
 OWN_CLIENT = (b"RELAYCLIENT", b"AUTHINFO")  # set where a client may send anything
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return QueueExit.CONFIGURATION
     except OSError:
         return QueueExit.READ_ERROR
-    return hand_on(home, environ, message)
+    return hand_on(home, environ.get(b"DKIMQUEUE", b""), environ, {0: message}, without=(b"DKIMQUEUE",))
 
 
 def fields_above(home: str, environ: Mapping[bytes, bytes], message: int) -> bytes:
@@ -100,25 +100,3 @@ def status(home: str, wanted: bytes, message: int) -> bytes:
     if letter.lower() in wanted:
         raise Refused(f"ZDKIM: {WORDS[letter].decode()} (#4.7.20)")
     return b"DKIM-Status: " + WORDS[letter] + b"\n"
-
-
-def refuse(environ: Mapping[bytes, bytes], text: bytes) -> int:
-    """Say why, where it is heard; the exit code."""
-    place = environ.get(b"ERROR_FD", b"")
-    try:
-        os.write(int(place) if place.isdigit() else TEXT_FD, text)
-    except OSError:
-        return QueueExit.REFUSED if text[:1] == b"D" else QueueExit.CONFIGURATION
-    return QueueExit.CUSTOM_ERROR if place else QueueExit.CUSTOM
-
-
-def hand_on(home: str, environ: Mapping[bytes, bytes], message: int) -> int:
-    """Become $DKIMQUEUE, or qmail-queue, with the message on descriptor 0; an exit code if that cannot be."""
-    program = os.path.join(home, os.fsdecode(environ.get(b"DKIMQUEUE") or b"bin/qmail-queue"))
-    further = {name: value for name, value in environ.items() if name not in (b"QMAILQUEUE", b"DKIMQUEUE")}
-    try:
-        os.lseek(message, 0, os.SEEK_SET)
-        os.dup2(message, 0)
-        os.execve(program, [program], further)
-    except OSError:
-        return QueueExit.EXEC_FAILED
