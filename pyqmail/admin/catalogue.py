@@ -56,6 +56,8 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-qmqpd"),
         _program("qmail-qmqpc", 0o755, 81),
         _program("qmail-rspamd", 0o755, 81),
+        _program("qmail-qfilter", 0o755, 81),
+        _program("spawn-filter"),
         _program("qmail-dkim", 0o755, 81),
         _program("qmail-listfrom"),
         _program("qmail-dmarcreport"),

@@ -29,6 +29,7 @@ WILDCARDS = {
 }
 PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
 ADDRESSES = (*PATTERNS, "validrcptto")
+BLANKS_IN_VALUES = ("dnsservers", "dnsbllist", "filterargs", "metricslisten", "spamfilter")
 PRIVATE = ("servercert.pem", "metricscert.pem")
 OLD_KEYS = re.compile(r"(?:rsa|dh)\d+\.pem")  # of the TLS patch for netqmail, and its heirs
 EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
@@ -133,7 +134,7 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
         key, colon, rest = value.partition(b":")
         if value[:1] in (b" ", b"\t"):
             yield f"{shown}: {show_value(value)}: starts with a blank, which is part of it"
-        elif b"#" in value or (b" " in value and entry.name not in ("dnsservers", "dnsbllist", "metricslisten")):
+        elif b"#" in value or (b" " in value and entry.name not in BLANKS_IN_VALUES):
             yield f"{shown}: {show_value(value)}: a comment after a value is part of it"
         elif entry.form is Form.MAP and not colon:
             yield f"{shown}: {show_value(value)}: has no colon, so that it is ignored"

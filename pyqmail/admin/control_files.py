@@ -189,6 +189,7 @@ OURS: tuple[ControlFile, ...] = (
     _number("conf-spawn", "Deliveries at once of one spawner are at most ", "", "120", ALL, START, ours=True),
     _number("conf-split", "Subdirectories of the queue: ", "", "23", ALL, START, ours=True),
     _list("conf-users", "User: ", "", "Users are those of the original.", ALL, START, ours=True),
+    _list("filterargs", "Filter: ", "", "No deliveries are filtered.", ("spawn-filter",), DELIVERY, ours=True),
     _list("factsafe", "Keeps facts: ", "", "No QMAILQUEUE program keeps facts.", INCOMING, CONNECTION, ours=True),
     _list(
         "defaultdelivery", "Default delivery: ", "", "No default.", ("run file of qmail-send", "rc"), START, ours=True
@@ -344,6 +345,7 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
         form=Form.MAP,
     ),
+    _list("rejectspam", "Spam: ", "", "Spam is delivered.", ("spawn-filter",), DELIVERY, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remoteehlo", "EHLO comes before HELO unless this is 0: ", "", "1", REMOTE, DELIVERY, ours=True),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
@@ -363,6 +365,7 @@ OURS: tuple[ControlFile, ...] = (
         "servercerts", Form.DIRECTORY, "Certificates by name", "", "", "None.", TLS_SERVERS, CONNECTION, ours=True
     ),
     _list("smtpplugins", "Plug-in, or its section: ", "", "No plug-ins are run.", SMTPD, CONNECTION, ours=True),
+    _list("spamfilter", "Spam filter: ", "", "No program looks for spam.", ("spawn-filter",), DELIVERY, ours=True),
     _number("spfbehavior", "What is done about SPF, from 0 to 6: ", "", "0", INCOMING, CONNECTION, ours=True),
     _line("spfexp", "A refusal by SPF says ", "what the domain says", INCOMING, CONNECTION, ours=True),
     _line("spfrules", "Besides the domain's own hosts SPF lets in ", "nobody", INCOMING, CONNECTION, ours=True),

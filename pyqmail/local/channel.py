@@ -16,6 +16,7 @@ from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop, Timer
+from pyqmail.system.process import find_program
 from pyqmail.warm.cold import NULL
 from pyqmail.warm.collector import Collector, Done, Stop
 from pyqmail.warm.runner import Runner
@@ -42,10 +43,12 @@ class LocalChannel:
         self._recent = RecentAccounts()
         self._users = UsersDatabase(home, accounts)
         self._rewriting = SenderRewriting(home)
+        other = environ.get(b"QMAILLOCAL", b"")  # to execute in its place
         self._local = Runner(
             loop,
-            lambda: home + "/bin/qmail-local",
-            "pyqmail.programs.qmail_local",
+            lambda: find_program(other, environ.get(b"PATH")) if other else home + "/bin/qmail-local",
+            # what QMAILLOCAL names is always executed: no module has an empty name
+            "" if other else "pyqmail.programs.qmail_local",
             {name: value for name, value in environ.items() if name != REWRITTEN},
             directory=home,
             limit=limit,
