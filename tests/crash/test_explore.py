@@ -12,7 +12,7 @@ import pytest
 
 from tests.crash.explore import LIVES, Life, explore, record_life
 
-STATES = 1500
+STATES = 1000
 LONG = bool(os.environ.get("PYQMAIL_TESTS_LONG"))
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user under strace")
 
@@ -25,7 +25,7 @@ def lives() -> Iterator[dict[str, Life]]:
         yield {name: record_life(name, Path(where)) for name in LIVES}
 
 
-COUNTS = {"scripted": STATES, "mailbox": 500, "scripted-named": 300, "mailbox-named": 150}
+COUNTS = {"scripted": STATES, "mailbox": 300, "scripted-named": 200, "mailbox-named": 100}
 COUNTS |= {"scripted-copied": 60, "mailbox-copied": 60}
 
 
