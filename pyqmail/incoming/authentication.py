@@ -64,9 +64,17 @@ class Authentication:
         return LOGIN_FIRST if self.required and user is None else None
 
     def answer(
-        self, argument: bytes, session: Session, hear: Callable[[], bytes], say: Callable[[bytes], None]
+        self,
+        argument: bytes,
+        session: Session,
+        hear: Callable[[], bytes],
+        say: Callable[[bytes], None],
+        admitted: Callable[[bytes, bytes], Reply | None],
     ) -> Reply:
-        """The reply to AUTH after the whole exchange. Raises what ``hear`` and ``say`` raise."""
+        """The reply to AUTH after the whole exchange; ``admitted`` may refuse a user and method with a right password.
+
+        Raises what ``hear``, ``say`` and ``admitted`` raise.
+        """
         offered = self.offer(secured=session.client.secured is not None)
         if session.client.user is not None:
             return LOGGED_IN
@@ -84,15 +92,20 @@ class Authentication:
             return LOGIN_CANCELLED
         except sasl.Malformed:
             return LOGIN_MALFORMED
-        return self._judge(credentials, session)
+        return self._judge(credentials, session, admitted)
 
-    def _judge(self, credentials: "Credentials", session: Session) -> Reply:
+    def _judge(
+        self, credentials: "Credentials", session: Session, admitted: Callable[[bytes, bytes], Reply | None]
+    ) -> Reply:
         started = time.monotonic()
         found, user = self._check(credentials, session) if credentials.possible else (Answer.NO, b"")
         words = (credentials.method, safe(credentials.user[:USER_MAX]), safe(session.client.ip[:64]))
         result = {Answer.YES: b"success", Answer.NO: b"failed", Answer.LATER: b"deferred"}[found]
         session.log.say(b"auth: auth-%b type=%b user=<%b> ip=%b" % (result, *words))
         if found is Answer.YES:
+            refusal = admitted(user, credentials.method)
+            if refusal is not None:
+                return refusal
             session.authenticated(user, credentials.method)
             return ACCEPTED
         self.failures += 1

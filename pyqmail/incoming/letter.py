@@ -65,6 +65,10 @@ class Letter:
         if self._recipient_bytes > RECIPIENTS_MAX:
             raise TooManyRecipients
 
+    def take_back(self) -> None:
+        """Without the last recipient."""
+        self._recipient_bytes -= len(self.recipients.pop()) + 64
+
     def open(
         self,
         home: str,

@@ -1,13 +1,18 @@
 """A transaction of SMTP in which plug-ins have a word before our own checks (incoming/plugins)."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.plugins import CONNECTION, DATA, HELO, MAIL, RCPT, Outcome, Plugins, changed
+from pyqmail.incoming.plugins import AUTH, CONNECTION, DATA, HELO, MAIL, PASS, RCPT, Outcome, Plugins, changed
 from pyqmail.incoming.session import Session
 from pyqmail.incoming.smtp_connection import SessionEnd, SmtpConnection
 from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.incoming.smtp_transaction import SmtpTransaction
 from pyqmail.protocol.reply import Reply
+
+NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class PluggedTransaction(SmtpTransaction):
@@ -29,6 +34,9 @@ class PluggedTransaction(SmtpTransaction):
         refusal = self._run(HELO).refusal
         return b"" if refusal is None else refusal.line
 
+    def admitted(self, user: bytes, method: bytes) -> Reply | None:
+        return self._run(AUTH, more={b"SMTPAUTHUSER": user, b"SMTPAUTHMETHOD": method}).refusal
+
     def forget(self) -> bytes:
         self._plugins.forget()
         return super().forget()
@@ -49,7 +57,12 @@ class PluggedTransaction(SmtpTransaction):
         outcome = self._run(RCPT, recipient, b"SMTPRCPTTO")
         if outcome.refusal is not None:
             return outcome.refusal
-        return super()._add(letter, outcome.address, checked=checked and not outcome.unchecked)
+        refusal = super()._add(letter, outcome.address, checked=checked and not outcome.unchecked)
+        if refusal is None:
+            refusal = self._run(PASS, outcome.address, b"SMTPRCPTTO").refusal
+            if refusal is not None:
+                letter.take_back()
+        return refusal
 
     def take_message(self) -> bytes:
         refusal = self._run(DATA).refusal
@@ -68,9 +81,12 @@ class PluggedTransaction(SmtpTransaction):
         self._plugins.forget()  # they were for this message
         return opened
 
-    def _run(self, section: bytes, address: bytes = b"", variable: bytes = b"") -> Outcome:
-        """What the plug-ins say. Raises SessionEnd where they hang up."""
-        outcome = self._plugins.run(section, {**self._session.environ, **self._variables(address)}, address, variable)
+    def _run(
+        self, section: bytes, address: bytes = b"", variable: bytes = b"", more: Mapping[bytes, bytes] = NOTHING
+    ) -> Outcome:
+        """What the plug-ins say; ``more`` is in their environment. Raises SessionEnd where they hang up."""
+        environ = {**self._session.environ, **self._variables(address), **more}
+        outcome = self._plugins.run(section, environ, address, variable)
         if outcome.said:
             self._connection.stream.write(outcome.said)
         if outcome.hangs_up:

@@ -22,7 +22,8 @@ from pyqmail.incoming.recipient_program import NOT_RUN, run_program
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.smtp_server import ADDRESS_MAX
 
-CONNECTION, HELO, MAIL, RCPT, DATA = b"c", b"h", b"m", b"r", b"d"  # what follows the bracket of a section
+CONNECTION, HELO, AUTH, MAIL, RCPT, PASS, DATA = b"c", b"h", b"a", b"m", b"r", b"p", b"d"  # behind a section's bracket
+SECTIONS = (CONNECTION, HELO, AUTH, MAIL, RCPT, PASS, DATA)
 LINE_MAX = 500  # bytes of a line for the client or the header
 HEADERS_MAX = 65536  # bytes of all fields
 VARIABLES_MAX = 100  # that a session may have set
@@ -144,7 +145,7 @@ def parse_sections(data: bytes) -> dict[bytes, tuple[bytes, ...]]:
     for line in parse_lines(data):
         if line.startswith(b"["):
             section = line[1:2].lower()
-        elif section in (CONNECTION, HELO, MAIL, RCPT, DATA):
+        elif section in SECTIONS:
             found[section] = (*found.get(section, ()), line)
     return found
 

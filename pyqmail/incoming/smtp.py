@@ -141,8 +141,9 @@ class SmtpSession:
 
     def _authenticate(self, argument: bytes) -> bytes:
         """AUTH."""
-        authentication = self._settings.authentication
-        reply = authentication.answer(argument, self._session, self._connection.command, self.stream.write)
+        authentication, connection = self._settings.authentication, self._connection
+        admitted = self._transaction.admitted
+        reply = authentication.answer(argument, self._session, connection.command, self.stream.write, admitted)
         if authentication.failures >= FAILURES_MAX:
             raise SessionEnd(reply)
         return reply.line

@@ -55,6 +55,10 @@ class SmtpTransaction:
         """After HELO or EHLO: a reply in place of the protocol's."""
         return b""
 
+    def admitted(self, user: bytes, method: bytes) -> Reply | None:
+        """After a right password: a refusal all the same."""
+        return None
+
     @property
     def state(self) -> State:
         """How far it has come."""

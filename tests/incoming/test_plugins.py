@@ -123,8 +123,40 @@ def test_whatever_a_plugin_says_becomes_one_reply_and_whole_lines(text: bytes, s
     assert all(line.isascii() for line in outcome.said.splitlines())
 
 
+def test_auth_is_asked_after_a_right_password_and_may_refuse_it(door: Door) -> None:
+    seen, checker = door.base / "seen", door.base / "checker"
+    checker.write_text("#!/bin/sh\ncat <&3 >/dev/null\nexit ${NO-0}\n")
+    checker.chmod(0o755)
+    door.command = [door.command[0], str(checker), "true"]
+    door.environ |= {"SMTPAUTH": "", "FORCETLS": "0"}
+    hello = b"EHLO c\r\nAUTH PLAIN AGFubgBzZWNyZXQ=\r\n"
+    mail = b"MAIL FROM:<a@far.test>\r\nRCPT TO:<x@else.test>\r\nQUIT\r\n"
+    plug(door, auth=f'echo "$SMTPAUTHUSER $SMTPAUTHMETHOD" >>{seen}; echo SMARK=1', rcpt=f'echo "$MARK" >>{seen}')
+    assert codes(door.talk(hello + mail)[0].splitlines())[-4:] == [b"235", b"250", b"250", b"221"]
+    assert seen.read_text() == "ann plain\n1\n"
+    plug(door, auth="echo E535 not at this hour")
+    assert codes(door.talk(hello + mail)[0].splitlines())[-4:] == [b"535", b"250", b"553", b"221"]
+    plug(door, auth="exit 120")
+    assert codes(door.talk(hello + mail)[0].splitlines())[-4:] == [b"451", b"250", b"553", b"221"]
+    door.environ["NO"] = "1"
+    seen.unlink()
+    plug(door, auth=f"echo x >{seen}")
+    assert codes(door.talk(hello + b"QUIT\r\n")[0].splitlines())[-2:] == [b"535", b"221"] and not seen.exists()
+
+
+def test_pass_is_asked_about_accepted_recipients_and_takes_one_back(door: Door) -> None:
+    seen = door.base / "seen"
+    text = f'echo "$SMTPRCPTTO $SMTPRCPTCOUNT" >>{seen}; case $SMTPRCPTTO in y@*) echo E550 no;; esac'
+    door.control(smtpplugins=f"[pass]\n:{text}")
+    to = b"".join(b"RCPT TO:<%b.test>\r\n" % each for each in (b"x@here", b"x@else", b"y@here", b"z@here"))
+    assert codes(talk(door, to))[2:8] == [b"250", b"250", b"553", b"550", b"250", b"354"]
+    assert door.envelope() == b"Fa@far.test\0Tx@here.test\0Tz@here.test\0\0"
+    assert seen.read_text() == "x@here.test 1\ny@here.test 2\nz@here.test 2\n"
+
+
 def test_sections_go_by_their_first_letter_as_ever() -> None:
     assert parse_sections(b"x\n# c\n[connect]\na\n[MAIL]\nb\n:c d\n[auth]\ne\n[what]\nf\n[mail from]\ng\n") == {
         b"c": (b"a",),
         b"m": (b"b", b":c d", b"g"),
+        b"a": (b"e",),
     }
