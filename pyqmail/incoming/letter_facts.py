@@ -3,6 +3,10 @@
 from pyqmail.formats.facts import FACTS_MAX, NEVER, SUCCESS, Facts, RecipientFacts, format_facts
 from pyqmail.protocol import dsn
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.incoming.letter import Letter
+
 SPARE = 512  # bytes of facts that are not of recipients
 EACH = 48  # bytes of a recipient besides its address and ORCPT
 
@@ -48,6 +52,18 @@ class LetterFacts:
     def format(self, sender: bytes) -> bytes:
         """The value of $QMAILFACTS."""
         return format_facts(Facts(self._ret, self._envid, self.smtputf8, tuple(self._recipients)), sender)
+
+
+def begin_facts(letter: "Letter", *, wishes: bool, trusted: bool, smtputf8: bool) -> bool:
+    """Keep what MAIL has said of ``letter``, nothing of the recipients so far; False for what is malformed."""
+    try:
+        facts = LetterFacts(letter.parameters, wishes=wishes, trusted=trusted, smtputf8=smtputf8)
+    except dsn.WrongParameter:
+        return False
+    for recipient in letter.recipients:
+        facts.add(RecipientFacts(recipient), recipient)
+    letter.facts = facts
+    return True
 
 
 def _size(one: RecipientFacts, address: bytes) -> int:

@@ -64,14 +64,8 @@ class PluggedTransaction(SmtpTransaction):
                 letter.take_back()
         return refusal
 
-    def take_message(self) -> bytes:
-        refusal = self._run(DATA).refusal
-        if refusal is None:
-            return super().take_message()
-        assert self._letter is not None
-        self._session.log_decision(self._letter, refusal, 0)
-        super().forget()
-        return refusal.line
+    def _begin_text(self, letter: Letter) -> Reply | None:
+        return self._run(DATA).refusal or super()._begin_text(letter)
 
     def _open(self, letter: Letter) -> bool:
         self._session.environ = changed(self._session.environ, self._plugins.variables)

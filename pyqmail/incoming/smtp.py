@@ -42,10 +42,16 @@ class SmtpSession:
 
     def run(self) -> int:
         """Serve until QUIT: 0. Raises SessionEnd, StreamEnded and ControlUnreadable."""
+        try:
+            if self._settings.security.implicit:
+                self._secure()
+            self._greet()
+            return self._converse()
+        finally:
+            self._transaction.forget()
+
+    def _converse(self) -> int:
         connection, transaction = self._connection, self._transaction
-        if self._settings.security.implicit:
-            self._secure()
-        self._greet()
         while True:
             verb, argument = parse_command(connection.command())
             if verb == b"EHLO":
@@ -62,13 +68,15 @@ class SmtpSession:
         """What EHLO is told."""
         settings = self._settings
         secured = self.stream.secured is not None
-        return Offer(
+        offer = Offer(
             settings.greeting,
             settings.rules.size_limit,
             tls=settings.security.offered and not secured,
             mechanisms=settings.authentication.offer(secured=secured),
             recipients_max=settings.checks.recipients_max,
         )
+        offer.chunking = settings.offers_chunking
+        return offer
 
     def _greet(self) -> None:
         refusal = self._session.greet()
@@ -117,6 +125,8 @@ class SmtpSession:
             return self._transaction.add(argument)
         if effect is Effect.DATA:
             return self._transaction.take_message()
+        if effect is Effect.CHUNK:
+            return self._transaction.take_chunk(argument)
         if effect is Effect.HELLO:
             return self._hello(argument)
         if effect is Effect.TLS:

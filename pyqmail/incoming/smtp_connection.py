@@ -1,5 +1,7 @@
 """The SMTP client at the other end: its commands and the text of its messages come in, replies go out."""
 
+from collections.abc import Iterator
+
 from pyqmail.incoming.patience import Patience
 from pyqmail.incoming.refusals import NO_MEMORY, TALKED_EARLY, TIMEOUT, TOO_MANY_ERRORS
 from pyqmail.protocol.reply import Reply
@@ -50,6 +52,16 @@ class SmtpConnection:
             return self._lines.read()
         except StreamTimedOut:
             raise self._timed_out() from None
+
+    def octets(self, count: int) -> Iterator[bytes]:
+        """The next ``count`` bytes, whatever they are; commands begin behind them. Raises SessionEnd."""
+        while count:
+            data = self.text()
+            if len(data) > count:
+                self.unread(data[count:])
+                data = data[:count]
+            count -= len(data)
+            yield data
 
     def unread(self, data: bytes) -> None:
         """Put back ``data``, the end of the text that came last: commands follow it."""

@@ -65,6 +65,11 @@ class Settings:
         control = self.rules.control
         return self.rules.has("smtputf8") and bool(control.integer("smtputf8", 0)) and self._keeps_facts()
 
+    @property
+    def offers_chunking(self) -> bool:
+        """Whether BDAT is taken (RFC 3030): with control/chunking."""
+        return self.rules.has("chunking") and bool(self.rules.control.integer("chunking", 0))
+
     def _keeps_facts(self) -> bool:
         program = self.environ.get(b"QMAILQUEUE")
         safe = program is None or program in (self.rules.control.lines("factsafe") or ())

@@ -17,6 +17,7 @@ from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.smtp_server import (
     ADDRESS_MAX,
+    CHUNK_TAKEN,
     GO_AHEAD,
     OK,
     SYNTAX,
@@ -30,6 +31,7 @@ from pyqmail.protocol.smtp_server import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyqmail.incoming.chunks import Chunks
     from pyqmail.incoming.letter_facts import LetterFacts
 
 SMTPUTF8 = b"SMTPUTF8"  # a parameter of MAIL (RFC 6531 section 3.4)
@@ -47,6 +49,7 @@ class SmtpTransaction:
         self._connection = connection
         self._log = log
         self._letter: Letter | None = None
+        self._chunks: Chunks | None = None  # its text, where some of it has come by BDAT
 
     def connected(self) -> None:
         """Before the greeting. Raises SessionEnd."""
@@ -64,11 +67,15 @@ class SmtpTransaction:
         """How far it has come."""
         if self._letter is None:
             return State.IDLE
+        if self._chunks is not None:
+            return State.CHUNKS
         return State.RECIPIENTS if self._letter.recipients else State.SENDER
 
     def forget(self) -> bytes:
         """RSET, or whatever else begins anew: the reply is the protocol's."""
-        self._letter = None
+        if self._letter is not None:
+            self._letter.abort()
+        self._letter = self._chunks = None
         return b""
 
     def begin(self, argument: bytes) -> bytes:
@@ -149,26 +156,19 @@ class SmtpTransaction:
         smtputf8 = SMTPUTF8 in letter.parameters.upper().split() and self._settings.offers_smtputf8
         if not (wishes or smtputf8):
             return True
-        from pyqmail.incoming.letter_facts import LetterFacts  # few clients say anything
-        from pyqmail.protocol.dsn import WrongParameter
+        from pyqmail.incoming.letter_facts import begin_facts  # few clients say anything
 
-        try:
-            trusted = client.relay is not None
-            facts = LetterFacts(letter.parameters, wishes=wishes, trusted=trusted, smtputf8=smtputf8)
-        except WrongParameter:
-            return False
-        for recipient in letter.recipients:
-            facts.add(facts.parse(b""), recipient)
-        letter.facts = facts
-        return True
+        return begin_facts(letter, wishes=wishes, trusted=client.relay is not None, smtputf8=smtputf8)
 
     def take_message(self) -> bytes:
         """DATA: everything between 354 and the final reply, which is sent here, before the log hears of it."""
-        letter, self._letter = self._letter, None
+        letter = self._letter
         assert letter is not None
-        reply, number = NO_QUEUE, 0
+        reply, number = self._begin_text(letter), 0
+        self._letter = None
         try:
-            if self._open(letter):
+            if reply is None:
+                reply = NO_QUEUE
                 self._connection.stream.write(GO_AHEAD)
                 self._copy(letter)
                 reply, number = self._session.close(letter)
@@ -180,6 +180,31 @@ class SmtpTransaction:
             reply, number = NO_QUEUE, 0
         finally:
             letter.abort()
+        return self._conclude(letter, reply, number)
+
+    def take_chunk(self, argument: bytes) -> bytes:
+        """BDAT: its octets are read whatever the reply is. A message that would lack some of them is given up."""
+        from pyqmail.incoming.chunks import Chunks  # few clients say it
+
+        letter = self._letter if self.state in (State.RECIPIENTS, State.CHUNKS) else None
+        limit = self._settings.rules.size_limit
+        chunks = self._chunks or Chunks(self._session, self._connection, limit, self._begin_text)
+        answer = chunks.take(letter, argument)
+        if letter is None:
+            return b""  # the protocol has the reply
+        if answer is None:
+            self._chunks = chunks
+            return CHUNK_TAKEN
+        letter.abort()
+        self._letter = self._chunks = None
+        return self._conclude(letter, *answer)
+
+    def _begin_text(self, letter: Letter) -> Reply | None:
+        """Be ready for the text of ``letter``, or the refusal."""
+        return None if self._open(letter) else NO_QUEUE
+
+    def _conclude(self, letter: Letter, reply: Reply, number: int) -> bytes:
+        """Let the client hear ``reply`` to its message, then the log."""
         try:
             self._connection.stream.write(reply.line)
             self._connection.stream.flush()

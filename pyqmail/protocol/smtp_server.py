@@ -66,6 +66,7 @@ class Effect(Enum):
     SENDER = "begin a message of this sender"
     RECIPIENT = "add this recipient"
     DATA = "take the message"
+    CHUNK = "take some of the message"
     TLS = "shake hands, and begin anew"
     AUTH = "find out who the client is"
     RESET = "forget the message"
@@ -78,12 +79,13 @@ class State(Enum):
     IDLE = "there is no sender"
     SENDER = "there is a sender, and nobody yet who gets the message"
     RECIPIENTS = "there is a recipient"
+    CHUNKS = "some of the message is here"
 
 
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("dsn", "greeting", "mechanisms", "recipients_max", "size_limit", "smtputf8", "tls")
+    __slots__ = ("chunking", "dsn", "greeting", "mechanisms", "recipients_max", "size_limit", "smtputf8", "tls")
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class Offer:
         self.tls = tls
         self.dsn = dsn
         self.smtputf8 = False
+        self.chunking = False
         self.recipients_max = recipients_max  # of one message, 0 for any number
         self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
@@ -109,6 +112,7 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"PIPELINING", lambda offer: b""),  # RFC 2920
     (b"SIZE", lambda offer: b" %d" % offer.size_limit),  # RFC 1870
     (b"8BITMIME", lambda offer: b""),  # RFC 6152
+    (b"CHUNKING", lambda offer: b"" if offer.chunking else None),  # RFC 3030, without its BINARYMIME
     (b"SMTPUTF8", lambda offer: b"" if offer.smtputf8 else None),  # RFC 6531
     (b"DSN", lambda offer: b"" if offer.dsn else None),  # RFC 3461
     (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
@@ -124,11 +128,13 @@ Step = tuple[Effect, bytes, bytes]
 SYNTAX = b"555 syntax error (#5.5.4)\r\n"
 WANT_MAIL = b"503 MAIL first (#5.5.1)\r\n"
 WANT_RCPT = b"503 RCPT first (#5.5.1)\r\n"
+WANT_LAST = b"503 the message must end first, BDAT LAST, or RSET (#5.5.1)\r\n"
 NO_PARAMETERS = b"501 STARTTLS takes no parameters (#5.5.4)\r\n"
 NO_AUTH_NOW = b"503 no auth during mail transaction (#5.5.0)\r\n"
 UNKNOWN = b"502 unimplemented (#5.5.1)\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 OK = b"250 ok\r\n"
+CHUNK_TAKEN = b"250 ok, more octets\r\n"
 READY_FOR_TLS = b"220 ready for tls\r\n"
 GATHERING = frozenset((b"MAIL", b"RCPT", b"RSET"))  # the replies that wait for the next read; all others go at once
 
@@ -142,12 +148,16 @@ _FIXED = {
 def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
     """What one command does, by its order alone (RFC 5321 section 4.1.4). Never raises."""
     match verb:
+        case b"MAIL" | b"RCPT" | b"DATA" if state is State.CHUNKS:
+            return Effect.NONE, WANT_LAST, b""
         case b"MAIL":
             return Effect.SENDER, b"", argument
         case b"RCPT":
             return (Effect.NONE, WANT_MAIL, b"") if state is State.IDLE else (Effect.RECIPIENT, b"", argument)
         case b"DATA":
-            return _data(state)
+            return (Effect.NONE, _wanting(state), b"") if _wanting(state) else (Effect.DATA, b"", b"")
+        case b"BDAT" if offer.chunking:  # its octets follow, whatever the reply is
+            return Effect.CHUNK, _wanting(state), argument
         case b"HELO":
             return Effect.HELLO, b"250 " + offer.greeting + b"\r\n", argument
         case b"EHLO":
@@ -164,10 +174,9 @@ def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
             return Effect.NONE, _FIXED.get(verb, UNKNOWN), b""
 
 
-def _data(state: State) -> Step:
-    if state is State.RECIPIENTS:
-        return Effect.DATA, b"", b""
-    return Effect.NONE, WANT_MAIL if state is State.IDLE else WANT_RCPT, b""
+def _wanting(state: State) -> bytes:
+    """Why there can be no message yet; empty where there can."""
+    return {State.IDLE: WANT_MAIL, State.SENDER: WANT_RCPT}.get(state, b"")
 
 
 def format_ehlo(offer: Offer) -> bytes:

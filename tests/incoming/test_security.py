@@ -155,10 +155,22 @@ def test_what_was_said_in_clear_is_forgotten(door: Door, pem: Path) -> None:
     assert client.say(b"DATA").startswith(b"503 ")
 
 
-def test_what_follows_starttls_in_clear_ends_the_session(door: Door) -> None:
+def test_chunks_that_came_in_clear_are_forgotten(door: Door, pem: Path) -> None:
+    door.control(chunking="1")
     client = Client(door)
     client.reply()
-    client.sock.sendall(b"STARTTLS\r\nEHLO injected\r\nMAIL FROM:<a@b>\r\n")
+    for command in (b"EHLO c", b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>", b"BDAT 6\r\nbody", b"STARTTLS"):
+        client.say(command)
+    client.secure(client_context(pem))
+    assert client.say(b"BDAT 6 LAST\r\nbody") == b"503 MAIL first (#5.5.1)\r\n"
+
+
+@pytest.mark.parametrize("injected", [b"EHLO injected\r\nMAIL FROM:<a@b>\r\n", b"BDAT 6 LAST\r\nQUIT\r\n"])
+def test_what_follows_starttls_in_clear_ends_the_session(door: Door, injected: bytes) -> None:
+    door.control(chunking="1")
+    client = Client(door)
+    client.reply()
+    client.sock.sendall(b"STARTTLS\r\n" + injected)
     assert client.reply() == b"501 nothing may follow STARTTLS in clear (#5.5.1)\r\n"
     assert client.end()[:2] == (b"", 1)
 

@@ -9,6 +9,7 @@ VERBS = (
     b"MAIL",
     b"RCPT",
     b"DATA",
+    b"BDAT",
     b"RSET",
     b"NOOP",
     b"VRFY",
@@ -61,11 +62,27 @@ def _command(rng: random.Random) -> list[bytes]:
 def _transaction(rng: random.Random) -> list[bytes]:
     parts = [b"MAIL FROM:" + rng.choice(ADDRESSES) + b"\r\n"]
     parts += [b"RCPT TO:" + rng.choice(ADDRESSES) + b"\r\n" for _ in range(rng.randrange(4))]
-    parts.append(b"RCPT TO:<sure@here.test>\r\nDATA\r\n")
+    parts.append(b"RCPT TO:<sure@here.test>\r\n")
+    if rng.random() < 0.3:
+        return [*parts, *_chunks(rng)]
+    parts.append(b"DATA\r\n")
     ends = LINE_ENDS if rng.random() < 0.2 else (b"\r\n",)
     for _ in range(rng.randrange(12)):
         parts += [rng.choice(TEXT), rng.choice(ends)]
     if rng.random() < 0.05:
         parts.append(b"Received: many\r\n" * rng.choice((99, 100)))
     parts.append(b"\r\n.\r\n" if rng.random() < 0.9 else rng.choice(JUNK))
+    return parts
+
+
+def _chunks(rng: random.Random) -> list[bytes]:
+    """A message by BDAT, whose sizes may lie, and which may have no end."""
+    parts = []
+    for number in range(rng.randrange(1, 4)):
+        text = b"".join(rng.choice(TEXT) + rng.choice(LINE_ENDS) for _ in range(rng.randrange(4)))
+        size = (
+            b"%d" % len(text) if rng.random() < 0.8 else rng.choice((b"0", b"3", b"500", b"-1", b"9" * 20, b"", b"x"))
+        )
+        last = rng.choice((b" LAST", b" last", b" FIRST", b" LAST x")) if number or rng.random() < 0.5 else b""
+        parts += [b"BDAT ", size, last, b"\r\n", text]
     return parts

@@ -8,6 +8,7 @@
     C: line   C> bytes            the client sends a line with CR LF, or bytes as they are
     S: line                       the server answers; TIME and NUMBER stand for digits
     sender: recipient: text:      the last message that reached the queue, a line of text with LF; `text>` as it is
+    queued: nothing               no message reached the queue
     log: line                     the first line of the log, without the program's name
     exit: N                       how it ends after the client has
 
@@ -69,6 +70,7 @@ class Transcript:
         self.turns: list[tuple[str, bytes]] = []  # C bytes, or S pattern
         self.envelope: bytes | None = None
         self.text: bytes | None = None
+        self.queues_nothing = False
         self.log: bytes | None = None
         self.exit = -1
         for line in path.read_text().splitlines():
@@ -104,6 +106,8 @@ class Transcript:
             self.envelope += b"T" + unescape(value) + b"\0"
         elif key == "text":
             self.text = (self.text or b"") + unescape(value) + (b"" if colon == ">" else b"\n")
+        elif key == "queued":
+            self.queues_nothing = True
         elif key == "log":
             self.log = b"qmail-smtpd: " + pattern(value) + b"\n"
         elif key == "exit":
@@ -262,6 +266,8 @@ def check(transcript: Transcript, base: Path, start: Start, how: str, *, logs: b
         head, _, text = message.partition(b" -0000\n")
         assert head.startswith(b"Received: from unknown ")
         assert text == transcript.text
+    if transcript.queues_nothing:
+        assert not (base / "envelope").exists()
     if logs and transcript.log is not None:
         assert re.match(transcript.log, log), log
     if logs:

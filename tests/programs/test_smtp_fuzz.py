@@ -103,7 +103,8 @@ class Home:
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (home / "control").mkdir()
-        for name, text in (("me", "mx.test"), ("rcpthosts", "here.test\n.sub.test"), ("databytes", "400")):
+        texts = {"me": "mx.test", "rcpthosts": "here.test\n.sub.test", "databytes": "400", "chunking": "1"}
+        for name, text in texts.items():
             (home / "control" / name).write_text(text + "\n")
         self.environ = {b"TCPREMOTEIP": b"192.0.2.7", b"QMAILQUEUE": b"none", b"QMAIL_HOME": bytes(home)}
         self.home = str(home)
@@ -191,6 +192,21 @@ def test_no_mix_of_cr_lf_dot_and_nul_hides_an_end(home: Home) -> None:
         _, said, messages = home.hold([wire])
         assert len(messages) <= 1 and b"eve@" not in b"".join(each[1] for each in messages)
         assert said.count(b"354") == 1
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"x", b"BDAT 0 LAST", b"QUIT", b"DATA", b"RSET"]), max_size=9
+    ),
+    st.sampled_from([b"", b"MAIL FROM:<a@b>\r\n", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@here.test>\r\n"]),
+    st.booleans(),
+)
+def test_nothing_in_a_chunk_is_a_command(home: Home, parts: list[bytes], before: bytes, last: bool) -> None:
+    text = b"".join(parts)
+    chunk = b"BDAT %d%b\r\n" % (len(text), b" LAST" if last else b"") + text
+    end, said, messages = home.hold([before + chunk + b"NOOP\r\n"])
+    assert len(said.split(b"\r\n")) == 3 + before.count(b"\n") + 1 and said.endswith(b"\r\n250 ok\r\n"), said
+    assert sum(not failed for *_, failed in messages) == (b"250 ok 1000000000 qp 7" in said)
 
 
 def test_the_decoder_stops_at_the_first_bare_line_feed_wherever_the_pieces_end() -> None:
