@@ -55,12 +55,19 @@ def virtual_account(user: VirtualUser) -> Account:
     return Account(user.address, user.uid, user.gid, user.home, b"/bin/sh", (user.gid,))
 
 
-def check_system(name: bytes, password: bytes) -> Account:
-    """The account ``name`` of the system. Raises Refused and Temporary."""
+def load_pam() -> None:
+    """Import what asks PAM: 40 ms, since it has ldconfig(8) look for two libraries. Raises Temporary."""
     try:
-        import pamela
+        import pamela  # noqa: F401
     except (ImportError, OSError, TypeError, AttributeError):
         raise Temporary from None
+
+
+def check_system(name: bytes, password: bytes) -> Account:
+    """The account ``name`` of the system. Raises Refused and Temporary."""
+    load_pam()
+    import pamela
+
     try:
         # a tuple: one password, for the one question that is asked
         pamela.authenticate(name, (password,), service=PAM_SERVICE, resetcred=0)

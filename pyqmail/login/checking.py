@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.login.accounts import Refused, Temporary, authenticate
+from pyqmail.login.accounts import Refused, Temporary, authenticate, load_pam
 from pyqmail.login.answer import Answer
 from pyqmail.login.checker import run_checker
 from pyqmail.login.virtual_users import VirtualUnreadable, find_user
@@ -30,6 +30,8 @@ ANSWERS = {code: answer for answer, code in CODES.items()}  # every other end is
 
 def start(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) -> int:
     """The pid of a process that checks and ends with one of CODES. Raises OSError."""
+    if b"@" not in credentials.user and not single_user:
+        _prepare(home)
     pid = os.fork()
     if pid:
         return pid
@@ -42,6 +44,15 @@ def start(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) 
         code = CODES[check(home, credentials, ip, single_user=single_user)]
     finally:
         os._exit(code)
+
+
+def _prepare(home: str) -> None:
+    """Load PAM before the fork, once, where accounts of the system are asked: else each check would load it anew."""
+    try:
+        if SYSTEM in (Control(home).lines(CONTROL) or (SYSTEM,)):
+            load_pam()
+    except (ControlUnreadable, Temporary):
+        pass  # the check meets the same, and says so
 
 
 def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) -> Answer:
