@@ -231,6 +231,12 @@ class Pyqmail(QmailLike):
             _, crt, key = kinds.certificate()
             subprocess.run([f"{self.home}/bin/qmail-cert", "install", crt, key], check=True, stdout=subprocess.DEVNULL)
 
+    def purge(self):
+        super().purge()
+        failures = f"{self.home}/users/authd.failures"  # of a run with a wrong password: the next one would wait for it
+        if os.path.exists(failures):
+            os.unlink(failures)
+
     def start(self):
         super().start()
         for name in kinds.QMAIL_SOCKETS.get(self.kind, ()):

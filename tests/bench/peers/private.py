@@ -1,8 +1,9 @@
-"""A network and a few files of /etc that only this run has: its DNS, its password, a client that is not the host.
+"""A network and an /etc that only this run has: its DNS, its password, a client that is not the host.
 
 The processor, the disk and the programs are the machine's own. Root.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -25,34 +26,26 @@ def crypted():
     return library.crypt(PASSWORD, HASH).decode()
 
 
-def bind(source, target):
-    subprocess.run(["mount", "--bind", source, os.path.realpath(target)], check=True)
-
-
 @functools.cache
 def enter():
     """Go there, with all processes that begin from now on."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS | CLONE_NEWNET):
         raise BenchError("no namespaces: " + os.strerror(ctypes.get_errno()))
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["ip", "addr", "add", STRANGER + "/32", "dev", "lo"], check=True)
-    base = os.path.join(STATE, "private")
-    shutil.rmtree(base, ignore_errors=True)
-    os.makedirs(base)
-    with open("/etc/shadow") as f:
+    for words in ("mount --make-rprivate /", "ip link set lo up", f"ip addr add {STRANGER}/32 dev lo"):
+        subprocess.run(words.split(), check=True)
+    # All of /etc: a file of it that others replace meanwhile, as useradd(8) does, would lose what is mounted on it.
+    etc = os.path.join(STATE, "etc")
+    shutil.rmtree(etc, ignore_errors=True)
+    subprocess.run(["cp", "-a", "/etc", etc], check=True)
+    with open(f"{etc}/shadow") as f:
         others = [line for line in f if line.split(":")[0] != USER]
-    shadow = os.path.join(base, "shadow")
-    with open(os.open(shadow, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
+    with open(f"{etc}/shadow", "w") as f:
         f.write("".join(others) + f"{USER}:{crypted()}:20000:0:99999:7:::\n")
-    bind(shadow, "/etc/shadow")
-    pam = os.path.join(base, "pam.d")
-    shutil.copytree("/etc/pam.d", pam)
     for service in ("pop3", "dovecot"):
-        with open(os.path.join(pam, service), "w") as f:
+        with open(f"{etc}/pam.d/{service}", "w") as f:
             f.write(PAM)
-    bind(pam, "/etc/pam.d")
-    resolv = os.path.join(base, "resolv.conf")
-    with open(resolv, "w") as f:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{etc}/resolv.conf")  # a link, mostly
+    with open(f"{etc}/resolv.conf", "w") as f:
         f.write("nameserver 127.0.0.1\n")
-    bind(resolv, "/etc/resolv.conf")
+    subprocess.run(["mount", "--bind", etc, "/etc"], check=True)
