@@ -19,13 +19,15 @@ from pyqmail.system.process import address_space, close_all_but, limit_memory
 WORKERS = 2
 PAUSE_S = 0.5  # before a worker that died is replaced
 OUTDATED = 3  # what a worker exits with
+LOOKUP_S = 5  # that a look-up may take; whoever asked waits less
 GROWTH_MAX = 64 << 20  # bytes of address space that the answers may take, beside the maps
 
 
 def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup, srs: SrsAddresses) -> int:
     """A worker: answer one question at a time until the other end of ``lifeline`` is closed, or its holder dead.
 
-    It ends between questions only, so that none is lost when the maps change. OUTDATED where control/ says something
+    It ends between questions only, so that none is lost when the maps change; but a look-up that hangs ends it by
+    SIGALRM, whose action is the default, and nobody is refused for that one. OUTDATED where control/ says something
     else of SRS by now, which only a new qmail-rcptd can read.
     """
     waiting = select.epoll()
@@ -44,6 +46,7 @@ def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup, srs: Sr
         if question is None or not sender:
             continue
         number, recipient, kind = question
+        signal.alarm(LOOKUP_S)  # it kills: an interrupted getpwnam(3) would say that there is no such user
         outdated = kind == SRS and not srs.current()
         if outdated:
             answer = UNSURE
@@ -51,6 +54,7 @@ def answer_questions(sock: socket.socket, lifeline: int, lookup: Lookup, srs: Sr
             answer = judge_srs(lookup, srs, recipient)
         else:
             answer = NOBODY if is_nobody(lookup, recipient) else ACCEPT
+        signal.alarm(0)
         try:
             sock.sendto(number + answer, socket.MSG_DONTWAIT, sender)
         except OSError:

@@ -6,7 +6,9 @@ In each trouble mail comes in by SMTP without pause. Afterwards each acknowledge
 import glob
 import os
 import re
+import shlex
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,13 @@ while not os.path.exists(f"/tmp/enough-{sys.argv[1]}"):
     print(name, flush=True)
     time.sleep(0.05)
 """
+ASK = """\
+import smtplib, sys
+with smtplib.SMTP("127.0.0.1", 25, timeout=20) as client:
+    client.helo()
+    client.mail("joe@client.test")
+    print(client.rcpt(sys.argv[1])[0])
+"""
 
 
 class Host:
@@ -57,16 +66,21 @@ class Host:
     @contextmanager
     def load(self, tag: str, recipient: str = "ann@example.test") -> Iterator[None]:
         """Mail comes in meanwhile; at the end each message that was acknowledged comes to ann, once."""
-        words = self.machine.words(["python3", "-c", LOAD, tag, recipient])
-        sender = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        assert sender.stdout is not None
-        acknowledged = [sender.stdout.readline().strip() for _ in range(2)]  # it is under way
-        try:
-            yield
-        finally:
-            self.machine.run(f"touch /tmp/enough-{tag}")
-            acknowledged += sender.communicate(timeout=60)[0].split()
-        self.machine.wait_for(lambda: set(acknowledged) <= self.numbers().keys(), f"{acknowledged}", 90)
+        # -S: site looks up the account that it runs as where $HOME is not set
+        words = self.machine.words(["python3", "-IS", "-c", LOAD, tag, recipient])
+        with tempfile.TemporaryFile() as acknowledged:
+            sender = subprocess.Popen(words, stdout=acknowledged)
+
+            def names() -> list[str]:
+                return os.pread(acknowledged.fileno(), 1 << 20, 0).decode().split()
+
+            try:
+                self.machine.wait_for(lambda: len(names()) >= 2, f"mail of {tag} under way")
+                yield
+            finally:
+                self.machine.run(f"touch /tmp/enough-{tag}")
+                sender.wait(60)
+            self.machine.wait_for(lambda: set(names()) <= self.numbers().keys(), f"all of {tag}: {names()}", 90)
         assert {name: count for name, count in self.numbers().items() if count > 1} == {}
 
     def numbers(self) -> Counter[str]:
@@ -75,6 +89,11 @@ class Host:
         for path in self.machine.path("/home/ann/Maildir/new").iterdir():
             found.update(re.findall(r"^X-Number: (\S+)", path.read_text(), re.M))
         return found
+
+    def code_for_nobody(self) -> str:
+        """How RCPT is answered for a recipient whom the password file does not know."""
+        asked = f"python3 -IS -c {shlex.quote(ASK)} nobody-at-all@example.test"
+        return self.machine.run(asked, check=False).stdout.strip()
 
     def more(self, count: int = 3) -> None:
         """Return when so many more messages have come."""
@@ -128,15 +147,20 @@ def test_the_clock_jumps(host: Host) -> None:
 
 def test_the_password_file_hangs(host: Host) -> None:
     host.start()
+    host.machine.wait_for(lambda: host.code_for_nobody() == "550", "a refusal")
     with host.load("hangs"):
         host.machine.run("mv /etc/passwd /etc/passwd.kept && mkfifo /etc/passwd && chmod 644 /etc/passwd")
         try:
+            assert [host.code_for_nobody() for _ in range(2)] == ["250", "250"]  # both workers of qmail-rcptd hang now
             with host.load("assigned", "bob@example.test"):
                 host.more()
         finally:
             host.machine.run("mv /etc/passwd.kept /etc/passwd")
             host.machine.run("pkill -KILL -x qmail-getpw || :")  # their 30 seconds
             host.machine.run("pkill -ALRM -x qmail-send")
+        host.machine.wait_for(
+            lambda: host.code_for_nobody() == "550", "a refusal by workers of qmail-rcptd in place of them"
+        )
 
 
 def test_nobody_takes_the_log(host: Host) -> None:
