@@ -174,6 +174,7 @@ def test_it_works_read_only_as_nobody_outside_and_ends_without_loss(container: C
     container.machine.wait_for(lambda: accepted <= set(container.delivered()), "every message that was accepted")
     found = container.delivered()
     assert set(found.values()) == {1} and len(set(found) - accepted) <= 1  # one may have lost its answer
+    assert container.end() == 0
 
 
 def test_when_a_service_ends_the_container_does_and_says_so(container: Container) -> None:
