@@ -43,6 +43,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-pop3d", 0o755, 0),
         _program("checkpassword", 0o700),
         _program("qmail-vuser", 0o700),
+        _program("qmail-accounts", 0o700),
         _program("qmail-cert", 0o700),
         _program("qmail-dkimkey", 0o700),
         _program("qmail-tcpok"),

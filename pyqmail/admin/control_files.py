@@ -30,6 +30,7 @@ HANGUP = "at start and on HUP"
 SEND = ("qmail-send",)
 SMTPD = ("qmail-smtpd",)
 TLS_SERVERS = ("qmail-smtpd", "qmail-popup")
+ACCOUNTS = ("qmail-accounts",)
 AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
@@ -232,6 +233,7 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
         form=Form.MAP,
     ),
+    ControlFile("accounts", Form.SECRET, "Accounts of a database", "", "", "None.", ACCOUNTS, RUN, ours=True),
     _list("authd", "Passwords are checked by ", ".", "Nobody checks passwords for AUTH.", AUTHD, CHECK, ours=True),
     _number(
         "greylist", "A stranger who is new has to come again after ", " seconds", "0", INCOMING, CONNECTION, ours=True

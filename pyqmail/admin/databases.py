@@ -1,12 +1,14 @@
 """Databases that are made anew from their source, the old one staying until the new one is whole (qmail-newu(8))."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from pyqmail.formats.assign import AssignFormat, parse_assign
+from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign, parse_record
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.intake.resend import complain
 from pyqmail.system.files import open_read, read_all
+
+ACCOUNTS = "users/accounts/assign"  # lines that qmail-accounts(8) leaves, all of them whole
 
 
 class NotMade(Exception):
@@ -16,6 +18,10 @@ class NotMade(Exception):
 def _read_assign(path: str) -> bytes:
     try:
         fd = open_read(path)
+    except FileNotFoundError:
+        if os.path.exists(ACCOUNTS):
+            return b".\n"  # accounts alone
+        raise NotMade("unable to open users/assign") from None
     except OSError:
         raise NotMade("unable to open users/assign") from None
     try:
@@ -26,8 +32,27 @@ def _read_assign(path: str) -> bytes:
         os.close(fd)
 
 
+def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Those of users/assign, then those of accounts, then the special one for both. Raises AssignFormat and OSError."""
+    special = b""
+    for key, record in parse_assign(data):
+        if key == SPECIAL:
+            special = record
+        else:
+            yield key, record
+    try:
+        accounts = open(ACCOUNTS, "rb")
+    except FileNotFoundError:
+        yield SPECIAL, special
+        return
+    with accounts:
+        for line in accounts:
+            yield parse_record(line.rstrip(b"\n"))
+    yield SPECIAL, special if b"-" in special else special + b"-"  # each wildcard of a domain ends so
+
+
 def make_users(home: str) -> None:
-    """users/cdb from users/assign, in the home. Raises NotMade."""
+    """users/cdb from users/assign, and from accounts if there are any, in the home. Raises NotMade."""
     try:
         os.chdir(home)
     except OSError:
@@ -38,7 +63,7 @@ def make_users(home: str) -> None:
     except OSError:
         raise NotMade("unable to open users/cdb.tmp") from None
     try:
-        write_cdb("users/cdb.tmp", parse_assign(data))
+        write_cdb("users/cdb.tmp", _records(data))
     except AssignFormat:
         raise NotMade("bad format in users/assign") from None
     except OSError:

@@ -189,6 +189,20 @@ def without_line(data: bytes, unwanted: Callable[[bytes], bool]) -> bytes:
     return b"\n".join(line for line in data.split(b"\n") if not unwanted(line))
 
 
+def accepted_now(home: str) -> bytes:
+    """rcpthosts; where it is missing, what is accepted then: one more domain must not shut out the rest.
+
+    Raises OSError and ControlUnreadable.
+    """
+    data = read_file(f"{home}/control/rcpthosts")
+    if data is not None:
+        return data
+    control = Control(home)
+    me = control.me()
+    hosts = [*(control.lines("locals") or ()), *([me] if me else [])]
+    return b"".join(host + b"\n" for host in dict.fromkeys(hosts))
+
+
 class Domains:
     """The virtual domains of one home. ``newu`` makes users/cdb from users/assign; false if it cannot."""
 
@@ -236,7 +250,7 @@ class Domains:
             replace_file(self._assign, self._assign_with(line))
         self._newu()
         replace_file(self._virtual, with_line(read_file(self._virtual), b"%b:%b" % (name, name)))
-        replace_file(self._rcpthosts, with_line(self._rcpthosts_now(), name))
+        replace_file(self._rcpthosts, with_line(accepted_now(self.home), name))
         return domain
 
     def remove(self, domain: Domain, *, mail: bool) -> None:
@@ -281,13 +295,3 @@ class Domains:
     def _newu(self) -> None:
         if not self._make_cdb():
             raise VuserTrouble("qmail-newu has failed; users/cdb is as it was")
-
-    def _rcpthosts_now(self) -> bytes:
-        """rcpthosts; where it is missing, what is accepted then: one more domain must not shut out the rest."""
-        data = read_file(self._rcpthosts)
-        if data is not None:
-            return data
-        control = Control(self.home)
-        me = control.me()
-        hosts = [*(control.lines("locals") or ()), *([me] if me else [])]
-        return b"".join(host + b"\n" for host in dict.fromkeys(hosts))

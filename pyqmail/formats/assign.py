@@ -15,7 +15,7 @@ class AssignFormat(Exception):
     """The file is not a whole users/assign: nothing of it may be used."""
 
 
-def _record(line: bytes) -> tuple[bytes, bytes]:
+def parse_record(line: bytes) -> tuple[bytes, bytes]:
     """The cdb record of one line, newline excluded. Raises AssignFormat."""
     address, colon, rest = line.partition(b":")
     fields = rest.split(b":", FIELDS)
@@ -41,7 +41,7 @@ def parse_assign(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             break
         if number == last:  # an unfinished line, or the end of the file without the final dot
             raise AssignFormat
-        yield _record(line)
+        yield parse_record(line)
         address = line.partition(b":")[0]
         if address.startswith(b"+") and len(address) > 1 and address[-1:] not in special:
             special += address[-1:]

@@ -1,12 +1,15 @@
 """Users send as themselves: $FORCEAUTHMAILFROM, $FORCEAUTHFROM and control/mailfromrules (qmail-smtpd(8), RFC 6409).
 
-A user may use the address that is the user's name, and what control/mailfromrules allows. An account of the system has
-its name, and its name with an extension, in control/me and control/locals.
+A user may use the address that is the user's name, and what control/mailfromrules allows, or the database of accounts
+(qmail-accounts(8)). An account of the system has its name, and its name with an extension, in control/me and
+control/locals.
 """
 
+import os
 from collections.abc import Iterator
 
-from pyqmail.control import Control
+from pyqmail.control import Control, ControlUnreadable
+from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.formats.header import field_name
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pyqmail.incoming.holding import Holding
 
 OFF = (b"", b"0")
+SENDERS = "/users/accounts/senders.cdb"  # user -> addresses, each with a NUL behind it
 HEADER_MAX = 1048576  # bytes; a header that is longer is not looked through, and refused
 
 
@@ -55,7 +59,23 @@ def may_use(control: Control, user: bytes, address: bytes) -> bool:
         who, _, what = line.lower().partition(b":")
         if who.strip() in (user, b"*") and what.strip() in (address, domain, b"*"):
             return True
-    return False
+    return not {address, domain, b"*"}.isdisjoint(addresses_of_account(control, user))
+
+
+def addresses_of_account(control: Control, user: bytes) -> list[bytes]:
+    """What the database of accounts lets ``user`` send as, beside his own address. Raises ControlUnreadable."""
+    try:
+        fd = os.open(control.directory.removesuffix("/control") + SENDERS, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ControlUnreadable(f"{SENDERS[1:]}: {error.strerror}") from error
+    try:
+        return (Cdb(fd).get(user) or b"").split(b"\0")[:-1]
+    except (CdbCorrupt, OSError) as error:
+        raise ControlUnreadable(f"{SENDERS[1:]}: damaged") from error
+    finally:
+        os.close(fd)
 
 
 def is_of_account(control: Control, user: bytes, address: bytes) -> bool:

@@ -94,6 +94,18 @@ class MaildirQuota:
         finally:
             os.close(fd)
 
+    def set_limit(self) -> None:
+        """Let the usual limit be this Maildir's own, whatever its file has said. Raises OSError."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            first = b""
+        else:
+            with os.fdopen(fd, "rb") as file:
+                first = file.readline(FILE_MAX)
+        if parse_limit(first) != self._usual:
+            self._count_anew(self._usual)
+
     def _read(self) -> tuple[Limit, int, int, bool]:
         """The limit, what is there, and whether that has just been counted. Raises OSError."""
         try:

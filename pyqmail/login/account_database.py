@@ -1,0 +1,124 @@
+"""Accounts in PostgreSQL: the queries of control/accounts, asked through psycopg (qmail-accounts(8)).
+
+    domains     one column: the domain
+    users       address, then the directory of the mail below `homes`, then a quota; the last two may be missing
+    aliases     address and target; several rows for an address, or several targets with commas between them
+    senders     user and address: what control/mailfromrules says of somebody
+
+Values reach the server as parameters. What comes back is text; an address is in lower case, ASCII's alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pyqmail.login.account_settings import AccountSettings, AccountsTrouble
+
+CONNECT_S = 10
+PIECE = 5000  # rows in memory at once
+# What each query's columns are called here: the first ones must be there, the rest counts as empty.
+COLUMNS = {
+    "domains": ("domain",),
+    "users": ("address", "home", "quota"),
+    "aliases": ("address", "target"),
+    "senders": ("login", "address"),
+}
+FEWEST = {"domains": 1, "users": 1, "aliases": 2, "senders": 2}
+USUAL: Mapping[str, str | int] = {
+    "connect_timeout": CONNECT_S,
+    "application_name": "qmail-accounts",
+    "client_encoding": "UTF8",
+    "keepalives_idle": 30,
+    "tcp_user_timeout": 30000,
+}
+Row = tuple[bytes, ...]
+
+
+def connect(settings: AccountSettings, **more: Any) -> "psycopg.Connection[Any]":
+    """A connection as ``connection`` says. Raises AccountsTrouble."""
+    try:
+        said = conninfo_to_dict(settings.get("connection"))
+        usual: Any = {name: value for name, value in USUAL.items() if name not in said}
+    except psycopg.Error:
+        raise AccountsTrouble("control/accounts: connection is no connection string of PostgreSQL") from None
+    try:
+        return psycopg.connect(make_conninfo(settings.get("connection"), **usual), **more)
+    except psycopg.Error as error:
+        raise AccountsTrouble(explained(error)) from error
+
+
+def explained(error: psycopg.Error) -> str:
+    """The first line of what PostgreSQL says, which has no password."""
+    lines = str(error).strip().splitlines()
+    return "PostgreSQL: " + (lines[0] if lines else type(error).__name__)
+
+
+class AccountDatabase:
+    """One connection that reads one state of the database. All methods raise AccountsTrouble."""
+
+    def __init__(self, settings: AccountSettings) -> None:
+        self._settings = settings
+        self._connection = connect(settings)
+        self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        self._connection.read_only = True
+
+    def domains(self) -> Iterator[Row]:
+        """Each domain."""
+        return self._rows(f'SELECT lower(domain COLLATE "C") FROM ({self._part("domains")}) AS d')
+
+    def addresses(self) -> Iterator[Row]:
+        """Address, kind, value and quota, sorted by bytes: kind ``a`` with a target, then ``u`` with a directory."""
+        return self._rows(f"SELECT * FROM ({self._both()}) AS listed ORDER BY address, kind, value")
+
+    def senders(self) -> Iterator[Row]:
+        """User and address, sorted by bytes; no row where nothing is asked for."""
+        if not self._settings.get("senders"):
+            return iter(())
+        columns = 'lower(login COLLATE "C") COLLATE "C", lower(address COLLATE "C") COLLATE "C"'
+        return self._rows(f"SELECT {columns} FROM ({self._part('senders')}) AS s ORDER BY 1, 2")
+
+    def _both(self) -> str:
+        parts = [_addresses(self._part("users"), "u", "home", "quota")]
+        if self._settings.get("aliases"):
+            parts.append(_addresses(self._part("aliases"), "a", "target", "''"))
+        return " UNION ALL ".join(parts)
+
+    def _part(self, table: str) -> str:
+        """The query of ``table`` with our names for its columns, all of them text."""
+        query = self._settings.get(table)
+        names = COLUMNS[table]
+        found = len(self._described(query, table))
+        if not FEWEST[table] <= found <= len(names):
+            raise AccountsTrouble(f"control/accounts: {table} is a query with the columns {', '.join(names)}")
+        columns = [f"coalesce({name}::text, '') AS {name}" for name in names[:found]]
+        columns += [f"'' AS {name}" for name in names[found:]]
+        return f"SELECT {', '.join(columns)} FROM ({query}\n) AS q({', '.join(names[:found])})"
+
+    def _described(self, query: str, table: str) -> "list[psycopg.Column]":
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"SELECT * FROM ({query}\n) AS q LIMIT 0".encode())
+                return cursor.description or []
+        except psycopg.Error as error:
+            raise AccountsTrouble(f"control/accounts: {table}: {explained(error)}") from error
+
+    def _rows(self, query: str) -> Iterator[Row]:
+        """The rows of a query, PIECE of them in memory."""
+        try:
+            with self._connection.cursor(name="qmail_accounts") as cursor:
+                cursor.itersize = PIECE
+                cursor.execute(query.encode())
+                for row in cursor:
+                    yield tuple(field.encode() for field in row)
+        except psycopg.Error as error:
+            raise AccountsTrouble(explained(error)) from error
+
+
+def _addresses(query: str, kind: str, value: str, quota: str) -> str:
+    """One of the two queries for addresses; COLLATE "C" makes lower() and ORDER BY those of bytes."""
+    return (
+        f'SELECT lower(address COLLATE "C") COLLATE "C" AS address, \'{kind}\' AS kind,'
+        f' {value} COLLATE "C" AS value, {quota} AS quota FROM ({query}) AS {kind}'
+    )

@@ -1,0 +1,31 @@
+"""What every source of accounts can do, and the one that control/accounts names (qmail-accounts(8))."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from pyqmail.login.account_settings import AccountSettings, AccountsTrouble
+
+
+class AccountSource(Protocol):
+    """An open connection. All methods raise AccountsTrouble where it cannot be known now."""
+
+    def domains(self) -> Iterator[tuple[bytes, ...]]:
+        """Each domain."""
+        ...
+
+    def addresses(self) -> Iterator[tuple[bytes, ...]]:
+        """Address, kind, value and quota, sorted by bytes: kind ``a`` with a target, then ``u`` with a directory."""
+        ...
+
+    def senders(self) -> Iterator[tuple[bytes, ...]]:
+        """User and address that he may send as, sorted by bytes."""
+        ...
+
+
+def load_source(settings: AccountSettings) -> Callable[[AccountSettings], AccountSource]:
+    """What opens the source that ``settings`` name; by now its library is in memory. Raises AccountsTrouble."""
+    try:
+        from pyqmail.login.account_database import AccountDatabase
+    except ImportError:
+        raise AccountsTrouble("psycopg is missing: qmail-setup --with accounts") from None
+    return AccountDatabase
