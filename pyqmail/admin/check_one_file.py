@@ -29,7 +29,7 @@ WILDCARDS = {
 }
 PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
 ADDRESSES = (*PATTERNS, "validrcptto")
-BLANKS_IN_VALUES = ("dnsservers", "dnsbllist", "filterargs", "metricslisten", "spamfilter")
+BLANKS_IN_VALUES = ("dnsservers", "dnsbllist", "filterargs", "metricslisten", "recipients", "spamfilter")
 PRIVATE = ("servercert.pem", "metricscert.pem")
 OLD_KEYS = re.compile(r"(?:rsa|dh)\d+\.pem")  # of the TLS patch for netqmail, and its heirs
 EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")

@@ -348,6 +348,7 @@ OURS: tuple[ControlFile, ...] = (
         ours=True,
         form=Form.MAP,
     ),
+    _list("recipients", "Recipients: ", "", "No effect.", INCOMING, CONNECTION, ours=True),
     _list("rejectspam", "Spam: ", "", "Spam is delivered.", ("spawn-filter",), DELIVERY, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remoteehlo", "EHLO comes before HELO unless this is 0: ", "", "1", REMOTE, DELIVERY, ours=True),

@@ -54,7 +54,7 @@ FILES: tuple[tuple[re.Pattern[str], Fate, str], ...] = tuple(
         (r"dkimverify|dkimpractice", _NOT, _VERIFYING),
         (r"dkim(?!verify$|practice$)\w*", _NOT, _SIGNING),
         (r"srs_(?!alwaysrewrite$|domain$|hash(?:length|min)$|maxage$|secrets$|separator$)\w+|srsdomains", _NOT, _SRS),
-        (r"recipients(?:\.cdb)?|chkuser\w*", _NOT, _RECIPIENTS),
+        (r"recipients\.cdb|chkuser\w*", _NOT, _RECIPIENTS),
         (r"badmailfrom-unknown", _NOT, "names that DNS does not have are not looked for"),
         (r"bad(?:mimetypes|loadertypes)(?:\.cdb)?|qfilters|simcontrol\w*(?:\.cdb)?|ssattach", _NOT,
          _CONTENT),

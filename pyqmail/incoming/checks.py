@@ -92,6 +92,7 @@ CHECKS: tuple[Kind, ...] = (
     Seldom("lists:BadRecipient", "badrcptto", listed("badrcptto", "badrcpttonorelay")),
     AllowedRecipient,
     Seldom("lists:ValidRecipient", "validrcptto", (*listed("validrcptto"), "morevalidrcptto.cdb")),
+    Seldom("recipients_file:ListedRecipient", "recipients", ("recipients",)),
     Seldom("dns_lists:DnsLists", "dnsbllist", ("dnsbllist",), (b"DNSBLLIST",)),
     Seldom("srs_recipient:SrsRecipient", "srs", ("srs_domain",)),
     ExistingRecipient,

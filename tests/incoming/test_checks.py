@@ -107,6 +107,7 @@ def test_the_order_of_the_policy() -> None:
         "badrcptto",
         "rcpthosts",
         "validrcptto",
+        "recipients",
         "dnsbllist",
         "srs",
         "rcptcheck",

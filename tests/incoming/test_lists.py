@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.formats.cdb import write_cdb
 from pyqmail.incoming.check import Rules
 from pyqmail.incoming.lists import AddressList, ValidRecipient, is_valid
+from pyqmail.incoming.recipients_file import ListedRecipient
 from pyqmail.system.file_cache import FileCache
 from tests.incoming.test_security import Client
 from tests.programs.door import BIN, Door, door_of
@@ -129,6 +131,52 @@ def test_validrcptto(door: Door, database: bool, address: bytes, valid: bool) ->
     assert check.active
     assert is_valid(check._list, address) is valid
     check.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "exists"),
+    [
+        (b"Bob@here.test", True),
+        (b"eve@here.test", False),
+        (b"list-2026-11@here.test", True),
+        (b"bob@sub.here.test", False),
+        (b"ann@plain.test", True),
+        (b"ann@sub.plain.test", False),
+        (b"sub@sub.plain.test", True),
+        (b"ann@notplain.test", False),
+        (b"yes@asked.test", True),
+        (b"no@asked.test", False),
+        (b"anybody@wild.test", True),
+        (b"anybody@other.test", False),
+        (b"local", True),
+    ],
+)
+@pytest.mark.parametrize("passing", ["", "!*\n"], ids=["closed", "pass"])
+def test_recipients_of_sqmail(door: Door, passing: str, address: bytes, exists: bool) -> None:
+    program = door.base / "program"
+    program.write_text("#!/bin/sh\ntr '\\0' '|' <&3 | grep -qx 'yes@asked.test|||'\n")
+    program.chmod(0o755)
+    (door.base / "users").mkdir()
+    keys = [b":bob@here.test", b":list-@here.test", b":local@localhost"]
+    write_cdb(str(door.base / "users/here.cdb"), [(key, b"") for key in keys])
+    (door.base / "users/plain").write_text("Ann@plain.test\nsub@sub.plain.test\n")
+    lines = f"@localhost:users/here.cdb\n@here.test:users/here.cdb\nplain.test:users/plain\nasked.test|{program}\n"
+    door.control(recipients=lines + "!wild.test\n" + passing)
+    check = ListedRecipient(Rules(str(door.base), {b"PATH": b"/usr/bin:/bin"}))
+    assert check.active and check.has(address.lower()) is (exists or bool(passing))
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [("users/none.cdb", b"421"), ("here.test|exit111", b"451"), ("here.test|nowhere/none", b"451"), ("@x:y", b"550")],
+)
+def test_recipients_that_nobody_can_look_up_are_not_refused_for_good(door: Door, line: str, code: bytes) -> None:
+    (door.base / "exit111").write_text("#!/bin/sh\necho nobody hears this\nexit 111\n")
+    (door.base / "exit111").chmod(0o755)
+    door.control(recipients=line.replace("exit111", str(door.base / "exit111")))
+    assert replies(door, MAIL, *rcpts("bob")) == [b"250", code]
+    door.environ["RELAYCLIENT"] = ""
+    assert replies(door, MAIL, *rcpts("bob")) == [b"250", b"250"]
 
 
 def test_maxrcpt_is_told_for_now_and_the_message_goes_to_the_others(door: Door) -> None:

@@ -14,6 +14,7 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.lists import BadRecipient, BadSender, ValidRecipient
 from pyqmail.incoming.recipient_check import RecipientCheck
+from pyqmail.incoming.recipients_file import ListedRecipient
 from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.tcp.tcprules import decide
 
@@ -52,6 +53,7 @@ def explain_lists(home: str, address: bytes, sender: bytes, variables: Mapping[b
     rules = Rules(home, variables)
     client = Client(ip, b"unknown", None, relay=variables.get(b"RELAYCLIENT"))
     senders, recipients, valid = BadSender(rules), BadRecipient(rules), ValidRecipient(rules)
+    listed = ListedRecipient(rules)
     try:
         refusal = senders.sender(client, Letter(0, sender)) if senders.active else None
         if refusal is not None:
@@ -67,6 +69,9 @@ def explain_lists(home: str, address: bytes, sender: bytes, variables: Mapping[b
         if valid.active and valid.recipient(client, Letter(0, sender), address) is not None:
             say("validrcptto", "has lines of its domain, and not the recipient")
             raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (550)")
+        if listed.active and listed.recipient(client, Letter(0, sender), address) is not None:
+            say("recipients", "does not list the recipient, or its program cannot say")
+            raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (550, or 451 for now)")
     finally:
         for each in (senders, recipients, valid, rules):
             each.close()
