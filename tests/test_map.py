@@ -20,7 +20,7 @@ FLOORS = {
     2: ("log", "formats", "mailbox", "envelope", "control"),
     3: ("protocol", "policy"),
     4: ("spool", "warm", "login", "state", "resolver"),
-    5: ("intake", "tcp", "mailauth"),
+    5: ("intake", "tcp", "mailauth", "shadow"),
     6: ("send", "local", "remote", "incoming"),
     7: ("admin", "look"),
     8: ("programs",),

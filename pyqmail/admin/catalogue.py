@@ -52,6 +52,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-authd", 0o700),
         _program("qmail-verifyd", 0o711),
         _program("qmail-stated", 0o711),
+        _program("qmail-shadowd", 0o711),
         _program("qmail-limits", 0o700),
         _program("qmail-qmtpd"),
         _program("qmail-qmqpd"),

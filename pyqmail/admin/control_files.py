@@ -383,6 +383,20 @@ OURS: tuple[ControlFile, ...] = (
     ControlFile("srs_secrets", Form.SECRET, "Secrets of SRS", "", "", "None.", FORWARDING, SOON, ours=True),
     _line("srs_separator", "Behind SRS0 there is ", "=", LSPAWN, SOON, ours=True),
     _line("tlsclientciphers", "Ciphers of the SMTP client: ", "OpenSSL's own choice", REMOTE, DELIVERY, ours=True),
+    _list(
+        "shadow",
+        "Each message is copied to ",
+        ".",
+        "Messages have no second copy.",
+        ("qmail-shadowd", "qmail-queued"),
+        START,
+        ours=True,
+    ),
+    _number("shadowlease", "Copies belong to this node for ", " seconds", "300", ("qmail-shadowd",), START, ours=True),
+    _number("shadowmax", "Bytes of all copies: ", "", "8589934592", ("qmail-shadowd",), START, ours=True),
+    ControlFile(
+        "shadowpassword", Form.SECRET, "The password for copies", "", "", "None.", ("qmail-shadowd",), START, ours=True
+    ),
     _line("statestore", "What is counted is shared by ", "nobody", ("qmail-stated",), START, ours=True),
     _number("tarpitcount", "Recipients have to wait after ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("tarpitdelay", "They wait for ", " seconds", "5", INCOMING, CONNECTION, ours=True),

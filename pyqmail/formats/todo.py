@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+SHADOW_RECORD = b"p0 shadow "  # and the ID of its copy (qmail-shadowd(8)); in info/N it stands behind the sender
+ALONE_RECORD = b"p0 alone  "  # the same where there is no copy
 FACTS_RECORD = b"p0 facts "  # and a token: there is more to know of the message (spool/facts); others read pid 0
 
 
@@ -19,6 +21,7 @@ class Todo:
     uid: int
     pid: int
     facts: bytes = b""  # the token of its facts, if it has any
+    shadow: bytes = b""  # the ID of its copy, if there is one
 
 
 def _number(text: bytes) -> int:
@@ -28,7 +31,7 @@ def _number(text: bytes) -> int:
 
 def parse_todo(data: bytes) -> Todo:
     """The envelope in todo file ``data``, records in any order. Raises UnknownRecord."""
-    sender, uid, pid, facts = b"", 0, 0, b""
+    sender, uid, pid, facts, shadow = b"", 0, 0, b"", b""
     recipients: list[bytes] = []
     records = data.split(b"\0")
     if records.pop():
@@ -45,9 +48,24 @@ def parse_todo(data: bytes) -> Todo:
                 pid = _number(record[1:])
                 if record.startswith(FACTS_RECORD):
                     facts = record[len(FACTS_RECORD) :]
+                elif record.startswith(SHADOW_RECORD):
+                    shadow = record[len(SHADOW_RECORD) :]
             case _:
                 raise UnknownRecord(repr(record[:1]))
-    return Todo(sender, tuple(recipients), uid, pid, facts)
+    return Todo(sender, tuple(recipients), uid, pid, facts, shadow)
+
+
+def format_info(todo: Todo) -> bytes:
+    """What info/N holds of a message: its sender, which is all that another qmail reads, and the ID of its copy."""
+    shadow = SHADOW_RECORD + todo.shadow + b"\0" if todo.shadow else b""
+    return b"F" + todo.sender + b"\0" + shadow
+
+
+def parse_info_shadow(data: bytes) -> bytes:
+    """The ID of the copy in ``data`` of info/N; nothing where it has none."""
+    _, _, rest = data.partition(b"\0")
+    record, end, _ = rest.partition(b"\0")
+    return record[len(SHADOW_RECORD) :] if end and record.startswith(SHADOW_RECORD) else b""
 
 
 class RecipientParser:

@@ -48,6 +48,8 @@ def write_queue(home: str, uid: int, facts: bytes) -> int:
     from pyqmail.spool.enqueue import Spool, enqueue
     from pyqmail.spool.layout import read_layout
 
+    if copies_are_made(home):
+        return QueueExit.CONNECT_REFUSED  # by qmail-queued alone
     try:
         accounts = read_accounts(home)
     except AccountMissing as missing:
@@ -62,6 +64,11 @@ def write_queue(home: str, uid: int, facts: bytes) -> int:
     except OSError:
         return QueueExit.NO_QUEUE
     return enqueue(Spool(read_layout(home), accounts), uid, os.getpid(), 0, 1, facts=facts)
+
+
+def copies_are_made(home: str) -> bool:
+    """Whether each message has to be copied elsewhere (qmail-shadowd(8)), which nobody does but qmail-queued."""
+    return os.access(home + "/control/shadow", os.F_OK)
 
 
 def queue_standard_input(home: str, facts: bytes) -> int:

@@ -28,6 +28,7 @@ from pyqmail.system.process import close_all_but
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.intake.flood import Flood
+    from pyqmail.spool.commit import Copies
 
 SLOTS = 100  # open submissions per uid, without control/conf-queueslots
 DAEMON_SLOTS = 400  # qmaild has at least as many: every qmail-smtpd submits as qmaild
@@ -57,13 +58,14 @@ class Service:
         *,
         used: bool,
         flood: "Flood | None" = None,
+        copies: "Callable[[], Copies] | None" = None,
     ) -> None:
         self._own_uids = {accounts.uid_daemon, accounts.uid_send, accounts.uid_alias}
         self._public = public
         self._own = open_own(layout, self._own_uids)
         self._serials = Serials(layout.serial, used=used)
         self._loop = Loop()
-        self._workers = Workers(self._loop, layout, accounts, self._freed)
+        self._workers = Workers(self._loop, layout, accounts, self._freed, copies)
         self._workers.ended = self._ended
         waiting, open_slots = min(WAITING, descriptors // WAITING_SHARE), slots_by_uid(accounts, slots)
         self._shared = Shared(self._loop, self._workers, self._serial, open_slots, waiting)

@@ -23,6 +23,10 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.process import close_all_but, plug_standard_descriptors, reset_signals, set_title
 from pyqmail.warm import wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.spool.commit import Copies
+
 READY_SECONDS = 5.0  # for a new worker's first word
 RETRY_SECONDS = 0.05  # when a worker's job socket takes no more descriptors
 TICK_SECONDS = 1.0  # from one look at the workers to the next
@@ -75,11 +79,17 @@ class Workers:
     """All workers of one service. ``freed`` is called when a worker has finished a job for a uid, or has ended."""
 
     def __init__(
-        self, loop: Loop, layout: Layout, accounts: Accounts, freed: Callable[[WorkerLink, int], None]
+        self,
+        loop: Loop,
+        layout: Layout,
+        accounts: Accounts,
+        freed: Callable[[WorkerLink, int], None],
+        copies: "Callable[[], Copies] | None" = None,
     ) -> None:
+        """``copies`` makes what has a worker's messages copied, where that is wanted."""
         self.loop = loop
-        self.layout = layout
         self.accounts = accounts
+        self._spool = lambda: Spool(layout, accounts, copies() if copies is not None else None)
         self.freed = freed
         self.links: list[WorkerLink] = []
         self.dying: dict[int, WorkerLink] = {}  # by pid: killed, or at its end
@@ -101,7 +111,7 @@ class Workers:
             theirs.close()
             return None
         if pid == 0:
-            _be_worker(self.layout, self.accounts, theirs, pulse, uid)
+            _be_worker(self._spool, theirs, pulse, uid)
         theirs.close()
         link = WorkerLink(pid, ours, pulse, uid, share)
         if not _ready(ours):
@@ -224,7 +234,7 @@ class Workers:
             self._send(link)
 
 
-def _be_worker(layout: Layout, accounts: Accounts, theirs: socket.socket, pulse: Pulse, uid: int | None) -> None:
+def _be_worker(spool: Callable[[], Spool], theirs: socket.socket, pulse: Pulse, uid: int | None) -> None:
     """The child: serve what comes on ``theirs`` and end; ``uid`` is None for a shared worker."""
     code = QueueExit.BUG
     try:
@@ -232,11 +242,12 @@ def _be_worker(layout: Layout, accounts: Accounts, theirs: socket.socket, pulse:
         plug_standard_descriptors()
         reset_signals()
         set_title("qmail-queue" if uid is None else f"qmail-queue for uid {uid}")
+        made = spool()
         if uid is not None:
             _limit(resource.RLIMIT_NOFILE, FILES_MAX)
-            if not accounts.single_user:
+            if not made.accounts.single_user:
                 _limit(resource.RLIMIT_NPROC, TASKS_MAX)
-        code = worker.serve(Spool(layout, accounts), theirs, pulse, alone=uid is not None)
+        code = worker.serve(made, theirs, pulse, alone=uid is not None)
     except BaseException as error:
         tell_bug("qmail-queue", error)
     finally:

@@ -1,7 +1,7 @@
 """qmail-queue: message on fd 0, envelope on fd 1, the answer is the exit code (qmail-queue(8)).
 
 Normally a thin client of qmail-queued, which writes the queue as qmailq without any setuid program. The owner of the
-queue (qmailq, or the user of a single-user tree) and root write it themselves.
+queue (qmailq, or the user of a single-user tree) and root write it themselves, unless messages are to be copied too.
 """
 
 import os
@@ -22,7 +22,7 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     if code != QueueExit.DONE:
         return code
     facts = environ.get(client.FACTS, b"")
-    if os.geteuid() == 0 or client.own_queue(home):
+    if (os.geteuid() == 0 or client.own_queue(home)) and not direct.copies_are_made(home):
         return direct.write_queue(home, os.getuid(), facts)
     sock = client.connect(home + "/run/qmail-queued.sock", client.CONNECT_SECONDS)
     if sock is None:

@@ -16,7 +16,11 @@ from pyqmail.system.readiness import tell_ready
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyqmail.intake.flood import Flood
+    from pyqmail.shadow.copies import Copies
+    from pyqmail.spool.layout import Layout
 
 MANY = 1 << 20  # descriptors, where there is no limit
 
@@ -46,11 +50,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         descriptors = MANY if hard == resource.RLIM_INFINITY else hard
         public = inherited_socket(environ) or open_public(layout)
-        service = Service(layout, accounts, public, slots, descriptors, used=used, flood=local_limits(home))
+        flood, copies = local_limits(home), copies_of(layout)
+        service = Service(layout, accounts, public, slots, descriptors, used=used, flood=flood, copies=copies)
     except AccountMissing as error:
         os.write(2, f"{error}\n".encode())
         return 111
-    except (ControlUnreadable, OSError) as error:
+    except (ControlUnreadable, OSError, ValueError) as error:
         return _complain(str(error))
     set_title("qmail-queued")
     service.lock = lock
@@ -66,3 +71,18 @@ def local_limits(home: str) -> "Flood | None":
     from pyqmail.intake.flood import flood_of  # most do without
 
     return flood_of(home)
+
+
+def copies_of(layout: "Layout") -> "Callable[[], Copies] | None":
+    """What has a worker's messages copied, where that is wanted. Raises ControlUnreadable and ValueError."""
+    control = Control(layout.home)
+    if not control.exists("shadow"):
+        return None
+    from pyqmail.shadow.copies import Copies
+    from pyqmail.shadow.settings import is_required
+
+    try:
+        required = is_required(control)
+    except ValueError as error:
+        raise ValueError(f"control/shadow: {error}") from None
+    return None if required is None else lambda: Copies(layout, required=required)

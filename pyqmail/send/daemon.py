@@ -65,6 +65,10 @@ class Daemon:
             controls,
             clock=time.time,
         )
+        if controls.copies:
+            from pyqmail.send.shadow_link import ShadowLink  # most queues have no copies
+
+            means.shadow = ShadowLink(loop, layout, log)
         self._injections = BackgroundInjections(loop, layout, without_feed(environ))
         self._cleaner = Cleaner(loop, 5, 6, self._cleaner_lost)
         self._messages = messages = Messages(means, self._cleaner, self._injections)
@@ -196,7 +200,8 @@ class Daemon:
         messages.todo.stop()
         if not all(channel.idle for channel in messages.channels.values()) or self._injections.pending:
             return False
-        if messages.finisher.leaving.idle and not self._cleaner.waiting:
+        told = self._means.shadow is None or self._means.shadow.idle
+        if messages.finisher.leaving.idle and not self._cleaner.waiting and told:
             return True
         if self._exit_by == float("inf"):  # removing what was delivered may take a moment, but not for ever
             self._exit_by = time.monotonic() + REMOVAL_S

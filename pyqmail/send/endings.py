@@ -66,6 +66,8 @@ class Endings:
         for schedule in self._messages.schedules():
             schedule.remove(free)
         work = {number: self._book.orders.endings[number] for number in free}
+        shadow = self._means.shadow
+        copies = {number: shadow.identity(number) for number in free} if shadow is not None else {}
         layout, routing = self._means.layout, self._means.controls.routing
         history = self._means.history
 
@@ -73,12 +75,16 @@ class Endings:
             failed = {
                 number for number, order in work.items() if not end_message(layout, history, number, order, routing)
             }
-            return lambda: self._carried_out(work, failed, done)
+            return lambda: self._carried_out(work, failed, copies, done)
 
         self._means.background.submit(work_through)
 
     def _carried_out(
-        self, work: Mapping[int, tuple[bytes, int]], failed: Collection[int], done: Callable[[], None]
+        self,
+        work: Mapping[int, tuple[bytes, int]],
+        failed: Collection[int],
+        copies: Mapping[int, bytes],
+        done: Callable[[], None],
     ) -> None:
         self._running -= set(work)
         for number, (kind, birth) in work.items():
@@ -87,6 +93,8 @@ class Endings:
                 continue
             self._book.gone(number)
             if kind == DELETE:
+                if self._means.shadow is not None:
+                    self._means.shadow.ended(copies[number])
                 self._messages.removed(number, birth)
             else:
                 self._messages.all_failed(number)

@@ -130,6 +130,7 @@ class Finisher:
 
     def _end(self, number: int) -> None:
         self._means.log(MessageEnded(number))
+        copy = self._means.shadow.identity(number) if self._means.shadow is not None else b""
         try:
             birth = int(os.stat(self._means.layout.info(number)).st_mtime)
             files.unlink(self._means.layout.info(number))
@@ -138,6 +139,8 @@ class Finisher:
             self._later(number)
             return
         self._means.counters.left(birth)
+        if self._means.shadow is not None:
+            self._means.shadow.ended(copy)
         self._ended(number)
         layout = self._means.layout
         parts = (layout.info, layout.local, layout.remote, layout.todo, layout.bounce)

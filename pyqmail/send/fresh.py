@@ -47,10 +47,12 @@ class FreshMessages:
     def reported(self, delivery: Delivery, letter: bytes, text: bytes) -> None:
         """The delivery of a fresh message has ended: without success it needs its files before that is acted on."""
         job = delivery.job
+        assert job.fresh is not None
         if letter == spawn.SUCCESS:
+            if self._means.shadow is not None:
+                self._means.shadow.ended(job.fresh.todo.shadow)
             self._messages.fresh_delivered(job.number)
             return
-        assert job.fresh is not None
         new, job.fresh = job.fresh, None
         self.awaited += 1
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pyqmail.log.sinks import Sink
 from pyqmail.send.background import Background
@@ -11,6 +12,9 @@ from pyqmail.send.metrics import Counters
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
 from pyqmail.system.loop import Loop
+
+if TYPE_CHECKING:
+    from pyqmail.send.shadow_link import ShadowLink
 
 
 @dataclass(slots=True)
@@ -26,4 +30,5 @@ class Means:
     counters: Counters
     controls: Controls
     clock: Callable[[], float]  # seconds since the epoch
+    shadow: "ShadowLink | None" = None  # where messages have copies elsewhere
     exiting: bool = False

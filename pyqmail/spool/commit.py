@@ -4,6 +4,9 @@ The order is the argument. Each file is whole and on disk before the name that a
 
     message synced, envelope synced | mess/S/N linked, mess/S synced | todo/N linked, todo/ synced | success
 
+Where copies are wanted (qmail-shadowd(8)) each is made while the first two steps go on, and is there before the third:
+what has none is refused, or goes its way and says so itself. After the third nothing is undone.
+
 The facts of a message that has any (spool/facts) are made and synced, their name too, with the step in the middle.
 Whichever line the machine dies on, qmail-send sees all of the message or none of it; a mess/S/N without a todo/N is
 swept after 36 hours. In a batch each step is done for every message before the next step, so that the syncs of one
@@ -20,14 +23,33 @@ from pyqmail.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    class Copies(Protocol):
+        """Has messages copied elsewhere (shadow/copies). ``required``: one that is not is refused. None raises."""
+
+        required: bool
+
+        def new_id(self) -> bytes:
+            """What a message and its copy are to be called."""
+
+        def begin(self, drafts: Iterable[Draft]) -> None:
+            """Begin to copy ``drafts``."""
+
+        def settle(self) -> set[bytes]:
+            """The IDs of those that are copied; the others are not, and will not be."""
+
+        def end(self, drafts: Iterable[Draft], copied: set[bytes]) -> None:
+            """The copies of what is not in the queue now are not wanted."""
 
 
 class Commit:
     """The steps that put drafts into one queue."""
 
-    def __init__(self, drafts: Drafts) -> None:
+    def __init__(self, drafts: Drafts, copies: "Copies | None" = None) -> None:
         self._drafts = drafts
+        self._copies = copies
         self._layout = drafts.layout
 
     def run(self, drafts: list[Draft]) -> None:
@@ -35,12 +57,15 @@ class Commit:
         for draft in drafts:
             files.start_writeback(draft.message)
             files.start_writeback(draft.envelope)
+        if self._copies is not None:
+            self._copies.begin(drafts)
         for draft in drafts:
             self._step(draft, self._sync_files)
         for draft in drafts:
             self._step(draft, self._link_message)
         self._write_facts([draft for draft in drafts if draft.token])
         self._sync_directories(drafts, self._layout.mess)
+        copied = self._settle_copies(drafts)
         for draft in drafts:
             self._step(draft, self._link_todo)
         announced = [draft for draft in drafts if draft.exit_code == PENDING]
@@ -51,6 +76,28 @@ class Commit:
             if draft.exit_code == PENDING:
                 draft.exit_code = QueueExit.DONE
                 self._drafts.close(draft)
+        if self._copies is not None:
+            self._copies.end(drafts, copied)
+
+    def _settle_copies(self, drafts: list[Draft]) -> set[bytes]:
+        """The IDs of those that are copied; the others fail where they must, or say that they are not."""
+        if self._copies is None:
+            return set()
+        copied = self._copies.settle()
+        for draft in drafts:
+            if draft.shadow not in copied:
+                self._step(draft, self._go_without_copy)
+        return copied
+
+    def _go_without_copy(self, draft: Draft) -> None:
+        assert self._copies is not None
+        if self._copies.required:
+            raise self._drafts.failed(draft, QueueExit.NEXT_HOP_TEMPORARY)
+        try:
+            draft.forget_copy()
+            files.sync(draft.envelope)
+        except OSError:
+            raise self._drafts.failed(draft, QueueExit.WRITE_ERROR) from None
 
     def _step(self, draft: Draft, step: "Callable[[Draft], None]") -> None:
         """Run one step of commit on a draft that has not failed yet."""

@@ -31,7 +31,7 @@ class Draft:
 
     __slots__ = (
         "classic", "complete", "envelope", "exit_code", "facts", "linked", "message", "number", "parser", "pending",
-        "token",
+        "shadow", "token",
     )  # fmt: skip
 
     def __init__(self, message: int, number: int, *, classic: bool, head: bytes) -> None:
@@ -46,6 +46,22 @@ class Draft:
         self.pending = head
         self.facts = b""  # beside the envelope, as the client gave them (formats/facts)
         self.token = b""  # of the facts, once they are known to be this envelope's
+        self.shadow = b""  # the ID of its copy, where copies are made (qmail-shadowd(8))
+
+    def name_copy(self, identity: bytes) -> None:
+        """Have its envelope say which copy is of this message, before anything else of it."""
+        from pyqmail.formats.todo import SHADOW_RECORD  # most queues have no copies
+
+        self.shadow = identity
+        self.pending = SHADOW_RECORD + identity + b"\0" + self.pending
+
+    def forget_copy(self) -> None:
+        """Have it say that there is none. Raises OSError."""
+        from pyqmail.formats.todo import ALONE_RECORD, FACTS_RECORD
+
+        before = len(FACTS_RECORD) + len(self.token) + 1 if self.token else 0
+        os.pwrite(self.envelope, ALONE_RECORD, before)
+        self.shadow = b""
 
 
 class Drafts:

@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyqmail.policy.accounts import Accounts
+    from pyqmail.spool.commit import Copies
     from pyqmail.spool.layout import Layout
 
 BUFFER = 65536  # envelope bytes held before they are written
 
 
 class Spool:
-    """The way into one queue."""
+    """The way into one queue. ``copies`` has each message copied elsewhere, where that is wanted."""
 
-    def __init__(self, layout: "Layout", accounts: "Accounts") -> None:
+    def __init__(self, layout: "Layout", accounts: "Accounts", copies: "Copies | None" = None) -> None:
         self.accounts = accounts
         self.drafts = Drafts(layout)
-        self._commit = Commit(self.drafts)
+        self._copies = copies
+        self._commit = Commit(self.drafts, copies)
 
     def begin(self, uid: int, submission: int, facts: bytes = b"") -> Draft:
         """A new draft with its Received line; ``submission`` is the pid or serial. Raises QueueFailure.
@@ -41,6 +43,8 @@ class Spool:
         now = int(time.time())
         draft = self.drafts.create(b"u%d\0p%d\0" % (uid, submission), f"{submission}.{now}")
         draft.facts = facts
+        if self._copies is not None:
+            draft.name_copy(self._copies.new_id())
         line = format_received(submission, how_invoked(uid, self.accounts), now)
         self.write_message(draft, line)
         return draft

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pyqmail.formats.todo import Todo, UnknownRecord, parse_todo
+from pyqmail.formats.todo import Todo, UnknownRecord, format_info, parse_todo
 from pyqmail.log.events import MessageInfo, NewMessage, Warn
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.spool.layout import Layout
@@ -137,7 +137,7 @@ def prepare_long(
             yield None
         todo = parse_todo(b"".join(head))
         learn(todo.facts)
-        _write(layout, "info", number, opened["info"], b"F" + todo.sender + b"\0")
+        _write(layout, "info", number, opened["info"], format_info(todo))
     except BaseException as error:
         for fd in opened.values():
             os.close(fd)
@@ -199,7 +199,7 @@ def prepare(layout: Layout, new: New, log: Log | None) -> Prepared:
     try:
         if log is not None:
             new.log(log)
-        _write(layout, "info", number, opened[0][1], b"F" + new.todo.sender + b"\0")
+        _write(layout, "info", number, opened[0][1], format_info(new.todo))
         if log is None:
             os.utime(opened[0][1], (new.born, new.born))
         channels = tuple(sorted(new.channels))

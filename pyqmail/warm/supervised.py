@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol import logins, queued, recipients, state, verification
+from pyqmail.protocol import logins, queued, recipients, shadow, state, verification
 
 MIB = 1 << 20
 ANSWER_S = 1.0  # that qmail-queued may take to say what it is
@@ -65,6 +65,14 @@ def anything_is_counted(home: str) -> bool:
         return True
 
 
+def messages_are_copied(home: str) -> bool:
+    """Whether there is control/shadow."""
+    try:
+        return Control(home).exists("shadow")
+    except ControlUnreadable:
+        return True
+
+
 HELPERS = (
     Helper(
         b"qmail-queued", "/run/qmail-queued.sock", socket.SOCK_SEQPACKET,
@@ -92,6 +100,12 @@ HELPERS = (
         outlives=True, told=False, memory_bytes=1024 * MIB,
         loss="nothing is counted: users and relay clients may send as much as they like, and nobody is greylisted",
         configured=anything_is_counted, used=anything_is_counted,
+    ),
+    Helper(
+        b"qmail-shadowd", shadow.SOCKET, socket.SOCK_SEQPACKET,
+        outlives=True, told=False, memory_bytes=2048 * MIB,
+        loss="no message has a second copy: by control/shadow it has to come again, or goes without",
+        configured=messages_are_copied, used=messages_are_copied,
     ),
 )  # fmt: skip
 

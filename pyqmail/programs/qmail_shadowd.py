@@ -1,0 +1,56 @@
+"""qmail-shadowd: keeps a second copy of each message in PostgreSQL until it has left the queue (qmail-shadowd(8)).
+
+Started by qmail-start where there is control/shadow. It reads its password and binds its socket as root, and then is
+another user for good, who can read no queue: messages come to it as open files.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Mapping, Sequence
+
+from pyqmail.control import ControlUnreadable, home_of
+from pyqmail.dependencies import missing_module
+from pyqmail.policy.accounts import AccountMissing, read_accounts
+from pyqmail.protocol.shadow import SOCKET
+from pyqmail.system.loop import Loop
+from pyqmail.system.process import become, reset_signals, set_title
+from pyqmail.system.unix_listener import listen
+
+
+def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+    """Serve until TERM: 0; 111 when it cannot start."""
+    reset_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    home = home_of(environ)
+    set_title("qmail-shadowd")
+    loop = Loop()
+    loop.add_signal(signal.SIGTERM, loop.stop)
+    try:
+        from pyqmail.shadow.identity import read_queue_id  # what the parent of all helpers need not hold
+        from pyqmail.shadow.settings import read_settings
+
+        accounts = read_accounts(home)
+        settings = read_settings(home)
+        queue = read_queue_id(home + "/queue/pyqmail/id")
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        listener = listen(home + SOCKET)
+        if not accounts.single_user:
+            become(accounts.uid_remote, accounts.gid_nofiles, [accounts.gid_nofiles])
+        os.chdir("/")
+        from pyqmail.shadow.service import Service
+    except ModuleNotFoundError as error:
+        return complain(f"{error}: run {missing_module(error.name or '')}")
+    except (OSError, AccountMissing, ControlUnreadable, ValueError) as error:
+        return complain(str(error))
+    copying, ending = {0, accounts.uid_queue}, {0, accounts.uid_send}
+    Service(loop, listener, settings, queue, copying=copying, ending=ending)
+    loop.run()
+    return 0
+
+
+def complain(text: str) -> int:
+    """Say why it does not start: 111."""
+    os.write(2, f"qmail-shadowd: fatal: {text}\n".encode())
+    return 111

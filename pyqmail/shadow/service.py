@@ -1,0 +1,207 @@
+"""qmail-shadowd at work: one loop that hears what is to be copied and removed, and threads that do it (shadow/writer).
+
+A copy is *asked* for, *made*, and *kept* once its message is in the queue. Who goes away before that has it withdrawn:
+as soon as the database answers, and once more later where nobody knows whether a COMMIT took place.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Collection
+
+from pyqmail.formats.logline import safe_words
+from pyqmail.protocol import shadow
+from pyqmail.shadow.identity import boot_id
+from pyqmail.shadow.lease import Lease
+from pyqmail.shadow.settings import Settings
+from pyqmail.shadow.store import Copy, Node
+from pyqmail.shadow.writer import Writer
+from pyqmail.system.foreign import rights_of
+from pyqmail.system.logpipe import LogWriter
+from pyqmail.system.loop import Loop
+
+NAME = b"qmail-shadowd"
+CONNECTIONS_MAX = 256
+SAY_S = 10.0  # from one line about a trouble to the next
+UNCERTAIN_S = 60.0  # after which the copies of a transaction that failed are removed once more
+_CREDENTIALS = struct.Struct("iII")  # a struct ucred
+
+
+class Client:
+    """A connection. ``open``: the IDs that it asked for and has not called kept; True once they are copied."""
+
+    def __init__(self, sock: socket.socket, uid: int) -> None:
+        self.sock = sock
+        self.uid = uid
+        self.open: dict[str, bool] = {}
+
+    def say(self, *words: bytes) -> None:
+        """One record; who has gone is heard to have."""
+        try:
+            self.sock.send(shadow.format_record(*words), socket.MSG_NOSIGNAL)
+        except OSError:
+            return
+
+
+class Service:
+    """The loop. ``copying`` are the uids that may have messages copied, ``ending`` those that say which have left."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        settings: Settings,
+        queue: str,
+        *,
+        copying: Collection[int],
+        ending: Collection[int],
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._copying = copying
+        self._ending = ending
+        self._bytes_max = settings.bytes_max
+        self._bytes = 0  # stored, as far as is known
+        self._clients: set[Client] = set()
+        self._asked: dict[str, Client] = {}  # who waits for the copy of an ID
+        self._ended: dict[str, Client] = {}  # who waits to hear that it is gone
+        self._log = LogWriter(2, NAME)
+        self._quiet: set[str] = set()  # troubles that were told of a moment ago
+        lease = Lease(settings, queue, boot_id(), self._tell_lease)
+        self._writer = Writer(settings, lease, self._copied, self._removed, self._sized)
+        loop.add_reader(listener.fileno(), self._accept)
+        loop.add_reader(self._writer.event, self._writer.collect)
+        self._writer.start()
+
+    def _tell_lease(self, node: Node | None, until: float, trouble: str) -> None:
+        """Called from the thread that keeps the lease."""
+        self._writer.node = node
+        self._writer.tell(lambda: self._lease_told(until, trouble))
+
+    def _lease_told(self, until: float, trouble: str) -> None:
+        if trouble:
+            self._say_seldom("lease", f"alert: no lease: {trouble}")
+
+    def say(self, text: str) -> None:
+        """A line of the log."""
+        self._log.write(NAME + b": " + safe_words(text) + b"\n")
+
+    def _say_seldom(self, kind: str, text: str) -> None:
+        if kind not in self._quiet:
+            self._quiet.add(kind)
+            self._loop.call_later(SAY_S, lambda: self._quiet.discard(kind))
+            self.say(text)
+
+    # clients
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        uid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        if uid not in (*self._copying, *self._ending) or len(self._clients) >= CONNECTIONS_MAX:
+            sock.close()
+            return
+        sock.setblocking(False)
+        client = Client(sock, uid)
+        self._clients.add(client)
+        self._loop.add_reader(sock.fileno(), lambda: self._hear(client))
+
+    def _hear(self, client: Client) -> None:
+        """One record, or the end of a client; one who says what is none is left."""
+        fds: list[int] = []
+        try:
+            data, ancillary, _, _ = client.sock.recvmsg(
+                shadow.RECORD_MAX + 1, socket.CMSG_SPACE(2 * 4), socket.MSG_CMSG_CLOEXEC
+            )
+            fds = rights_of(ancillary)
+            word, *rest = shadow.parse_record(data) or [b""]
+            if self._obey(client, word, rest, fds):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._leave(client)
+
+    def _obey(self, client: Client, word: bytes, rest: list[bytes], fds: list[int]) -> bool:
+        """Whether that was something that this client may say. Raises OSError."""
+        if word == shadow.COPY and client.uid in self._copying and len(rest) == 2 and len(fds) == 2:
+            if not shadow.is_id(rest[0]):
+                return False
+            self._copy(client, rest[0].decode(), rest[1], fds)
+            return True
+        if not rest or len(rest) > shadow.IDS_MAX or not all(map(shadow.is_id, rest)):
+            return False
+        identities = [identity.decode() for identity in rest]
+        if word == shadow.ENDED and client.uid in self._ending:
+            self._ended.update(dict.fromkeys(identities, client))
+            self._writer.remove(identities)
+            return True
+        if word in (shadow.KEPT, shadow.WITHDRAW) and client.uid in self._copying:
+            for identity in identities:
+                client.open.pop(identity, None)
+            if word == shadow.WITHDRAW:
+                self._writer.remove(identities)
+            return True
+        return False
+
+    def _leave(self, client: Client) -> None:
+        """A client has gone: what it did not keep is withdrawn, what is being copied as soon as that is over."""
+        self._loop.remove_reader(client.sock.fileno())
+        client.sock.close()
+        self._clients.discard(client)
+        copied = [identity for identity, done in client.open.items() if done]
+        if copied:
+            self._writer.remove(copied)
+
+    # copies
+
+    def _copy(self, client: Client, identity: str, facts: bytes, fds: list[int]) -> None:
+        copy = Copy(identity, facts, fds[0], fds[1])
+        if self._bytes + copy.size > self._bytes_max:
+            self._say_seldom("full", f"alert: no more is copied: control/shadowmax is {self._bytes_max} bytes")
+            client.say(shadow.NO, identity.encode())
+            return
+        fds.clear()  # the writer closes them
+        self._bytes += copy.size
+        client.open[identity] = False
+        self._asked[identity] = client
+        self._writer.copy(copy)
+
+    def _copied(self, batch: list[Copy], why: str | None) -> None:
+        """A transaction is over."""
+        if why is not None:
+            self._say_seldom("away", f"alert: no copy of {len(batch)} messages: {why}")
+        for copy in batch:
+            client = self._asked.pop(copy.identity)
+            if why is not None:
+                client.open.pop(copy.identity, None)
+                self._bytes -= copy.size
+                client.say(shadow.NO, copy.identity.encode())
+            elif client in self._clients:
+                client.open[copy.identity] = True
+                client.say(shadow.OK, copy.identity.encode())
+            else:
+                self._writer.remove([copy.identity])
+        if why is not None:
+            uncertain = [copy.identity for copy in batch]
+            self._writer.remove(uncertain)
+            self._loop.call_later(UNCERTAIN_S, lambda: self._writer.remove(uncertain))
+
+    def _removed(self, identities: list[str]) -> None:
+        gone: dict[Client, list[bytes]] = {}
+        for identity in identities:
+            client = self._ended.pop(identity, None)
+            if client in self._clients:
+                gone.setdefault(client, []).append(identity.encode())
+        for client, ids in gone.items():
+            for start in range(0, len(ids), shadow.IDS_MAX):
+                client.say(shadow.GONE, *ids[start : start + shadow.IDS_MAX])
+
+    def _sized(self, size: int) -> None:
+        self._bytes = size

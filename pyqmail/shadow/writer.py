@@ -1,0 +1,190 @@
+"""Threads that wait for the database, so that the loop does not: two for copies, one for what is removed, one that
+keeps the lease (shadow/lease).
+
+What has gathered while one transaction was under way makes the next, so that many messages share a COMMIT. A server
+that failed is left alone for AGAIN_S: until then every copy fails at once.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from pyqmail.shadow.lease import Lease
+from pyqmail.shadow.settings import Settings
+from pyqmail.shadow.store import Away, Copy, Fenced, Node, Store
+
+WRITERS = 2
+COPIES_MAX = 64  # of one transaction
+BYTES_MAX = 8 << 20  # of one transaction, by its first rows; a message of several rows has one to itself
+REMOVALS_MAX = 1000  # of one transaction
+AGAIN_S = 2.0
+SIZE_S = 60.0  # from one look how much is stored to the next
+
+Result = Callable[[], None]  # what the loop is to do
+
+
+class Gathered:
+    """Copies that wait for a writer."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Copy] = deque()
+        self._change = threading.Condition()
+
+    def put(self, copy: Copy) -> None:
+        """One more."""
+        with self._change:
+            self._waiting.append(copy)
+            self._change.notify()
+
+    def take(self) -> list[Copy]:
+        """The next transaction's, once there are any."""
+        with self._change:
+            while not self._waiting:
+                self._change.wait()
+            batch = [self._waiting.popleft()]
+            size = batch[0].size
+            while self._waiting and len(batch) < COPIES_MAX and not batch[0].large and not self._waiting[0].large:
+                size += self._waiting[0].size
+                if size > BYTES_MAX:
+                    break
+                batch.append(self._waiting.popleft())
+            return batch
+
+
+class Removals:
+    """IDs of copies that are not wanted any more; each stays until it is known to be gone."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, None] = {}
+        self._change = threading.Condition()
+
+    def put(self, identities: Sequence[str]) -> None:
+        """Some more."""
+        with self._change:
+            self._waiting.update(dict.fromkeys(identities))
+            self._change.notify()
+
+    def look(self, seconds: float) -> list[str]:
+        """The next transaction's; none where none have come for ``seconds``."""
+        with self._change:
+            if not self._waiting:
+                self._change.wait(seconds)
+            return list(self._waiting)[:REMOVALS_MAX]
+
+    def forget(self, identities: Sequence[str]) -> None:
+        """They are gone."""
+        with self._change:
+            for identity in identities:
+                self._waiting.pop(identity, None)
+
+
+class Writer:
+    """The threads. What becomes of their work is told by ``copied``, ``removed`` and ``sized``, from ``collect``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lease: Lease,
+        copied: Callable[[list[Copy], str | None], None],
+        removed: Callable[[list[str]], None],
+        sized: Callable[[int], None],
+    ) -> None:
+        """``copied`` gets what one transaction had, and why that failed or None. ``node`` is None without a lease."""
+        self.node: Node | None = None
+        self.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._settings = settings
+        self._lease = lease
+        self._copied = copied
+        self._removed = removed
+        self._sized = sized
+        self._gathered = Gathered()
+        self._removals = Removals()
+        self._results: deque[Result] = deque()
+        self._until = 0.0  # when the server is asked again
+        self._why = ""
+
+    def start(self) -> None:
+        """Begin to work."""
+        for work in (*(self._copy,) * WRITERS, self._remove, self._lease.keep):
+            threading.Thread(target=self._to_the_end, args=(work,), daemon=True).start()
+
+    def copy(self, copy: Copy) -> None:
+        """Copy one, and give back its files."""
+        self._gathered.put(copy)
+
+    def remove(self, identities: Sequence[str]) -> None:
+        """Remove the copies of ``identities``, as soon as the server lets us."""
+        self._removals.put(identities)
+
+    def collect(self) -> None:
+        """Do in the loop what the threads have told."""
+        try:
+            os.eventfd_read(self.event)
+        except BlockingIOError:
+            return
+        while self._results:
+            self._results.popleft()()
+
+    def tell(self, result: Result) -> None:
+        """Have the loop do that; may be called from any thread."""
+        self._results.append(result)
+        os.eventfd_write(self.event, 1)
+
+    def _to_the_end(self, work: Callable[[Store], None]) -> None:
+        """A process without one of its threads would leave others waiting; one that has ended is started again."""
+        try:
+            work(Store(self._settings.url, self._settings.password))
+        except BaseException as error:
+            self.tell(_raiser(error))
+
+    def _copy(self, store: Store) -> None:
+        while True:
+            batch = self._gathered.take()
+            why = self._why if time.monotonic() < self._until else self._try(store, batch)
+            for copy in batch:
+                copy.close()
+            self.tell(lambda batch=batch, why=why: self._copied(batch, why))  # type: ignore[misc]
+
+    def _try(self, store: Store, batch: list[Copy]) -> str | None:
+        """Copy ``batch``; None, or why that failed."""
+        node = self.node
+        if node is None:
+            return "this node has no lease"
+        try:
+            store.add(node, batch)
+            return None
+        except Away as error:
+            self._why, self._until = str(error), time.monotonic() + AGAIN_S
+            return str(error)
+        except OSError as error:
+            return f"unable to read a message: {error.strerror}"
+        except Fenced:
+            return "others have adopted the messages of this queue"
+
+    def _remove(self, store: Store) -> None:
+        look_again = 0.0
+        while True:
+            batch, node = self._removals.look(SIZE_S), self.node
+            if node is None:
+                time.sleep(AGAIN_S)
+                continue
+            try:
+                if batch:
+                    store.remove(node, batch)
+                    self._removals.forget(batch)
+                    self.tell(lambda batch=batch: self._removed(batch))  # type: ignore[misc]
+                if time.monotonic() >= look_again:
+                    size = store.size(node)
+                    look_again = time.monotonic() + SIZE_S
+                    self.tell(lambda size=size: self._sized(size))  # type: ignore[misc]
+            except Away:
+                time.sleep(AGAIN_S)
+
+
+def _raiser(error: BaseException) -> Result:
+    def again() -> None:
+        raise RuntimeError("a thread has ended") from error
+
+    return again

@@ -1,0 +1,91 @@
+"""An installed tree whose messages are copied into a PostgreSQL server."""
+
+import os
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integration.mailhost import ROOT, MailHost, install
+from tests.postgresql import PASSWORD, PostgreSQL
+from tests.public_directory import public_directory
+from tests.waiting import wait_for
+
+SCHEMA = ROOT / "control-examples/cluster/schema.sql"
+MODULES = ("psycopg", "psycopg_binary", "psycopg_binary.libs", "typing_extensions.py")
+
+
+class Node(MailHost):
+    """One machine of several: its own queue, and the database that all of them have."""
+
+    def __init__(
+        self, home: Path, database: PostgreSQL, name: str, policy: str = "require", lease_s: int = 300
+    ) -> None:
+        install(home, me=f"{name}\n", locals="example.test\n", shadow=f"{database.url} {policy}\n",
+                shadowlease=f"{lease_s}\n")  # fmt: skip
+        password = home / "control/shadowpassword"
+        password.touch(mode=0o600)
+        password.write_text(PASSWORD + "\n")
+        (library,) = home.glob("lib/pyqmail-*")
+        for module in MODULES:
+            os.symlink(f"{sysconfig.get_path('purelib')}/{module}", library / module)
+        super().__init__(home)
+        self.database = database
+
+    def write(self, name: str, text: str) -> None:
+        """A control file."""
+        (self.home / "control" / name).write_text(text)
+
+    def queue(self, message: bytes, *recipients: bytes, sender: bytes = b"ann@example.test") -> int:
+        """What qmail-queue answers."""
+        envelope = b"F" + sender + b"\0" + b"".join(b"T" + one + b"\0" for one in recipients) + b"\0"
+        reader, writer = os.pipe()
+        os.write(writer, envelope)
+        os.close(writer)
+        with open(reader, "rb") as ends:
+            program = self.home / "bin/qmail-queue"
+            return subprocess.run([program], input=message, stdout=ends, env=self.environ()).returncode
+
+    def shadowd(self) -> int:
+        """The process of qmail-shadowd; 0 while there is none."""
+        for pid in self.pids():
+            try:
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"qmail-shadowd"):
+                    return pid
+            except OSError:
+                continue
+        return 0
+
+    def has_lease(self) -> bool:
+        """Whether the database knows it."""
+        name = (self.home / "control/me").read_text().strip()
+        return self.database.run(f"SELECT 1 FROM shadow_node WHERE name = '{name}' AND until > now()") == ["1"]
+
+    def copies(self) -> list[str]:
+        """The IDs of all copies."""
+        return self.database.run("SELECT id FROM shadow_message ORDER BY born")
+
+    def start(self) -> None:
+        """Everything, until a copy can be made."""
+        self.log.touch()
+        self.start_delivery()
+        wait_for(self.has_lease, f"a lease; the log: {self.log.read_text()[-800:]}")
+
+
+def load_schema(database: PostgreSQL) -> None:
+    """The tables, empty."""
+    database.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    database.run(SCHEMA.read_text())
+
+
+@contextmanager
+def node(database: PostgreSQL, name: str, policy: str = "require", lease_s: int = 300) -> Iterator[Node]:
+    """A node that runs, gone afterwards."""
+    with public_directory() as base:
+        made = Node(base / "qmail", database, name, policy, lease_s)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
