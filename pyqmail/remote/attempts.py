@@ -10,10 +10,8 @@ clear. What is reported where the last candidate ends so is what that one said.
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import partial
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.failure import MailFailure, TemporaryFailure
@@ -21,93 +19,20 @@ from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
-from pyqmail.remote.kept import Keeping
+from pyqmail.remote.outlasting import Outlasting
 from pyqmail.remote.routes import LMTP, SMTP_PORT, Route
-from pyqmail.remote.security import IN_CLEAR, SMTPS_PORT, LeftOut, Level, Policies, Security, Target
+from pyqmail.remote.security import IN_CLEAR, SMTPS_PORT, LeftOut, Level, Policies, Target
 from pyqmail.remote.session import Outcome, Words, talk
 from pyqmail.spool.layout import Layout
-from pyqmail.stream.stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyqmail.remote.dane import ResolverTest
-    from pyqmail.remote.published import Published
-    from pyqmail.remote.tls_client import TlsClient
-    from pyqmail.remote.tlsrpt import Records, Reporter
+    from pyqmail.remote.tlsrpt import Reporter
 
 SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
 NEXT_WITHIN_S = 600.0  # after which no other exchanger is begun with: a delivery must end
-PLAIN_S = 86_400.0  # that a host whose handshake failed is spared the next one
-PLAIN_MAX = 1000  # such hosts that one process knows
 
 NO_CONNECTION = b"Sorry, I wasn't able to establish an SMTP connection. (#4.4.1)"
-
-
-class PlainHosts:
-    """Hosts, by packed address, whose handshake failed lately and whom nothing obliges to have one."""
-
-    def __init__(self) -> None:
-        self._until: OrderedDict[bytes, float] = OrderedDict()
-
-    def note(self, packed: bytes) -> None:
-        """For a day no handshake is tried there."""
-        self._until.pop(packed, None)
-        self._until[packed] = time.monotonic() + PLAIN_S
-        if len(self._until) > PLAIN_MAX:
-            self._until.popitem(last=False)
-
-    def __contains__(self, packed: bytes) -> bool:
-        return time.monotonic() < self._until.get(packed, 0.0)
-
-
-class Outlasting:
-    """What of one delivery is left for the next one in the same process."""
-
-    def __init__(self) -> None:
-        self.timeouts = tcpto.Reader()
-        self.keeping = Keeping()
-        self.plain = PlainHosts()
-        self._tls: TlsClient | None = None
-        self._resolver_test: ResolverTest | None = None
-        self._records: Records | None = None
-
-    def handshake(self, stream: Stream, security: Security, exchanger: bytes) -> Stream:
-        """As `TlsClient.shake_hands`, which is imported when the first host offers TLS."""
-        if self._tls is None:
-            from pyqmail.remote.tls_client import TlsClient
-
-            self._tls = TlsClient()
-        return self._tls.shake_hands(stream, security, exchanger)
-
-    def reporter(self, controls: Controls, host: bytes, route: Route | None) -> "Reporter | None":
-        """Who is told what became of TLS; with a route nobody, and imported where a control file asks for it."""
-        if not controls.tlsrpt or route is not None:
-            return None
-        from pyqmail.remote.tlsrpt import Records, Reporter
-
-        self._records = self._records or Records()
-        return Reporter(controls, host, self._records)
-
-    def published(
-        self, controls: Controls, host: bytes, route: Route | None, waived: Callable[[], bool] = lambda: False
-    ) -> "Published | None":
-        """What asks for published policies, None where no control file wants them; imported for the first that does."""
-        if not (controls.mtasts or controls.dane):
-            return None
-        from pyqmail.remote.dane import ResolverTest, prepare
-        from pyqmail.remote.mta_sts import ask_policy
-        from pyqmail.remote.published import Published
-
-        test = self._resolver_test = self._resolver_test or ResolverTest()
-        port = route.port if route else SMTP_PORT
-        return Published(
-            host,
-            # with a route the domain's exchangers are not asked
-            sts=partial(ask_policy, controls.mtasts) if controls.mtasts and route is None else None,
-            dane=lambda: prepare(controls.control, test, host, port, relay=route is not None),
-            waived=waived,
-            rehearse=controls.rehearse,
-        )
 
 
 @dataclass(frozen=True, slots=True)

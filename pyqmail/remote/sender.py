@@ -14,9 +14,10 @@ from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.formats.report import FACTS_VARIABLE
 from pyqmail.protocol.host_names import ascii_host
 from pyqmail.protocol.smtp_transaction import carriable
-from pyqmail.remote.attempts import Attempts, Errand, Outlasting
+from pyqmail.remote.attempts import Attempts, Errand
 from pyqmail.remote.controls import FILES, read_controls, watched
 from pyqmail.remote.message import Message
+from pyqmail.remote.outlasting import Outlasting
 from pyqmail.remote.security import Policies
 from pyqmail.remote.session import Words, format_failure
 

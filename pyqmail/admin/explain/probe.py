@@ -12,11 +12,12 @@ from pyqmail.admin.explain.verdict import DEFERRED, DELIVERABLE, REFUSED, say
 from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats.printable import visible
 from pyqmail.protocol.dns import format_address
-from pyqmail.remote.attempts import Attempts, Errand, Outlasting
+from pyqmail.remote.attempts import Attempts, Errand
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.connection import Connection
 from pyqmail.remote.controls import Controls, read_controls
 from pyqmail.remote.message import Message
+from pyqmail.remote.outlasting import Outlasting
 from pyqmail.remote.security import LeftOut, Policies
 from pyqmail.remote.sender import EXPOSED
 from pyqmail.remote.session import Words, talk

@@ -8,9 +8,9 @@ from pyqmail.failure import MailFailure, PermanentFailure
 from pyqmail.formats.printable import visible
 from pyqmail.protocol.dns import format_address
 from pyqmail.remote import tcpto
-from pyqmail.remote.attempts import Outlasting
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.controls import read_controls
+from pyqmail.remote.outlasting import Outlasting
 from pyqmail.remote.routes import LMTP, Route, find_route, route_keys
 from pyqmail.remote.security import LeftOut, Level, Policies, Security
 from pyqmail.spool.layout import Layout
