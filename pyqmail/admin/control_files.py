@@ -352,6 +352,16 @@ OURS: tuple[ControlFile, ...] = (
     _list("rejectspam", "Spam: ", "", "Spam is delivered.", ("spawn-filter",), DELIVERY, ours=True),
     _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
     _number("remoteehlo", "EHLO comes before HELO unless this is 0: ", "", "1", REMOTE, DELIVERY, ours=True),
+    _list(
+        "remotelimits",
+        "Exchangers get no more than: ",
+        "",
+        "No exchanger has a limit, or is left alone for asking for less.",
+        REMOTE,
+        DELIVERY,
+        ours=True,
+        form=Form.MAP,
+    ),
     _number("remotereuse", "Idle connections are kept for ", " seconds", "0", REMOTE, DELIVERY, ours=True),
     _list("rspamd", "rspamd: ", "", "rspamd is at 127.0.0.1:11333.", ("qmail-rspamd",), RUN, ours=True),
     ControlFile(

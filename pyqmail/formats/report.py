@@ -4,6 +4,9 @@ A report is a letter (K success, Z deferral, D failure) and a text without NUL. 
 child that was killed.
 """
 
+import re
+from dataclasses import dataclass
+
 from pyqmail.exits import SpawnExit
 
 LOCAL_LIMIT = 3000  # bytes of a local report
@@ -28,6 +31,35 @@ PASSED_ON = b"\nThe other server was asked to tell of the delivery.\n"  # of a s
 _RANK = {b"D": -1, b"Z": 0, b"K": 1}
 NOT_AT_ONCE = b" takes fewer recipients at once. (#4.5.3)\n"  # of a recipient that was not named to the other host
 _TOO_MANY = (b"\nRemote host said: 452", b"\nRemote host said: 552", NOT_AT_ONCE)
+
+
+# of a delivery that was not tried, by control/remotelimits; what another host says never stands at a report's start
+_HELD_BACK = re.compile(rb"Held back: (\S{1,255}) (?:gets no message for (\d{1,9}) seconds|has all of its (\d{1,5}) )")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A delivery that was not tried: ``exchangers`` get nothing for ``pause_s``, or have all their ``connections``."""
+
+    exchangers: bytes
+    pause_s: int
+    connections: int
+
+
+def paused(exchangers: bytes, pause_s: int) -> bytes:
+    """The text of a deferral of what is not tried for ``pause_s`` seconds; ``exchangers`` without blanks."""
+    return b"Held back: %b gets no message for %d seconds. (#4.4.5)" % (exchangers, pause_s)
+
+
+def all_in_use(exchangers: bytes, connections: int) -> bytes:
+    """The text of a deferral of what waits for one of so many ``connections``."""
+    return b"Held back: %b has all of its %d connections. (#4.4.5)" % (exchangers, connections)
+
+
+def held_back(letter: bytes, text: bytes) -> HeldBack | None:
+    """What a report says of a delivery that was not tried; None where it was."""
+    found = _HELD_BACK.match(text) if letter == b"Z" else None
+    return HeldBack(found[1], int(found[2] or 0), int(found[3] or 0)) if found else None
 
 
 def append_local(stored: bytearray, data: bytes) -> None:

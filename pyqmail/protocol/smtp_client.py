@@ -8,6 +8,7 @@ A driver asks `Dialogue.step()` what to do: await bytes (and `feed` them), send 
 finish. On a connection that has carried a message already the conversation begins at MAIL.
 """
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
 
@@ -29,6 +30,14 @@ from pyqmail.protocol.smtp_transaction import (
 
 NOT_OFFERED, REJECTED = b"STARTTLS is not offered", b"STARTTLS is rejected"
 UNAVAILABLE = 421  # the server is about to close the connection (RFC 5321 section 3.8)
+
+_LESS = re.compile(rb"421|45[0-3][ -]4\.7\.")  # 454 is of AUTH and STARTTLS
+_GREYLISTED = re.compile(rb"45\d[ -]4\.7\.1(?!\d)")
+
+
+def asks_for_less(reply: Reply, *, to_rcpt: bool) -> bool:
+    """Whether a server asks for less mail, and not only for this message to come later, as to RCPT with 4.7.1."""
+    return bool(_LESS.match(reply.text)) and not (to_rcpt and _GREYLISTED.match(reply.text))
 
 
 class Tls(Enum):
@@ -63,6 +72,7 @@ class Dialogue:
         extras: Parameters | None = None,
     ) -> None:
         self.last_code = 0  # of the last reply
+        self.asked_for_less = False  # by any of them
         self.introduced = offered is not None  # greeting and EHLO or HELO are behind us
         self.tls_trouble = b""  # why there is no TLS though there must be
         self.offered = offered or NOTHING_OFFERED
@@ -107,6 +117,9 @@ class Dialogue:
                     if reply is None:
                         return Await()
                     self.last_code = reply.code
+                    if reply.code >= 400:
+                        to_rcpt = self._transaction is not None and self._transaction.naming
+                        self.asked_for_less = self.asked_for_less or asks_for_less(reply, to_rcpt=to_rcpt)
                     self._asked = self._script.send(reply)
             except StopIteration as end:
                 report: bytes = end.value

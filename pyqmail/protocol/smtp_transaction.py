@@ -113,6 +113,7 @@ class Transaction:
         most = offered.limit(b"RCPTMAX") or len(recipients)
         self.reports: list[bytes] = []
         self.left = recipients[most:]
+        self.naming = False  # what comes next is an answer to RCPT
         self._peer = peer
         self._sender = sender
         self._recipients = recipients[:most]
@@ -134,6 +135,7 @@ class Transaction:
         if reply.code >= 400:
             return verdict(severity(reply), b"Connected to " + self._peer + b" but sender was rejected", reply)
         accepted = False
+        self.naming = True
         for recipient in self._recipients:
             if not carriable(recipient):
                 self.reports.append(b"hRecipient address contains CR, LF or NUL, which SMTP cannot carry. (#5.1.3)\n")
@@ -143,6 +145,7 @@ class Transaction:
                 continue
             reply = yield from commands.next()
             accepted = self._note_recipient(reply, earlier=accepted) or accepted
+        self.naming = False
         if not accepted:
             return b"DGiving up on " + self._peer + b".\n"
         reply = yield from commands.next()

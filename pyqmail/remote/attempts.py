@@ -27,6 +27,7 @@ from pyqmail.spool.layout import Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyqmail.remote.limiter import Limiter
     from pyqmail.remote.tlsrpt import Reporter
 
 SESSIONS_MAX = 5  # connections of one delivery on which somebody refused to begin
@@ -47,6 +48,7 @@ class Errand:
     policies: Policies
     say: Words
     reporter: "Reporter | None" = None
+    limiter: "Limiter | None" = None
 
 
 class Attempts:
@@ -164,26 +166,40 @@ class Attempts:
     def _connect(self, place: Place, verdict: tcpto.Verdict) -> Connection | None:
         """A new connection to ``place``, None if it takes none; the table learns of it. Raises TemporaryFailure."""
         controls = self._errand.controls
-        found: Connection | None
+        limiter = self._errand.limiter if place.packed else None
+        slot = limiter.connection(place.exchanger) if limiter else None
+        found: Connection | None = None
         try:
             found = Connection(place, controls.timeout_connect_s, controls.timeout_remote_s, self._lasting.handshake)
+            found.slot = slot
         except TimeoutError:
             if place.packed:
                 tcpto.note_timeout(self._table, place.packed)
             return None
         except OSError:
-            found = None
+            pass
+        finally:
+            if slot is not None and found is None:
+                slot.close()
         if verdict is tcpto.Verdict.KNOWN:
             tcpto.note_answer(self._table, place.packed)
         return found
 
     def _talk(self, connection: Connection) -> Outcome:
-        """What comes of the conversation on ``connection``, which is then closed or kept."""
-        fresh = connection.fresh
+        """What comes of the conversation on ``connection``, which is then closed or kept. Raises TemporaryFailure."""
+        place, fresh = connection.place, connection.fresh
+        limiter = self._errand.limiter if place.packed else None
+        if limiter and not fresh:
+            try:
+                limiter.message(place.exchanger)
+            except TemporaryFailure:
+                connection.quit()
+                raise
         outcome = talk(connection, self._errand.say)
+        if limiter:
+            limiter.heard(place.exchanger, less=outcome.less, accepted=outcome.alive)
         if fresh and self._errand.reporter is not None:
             self._errand.reporter.tell(connection, outcome.tls_trouble)
-        place = connection.place
         if outcome.tls_trouble and place.security.rehearsed:
             self._lenient = replace(place, security=place.security.lenient(outcome.tls_trouble))
         elif outcome.tls_trouble and not place.security.must and place.port != SMTPS_PORT:

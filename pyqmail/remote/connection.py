@@ -22,6 +22,10 @@ from pyqmail.remote.security import IN_CLEAR, Security
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import Secured, Stream, StreamEnded
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.remote.limiter import Slot
+
 # Only the start of a reply is kept, but no reply may go on for ever: the peer would hold a delivery slot with it.
 REPLY_BYTES_MAX = 16_000_000
 REPLY_MAX_S = 3600.0
@@ -76,6 +80,7 @@ class Connection:
         self.fresh = True
         self.offered: Extensions | None = None
         self._messages = 0
+        self.slot: Slot | None = None  # of those that its exchangers may have at once, given back when it is closed
         self._since = time.monotonic()
         self._handshake = handshake
         try:
@@ -181,11 +186,14 @@ class Connection:
                 self._stream.close()
             except StreamEnded:
                 pass
-        self._sock.close()
+        self.close()
 
     def close(self) -> None:
         """Hang up without a word."""
         self._sock.close()
+        if self.slot is not None:
+            self.slot.close()
+            self.slot = None
 
 
 class Conversation:

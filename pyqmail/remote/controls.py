@@ -11,6 +11,10 @@ from pyqmail.remote import sources
 from pyqmail.remote.security import Directions, TlsControls
 from pyqmail.system.stamp import Seen, Watched
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.remote.limits import Limits
+
 SECRETS = ("smtproutes", "authsenders")  # where a line may have a password
 FILES = (
     "helohost",
@@ -31,6 +35,7 @@ FILES = (
     "tlsrpt",
     "dnsservers",
     "domainkeys",
+    "remotelimits",
     *sources.FILES,
 )
 BATCH_FILES = ("remotebatch", "remotereuse", *SECRETS, "tlsdestinations")
@@ -60,6 +65,7 @@ class Controls:
     tlsrpt: str  # the socket of whoever collects what became of TLS, empty: nobody
     sources: sources.Sources
     signers: frozenset[bytes]  # domains that have keys for DKIM
+    limits: "Limits"  # by set of exchangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ def read_controls(home: str) -> Controls:
         rehearse=(dane or bool(mtasts)) and _rehearse(control),
         sources=sources.read_sources(control),
         signers=_names_in(home, "domainkeys") if control.exists("domainkeys") else frozenset(),
+        limits=_limits(control),
     )
 
 
@@ -113,6 +120,15 @@ def _rehearse(control: Control) -> bool:
     if word not in (b"say", b"enforce"):
         raise ControlUnreadable("control/tlspolicy: neither say nor enforce")
     return word == b"say"
+
+
+def _limits(control: Control) -> "Limits":
+    lines = control.lines("remotelimits")
+    if not lines:
+        return {}
+    from pyqmail.remote.limits import parse_limits  # most trees have none
+
+    return parse_limits(lines)
 
 
 def _names_in(home: str, name: str) -> frozenset[bytes]:

@@ -18,6 +18,7 @@ from pyqmail.stream.stream import Stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.remote.dane import ResolverTest
+    from pyqmail.remote.limiter import Limiter
     from pyqmail.remote.published import Published
     from pyqmail.remote.tls_client import TlsClient
     from pyqmail.remote.tlsrpt import Records, Reporter
@@ -53,6 +54,7 @@ class Outlasting:
         self._tls: TlsClient | None = None
         self._resolver_test: ResolverTest | None = None
         self._records: Records | None = None
+        self._limiter: Limiter | None = None
 
     def handshake(self, stream: Stream, security: Security, exchanger: bytes) -> Stream:
         """As `TlsClient.shake_hands`, which is imported when the first host offers TLS."""
@@ -70,6 +72,16 @@ class Outlasting:
 
         self._records = self._records or Records()
         return Reporter(controls, host, self._records)
+
+    def limiter(self, home: str, controls: Controls) -> "Limiter | None":
+        """Who keeps deliveries within control/remotelimits; None without it."""
+        if not controls.limits:
+            return None
+        if self._limiter is None or self._limiter.limits is not controls.limits:
+            from pyqmail.remote.limiter import Limiter
+
+            self._limiter = Limiter(home, controls.limits)
+        return self._limiter
 
     def published(
         self, controls: Controls, host: bytes, route: Route | None, waived: Callable[[], bool] = lambda: False

@@ -132,7 +132,8 @@ class Sender:
             controls.tls, directions.destinations, host, route, extended=controls.ehlo, published=published
         )
         reporter = self._lasting.reporter(controls, host, route)
-        errand = Errand(home, controls, host, route, target, policies, say, reporter)
+        limiter = self._lasting.limiter(home, controls)
+        errand = Errand(home, controls, host, route, target, policies, say, reporter, limiter)
         return Attempts(errand, self._lasting).deliver()
 
 

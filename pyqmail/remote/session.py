@@ -35,13 +35,15 @@ class Outcome:
     """The reports of a conversation.
 
     ``elsewhere``: nothing of the message was sent, and another host may take it. ``alive``: another message may follow.
-    ``tls_trouble``: why there was no TLS as it was asked for, or no handshake where one was tried.
+    ``tls_trouble``: why there was no TLS as it was asked for, or no handshake where one was tried. ``less``: we were
+    asked for less mail.
     """
 
     reports: list[bytes]
     elsewhere: bool = False
     alive: bool = False
     tls_trouble: bytes = b""
+    less: bool = False
 
 
 def format_failure(failure: MailFailure) -> bytes:
@@ -83,7 +85,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         duplicate = b"Possible duplicate! " if conversation.critical else b""
         text = b"Connected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
         report = dialogue.lost(text, sent=conversation.critical)
-        return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun)
+        return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun, less=dialogue.asked_for_less)
     if not finish.accepted:
         connection.quit()
     report = finish.report
@@ -96,6 +98,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         elsewhere=refused and not conversation.body_begun,
         alive=finish.accepted,
         tls_trouble=dialogue.tls_trouble,
+        less=dialogue.asked_for_less,
     )
 
 

@@ -50,7 +50,7 @@ class Channel:
         self.schedule = self.agenda.schedule
         self._means = means
         self._orders = orders
-        self._settling = Settling(name, means, messages, orders, self.schedule)
+        self._settling = Settling(name, means, messages, orders, self.agenda)
         self._fresh = FreshMessages(name, means, messages, orders, self.agenda, self._settling)
         self._passes = Passes(means, messages, orders, self.agenda, self.deliveries, self._settling)
         self.jobs = self._settling.jobs

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from pyqmail.formats.report import held_back
 from pyqmail.log.events import Alert, DeliveryEnded, DeliveryStarted, Warn
 from pyqmail.policy.classify import variable_sender
 from pyqmail.protocol import spawn
 from pyqmail.send.agenda import First, Resume
 from pyqmail.send.job import Delivery, Job, judge
 from pyqmail.send.means import Means
+from pyqmail.send.providers import Providers
 from pyqmail.send.shares import Shares, domain_of, share_of, user_of
 from pyqmail.send.slots import Slots
 from pyqmail.send.spawner_link import SpawnerLink
@@ -28,6 +30,7 @@ class Deliveries:
         self.shares: Shares[int | Resume | First] = Shares(self._key, {})
         self.link = SpawnerLink(means.loop, commands, reports, reported=self._report, lost=self._lost)
         self._means = means
+        self._providers = Providers(means.loop, self.shares)
         self._status = status
         self._reported = reported
         self._given_up = False
@@ -35,7 +38,7 @@ class Deliveries:
 
     def _key(self, recipient: bytes) -> bytes:
         if self.name == "remote":
-            return domain_of(recipient)
+            return self._providers.key(domain_of(recipient))
         return user_of(recipient, self._means.controls.break_char)
 
     @property
@@ -83,8 +86,9 @@ class Deliveries:
         job.open += 1
         job.not_done += 1
         means.counters.started[self.name] += 1
-        self.shares.started(self._key(recipient))
-        delivery = Delivery(job, self._status.next_serial(), offset, recipient)
+        key = self._key(recipient)
+        self.shares.started(key)
+        delivery = Delivery(job, self._status.next_serial(), offset, recipient, key)
         slot = self.slots.take(delivery)
         means.log(DeliveryStarted(delivery.serial, job.number, self.name, recipient))
         means.log(self._status.running())
@@ -108,7 +112,10 @@ class Deliveries:
         if delivery is None:
             means.log(Warn(b"internal error: delivery report out of range"))
             return
-        self.shares.ended(self._key(delivery.recipient))
+        self.shares.ended(delivery.key)
+        held = held_back(report.letter, report.text) if self.name == "remote" else None
+        if held is not None:
+            self._providers.held_back(domain_of(delivery.recipient), held)
         letter, text = judge(delivery.job, report.letter, report.text)
         means.counters.reported(self.name, letter, means.clock() - delivery.job.birth)
         means.log(ended(delivery.serial, letter, text))

@@ -96,6 +96,7 @@ class Delivery:
     serial: int
     offset: int
     recipient: bytes
+    key: bytes  # the domain, the provider or the user that it is counted by
 
 
 def judge(job: Job, letter: bytes, text: bytes) -> tuple[bytes, bytes]:

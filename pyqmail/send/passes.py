@@ -1,12 +1,12 @@
 """The passes of one channel, one after another, and the recipients that they had to skip (qmail-send(8))."""
 
 from pyqmail.log.events import Warn
-from pyqmail.send.agenda import Agenda, Resume
+from pyqmail.send.agenda import Agenda
 from pyqmail.send.delivery import Deliveries
 from pyqmail.send.job import Job
 from pyqmail.send.means import Means
 from pyqmail.send.neighbours import Messages, Orders
-from pyqmail.send.queue_pass import SKIPPED_MAX, Nothing, QueuePass
+from pyqmail.send.queue_pass import Nothing, QueuePass
 from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, next_retry
 from pyqmail.send.settling import Settling
 from pyqmail.spool import sweep
@@ -115,22 +115,6 @@ class Passes:
             self._settling.jobs.pop(job.number, None)
             return
         if job.skipped:
-            self._hold_skipped(job)
-        self._settling.settle(job)
-
-    def _hold_skipped(self, job: Job) -> None:
-        """Let the skipped recipients wait for their domains, but no longer than the tried ones wait."""
-        shares = self._agenda.shares
-        kept = job.skipped[: max(0, SKIPPED_MAX - len(shares))]
-        job.skipped.clear()
-        job.held = len(kept)
-        if kept:
-            wait = max(0, job.retry - self._means.clock())
-            job.timer = self._means.loop.call_later(wait, lambda: self._wait_no_longer(job))
-        for key, offset in kept:
-            shares.hold(key, Resume(job, offset))
-
-    def _wait_no_longer(self, job: Job) -> None:
-        job.held = 0
-        job.overdue = True
+            skipped, job.skipped = job.skipped, []
+            self._settling.hold(job, skipped)
         self._settling.settle(job)

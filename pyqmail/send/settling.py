@@ -1,12 +1,17 @@
 """What a report leads to in the queue, and what becomes of a message once nothing holds it (qmail-send(8))."""
 
+from collections.abc import Sequence
+
+from pyqmail.formats.report import held_back
 from pyqmail.log.events import BounceSuppressed, Warn
 from pyqmail.protocol import spawn
+from pyqmail.send.agenda import Agenda, Resume
 from pyqmail.send.failures import Failures
 from pyqmail.send.job import Delivery, Job, JobState
 from pyqmail.send.means import Means
 from pyqmail.send.neighbours import Messages, Orders
-from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, Schedule, next_retry
+from pyqmail.send.queue_pass import SKIPPED_MAX
+from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, next_retry
 from pyqmail.spool.channel import mark_done
 from pyqmail.spool.history import REPLIES_MAX, trimmed
 from pyqmail.system import files
@@ -15,13 +20,14 @@ from pyqmail.system import files
 class Settling:
     """Marks recipients, and ends or reschedules the messages of one channel."""
 
-    def __init__(self, name: str, means: Means, messages: Messages, orders: Orders, schedule: Schedule) -> None:
+    def __init__(self, name: str, means: Means, messages: Messages, orders: Orders, agenda: Agenda) -> None:
         self.jobs: dict[int, Job] = {}  # those with files of their own
         self._name = name
         self._means = means
         self._messages = messages
         self._orders = orders
-        self._schedule = schedule
+        self._schedule = agenda.schedule
+        self._shares = agenda.shares
         self._failures = Failures(means, self._failure_recorded)
 
     @property
@@ -44,7 +50,26 @@ class Settling:
         else:
             if len(delivery.job.replies) < REPLIES_MAX:
                 delivery.job.replies[delivery.offset] = trimmed(text)
+            if self._name == "remote" and held_back(letter, text):
+                self.hold(delivery.job, [(self._shares.key(delivery.recipient), delivery.offset)])
             self._release(delivery.job)
+
+    def hold(self, job: Job, recipients: Sequence[tuple[bytes, int]]) -> None:
+        """Let ``recipients``, keys with offsets, wait for room, but no longer than those that were tried wait."""
+        kept = recipients[: max(0, SKIPPED_MAX - len(self._shares))]
+        if job.overdue or not kept:
+            return
+        job.held += len(kept)
+        if job.timer is None:
+            wait = max(0, job.retry - self._means.clock())
+            job.timer = self._means.loop.call_later(wait, lambda: self._wait_no_longer(job))
+        for key, offset in kept:
+            self._shares.hold(key, Resume(job, offset))
+
+    def _wait_no_longer(self, job: Job) -> None:
+        job.held = 0
+        job.overdue = True
+        self.settle(job)
 
     def _failure_recorded(self, delivery: Delivery, believed: bool) -> None:
         if believed:

@@ -43,14 +43,16 @@ class Shares(Generic[Entry]):
         self._busy: dict[bytes, int] = {}
         self._lines: dict[bytes, deque[Entry]] = {}
         self._open: dict[bytes, None] = {}  # keys with a line and room, first come first served
+        self._narrowed: dict[bytes, int] = {}  # limits for a while
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
 
     def full(self, key: bytes) -> bool:
         """Whether one more delivery for ``key`` would be too many."""
+        busy = self._busy.get(key, 0)
         limit = self.limits.get(key, self.default)
-        return limit is not None and self._busy.get(key, 0) >= limit
+        return (limit is not None and busy >= limit) or (key in self._narrowed and busy >= self._narrowed[key])
 
     def started(self, key: bytes) -> None:
         """One more delivery for ``key`` is on its way."""
@@ -97,6 +99,34 @@ class Shares(Generic[Entry]):
         self._open = {}
         for key in self._lines:
             self._open_if_room(key)
+
+    def busy(self, key: bytes) -> int:
+        """How many deliveries for ``key`` are on their way."""
+        return self._busy.get(key, 0)
+
+    def waiting(self, key: bytes) -> bool:
+        """Whether something waits for ``key``."""
+        return key in self._lines
+
+    def narrow(self, key: bytes, limit: int) -> None:
+        """For ``key`` at most ``limit`` until `widen`, 0 for none at all."""
+        self._narrowed[key] = limit
+        if self.full(key):
+            self._open.pop(key, None)
+        else:
+            self._open_if_room(key)
+
+    def widen(self, key: bytes) -> None:
+        """Only the limits hold for ``key`` from now on."""
+        self._narrowed.pop(key, None)
+        self._open_if_room(key)
+
+    def join(self, key: bytes, other: bytes) -> None:
+        """What waits for ``key`` waits for ``other`` from now on."""
+        for entry in self._lines.pop(key, ()):
+            self._lines.setdefault(other, deque()).append(entry)
+        self._open.pop(key, None)
+        self._open_if_room(other)
 
     def entries(self) -> Iterable[Entry]:
         """Everything that waits."""

@@ -193,6 +193,7 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "pull the trigger": lambda place: write(place.home / "queue/lock/trigger"),
     "hold up qmail-send by its lock": lambda place: write(place.home / "queue/lock/sendmutex"),
     "write the time-out table": lambda place: write(place.home / "queue/lock/tcpto"),
+    "write what is known of providers": lambda place: write(place.home / "queue/pyqmail/remotelimits"),
     "hold or delete in queue/pyqmail": lambda place: write(place.home / "queue/pyqmail"),
     "see the names in queue/pyqmail/facts": lambda place: read(place.home / "queue/pyqmail/facts/0"),
     "make a file in queue/pyqmail/facts": lambda place: write(place.home / "queue/pyqmail/facts/0"),

@@ -9,6 +9,8 @@ import pytest
 from dns.rcode import NXDOMAIN, SERVFAIL
 
 from pyqmail.formats.cdb import write_cdb
+from pyqmail.remote.limiter import Limiter
+from pyqmail.remote.limits import parse_limits
 from tests.admin.machine import Machine
 from tests.scripted_peers import dns_peer
 
@@ -167,6 +169,19 @@ def test_what_is_asked_of_a_server_and_who_we_are_there(home: Path, line: str, s
     assert code == 0 and "se|ret" not in str(lines)
     assert field(lines, "smtproutes") == "the line for 'remote.test': [192.0.2.7] port 26, user joe"
     assert field(lines, "server") == f"192.0.2.7, preference 0, {said}"
+
+
+def test_what_a_server_gets_now(home: Path) -> None:
+    (home / "control/remotelimits").write_text("192.0.2.7:8:100/60\n")
+    said = "192.0.2.7, preference 0, TLS where it is offered; 192.0.2.7 gets "
+    assert (
+        field(explain(home, "x@remote.test")[1], "server") == f"{said}8 connections at once, 100 messages in 60 seconds"
+    )
+    (home / "queue/pyqmail").mkdir(parents=True, exist_ok=True)
+    (home / "queue/pyqmail/remotelimits").touch()
+    Limiter(str(home), parse_limits([b"*::"])).heard(b"192.0.2.7", less=True, accepted=False)
+    told = field(explain(home, "x@remote.test")[1], "server")
+    assert told.startswith(f"{said}4 connections at once, fewer than usual, 100 messages in 60 seconds, and none for ")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 
 from pyqmail.admin.explain.verdict import DEFERRED, DELIVERABLE, REFUSED, Verdict, say
 from pyqmail.failure import MailFailure, PermanentFailure
@@ -9,8 +10,11 @@ from pyqmail.formats.printable import visible
 from pyqmail.protocol.dns import format_address
 from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
-from pyqmail.remote.controls import read_controls
+from pyqmail.remote.controls import Controls, read_controls
+from pyqmail.remote.limiter import FILE, Table
+from pyqmail.remote.limits import limit_of
 from pyqmail.remote.outlasting import Outlasting
+from pyqmail.remote.pace import Pace, connections, counted, pause_s
 from pyqmail.remote.routes import LMTP, Route, find_route, route_keys
 from pyqmail.remote.security import LeftOut, Level, Policies, Security
 from pyqmail.spool.layout import Layout
@@ -44,6 +48,7 @@ def explain_remote(home: str, address: bytes) -> None:
                 note = ", which timed out lately and is not tried for now"
             if candidate.packed:
                 where = f"{format_address(candidate.packed)}, preference {candidate.preference}"
+                note += _limits(home, controls, candidate.name)
                 say("server", f"{where}, {_security(policies, candidate.name)}{note}")
     except MailFailure as failure:
         code = REFUSED if isinstance(failure, PermanentFailure) else DEFERRED
@@ -72,6 +77,23 @@ def security_text(security: Security) -> str:
         Level.VERIFY: f"TLS with a certificate for {names}",
         Level.DANE: "TLS with a certificate as TLSA says: " + "; ".join(each.text() for each in security.records),
     }[security.level] + note
+
+
+def _limits(home: str, controls: Controls, exchanger: bytes) -> str:
+    """What control/remotelimits says of it, and what came of that so far; nothing without a line for it."""
+    limit = limit_of(controls.limits, exchanger)
+    if limit is None:
+        return ""
+    try:
+        known = Table(home + FILE).read(limit.name)
+    except OSError:
+        known = Pace()
+    now = int(time.time())
+    most, wait_s = connections(known, limit), pause_s(known, now) or counted(known, limit, now)[1]
+    words = [f"{most} connections at once" if most else "", "fewer than usual" if known.level else ""]
+    words += [f"{limit.messages} messages in {limit.seconds} seconds"] if limit.messages else []
+    words += [f"and none for {wait_s} seconds"] if wait_s else []
+    return f"; {visible(limit.name)} gets " + (", ".join(filter(None, words)) or "what there is")
 
 
 def _where(route: Route) -> str:
