@@ -32,7 +32,7 @@ def deliver(
             found = [Candidate(b"\x7f\0\0\1", 5, exchanger)]
             monkeypatch.setattr(attempts, "find_candidates", lambda *_: iter(found))
             monkeypatch.setattr(attempts, "SMTP_PORT", sink.port)
-            home = remote_home(tmp_path / "home", mtasts=f"inet:127.0.0.1:{port}", **controls)
+            home = remote_home(tmp_path / "home", **{"mtasts": f"inet:127.0.0.1:{port}", **controls})
             before = os.getcwd()
             try:
                 words = [b"qmail-remote", b"x.test", b"", b"r@x.test"]
