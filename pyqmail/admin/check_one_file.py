@@ -4,13 +4,14 @@ import difflib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pyqmail.admin.control_files import BY_NAME, ControlFile, Form
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, parse_lines
 from pyqmail.policy.patterns import PatternList
 from pyqmail.remote.controls import SECRETS
 from pyqmail.remote.routes import without_password
+from pyqmail.state import store_url
 
 EMPTY_BITES = {
     "locals": "empty: nothing is local, not even me",
@@ -30,6 +31,7 @@ WILDCARDS = {
 PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
 ADDRESSES = (*PATTERNS, "validrcptto")
 BLANKS_IN_VALUES = ("dnsservers", "dnsbllist", "filterargs", "metricslisten", "recipients", "spamfilter")
+HIDING = {**dict.fromkeys(SECRETS, without_password), store_url.NAME: store_url.without_password}
 PRIVATE = ("servercert.pem", "metricscert.pem")
 OLD_KEYS = re.compile(r"(?:rsa|dh)\d+\.pem")  # of the TLS patch for netqmail, and its heirs
 EDITORS_LEFTOVERS = ("~", ".bak", ".swp", ".orig", ".dpkg-old", ".dpkg-new", ".rpmsave", ".tmp")
@@ -48,14 +50,15 @@ def file_modes(control: Control, names: list[str]) -> Iterator[str]:
         form = BY_NAME[name].form if name in BY_NAME else None
         if name in PRIVATE:
             continue  # for its own user only: who reads it says what is wrong
-        secret = name in SECRETS and _has_password(path)
+        secret = name in HIDING and _has_password(path, HIDING[name])
         if secret and status.st_mode & stat.S_IRWXO:
-            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: has passwords: mail that needs them waits"
+            harm = "mail that needs them waits" if name in SECRETS else "it is not used"
+            yield f"{shown}: mode {stat.S_IMODE(status.st_mode):04o}: has passwords: {harm}"
         needed = (
             0o400
             if form is Form.SECRET
             else 0o440
-            if name in SECRETS
+            if name in SECRETS or secret
             else 0o555
             if not name or form is Form.DIRECTORY
             else 0o444
@@ -153,13 +156,14 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
 def shown_lines(entry: ControlFile, data: bytes) -> tuple[bytes, ...]:
     """The lines of a list file as they may be shown: without passwords."""
     lines = parse_lines(data)
-    return tuple(without_password(line) for line in lines) if entry.name in SECRETS else lines
+    hide = HIDING.get(entry.name)
+    return tuple(map(hide, lines)) if hide else lines
 
 
-def _has_password(path: str) -> bool:
+def _has_password(path: str, hide: Callable[[bytes], bytes]) -> bool:
     try:
         with open(path, "rb") as file:
-            return any(without_password(line) != line for line in parse_lines(file.read()))
+            return any(hide(line) != line for line in parse_lines(file.read()))
     except OSError:
         return False
 

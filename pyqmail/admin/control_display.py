@@ -7,7 +7,7 @@ files of our own are listed (where they exist) before the unknown ones.
 import os
 from collections.abc import Iterator
 
-from pyqmail.admin.check_one_file import shown_lines
+from pyqmail.admin.check_one_file import HIDING, shown_lines
 from pyqmail.admin.control_files import BY_NAME, ORIGINAL, OURS, TLS_SERVERS, ControlFile, Form
 from pyqmail.control import Control, ControlUnreadable, parse_integer, parse_line, read_knobs
 from pyqmail.formats.printable import printable
@@ -106,6 +106,7 @@ class Display:
             value, given = (entry.default.encode(), False) if number is None else (b"%d" % number, True)
         else:
             value, given = (self._stand_in(entry), False) if data is None else (parse_line(data), True)
+            value = HIDING[entry.name](value) if entry.name in HIDING else value
         return (b"" if given else DEFAULT) + before + printable(value) + after + b"\n"
 
     def _stand_in(self, entry: ControlFile) -> bytes:

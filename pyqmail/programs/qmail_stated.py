@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing, read_accounts, uid_of_own
 from pyqmail.protocol.state import SOCKET
+from pyqmail.state.store_url import read_store
 from pyqmail.system.loop import Loop
 from pyqmail.system.own_directory import make_own
 from pyqmail.system.process import become, reset_signals, set_title
@@ -35,6 +36,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         listener = listen(home + SOCKET)
+        store = read_store(home)
         if not accounts.single_user:
             become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])
     except (OSError, AccountMissing, ControlUnreadable):
@@ -42,7 +44,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     from pyqmail.state.service import Service  # what the parent of all helpers need not hold
 
     trusted = frozenset((0, accounts.uid_daemon, accounts.uid_remote))
-    service = Service(loop, listener, home, trusted.__contains__)
+    service = Service(loop, listener, home, trusted.__contains__, store)
     loop.run()
     service.save()
     return 0

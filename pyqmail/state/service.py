@@ -8,7 +8,6 @@ import socket
 import struct
 from collections.abc import Callable
 
-from pyqmail.control import Control, ControlUnreadable
 from pyqmail.dependencies import missing_module
 from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import state
@@ -33,14 +32,22 @@ _CREDENTIALS = struct.Struct("iII")  # a struct ucred
 class Service:
     """One loop. ``trusted`` says of a uid whether it is answered."""
 
-    def __init__(self, loop: Loop, listener: socket.socket, home: str, trusted: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        home: str,
+        trusted: Callable[[int], bool],
+        store: tuple[bytes, str] = (b"", ""),
+    ) -> None:
+        """``store`` is what ``read_store`` has found."""
         self._loop = loop
         self._listener = listener
         self._trusted = trusted
         self._log = LogWriter(2, NAME)
         self._clock = Clock()
         self._local = Local(self._clock)
-        self._store = self._choose_store(home)
+        self._store = self._choose_store(*store)
         self._alerts = Alerts(loop, home, self._say)
         self._open = 0
         loop.add_reader(listener.fileno(), self._accept)
@@ -51,16 +58,17 @@ class Service:
     def _say(self, text: bytes) -> None:
         self._log.write(NAME + b": " + text + b"\n")
 
-    def _choose_store(self, home: str) -> Store:
-        """What control/statestore names, if it can be used."""
+    def _choose_store(self, url: bytes, problem: str) -> Store:
+        """The server at ``url``, if it can be used."""
         try:
-            url = Control(home).line("statestore")
+            if problem:
+                raise ValueError(problem)
             if not url:
                 return self._local
             from pyqmail.state.shared import Preferred, Shared, parse_url  # seldom wanted: its libraries are large
 
             return Preferred(Shared(parse_url(url.decode("ascii"))), self._local, self._say)
-        except (ControlUnreadable, ImportError, ValueError) as error:
+        except (ImportError, ValueError) as error:
             self._say(b"alert: control/statestore is not used: " + safe_words(explained(error)))
             return self._local
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from limits import RateLimitItemPerSecond
 from limits.storage import RedisStorage
@@ -30,7 +30,8 @@ AGAIN_S = 10.0  # from an answer that was none until the server is asked again
 ANSWER_S = 0.05  # for each question to the server
 PREFIX = "pyqmail"
 COUNTS_MAX = 100_000  # that are shown
-SCHEMES = {"redis": "valkey", "redis+unix": "valkey+unix"}  # as limits names its client
+SCHEMES = {"redis": "valkey", "rediss": "valkeys", "redis+unix": "valkey+unix"}  # as limits names its client
+OPTIONS = frozenset(("ssl_ca_certs",))  # behind a ?
 
 T = TypeVar("T")
 
@@ -48,12 +49,15 @@ class Window(RateLimitItemPerSecond):
 
 
 def parse_url(text: str) -> str:
-    """The URL as `limits` wants it. Raises ValueError for what is none, and for one with a password."""
-    parts = urlsplit(text)
-    if parts.scheme not in SCHEMES:
-        raise ValueError("redis://HOST:PORT/DB or redis+unix:///PATH is wanted")
-    if "@" in parts.netloc:
-        raise ValueError("a password is not taken: the file is everybody's to read")
+    """The URL as `limits` wants it. Raises ValueError for what is none, without a word of it, as it may be secret."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in SCHEMES and OPTIONS.issuperset(parse_qs(parts.query, strict_parsing=bool(parts.query)))
+        port = parts.port
+    except ValueError:
+        known, port = False, None
+    if not known or port == 0:
+        raise ValueError("redis://HOST:PORT/DB, rediss://HOST:PORT/DB or redis+unix:///PATH is wanted") from None
     return SCHEMES[parts.scheme] + text[len(parts.scheme) :]
 
 
@@ -63,6 +67,8 @@ class Shared:
     def __init__(self, url: str) -> None:
         retry = Retry(NoBackoff(), 0)
         options = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S, "retry": retry}
+        if url.startswith("valkeys:"):  # the certificate is verified by default, but not whose it is
+            options["ssl_check_hostname"] = True
         storage = RedisStorage(url, key_prefix=PREFIX, **options)  # type: ignore[arg-type]
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._storage = storage

@@ -263,6 +263,14 @@ def test_check_finds_what_keeps_bounces_of_forwarded_mail_away_and_shows_no_secr
     assert "hidden" not in lines + showctl(home).stdout.decode()
 
 
+def test_the_password_of_the_shared_store_is_not_shown_and_others_may_not_read_it(home: Path) -> None:
+    write(home, {"statestore": "redis://:hidden@192.0.2.1\n"})
+    shown, checked = showctl(home).stdout, showctl(home, "--check").stdout
+    assert b"statestore: What is counted is shared by redis://:***@192.0.2.1." in shown
+    assert b"control/statestore: mode 0644: has passwords: it is not used" in checked
+    assert b"hidden" not in shown + checked
+
+
 def test_check_finds_keys_that_sign_nothing_or_are_not_safe(home: Path) -> None:
     keys = home / "control/domainkeys"
     for name, mode in (("a.test/good", 0o640), ("a.test/shown", 0o644), ("b.test/root", 0o600), ("C.test/key", 0o660)):

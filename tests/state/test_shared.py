@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from valkey import Valkey
+from valkey.exceptions import ConnectionError as ValkeyConnectionError
 
 from pyqmail.protocol.state import Rule
 from pyqmail.state.clock import Clock
 from pyqmail.state.local import Local
 from pyqmail.state.shared import Away, Preferred, Shared, parse_url
+from pyqmail.state.store_url import read_store, without_password
+from tests.certificates import self_signed
+from tests.loopback import free_port
 from tests.waiting import wait_for
 
 KEY = b"ann@example.test"
@@ -35,7 +39,10 @@ class Redis:
         wait_for(self._answers, "redis-server")
 
     def _answers(self) -> bool:
-        return self.path.exists() and bool(self.client.ping())
+        try:
+            return self.path.exists() and bool(self.client.ping())
+        except ValkeyConnectionError:  # it is bound, and does not listen yet
+            return False
 
 
 @pytest.fixture
@@ -104,10 +111,22 @@ def test_nonsense_is_no_answer(tmp_path: Path) -> None:
         thread.join()
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1", "http://x", "redis://:secret@127.0.0.1", "memcached://x"])
-def test_other_urls_and_passwords_are_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="wanted|password"):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1",
+        "http://x",
+        "redis://:se:cret@x:secret",
+        "memcached://x",
+        "redis://x?ssl_cert_reqs=none",
+        "redis://[x",
+    ],
+)
+def test_other_urls_and_options_are_refused_without_a_word_of_them(url: str) -> None:
+    with pytest.raises(ValueError, match="wanted") as error:
         parse_url(url)
+    assert "secret" not in str(error.value)
 
 
 def test_only_the_shared_store_imports_what_it_needs() -> None:
@@ -119,3 +138,62 @@ def test_only_the_shared_store_imports_what_it_needs() -> None:
     root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "secret"),
+    [
+        (b"redis://:pass@word@127.0.0.1:1/2", b"redis://:***@127.0.0.1:1/2", True),
+        (b"rediss://ann:secret@host", b"rediss://ann:***@host", True),
+        (b"redis://127.0.0.1", b"redis://127.0.0.1", False),
+        (b"redis+unix:///path", b"redis+unix:///path", False),
+    ],
+)
+def test_a_password_is_shown_to_nobody_and_a_file_that_others_read_is_not_used(
+    tmp_path: Path, url: bytes, shown: bytes, secret: bool
+) -> None:
+    assert without_password(url) == shown
+    file = tmp_path / "control/statestore"
+    file.parent.mkdir()
+    file.write_bytes(url + b"\n")
+    file.chmod(0o644)
+    assert read_store(str(tmp_path)) == (url, "it has a password that others may read: chmod 0640" if secret else "")
+    file.chmod(0o640)
+    assert read_store(str(tmp_path)) == (url, "")
+    file.unlink()
+    assert read_store(str(tmp_path)) == (b"", "")
+
+
+def test_a_password_is_said_to_the_server_and_a_wrong_one_is_none(redis: Redis) -> None:
+    redis.client.config_set("requirepass", "s:e/cret")
+    right = Shared(parse_url(f"redis+unix://:s%3Ae%2Fcret@{redis.path}"))
+    assert right.take(KEY, [HOUR]) is None
+    said: list[bytes] = []
+    store = Preferred(Shared(parse_url(f"redis+unix://:another@{redis.path}")), Local(Clock()), said.append)
+    assert store.take(KEY, [HOUR]) is None and [count.count for count in right.counts()] == [1]
+    assert len(said) == 1 and b"another" not in said[0]
+
+
+def test_tls_is_spoken_to_the_server_that_the_certificate_names(tmp_path: Path) -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    pem = self_signed(tmp_path, "localhost")
+    port = free_port()
+    words = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", "", "--dir", str(tmp_path)]
+    files = [word for name in ("cert", "key", "ca-cert") for word in (f"--tls-{name}-file", str(pem))]
+    process = subprocess.Popen(["redis-server", "--bind", "127.0.0.1", *words, *files], stdout=subprocess.DEVNULL)
+
+    def takes(host: str, options: str) -> bool:
+        try:
+            return Shared(parse_url(f"rediss://{host}:{port}{options}")).take(KEY, [HOUR]) is None
+        except Away:
+            return False
+
+    try:
+        trusted = f"?ssl_ca_certs={pem}"
+        wait_for(lambda: takes("localhost", trusted), "redis-server with TLS")
+        assert not takes("127.0.0.1", trusted), "another name"
+        assert not takes("localhost", ""), "an authority that nobody knows"
+    finally:
+        process.kill()
+        process.wait()
