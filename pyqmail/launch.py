@@ -7,7 +7,81 @@ code: a traceback's own exit status 1 would be read as a permanent failure by bo
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+else:
+    Loader = object  # importlib.abc costs as much as what is saved here
+
 COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")  # what PEP 538 writes into LC_CTYPE
+BUNDLE = "commands.bundle"  # beside this file, in an installed copy
+BUNDLED = frozenset(  # programs that start once per message, and have nothing else to do than to come to an end
+    f"pyqmail.programs.{name}"
+    for name in (
+        "bouncesaying",
+        "condredirect",
+        "dot_forward",
+        "except_",
+        "fastforward",
+        "forward",
+        "maildirmake",
+        "preline",
+        "qmail_inject",
+        "sendmail",
+    )
+)
+
+
+class Bundle(Loader):
+    """Modules of the package out of one file, in place of a search for each: a finder and loader of importlib's.
+
+    ``modules`` says of each name whether it is a package, and its code by marshal; qmail-setup writes them so.
+    """
+
+    def __init__(self, modules: dict[str, tuple[bool, bytes]], package: str) -> None:
+        self._modules = modules
+        self._top = os.path.dirname(package)
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """How to load ``name``; None for what is not in the bundle."""
+        from _frozen_importlib import ModuleSpec
+
+        if name not in self._modules:
+            return None
+        spec = ModuleSpec(name, self, is_package=self._modules[name][0])
+        if spec.submodule_search_locations is not None:  # the others are files, as ever
+            spec.submodule_search_locations.append(f"{self._top}/{name.replace('.', '/')}")
+        return spec
+
+    def create_module(self, spec: "ModuleSpec") -> None:
+        """Nothing of ours: an ordinary module."""
+
+    def exec_module(self, module: "ModuleType") -> None:
+        """Run the code of ``module``."""
+        import marshal
+
+        exec(marshal.loads(self._modules[module.__name__][1]), module.__dict__)
+
+
+def use_bundle() -> None:
+    """Let imports look into the bundle first. Without one, in a checkout, they find files."""
+    import marshal
+
+    package = os.path.dirname(os.path.abspath(__file__))
+    try:
+        fd = os.open(f"{package}/{BUNDLE}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        data = os.read(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+    sys.meta_path.insert(0, Bundle(marshal.loads(data), package))
 
 
 def caller_environment() -> dict[bytes, bytes]:
@@ -41,6 +115,8 @@ def run(module: str, crash_exit: int = 111) -> None:
     """
     code = crash_exit
     try:
+        if module in BUNDLED:
+            use_bundle()
         program = __import__(module, fromlist=["main"])
         code = int(program.main([os.fsencode(arg) for arg in sys.argv], caller_environment()))
     except BaseException as error:  # nothing may escape: exit status 1 would bounce mail

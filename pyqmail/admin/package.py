@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pyqmail import build
 from pyqmail.admin import modules
+from pyqmail.admin.bundle import write_bundle
 from pyqmail.dependencies import LOCK
 
 # Every compiled module is read back: on a full disk some Pythons leave half a one, and it would be believed for ever.
@@ -105,11 +106,11 @@ def make_library(lib: Path, name: str, *, home: str, python: str, groups: Sequen
 
 
 def compile_ahead(staged: Path, python: str, final: str) -> None:
-    """Byte-compile ``staged`` for ``python``; the results are believed without a look at the sources."""
+    """Byte-compile ``staged`` for ``python`` and bundle; the results are believed without a look at the sources."""
     command = [python, "-IS", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"]
     subprocess.run([*command, "-s", str(staged), "-p", final, str(staged)], check=False, stdout=subprocess.DEVNULL)
     done = subprocess.run([python, "-ISBc", READ_BACK, str(staged)], check=False, capture_output=True)
-    if done.returncode != 0:
+    if done.returncode != 0 or not write_bundle(staged, python):
         raise PackageError(f"the modules cannot be compiled in {staged.parent.parent}: is the disk full?")
 
 

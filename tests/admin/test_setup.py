@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin import tree
+from pyqmail.admin.bundle import MODULES
 from pyqmail.admin.catalogue import PYTHON
 from tests.public_directory import public_directory
 
@@ -135,6 +136,22 @@ def test_documents_and_manual_pages_are_there_for_everybody(installed: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o644}
     assert {"INSTALL.md", "CHANGELOG.md"} <= {path.name for path in found}
     assert {"qmail.7", "qmail-control.5", "qmail-send.8", "forward.1"} <= {path.name for path in found}
+
+
+@needs_root
+def test_what_starts_once_per_message_reads_one_file_of_modules(installed: Path) -> None:
+    (library,) = (installed / "lib").glob("pyqmail-*")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pyqmail.launch import Bundle, use_bundle\n"
+        "use_bundle()\n"
+        "modules = [__import__(name, fromlist=['main']) for name in sys.argv[2:]]\n"
+        "assert all(type(module.__loader__) is Bundle for module in modules)\n"
+        "import pyqmail.intake.dsn_options, pyqmail.build\n"  # a file of a package in the bundle
+        "print(pyqmail.build.HOME)\n"
+    )
+    done = subprocess.run([PYTHON, "-IS", "-c", program, library, *MODULES], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{installed}\n", "")
 
 
 @needs_root

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.admin.bundle import MODULES
 from pyqmail.admin.catalogue import PROGRAMS, PYTHON
 from pyqmail.formats.cdb import write_cdb
 from pyqmail.launch import launcher_text
@@ -103,6 +104,7 @@ def test_a_program_that_starts_once_per_message_imports_little(
     assert f"pyqmail.programs.{PROGRAMS[name].module.rpartition('.')[2]}" in ours
     assert modules - ours <= (LIGHT | DATABASE if name == "fastforward" else LIGHT)
     assert len(ours) <= limit, sorted(ours)
+    assert ours - set(MODULES) == {"pyqmail", "pyqmail.launch"}  # the rest comes out of one file in an installed copy
 
 
 def test_a_message_of_sendmail_reaches_the_service_whole(home: Path, service: QueueService) -> None:
