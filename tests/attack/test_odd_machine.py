@@ -95,6 +95,12 @@ class Host:
         asked = f"python3 -IS -c {shlex.quote(ASK)} nobody-at-all@example.test"
         return self.machine.run(asked, check=False).stdout.strip()
 
+    def settle(self) -> None:
+        """Return when each delivery that is under way has ended."""
+        begun = set(re.findall(r"^starting delivery (\d+):", self.log.read_text(), re.M))
+        ended = re.compile(r"^delivery (\d+):", re.M)
+        self.machine.wait_for(lambda: begun <= set(ended.findall(self.log.read_text())), "the end of deliveries")
+
     def more(self, count: int = 3) -> None:
         """Return when so many more messages have come."""
         before = self.numbers().total()
@@ -157,6 +163,7 @@ def test_the_password_file_hangs(host: Host) -> None:
         finally:
             host.machine.run("mv /etc/passwd.kept /etc/passwd")
             host.machine.run("pkill -KILL -x qmail-getpw || :")  # their 30 seconds
+            host.settle()
             host.machine.run("pkill -ALRM -x qmail-send")
         host.machine.wait_for(
             lambda: host.code_for_nobody() == "550", "a refusal by workers of qmail-rcptd in place of them"
