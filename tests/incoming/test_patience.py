@@ -51,6 +51,13 @@ def test_relay_clients_do_not_wait(door: Door) -> None:
     assert Client(door).say(b"NOOP") == b"220 mx.test ESMTP\r\n"
 
 
+@pytest.mark.parametrize(("line", "waits"), [("192.0.2.0/24", False), (".x.test", False), ("198.51.100.7", True)])
+def test_who_is_listed_does_not_wait(door: Door, line: str, waits: bool) -> None:
+    door.environ |= {"SMTPD_GREETDELAY": "60", "DROP_PRE_GREET": "1", "TCPREMOTEHOST": "mx.x.test"}
+    door.control(**{"greetdelay.white": line})
+    assert Client(door).say(b"NOOP").startswith(b"554 " if waits else b"220 ")
+
+
 def test_under_smtps_the_wait_comes_after_the_handshake(door: Door, tmp_path: Path) -> None:
     pem = self_signed(tmp_path)
     install(door, pem)
@@ -92,17 +99,16 @@ def test_a_session_that_takes_its_time_ends(door: Door, tls: bool, tmp_path: Pat
         client.say(b"STARTTLS")
         client.secure(client_context(pem))
     began = time.monotonic()
-    said, ends = b"250 ok\r\n", {b""}
+    said = b"250 ok\r\n"
     while said == b"250 ok\r\n" and time.monotonic() - began < 20:
         try:
             said = client.say(b"NOOP")
         except OSError:  # it has hung up meanwhile
             said = client.reply()
-            ends.add(b"(broken)")  # OpenSSL 3.5 tries once more to send what could not be sent, before it reads
         time.sleep(0.05)  # a client that keeps within every other limit
     assert said == b"451 timeout (#4.4.2)\r\n"
     rest, code, _ = client.end()
-    assert rest in ends and code == 1
+    assert rest in (b"", b"(broken)") and code == 1  # a last NOOP may have come after it had closed
 
 
 def test_a_message_that_drips_is_not_taken(door: Door) -> None:
