@@ -247,6 +247,7 @@ OURS: tuple[ControlFile, ...] = (
         CONNECTION,
         ours=True,
     ),
+    _list("greetdelay.white", "Greeted at once: ", ".", "No effect.", ("qmail-smtpd",), CONNECTION, ours=True),
     _number(
         "incomingmax",
         "Messages that wait for a check take on the disk at most ",

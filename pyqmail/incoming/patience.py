@@ -1,13 +1,17 @@
 """How much a session may ask of us: a delay before the greeting, errors, and its whole time (qmail-smtpd(8)).
 
-$SMTPD_GREETDELAY: seconds before the greeting, not for relay clients. $DROP_PRE_GREET: who talks meanwhile must go.
-$SMTPD_ERRORLIMIT: refused commands in a session. $SMTPD_SESSIONLIMIT: seconds that it may last. All are variables, so
-that a rule of tcpserver can set them for some, and a session without them costs nothing more.
+$SMTPD_GREETDELAY: seconds before the greeting, not for relay clients and those in control/greetdelay.white.
+$DROP_PRE_GREET: who talks meanwhile must go. $SMTPD_ERRORLIMIT: refused commands in a session. $SMTPD_SESSIONLIMIT:
+seconds that it may last. All are variables, so that a rule of tcpserver can set them for some, and a session without
+them costs nothing more.
 """
 
 import time
 from collections.abc import Mapping
 
+from pyqmail.incoming.check import Rules
+from pyqmail.incoming.client import Client
+from pyqmail.incoming.parsed import read_parsed
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import Stream, StreamTimedOut
 
@@ -25,6 +29,11 @@ class Patience:
         self._errors = 0
         session_s = number(environ.get(b"SMTPD_SESSIONLIMIT", b""))
         self._deadline = time.monotonic() + session_s if session_s else None
+
+    @property
+    def delays(self) -> bool:
+        """Whether anybody has to wait."""
+        return self._delay_s > 0
 
     def limit(self, stream: Stream) -> None:
         """Let ``stream`` last no longer than the session may."""
@@ -58,6 +67,19 @@ class Patience:
             return False
         self._errors += 1
         return self._errors >= self._errors_max
+
+
+def waits_for_nobody(rules: Rules, client: Client) -> bool:
+    """Whether ``client`` is greeted at once: it may relay, or control/greetdelay.white lists it.
+
+    Raises ControlUnreadable.
+    """
+    if client.relay is not None:
+        return True
+    from pyqmail.policy.exceptions import Exceptions  # few delay anybody
+
+    white = read_parsed(rules, "greetdelay.white", Exceptions)
+    return white is not None and white.has_client(client.ip, client.host)
 
 
 def number(text: bytes) -> int:

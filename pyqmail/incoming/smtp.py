@@ -4,6 +4,7 @@ from pyqmail.formats.logline import safe
 from pyqmail.incoming.authentication import FAILURES_MAX
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.patience import waits_for_nobody
 from pyqmail.incoming.refusals import BEFORE_TLS, NO_CLIENT_CERTIFICATE, NO_TLS, TLS_FIRST
 from pyqmail.incoming.security import TlsUnavailable, tls_variables
 from pyqmail.incoming.session import Session
@@ -83,14 +84,16 @@ class SmtpSession:
         if refusal is not None:
             raise SessionEnd(refusal)
         self._transaction.connected()
+        settings, client = self._settings, self._session.client
+        trusted = not settings.patience.delays or waits_for_nobody(settings.rules, client)
         try:
-            self._connection.wait_before_greeting(trusted=self._session.client.relay is not None)
+            self._connection.wait_before_greeting(trusted=trusted)
         except SessionEnd as end:
             if end.reply is not None:
-                self._log.refused(self._session.client, Letter(0), (), end.reply)
+                self._log.refused(client, Letter(0), (), end.reply)
             raise
-        self.stream.write(b"220 " + self._settings.greeting + b" ESMTP\r\n")
-        if self._settings.rules.relaying.rcpthosts_missing and self._session.client.relay is None:
+        self.stream.write(b"220 " + settings.greeting + b" ESMTP\r\n")
+        if settings.rules.relaying.rcpthosts_missing and client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
         self._session.say_notes()
         self._log.wait_s = LOG_WAIT_S
