@@ -36,7 +36,8 @@ from tests.bench.peers.common import (
 )
 
 PEERS = os.environ.get("PYQMAIL_TEST_PEERS", "/var/cache/pyqmail-tests/peers")  # also where bin/run-tests puts them
-PACKAGES = ("exim4-daemon-light", "opensmtpd")
+HEAVY = f"{PEERS}/heavy"  # an Exim that knows SPF
+PACKAGES = {PEERS: ("exim4-daemon-light", "opensmtpd"), HEAVY: ("exim4-daemon-heavy",)}
 PYTHON = "/usr/bin/python3"  # the interpreter of the launchers
 FOREIGN_UID = 20990  # of the unpacked servers' own users, who exist in their mount namespaces only
 CLONE_NEWNS = 0x00020000
@@ -62,7 +63,9 @@ class Server:
     name = ""
     batching = False
     workloads = None  # all
+    indexed = True  # its tables of users can have 10,000 lines
     kinds = ()  # of work, peers/kinds.py, that it can do
+    says = (b"spf=pass", b"dkim=pass", b"dmarc=pass")  # of strangers' mail that is what it seems, in its header
 
     def __init__(self):
         self.state = os.path.join(STATE, self.name)
@@ -214,7 +217,7 @@ class Pyqmail(QmailLike):
 
     name = "pyqmail"
     batching = True
-    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.POP3S)
+    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.POP3S, kinds.CHECKED, kinds.SIGNED)
 
     def __init__(self):
         super().__init__(os.environ.get("QMAIL", "/var/qmail"))
@@ -223,8 +226,12 @@ class Pyqmail(QmailLike):
         super().configure(remote, slow, batch, many, kind)
         control = f"{self.home}/control"
         for name in kinds.QMAIL_OWN:
-            if os.path.exists(f"{control}/{name}"):
+            if os.path.isdir(f"{control}/{name}"):
+                shutil.rmtree(f"{control}/{name}")
+            elif os.path.exists(f"{control}/{name}"):
                 os.unlink(f"{control}/{name}")
+        if kind == kinds.SIGNED:
+            kinds.qmail_key(self.home)
         for name, text in kinds.QMAIL_CONTROLS.get(kind, {}).items():
             self.write(f"{control}/{name}", text)
         if kind in kinds.SECURED:
@@ -243,7 +250,9 @@ class Pyqmail(QmailLike):
             wait_socket(f"{self.home}/run/{name}", socket.SOCK_SEQPACKET)
 
     def listeners(self):
-        smtpd = (self.smtpd, kinds.QMAIL_ENVIRON.get(self.kind, {"RELAYCLIENT": ""}))
+        # what is said of strangers begins with their names, which Postfix and Exim look up, too
+        words = self.smtpd.replace(" -H ", " ") if self.kind == kinds.CHECKED else self.smtpd
+        smtpd = (words, kinds.QMAIL_ENVIRON.get(self.kind, {"RELAYCLIENT": ""}))
         return [smtpd] + [(kinds.qmail_pop3s(self.home), {"POP3S": "1"})] * (self.kind == kinds.POP3S)
 
 
@@ -251,7 +260,8 @@ class Postfix(Server):
     """The Debian package, with an instance of its own below the state directory."""
 
     name = "postfix"
-    kinds = (kinds.SUBMISSION, kinds.TLS)
+    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.CHECKED, kinds.SIGNED)
+    says = (b"Received-SPF: Pass", b"dkim=pass", b"dmarc=pass")
     auth_cache = False  # Dovecot's: off unless asked for
     services = """
         {host}:{port} inet n - n - - smtpd{options}
@@ -279,6 +289,7 @@ class Postfix(Server):
         anvil unix - - n - 1 anvil
         scache unix - - n - 1 scache
         postlog unix-dgram n - n - 1 postlogd
+        policyd-spf unix - n n - 0 spawn user=policyd-spf argv=/usr/bin/policyd-spf
         """
 
     def __init__(self):
@@ -345,6 +356,9 @@ class Postfix(Server):
             conf = kinds.dovecot_conf(self.state, cache=self.auth_cache)
             self.group.spawn([find("dovecot"), "-F", "-c", conf])
             wait_socket(os.path.join(self.state, "dovecot-auth"), socket.SOCK_STREAM)
+        if self.kind in (kinds.CHECKED, kinds.SIGNED):
+            for words in kinds.milters(self.kind, self.state):
+                self.group.spawn(words)
         self.group.run(["postfix", "-c", self.conf, "start"])
 
     def quit(self):
@@ -509,11 +523,14 @@ class Opensmtpd(Unpacked):
 
 class Exim(Unpacked):
     name = "exim"
-    kinds = (kinds.SUBMISSION, kinds.TLS)
+    indexed = False  # lsearch
+    says = (b"spf=pass", b"dkim=pass")  # Debian 12's knows no DMARC
+    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.CHECKED, kinds.SIGNED)
     program = "exim4"
     users = ("Debian-exim",)
 
     def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+        self.binary = f"{HEAVY if kind == kinds.CHECKED else PEERS}/usr/sbin/exim4"
         spool, logs, etc = self.folder("spool", FOREIGN_UID), self.folder("log", FOREIGN_UID), self.folder("etc")
         routers = transports = ""
         if slow:
@@ -559,7 +576,7 @@ class Exim(Unpacked):
             local_interfaces = {HOST}
             daemon_smtp_ports = {self.port}
             {kinds.exim_main(kind, etc)}
-            host_lookup =
+            host_lookup = {"*" if kind == kinds.CHECKED else ""}
             rfc1413_query_timeout = 0s
             smtp_accept_max = 200
             smtp_accept_max_per_host = 200
@@ -571,13 +588,13 @@ class Exim(Unpacked):
             keep_environment =
             disable_ipv6 = true
             acl_smtp_rcpt = recipients
-            acl_smtp_data = accept_all
+            acl_smtp_data = texts
             domainlist ours = {DOMAIN}
             begin acl
             recipients:
               {kinds.exim_acl(kind)}accept
-            accept_all:
-              accept
+            texts:
+              {kinds.exim_data_acl(kind)}accept
             begin routers
             dead:
               driver = manualroute
@@ -610,6 +627,7 @@ class Exim(Unpacked):
               port = {sink_port()}
               hosts_try_fastopen =
               allow_localhost
+              {kinds.exim_transport(kind, etc)}
             maildir:
               driver = appendfile
               maildir_format
@@ -660,22 +678,24 @@ SERVERS = {cls.name: cls for cls in (Pyqmail, Notqmail, Postfix, PostfixCache, D
 
 def unpack():
     """Exim and OpenSMTPD from Debian below PEERS, and the libraries that they need installed. As bin/run-tests does."""
-    if os.path.exists(f"{PEERS}/ready"):
-        return
-    packages = os.path.join(PEERS, "packages")
+    for root, names in PACKAGES.items():
+        if not os.path.exists(f"{root}/ready"):
+            unpack_into(root, names)
+
+
+def unpack_into(root, names):
+    packages = os.path.join(root, "packages")
     os.makedirs(packages, exist_ok=True)
-    words = subprocess.run(
-        ["apt-cache", "depends", *PACKAGES], check=True, capture_output=True, text=True
-    ).stdout.split()
+    words = subprocess.run(["apt-cache", "depends", *names], check=True, capture_output=True, text=True).stdout.split()
     libraries = {
         b for a, b in zip(words, words[1:], strict=False) if a.strip("|") == "Depends:" and b.startswith("lib")
     }
     subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *sorted(libraries)], check=True)
-    subprocess.run(["apt-get", "download", "-q", *PACKAGES], check=True, cwd=packages)
+    subprocess.run(["apt-get", "download", "-q", *names], check=True, cwd=packages)
     for name in os.listdir(packages):
-        subprocess.run(["dpkg", "-x", os.path.join(packages, name), PEERS], check=True)
-    subprocess.run(["chmod", "-R", "a+rX", PEERS], check=True)
-    with open(f"{PEERS}/ready", "w"):
+        subprocess.run(["dpkg", "-x", os.path.join(packages, name), root], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", root], check=True)
+    with open(f"{root}/ready", "w"):
         pass
 
 

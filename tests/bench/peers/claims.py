@@ -44,9 +44,17 @@ ROWS = (
     Row("mail that comes in TLS, one message each", "w9", "one_accept_per_s", {"postfix": None, "exim": None}),
     Row("processor time a message, TLS, one each", "w9", "one_cpu_ms", {"postfix": 1.25, "exim": None}),
     Row("processor time a message, TLS, many", "w9", "many_cpu_ms", {"postfix": 1.25, "exim": None}),
+    Row("checked: SPF, DKIM, DMARC, one message each", "w10", "one_accept_per_s", {"postfix": 1.5, "exim": None}),
+    Row("checked, many messages a connection", "w10", "many_accept_per_s", {"postfix": 1.5, "exim": 1}),
+    Row("processor time a message, checked, many", "w10", "many_cpu_ms", {"postfix": None, "exim": None}),
+    Row("signed, to a sink in TLS, concurrency 20", "w11", "sunk_per_s", {"postfix": 1.2, "exim": None}),
+    Row("processor time a message, signed", "w11", "cpu_ms", {"postfix": None, "exim": None}),
+    Row("10,000 users of 1,000 uids", "w12", "delivered_per_s", {"notqmail": None, "postfix": None}),
+    Row("processor time a message, of that", "w12", "cpu_ms", {"notqmail": None, "postfix": None}),
+    Row("POP3S: log in and fetch", "w13", "fetch_per_s", {"dovecot": 1}),
     Row("memory growth, 10,000 to 200,000 messages", "leak", "growth_percent", {}, 10),
 )
-COLUMNS = ("pyqmail", "notqmail", "postfix", "opensmtpd", "exim")
+COLUMNS = ("pyqmail", "notqmail", "postfix", "opensmtpd", "exim", "dovecot")
 PYTHON_START = "python_p50_ms"  # in w3, beside each server's figures
 
 

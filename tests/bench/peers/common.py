@@ -336,6 +336,19 @@ def wait_port(port, timeout=20, host=HOST):
         time.sleep(0.01)
 
 
+def wait_listening(port, timeout=20):
+    """Wait until somebody listens on ``port``, who may say nothing at first."""
+    limit = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((HOST, port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > limit:
+                raise BenchError(f"nobody listens on port {port}") from None
+        time.sleep(0.01)
+
+
 def wait_socket(path, kind, timeout=20):
     """Wait until a server answers at the socket ``path`` of this ``kind``."""
     limit = time.monotonic() + timeout

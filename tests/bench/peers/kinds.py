@@ -1,6 +1,7 @@
 """What each server is told for a kind of work beyond plain mail, as its manual or its package has it.
 
-submission: STARTTLS and AUTH PLAIN, a sender bound to the user. tls: STARTTLS. pop3s: a Maildir read in TLS.
+submission: STARTTLS and AUTH PLAIN, a sender bound to the user. tls: STARTTLS. pop3s: a Maildir read in TLS. checked:
+strangers' mail, SPF, DKIM and DMARC looked at, and what fails refused. signed: mail that goes out by DKIM, in TLS.
 """
 
 import functools
@@ -8,11 +9,12 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.bench.peers.common import DOMAIN, HOST, STATE, USER, free_port
+from tests.bench.peers.common import DOMAIN, HOST, STATE, USER, find, free_port
+from tests.bench.peers.names import SELECTOR, signing_key
 from tests.bench.peers.private import crypted
 from tests.certificates import self_signed
 
-SUBMISSION, TLS, POP3S = "submission", "tls", "pop3s"
+SUBMISSION, TLS, POP3S, CHECKED, SIGNED = "submission", "tls", "pop3s", "checked", "signed"
 
 
 @functools.cache
@@ -30,9 +32,23 @@ def pop3s_port():
     return free_port()
 
 
+@functools.cache
+def dkim_port():
+    return free_port()
+
+
+@functools.cache
+def dmarc_port():
+    return free_port()
+
+
 # --- pyqmail ------------------------------------------------------------------
 
-QMAIL_CONTROLS = {SUBMISSION: {"authd": ""}, POP3S: {"authd": ""}}
+QMAIL_CONTROLS = {
+    SUBMISSION: {"authd": ""},
+    POP3S: {"authd": ""},
+    CHECKED: {"spfbehavior": "3\n", "dmarcbehavior": "3\n"},
+}
 SECURED = (SUBMISSION, TLS, POP3S)  # which need a certificate
 # of control-examples/service
 QMAIL_ENVIRON = {
@@ -43,9 +59,26 @@ QMAIL_ENVIRON = {
         "HIDECLIENT": "1",
         "SMTPD_ERRORLIMIT": "20",
     },
+    CHECKED: {},  # no relay client
 }
-QMAIL_SOCKETS = {SUBMISSION: ("qmail-authd.sock",), POP3S: ("qmail-authd.sock",)}  # of helpers that it waits for
-QMAIL_OWN = ("authd", "servercert.pem")  # control files of these kinds: there in no other run
+QMAIL_SOCKETS = {  # of helpers that it waits for
+    SUBMISSION: ("qmail-authd.sock",),
+    POP3S: ("qmail-authd.sock",),
+    CHECKED: ("qmail-verifyd.sock",),
+    SIGNED: ("qmail-verifyd.sock",),
+}
+# control files of these kinds: there in no other run
+QMAIL_OWN = ("authd", "servercert.pem", "spfbehavior", "dmarcbehavior", "domainkeys")
+
+
+def qmail_key(home):
+    """The key of DOMAIN, where qmail-dkimkey would put it."""
+    folder = f"{home}/control/domainkeys/{DOMAIN}"
+    os.makedirs(folder, 0o755)
+    shutil.copy(signing_key()[0], f"{folder}/{SELECTOR}")
+    for path, mode in ((folder, 0o750), (f"{folder}/{SELECTOR}", 0o640)):
+        shutil.chown(path, "root", "qmail")
+        os.chmod(path, mode)
 
 
 def qmail_pop3s(home):
@@ -71,7 +104,40 @@ def postfix_main(kind, state):
             f"smtpd_sasl_path = {state}/dovecot-auth",
             f"smtpd_sender_login_maps = inline:{{ {{ {USER}@{DOMAIN} = {USER} }} }}",
         ]
+    if kind == CHECKED:
+        lines += [
+            f"smtpd_milters = inet:{HOST}:{dkim_port()}, inet:{HOST}:{dmarc_port()}",
+            "smtpd_recipient_restrictions = reject_unauth_destination, check_policy_service unix:private/policyd-spf",
+            "policyd-spf_time_limit = 3600",
+        ]
+    if kind == SIGNED:
+        lines += [f"smtpd_milters = inet:{HOST}:{dkim_port()}", "smtp_tls_security_level = may"]
     return "".join(line + "\n" for line in lines)
+
+
+def milters(kind, state):
+    """The commands of opendkim and opendmarc; their configuration is their packages', and what they have to know."""
+    own = [f"AuthservID mx.{DOMAIN}", f"Syslog yes\nSyslogSuccess yes\nSocket inet:{dkim_port()}@{HOST}\nUMask 007"]
+    if kind == SIGNED:
+        key = f"{state}/signing-key"
+        shutil.copy(signing_key()[0], key)
+        shutil.chown(key, "opendkim", "opendkim")
+        own += [f"Mode s\nDomain {DOMAIN}\nSelector {SELECTOR}\nKeyFile {key}\nCanonicalization relaxed/relaxed"]
+    else:
+        own += ["Mode v", "Nameservers 127.0.0.1"]
+    words = [[find("opendkim"), "-f", "-x", written(f"{state}/opendkim.conf", [*own, "UserID opendkim"])]]
+    if kind == CHECKED:
+        own = [f"AuthservID mx.{DOMAIN}", f"TrustedAuthservIDs mx.{DOMAIN}", "RejectFailures true", "Syslog true"]
+        own += [f"Socket inet:{dmarc_port()}@{HOST}", "UserID opendmarc"]
+        words += [[find("opendmarc"), "-f", "-c", written(f"{state}/opendmarc.conf", own)]]
+    return words
+
+
+def written(path, lines):
+    """The path of a file with these lines."""
+    with open(path, "w") as f:
+        f.write("\n".join(lines) + "\n")
+    return path
 
 
 def postfix_smtpd(kind):
@@ -138,12 +204,34 @@ def exim_main(kind, etc):
 
 def exim_acl(kind):
     """What the ACL of recipients says before it accepts."""
+    if kind == CHECKED:
+        return (
+            "deny spf = fail\n              warn add_header = :at_start:$spf_received\n"
+            "              deny !domains = +ours\n              "
+        )
     if kind != SUBMISSION:
         return ""
     return (
         "deny !authenticated = *\n"
         f"              deny !condition = ${{if eq{{$sender_address}}{{$authenticated_id@{DOMAIN}}}}}\n              "
     )
+
+
+def exim_data_acl(kind):
+    """What the ACL of whole messages says before it accepts: results of SPF and DKIM. It has no DMARC in Debian 12."""
+    if kind != CHECKED:
+        return ""
+    return f"warn add_header = :at_start:${{authresults {{mx.{DOMAIN}}}}}\n              "
+
+
+def exim_transport(kind, etc):
+    """Options of the transport to the sink. TLS is used where it is offered."""
+    if kind != SIGNED:
+        return ""
+    shutil.copy(signing_key()[0], f"{etc}/signing-key")
+    os.chmod(f"{etc}/signing-key", 0o644)
+    lines = [f"dkim_domain = {DOMAIN}", f"dkim_selector = {SELECTOR}", "dkim_private_key = /etc/exim4/signing-key"]
+    return "\n              ".join(lines)
 
 
 def exim_authenticators(kind, etc):

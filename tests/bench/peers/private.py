@@ -35,6 +35,7 @@ def enter():
         subprocess.run(words.split(), check=True)
     # All of /etc: a file of it that others replace meanwhile, as useradd(8) does, would lose what is mounted on it.
     etc = os.path.join(STATE, "etc")
+    os.makedirs(STATE, exist_ok=True)
     shutil.rmtree(etc, ignore_errors=True)
     subprocess.run(["cp", "-a", "/etc", etc], check=True)
     with open(f"{etc}/shadow") as f:

@@ -454,15 +454,20 @@ def w7(server, opt):
     return out
 
 
+def make_homes(users):
+    """A home with an empty Maildir for each of (name, uid, home)."""
+    for _, uid, home in users:
+        for path in (home, *(os.path.join(home, "Maildir", sub) for sub in ("", "new", "cur", "tmp"))):
+            os.mkdir(path, 0o700)
+            os.chown(path, uid, uid)
+
+
 def w4uids(server, opt):
     """One message to as many users, each with a uid and a home of its own."""
     base = tempfile.mkdtemp(prefix="many.", dir=server.state)
     os.chmod(base, 0o755)
     many = Many(base, [(f"many{i:04d}", UIDS_FROM + i, os.path.join(base, f"u{i:04d}")) for i in range(opt.rcpts)])
-    for _, uid, home in many.users:
-        for path in (home, *(os.path.join(home, "Maildir", sub) for sub in ("", "new", "cur", "tmp"))):
-            os.mkdir(path, 0o700)
-            os.chown(path, uid, uid)
+    make_homes(many.users)
     out = {}
     try:
         server.configure(20, many=many)
