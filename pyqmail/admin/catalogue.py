@@ -44,6 +44,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("checkpassword", 0o700),
         _program("qmail-vuser", 0o700),
         _program("qmail-accounts", 0o700),
+        _program("qmail-accountsd", 0o700),
         _program("qmail-cert", 0o700),
         _program("qmail-dkimkey", 0o700),
         _program("qmail-tcpok"),

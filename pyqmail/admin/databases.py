@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign, parse_record
 from pyqmail.formats.cdb import replace_cdb, write_cdb
 from pyqmail.intake.resend import complain
+from pyqmail.policy.users import ACCOUNTS
 from pyqmail.system.files import open_read, read_all
 
-ACCOUNTS = "users/accounts/assign"  # lines that qmail-accounts(8) leaves, all of them whole
+ASSIGN = "users/accounts/assign"  # lines that qmail-accounts(8) leaves, all of them whole
 
 
 class NotMade(Exception):
@@ -19,7 +20,7 @@ def _read_assign(path: str) -> bytes:
     try:
         fd = open_read(path)
     except FileNotFoundError:
-        if os.path.exists(ACCOUNTS):
+        if os.path.exists(ASSIGN):
             return b".\n"  # accounts alone
         raise NotMade("unable to open users/assign") from None
     except OSError:
@@ -41,11 +42,12 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         else:
             yield key, record
     try:
-        accounts = open(ACCOUNTS, "rb")
+        accounts = open(ASSIGN, "rb")
     except FileNotFoundError:
         yield SPECIAL, special
         return
     with accounts:
+        yield ACCOUNTS, b""
         for line in accounts:
             yield parse_record(line.rstrip(b"\n"))
     yield SPECIAL, special if b"-" in special else special + b"-"  # each wildcard of a domain ends so

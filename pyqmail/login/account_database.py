@@ -8,7 +8,7 @@
 Values reach the server as parameters. What comes back is text; an address is in lower case, ASCII's alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -17,6 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pyqmail.login.account_settings import AccountSettings, AccountsTrouble
 
 CONNECT_S = 10
+CHANNEL = "qmail_accounts"
+LOCK_S, STATEMENT_S = 30, 600  # for PostgreSQL to wait for a lock, and to answer one question
 PIECE = 5000  # rows in memory at once
 # What each query's columns are called here: the first ones must be there, the rest counts as empty.
 COLUMNS = {
@@ -63,6 +65,12 @@ class AccountDatabase:
         self._connection = connect(settings)
         self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         self._connection.read_only = True
+        try:
+            self._connection.execute(
+                f"SET lock_timeout = '{LOCK_S}s'; SET statement_timeout = '{STATEMENT_S}s'".encode()
+            )
+        except psycopg.Error as error:
+            raise AccountsTrouble(explained(error)) from error
 
     def domains(self) -> Iterator[Row]:
         """Each domain."""
@@ -71,6 +79,29 @@ class AccountDatabase:
     def addresses(self) -> Iterator[Row]:
         """Address, kind, value and quota, sorted by bytes: kind ``a`` with a target, then ``u`` with a directory."""
         return self._rows(f"SELECT * FROM ({self._both()}) AS listed ORDER BY address, kind, value")
+
+    def some(self, addresses: Sequence[str]) -> Iterator[Row]:
+        """Those rows of ``addresses`` whose address is one of these."""
+        query = self._both().replace("%", "%%")
+        query = f"SELECT * FROM ({query}) AS listed WHERE address = ANY(%(addresses)s) ORDER BY address, kind, value"
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(query.encode(), {"addresses": list(addresses)})
+                yield from map(_fields, cursor)
+        except psycopg.Error as error:
+            raise AccountsTrouble(explained(error)) from error
+
+    def changes(self) -> Iterator[str]:
+        """Each address that has changed, as it comes; empty where anything may have, and so at the beginning."""
+        try:
+            self._connection.rollback()
+            self._connection.autocommit = True
+            self._connection.execute(f"LISTEN {CHANNEL}".encode())
+            yield ""
+            for notification in self._connection.notifies():
+                yield notification.payload
+        except psycopg.Error as error:
+            raise AccountsTrouble(explained(error)) from error
 
     def senders(self) -> Iterator[Row]:
         """User and address, sorted by bytes; no row where nothing is asked for."""
@@ -92,7 +123,7 @@ class AccountDatabase:
         found = len(self._described(query, table))
         if not FEWEST[table] <= found <= len(names):
             raise AccountsTrouble(f"control/accounts: {table} is a query with the columns {', '.join(names)}")
-        columns = [f"coalesce({name}::text, '') AS {name}" for name in names[:found]]
+        columns = [f"{name}::text AS {name}" for name in names[:found]]
         columns += [f"'' AS {name}" for name in names[found:]]
         return f"SELECT {', '.join(columns)} FROM ({query}\n) AS q({', '.join(names[:found])})"
 
@@ -111,9 +142,13 @@ class AccountDatabase:
                 cursor.itersize = PIECE
                 cursor.execute(query.encode())
                 for row in cursor:
-                    yield tuple(field.encode() for field in row)
+                    yield _fields(row)
         except psycopg.Error as error:
             raise AccountsTrouble(explained(error)) from error
+
+
+def _fields(row: Sequence[str | None]) -> Row:
+    return tuple((field or "").encode() for field in row)
 
 
 def _addresses(query: str, kind: str, value: str, quota: str) -> str:

@@ -1,6 +1,6 @@
 """What every source of accounts can do, and the one that control/accounts names (qmail-accounts(8))."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from pyqmail.login.account_settings import AccountSettings, AccountsTrouble
@@ -15,6 +15,14 @@ class AccountSource(Protocol):
 
     def addresses(self) -> Iterator[tuple[bytes, ...]]:
         """Address, kind, value and quota, sorted by bytes: kind ``a`` with a target, then ``u`` with a directory."""
+        ...
+
+    def some(self, addresses: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
+        """The rows of ``addresses`` whose address is one of these, which are in lower case."""
+        ...
+
+    def changes(self) -> Iterator[str]:
+        """Each address that has changed, as it comes; empty where anything may have, and so at the beginning."""
         ...
 
     def senders(self) -> Iterator[tuple[bytes, ...]]:

@@ -11,6 +11,9 @@ from pyqmail.policy.accounts import Accounts
 from pyqmail.system.files import LIST_MAX, open_read, read_file
 from pyqmail.system.stamp import Stamp, stamp_of
 
+CHANGES = "/users/accounts/changes.cdb"  # exact assignments that are newer than users/cdb (qmail-accounts(8))
+ACCOUNTS = b"accounts"  # the key, which no address has, in a users/cdb that may have such
+
 
 class UsersTrouble(Exception):
     """The users database is there but cannot be used: nobody's mail may go to the catch-all meanwhile."""
@@ -73,15 +76,51 @@ def tree_catch_all(home: str, accounts: Accounts, local: bytes) -> bytes:
     return catch_all(user, accounts.uid_alias, accounts.gid_qmail, os.fsencode(f"{home}/home"), local)
 
 
+class _Database:
+    """One cdb file, kept open while it stays the same."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._cdb: Cdb | None = None  # open on _fd; good while the file still has _stamp
+        self._fd = -1
+        self._stamp: Stamp | None = None
+
+    def current(self) -> Cdb | None:
+        """The file as it is now; None when there is none. Raises CdbCorrupt and OSError."""
+        try:
+            stamp = stamp_of(os.stat(self._path))
+            if self._cdb is None or stamp != self._stamp:
+                self._open()
+        except FileNotFoundError:
+            self._close()
+        return self._cdb
+
+    def _open(self) -> None:
+        self._close()
+        self._fd = open_read(self._path)
+        self._stamp = stamp_of(os.fstat(self._fd))
+        self._cdb = Cdb(self._fd)
+
+    def _close(self) -> None:
+        self._cdb = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 class UsersDatabase:
-    """users/cdb of one home, looked at anew for every look-up so that qmail-newu needs no signal."""
+    """users/cdb of one home, looked at anew for every look-up so that qmail-newu needs no signal.
+
+    Where it has ACCOUNTS, what has changed in a database of accounts since it was made stands in a second file.
+    """
 
     def __init__(self, home: str, accounts: Accounts) -> None:
         self.home = home
         self.accounts = accounts
-        self._cdb: Cdb | None = None  # open on _fd; good while the file still has _stamp
-        self._fd = -1
-        self._stamp: Stamp | None = None
+        self._users = _Database(f"{home}/users/cdb")
+        self._changes = _Database(home + CHANGES)
+        self._looked_at: Cdb | None = None
+        self._may_change = False
 
     def find(self, local: bytes) -> bytes | None:
         """The record for ``local``; None when qmail-getpw has to be asked. Raises UsersTrouble.
@@ -98,27 +137,14 @@ class UsersDatabase:
         return record
 
     def _find_in_cdb(self, local: bytes) -> bytes | None:
-        try:
-            stamp = stamp_of(os.stat(f"{self.home}/users/cdb"))
-            if self._cdb is None or stamp != self._stamp:
-                self._open()
-        except FileNotFoundError:
-            self._close()
+        users = self._users.current()
+        if users is None:
             return None
-        assert self._cdb is not None
-        return find_record(self._cdb.get, local)
-
-    def _open(self) -> None:
-        self._close()
-        self._fd = open_read(f"{self.home}/users/cdb")
-        self._stamp = stamp_of(os.fstat(self._fd))
-        self._cdb = Cdb(self._fd)
-
-    def _close(self) -> None:
-        self._cdb = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if users is not self._looked_at:
+            self._looked_at, self._may_change = users, users.get(ACCOUNTS) is not None
+        changes = self._changes.current() if self._may_change else None
+        changed = None if changes is None else changes.get(b"!" + local.lower() + b"\0")
+        return find_record(users.get, local) if changed is None else changed + b"\0"
 
     def _find_in_tree(self, local: bytes) -> bytes:
         if not os.path.exists(f"{self.home}/users/cdb"):

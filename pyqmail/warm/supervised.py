@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.protocol import logins, queued, recipients, shadow, state, verification
+from pyqmail.protocol import accounts, logins, queued, recipients, shadow, state, verification
 
 MIB = 1 << 20
 ANSWER_S = 1.0  # that qmail-queued may take to say what it is
@@ -73,6 +73,14 @@ def messages_are_copied(home: str) -> bool:
         return True
 
 
+def accounts_are_kept(home: str) -> bool:
+    """Whether there is control/accounts."""
+    try:
+        return Control(home).exists("accounts")
+    except ControlUnreadable:
+        return True
+
+
 HELPERS = (
     Helper(
         b"qmail-queued", "/run/qmail-queued.sock", socket.SOCK_SEQPACKET,
@@ -106,6 +114,12 @@ HELPERS = (
         outlives=True, told=False, memory_bytes=2048 * MIB,
         loss="no message has a second copy: by control/shadow it has to come again, or goes without",
         configured=messages_are_copied, used=messages_are_copied,
+    ),
+    Helper(
+        b"qmail-accountsd", accounts.SOCKET, socket.SOCK_SEQPACKET,
+        outlives=True, told=False, memory_bytes=1024 * MIB,
+        loss="what changes in the database of accounts is not seen here",
+        configured=accounts_are_kept, used=accounts_are_kept,
     ),
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root: delivers a
 EXAMPLES = ROOT / "control-examples" / "cluster"
 # The tree's own has the base group of the lock alone; psycopg is the tests'.
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pyqmail.launch import run\n"
-PROGRAM += "run('pyqmail.programs.qmail_accounts', crash_exit=111)\n"
+PROGRAM += "run('pyqmail.programs.' + sys.argv.pop(1), crash_exit=111)\n"
 ROWS = """
 INSERT INTO mail_domains VALUES ('V.test'), ('w.test'), ('here.test'), ('not a domain'), ('other.test');
 INSERT INTO mail_users (address, home, quota) VALUES
@@ -73,7 +74,7 @@ class Node:
     def sync(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """qmail-accounts sync."""
         return subprocess.run(
-            [sys.executable, "-IXutf8", "-c", PROGRAM, "sync", *words],
+            [sys.executable, "-IXutf8", "-c", PROGRAM, "qmail_accounts", "sync", *words],
             env={"QMAIL_HOME": str(self.home)},
             capture_output=True,
             text=True,
@@ -242,3 +243,59 @@ def test_a_domain_that_goes_is_ours_no_more(node: Node) -> None:
     node.server.run("INSERT INTO mail_domains VALUES ('w.test')")
     assert node.sync().returncode == 0
     assert node.rcpt("o'brien@w.test", send=False) == [b"250 ok\r\n"]
+
+
+@pytest.fixture
+def watched(node: Node) -> Iterator[Node]:
+    """With qmail-accountsd."""
+    assert node.sync().returncode == 0
+    log = node.home / "accountsd.log"
+    with log.open("wb") as file:
+        words = [sys.executable, "-IXutf8", "-c", PROGRAM, "qmail_accountsd"]
+        daemon = subprocess.Popen(words, env={"QMAIL_HOME": str(node.home)}, stderr=file)
+    listening = "SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN qmail_accounts'"
+    try:
+        wait_for(lambda: node.server.run(listening) == ["1"], "qmail-accountsd to listen")
+        yield node
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+
+
+def test_a_change_is_live_at_once(watched: Node) -> None:
+    node = watched
+    old = (node.home / "users/cdb").stat().st_ino
+    wait_for(lambda: (node.home / "users/cdb").stat().st_ino != old, "the sync at its start")
+
+    def becomes(recipient: str, code: bytes, sql: str) -> float:
+        began = time.monotonic()
+        node.server.run(sql)
+        wait_for(lambda: node.rcpt(recipient, send=False)[0].startswith(code), f"{code!r} for {recipient}")
+        return time.monotonic() - began
+
+    took = [becomes("new@v.test", b"250", "INSERT INTO mail_users VALUES ('New@v.test')")]
+    took += [becomes("list@v.test", b"250", "INSERT INTO mail_aliases VALUES ('list@v.test', 'new@v.test')")]
+    took += [becomes("list@v.test", b"550", "DELETE FROM mail_aliases WHERE address = 'list@v.test'")]
+    took += [becomes("copy@v.test", b"550", "DELETE FROM mail_users WHERE address = 'copy@v.test';"
+                     "DELETE FROM mail_aliases WHERE address = 'copy@v.test'")]  # fmt: skip
+    node.server.run("INSERT INTO mail_aliases VALUES ('ann@v.test', 'new@v.test'), ('%s@v.test', 'ann@v.test')")
+    took += [becomes("%s@v.test", b"250", "SELECT 1")]
+    print("seconds:", took)
+    for recipient in ("%s@v.test", "new@v.test", "Bob@v.test"):
+        assert node.rcpt(recipient) == [b"250 ok\r\n"]
+    for home, subject in (("v.test/new", "%s@v.test"), ("v.test/ann", "%s@v.test"), ("v.test/new", "new@v.test"),
+                          ("deep/er/bob", "Bob@v.test")):  # fmt: skip
+        node.wait(home, subject)
+    took += [becomes("any@x.test", b"250", "INSERT INTO mail_domains VALUES ('x.test');"
+                     "INSERT INTO mail_aliases VALUES ('@x.test', 'bob@v.test')")]  # fmt: skip
+    assert "x.test:x.test" in node.control("virtualdomains")
+    took += [becomes("copy@v.test", b"250", "INSERT INTO mail_users VALUES ('copy@v.test')")]
+    node.server.stop()
+    node.server.start()
+    took += [becomes("later@v.test", b"250", "INSERT INTO mail_users VALUES ('later@v.test')")]
+    assert node.sync().returncode == 0
+    assert not (node.home / "users/accounts/changes.cdb").exists()
+    assert node.rcpt("later@v.test", "new@v.test", send=False) == [b"250 ok\r\n"] * 2
+    log = (node.home / "accountsd.log").read_text()
+    warnings = [line for line in log.splitlines() if "warning" in line]
+    assert len(warnings) == 1 and "PostgreSQL: " in warnings[0] and PASSWORD not in log

@@ -9,8 +9,10 @@
 New files are whole and synced before any takes the place of an old one.
 """
 
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyqmail.admin.accounts.records import FOLDER, FORWARDS, Places, Record
@@ -71,16 +73,24 @@ def read_state(home: str) -> State:
         raise AccountsTrouble("users/accounts/state is damaged: remove it, and look at control/rcpthosts") from None
 
 
+@contextmanager
+def locked(home: str) -> Iterator[None]:
+    """One process at a time that writes here. Raises OSError."""
+    fd = os.open(home + LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def prepare(home: str, places: Places) -> None:
     """Make the directories that everybody may enter, and their .qmail-default files. Raises OSError."""
-    for folder in (home + FOLDER, *([home + FOLDER + "/lmtp"] if places.lmtp else [])):
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            continue
-        os.chmod(folder, 0o755)
     for name, text in places.default_files():
-        path = f"{home}{FOLDER}/{name}.qmail-default"
+        folder = f"{home}{FOLDER}/{name}"
+        os.makedirs(folder, exist_ok=True)
+        os.chmod(folder, 0o755)
+        path = f"{folder}.qmail-default"
         if not os.path.exists(path) or files.read_file(path) != text.encode():
             files.replace_file(path + NEW, path, text.encode())
 

@@ -4,7 +4,7 @@ They come last: mail for a mailbox that is not there yet waits. Nothing is ever 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pyqmail.admin.accounts.files import ASSIGN
 from pyqmail.admin.accounts.records import Places
@@ -12,11 +12,15 @@ from pyqmail.admin.virtual_domains import make_maildir
 from pyqmail.mailbox.quota import MaildirQuota, parse_limit
 from pyqmail.system.process import become, fork_child
 
+Mailbox = tuple[bytes, bytes]  # its directory, and a quota or nothing
 MODE = 0o755  # of the directory of all homes
 
 
-def make_mailboxes(home: str, places: Places) -> bool:
-    """Make what is missing; whether all of it is there. Raises OSError where the directory of homes cannot be made."""
+def make_mailboxes(places: Places, mailboxes: Iterable[Mailbox]) -> bool:
+    """Make what is missing of ``mailboxes``; whether all of it is there now.
+
+    Raises OSError where the directory of homes cannot be made.
+    """
     if places.lmtp:
         return True
     try:
@@ -33,12 +37,12 @@ def make_mailboxes(home: str, places: Places) -> bool:
             become(places.uid, places.gid, [places.gid])
         os.umask(0o077)
 
-    pid = fork_child(prepare, lambda: _make_all(home))
+    pid = fork_child(prepare, lambda: _make_all(mailboxes))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _mailboxes(home: str) -> Iterator[tuple[bytes, bytes]]:
-    """Directory and quota of each mailbox in the file that the sync has written."""
+def all_mailboxes(home: str) -> Iterator[Mailbox]:
+    """Each mailbox in the file that the last sync has written."""
     with open(home + ASSIGN, "rb") as file:
         for line in file:
             if line.startswith(b"="):
@@ -46,9 +50,9 @@ def _mailboxes(home: str) -> Iterator[tuple[bytes, bytes]]:
                 yield fields[4], fields[7]
 
 
-def _make_all(home: str) -> int:
+def _make_all(mailboxes: Iterable[Mailbox]) -> int:
     failed = 0
-    for path, quota in _mailboxes(home):
+    for path, quota in mailboxes:
         try:
             make_mailbox(path, quota)
         except OSError:

@@ -60,8 +60,20 @@ class Places:
             return b"=%b:%b:%d:%d:%b/lmtp:-:%b:\n" % (
                 local, self.alias, self.alias_uid, self.alias_gid, self.folder, entry.name,
             )  # fmt: skip
-        home = self.homes + b"/" + entry.home
-        return b"=%b:%b:%d:%d:%b:::%b\n" % (local, self.owner, self.uid, self.gid, home, entry.quota)
+        return b"=%b:%b:%d:%d:%b:::%b\n" % (
+            local, self.owner, self.uid, self.gid, self.home_of(entry), entry.quota,
+        )  # fmt: skip
+
+    def home_of(self, entry: Entry) -> bytes:
+        """The directory of its mailbox."""
+        return self.homes + b"/" + (entry.home or b"")
+
+    def changed_line(self, address: bytes) -> bytes:
+        """The line that has ``address`` looked up in changed.cdb."""
+        name, _, domain = address.rpartition(b"@")
+        return b"=%b-%b:%b:%d:%d:%b/changed:-:%b%b:\n" % (
+            domain, name, self.alias, self.alias_uid, self.alias_gid, self.folder, STAR, name,
+        )  # fmt: skip
 
     def forward(self, entry: Entry) -> Record | None:
         """The record that sends mail for ``entry`` on; None where it just stays here."""
@@ -75,7 +87,8 @@ class Places:
 
     def default_files(self) -> list[tuple[str, str]]:
         """The .qmail-default files below the folder, each with its one line."""
-        found = [("", f"|{self.programs}/fastforward -d {os.fsdecode(self.folder)}/forwards.cdb\n")]
+        forward = f"|{self.programs}/fastforward -d {os.fsdecode(self.folder)}"
+        found = [("", f"{forward}/forwards.cdb\n"), ("changed/", f"{forward}/changed.cdb\n")]
         if self.lmtp:
             found.append(("lmtp/", f'|{self.programs}/qmail-lmtp {self.lmtp} "$DEFAULT@$HOST"\n'))
         return found

@@ -6,14 +6,13 @@ Until the new files are whole nothing has changed; where the source goes away me
 that is killed in between is made good by the next one.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from pyqmail.admin.accounts import feed, files, routing
+from pyqmail.admin.accounts.changes import forget_changes
 from pyqmail.admin.accounts.feed import Feed, Fields
-from pyqmail.admin.accounts.mailboxes import make_mailboxes
+from pyqmail.admin.accounts.mailboxes import all_mailboxes, make_mailboxes
 from pyqmail.admin.accounts.records import FOLDER, Places, read_places
 from pyqmail.admin.accounts.rows import Reading, Refusals, parse_domains
 from pyqmail.admin.accounts.senders import write_senders
@@ -28,17 +27,6 @@ Say = Callable[[str], None]
 
 class Implausible(AccountsTrouble):
     """The source says so little that the last state stays."""
-
-
-@contextmanager
-def locked(home: str) -> Iterator[None]:
-    """One sync at a time. Raises OSError."""
-    fd = os.open(home + files.LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 class Tables:
@@ -81,7 +69,7 @@ def sync(home: str, say: Say, *, force: bool = False) -> files.State:
     places = read_places(home, settings, accounts)
     os.umask(0o022)
     os.makedirs(home + FOLDER, exist_ok=True)
-    with locked(home):
+    with files.locked(home):
         before = files.read_state(home)
         files.prepare(home, places)
         refusals = Refusals(say)
@@ -92,7 +80,7 @@ def sync(home: str, say: Say, *, force: bool = False) -> files.State:
         if missing and not force:
             raise Implausible(f"only {missing}: the last state stays; `qmail-accounts sync --force` takes the new one")
         take(home, state, before)
-        if not make_mailboxes(home, places):
+        if not make_mailboxes(places, all_mailboxes(home)):
             say("not all Maildirs could be made; mail for those waits")
     return state
 
@@ -117,5 +105,6 @@ def take(home: str, state: files.State, before: files.State) -> None:
     files.write_state(home, files.State(state.users, state.aliases, state.senders, state.domains | before.domains))
     files.take_new(home)
     make_users(home)
+    forget_changes(home)
     routing.set_domains(home, state.domains, before.domains)
     files.write_state(home, state)
