@@ -23,17 +23,12 @@ class Patience:
     """What one session has used of it."""
 
     def __init__(self, environ: Mapping[bytes, bytes]) -> None:
-        self._delay_s = min(GREETDELAY_MAX, number(environ.get(b"SMTPD_GREETDELAY", b"")))
+        self.delay_s = min(GREETDELAY_MAX, number(environ.get(b"SMTPD_GREETDELAY", b"")))
         self._drops_early = environ.get(b"DROP_PRE_GREET", b"") not in (b"", b"0")
         self._errors_max = number(environ.get(b"SMTPD_ERRORLIMIT", b""))
         self._errors = 0
         session_s = number(environ.get(b"SMTPD_SESSIONLIMIT", b""))
         self._deadline = time.monotonic() + session_s if session_s else None
-
-    @property
-    def delays(self) -> bool:
-        """Whether anybody has to wait."""
-        return self._delay_s > 0
 
     def limit(self, stream: Stream) -> None:
         """Let ``stream`` last no longer than the session may."""
@@ -47,9 +42,9 @@ class Patience:
 
     def wait_before_greeting(self, stream: Stream, lines: LineReader, *, trusted: bool) -> bool:
         """Wait; whether the client has talked meanwhile, and must go. Raises StreamEnded."""
-        if not self._delay_s or trusted:
+        if not self.delay_s or trusted:
             return False
-        until = time.monotonic() + self._delay_s
+        until = time.monotonic() + self.delay_s
         stream.until(until if self._deadline is None else min(until, self._deadline))
         try:
             lines.unread(lines.read())

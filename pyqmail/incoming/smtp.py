@@ -85,7 +85,7 @@ class SmtpSession:
             raise SessionEnd(refusal)
         self._transaction.connected()
         settings, client = self._settings, self._session.client
-        trusted = not settings.patience.delays or waits_for_nobody(settings.rules, client)
+        trusted = not settings.patience.delay_s or waits_for_nobody(settings.rules, client)
         try:
             self._connection.wait_before_greeting(trusted=trusted)
         except SessionEnd as end:

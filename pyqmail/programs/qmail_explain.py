@@ -1,6 +1,6 @@
 """qmail-explain: what would become of mail for an address, rule by rule, by the programs' own code (qmail-explain(8)).
 
-    qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--rules FILE] [--json]
+    qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--helo NAME] [--rules FILE] [--json]
     qmail-explain --from IP --mail-from ADDRESS [--helo NAME] [--message FILE] [--rules FILE] [--json]
 
 With --from it begins with the connection of a client from there, else with a message that is queued already. The second
@@ -17,7 +17,7 @@ from pyqmail.policy.accounts import AccountMissing
 from pyqmail.system.files import write_all
 
 USAGE = b"""\
-qmail-explain: usage: qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--rules FILE] [--json]
+qmail-explain: usage: qmail-explain ADDRESS [--from IP] [--sender ADDRESS] [--helo NAME] [--rules FILE] [--json]
 qmail-explain --from IP --mail-from ADDRESS [--helo NAME] [--message FILE] [--rules FILE] [--json]
 """
 

@@ -322,7 +322,9 @@ def test_limits_greylisting_and_programs_are_named_and_nothing_is_asked(home: Pa
     files = {
         "relaylimits": ":9\n10.1.0.0/16:100/3600,messages=50,550\n",
         "greylist": "60\n",
-        "smtpplugins": "[rcpt]\nplugins/one\n",
+        "smtpplugins": "[rcpt]\nplugins/one\n[pass]\n:two\n",
+        "maxrcpt": "50\n",
+        "badhelo": "bot.test\n",
     }
     for name, text in files.items():
         (home / "control" / name).write_text(text)
@@ -336,6 +338,15 @@ def test_limits_greylisting_and_programs_are_named_and_nothing_is_asked(home: Pa
         _, lines = explain(home, "joe@example.test", "--from", "192.0.2.1")
         assert field(lines, "greylist") == "a newcomer comes again after 60 seconds"
         assert field(lines, "smtpplugins") == "plugins/one: asked at RCPT"
+        assert f"{'smtpplugins:':<16}:two: asked at an accepted RCPT" in lines
+        assert field(lines, "maxrcpt") == "50 recipients of a message"
+        code, lines = explain(home, "joe@example.test", "--from", "192.0.2.1", "--helo", "bot.test")
+        assert (code, field(lines, "badhelo")) == (100, "lists bot.test")
+        text = b':allow,SMTPD_GREETDELAY="9",QMAILQUEUE="bin/qmail-rspamd"\n'
+        subprocess.run([ROOT / "bin/tcprules", rules, f"{rules}.tmp"], input=text, check=True)
+        _, lines = explain(home, "joe@example.test", "--from", "192.0.2.1", "--rules", str(rules))
+        assert f"{'SMTPD_GREETDELAY:':<16}9 seconds to the greeting" in lines
+        assert field(lines, "QMAILQUEUE").startswith("bin/qmail-rspamd gets the message")
     finally:
         for name in files:
             (home / "control" / name).unlink()

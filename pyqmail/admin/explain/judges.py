@@ -10,21 +10,32 @@ from pyqmail.incoming.client import Client
 from pyqmail.incoming.dns_lists import DnsLists
 from pyqmail.incoming.greylist import Greylist
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.plugins import RCPT, read_plugins
+from pyqmail.incoming.patience import Patience, waits_for_nobody
+from pyqmail.incoming.plugins import AUTH, CONNECTION, DATA, HELO, MAIL, PASS, RCPT, read_plugins
+from pyqmail.incoming.recipient_limits import recipients_max, setting
 from pyqmail.incoming.relay_limits import line_of
 from pyqmail.policy.relay_limits import RelayLimits
+
+ASKED = {
+    CONNECTION: "the connection",
+    HELO: "HELO",
+    AUTH: "AUTH",
+    MAIL: "MAIL",
+    RCPT: "RCPT",
+    PASS: "an accepted RCPT",
+    DATA: "DATA",
+}
 
 
 def explain_judges(rules: Rules, client: Client, sender: bytes, address: bytes) -> None:
     """Say who would be asked, and what each goes by. Raises ControlUnreadable."""
     letter = Letter(0, sender)
+    _explain_patience(rules, client)
     plugins = read_plugins(rules)
-    if plugins is not None:
-        programs = plugins.programs(RCPT)
-        say(
-            "smtpplugins",
-            ", ".join(map(visible, programs)) + ": asked at RCPT" if programs else "none is asked at RCPT",
-        )
+    for section, where in ASKED.items():
+        programs = plugins.programs(section) if plugins is not None else ()
+        if programs:
+            say("smtpplugins", f"{', '.join(map(visible, programs))}: asked at {where}")
     if client.relay is None:
         _explain_stranger(rules, client, letter, address)
     else:
@@ -32,6 +43,20 @@ def explain_judges(rules: Rules, client: Client, sender: bytes, address: bytes) 
     program = rules.environ.get(b"RCPTCHECK")
     if program:
         say("RCPTCHECK", f"{visible(program)} is asked")
+    program = rules.environ.get(b"QMAILQUEUE")
+    if program:
+        say("QMAILQUEUE", f"{visible(program)} gets the message, and decides whether it is queued")
+
+
+def _explain_patience(rules: Rules, client: Client) -> None:
+    patience, most, bad = Patience(rules.environ), recipients_max(rules), setting(rules, b"BRTLIMIT", "brtlimit")
+    if patience.delay_s:
+        excepted = waits_for_nobody(rules, client)
+        say("SMTPD_GREETDELAY", "does not count here" if excepted else f"{patience.delay_s} seconds to the greeting")
+    if most:
+        say("maxrcpt", f"{most} recipients of a message")
+    if bad:
+        say("brtlimit", f"{bad} refused recipients end a session")
 
 
 def _explain_stranger(rules: Rules, client: Client, letter: Letter, address: bytes) -> None:

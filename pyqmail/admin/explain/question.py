@@ -56,7 +56,7 @@ def explain(home: str, question: Question) -> None:
     recipient = (
         question.address
         if question.ip is None
-        else explain_session(home, question.address, question.sender, question.rules, question.ip)
+        else explain_session(home, question.address, question.sender, question.rules, question.ip, question.helo)
     )
     channel, address = explain_routing(home, recipient)
     say("channel", f"{channel}, as {visible(address)}")

@@ -12,14 +12,14 @@ from pyqmail.incoming.check import Rules
 from pyqmail.incoming.checks import CHECKS
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.lists import BadRecipient, BadSender, ValidRecipient
+from pyqmail.incoming.lists import BadHelo, BadRecipient, BadSender, ValidRecipient
 from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.recipients_file import ListedRecipient
 from pyqmail.policy.relaying import Relaying, size_limit
 from pyqmail.tcp.tcprules import decide
 
 
-def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: bytes) -> bytes:
+def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: bytes, helo: bytes) -> bytes:
     """What tcpserver and qmail-smtpd say; the recipient that goes into the queue. Raises Verdict."""
     variables = explain_rules(rules, ip)
     say("checks", ", ".join(check.name for check in CHECKS))
@@ -27,8 +27,9 @@ def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: 
     relaying = Relaying(control)
     try:
         relay = variables.get(b"RELAYCLIENT")
-        explain_lists(home, address, sender, variables, ip)
-        explain_judges(Rules(home, variables), Client(ip, b"unknown", None, relay=relay), sender, address)
+        client = Client(ip, b"unknown", None, helo=helo or None, relay=relay)
+        explain_lists(Rules(home, variables), client, address, sender)
+        explain_judges(Rules(home, variables), client, sender, address)
         say("databytes", str(size_limit(control, variables) or "no limit"))
         if relay is not None:
             say(
@@ -48,13 +49,14 @@ def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: 
     return address
 
 
-def explain_lists(home: str, address: bytes, sender: bytes, variables: Mapping[bytes, bytes], ip: bytes) -> None:
-    """What the lists of senders and recipients say. Raises Verdict and ControlUnreadable."""
-    rules = Rules(home, variables)
-    client = Client(ip, b"unknown", None, relay=variables.get(b"RELAYCLIENT"))
-    senders, recipients, valid = BadSender(rules), BadRecipient(rules), ValidRecipient(rules)
-    listed = ListedRecipient(rules)
+def explain_lists(rules: Rules, client: Client, address: bytes, sender: bytes) -> None:
+    """What the lists of names, senders and recipients say. Raises Verdict and ControlUnreadable."""
+    names, senders, recipients = BadHelo(rules), BadSender(rules), BadRecipient(rules)
+    valid, listed = ValidRecipient(rules), ListedRecipient(rules)
     try:
+        if names.active and names.sender(client, Letter(0, sender)) is not None:
+            say("badhelo", f"lists {visible(client.helo or b'')}")
+            raise Verdict(REFUSED, "qmail-smtpd refuses each recipient of a client with this name (553)")
         refusal = senders.sender(client, Letter(0, sender)) if senders.active else None
         if refusal is not None:
             say(
@@ -73,7 +75,7 @@ def explain_lists(home: str, address: bytes, sender: bytes, variables: Mapping[b
             say("recipients", "does not list the recipient, or its program cannot say")
             raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (550, or 451 for now)")
     finally:
-        for each in (senders, recipients, valid, rules):
+        for each in (names, senders, recipients, valid, rules):
             each.close()
         for note in rules.notes:
             say("alert", visible(note))
