@@ -29,13 +29,15 @@ _RUN = (
 )
 
 
-def run_program(module: str, arguments: Sequence[bytes], home: Path, message: bytes = b"") -> tuple[int, bytes]:
+def run_program(
+    module: str, arguments: Sequence[bytes], home: Path, message: bytes = b"", *, facts: bytes = b""
+) -> tuple[int, bytes]:
     """The exit code and standard output of a program's own process."""
     done = subprocess.run(
         [sys.executable, "-c", _RUN, str(REPO), module, *arguments],
         input=message,
         stdout=subprocess.PIPE,
-        env={"QMAIL_HOME": str(home)},
+        env={"QMAIL_HOME": str(home), **({"PYQMAIL_FACTS": facts} if facts else {})},
         timeout=DEADLINE_S,
         check=False,
     )

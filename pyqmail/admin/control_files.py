@@ -206,6 +206,7 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _list("dnsbllist", "DNS list of clients: ", "", "No DNS list is asked.", INCOMING, CONNECTION, ours=True),
     _number("chunking", "CHUNKING is offered unless this is 0: ", "", "0", INCOMING, CONNECTION, ours=True),
+    _number("requiretls", "REQUIRETLS is offered unless this is 0: ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("smtputf8", "SMTPUTF8 is offered unless this is 0: ", "", "0", INCOMING, CONNECTION, ours=True),
     _number("dsndelay", "Senders who asked hear of a delay after ", " seconds", "14400", SEND, HANGUP, ours=True),
     _number("dsnpublic", "DSN is offered to everybody unless this is 0: ", "", "0", INCOMING, CONNECTION, ours=True),

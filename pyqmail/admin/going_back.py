@@ -42,7 +42,8 @@ def _with_facts(home: str) -> Iterator[tuple[int, str]]:
 def _named(found: Facts) -> list[str]:
     """What would be lost, in words."""
     words = ["what notices its sender wants (DSN)"] if found.asks_for_notices else []
-    return words + (["that its sender asked for SMTPUTF8"] if found.smtputf8 else [])
+    words += ["that its sender asked for SMTPUTF8"] if found.smtputf8 else []
+    return words + (["that it may leave over verified TLS only (REQUIRETLS)"] if found.requiretls else [])
 
 
 NEEDS: tuple[Need, ...] = (Need("0.2.0", _with_facts),)

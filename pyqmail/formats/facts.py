@@ -6,6 +6,7 @@ Netstrings, one for each fact:
     ret FULL|HDRS                how much of the message a notice gives back (RFC 3461 section 4.3)
     envid XTEXT                  the sender's own name for it, as it came (RFC 3461 section 4.4)
     smtputf8                     its sender asked for SMTPUTF8 (RFC 6531)
+    requiretls                   it may leave over verified TLS only (RFC 8689)
     to NOTIFY ORCPT ADDRESS      a recipient, in the order of the envelope; NOTIFY, ORCPT (RFC 3461 sections 4.1, 4.2)
                                  are ``-`` where the sender said nothing
 
@@ -49,6 +50,7 @@ class Facts:
     envid: bytes = b""
     smtputf8: bool = False
     recipients: tuple[RecipientFacts, ...] = ()
+    requiretls: bool = False
 
     @property
     def asks_for_notices(self) -> bool:
@@ -67,6 +69,7 @@ def format_facts(facts: Facts, sender: bytes) -> bytes:
     words = [b"ret " + facts.ret] if facts.ret else []
     words += [b"envid " + facts.envid] if facts.envid else []
     words += [b"smtputf8"] if facts.smtputf8 else []
+    words += [b"requiretls"] if facts.requiretls else []
     words += [b"to %b %b %b" % (format_notify(one.notify) or b"-", one.orcpt or b"-", one.address) for one in told]
     return format_netstrings([_head(sender), *words]) if words else b""
 
@@ -93,7 +96,7 @@ def parse_facts(data: bytes) -> Facts:
     if head.partition(b" ")[0] != VERSION:
         raise FactsError
     ret = envid = b""
-    smtputf8 = False
+    smtputf8 = requiretls = False
     recipients = []
     for word in words:
         key, _, value = word.partition(b" ")
@@ -105,9 +108,11 @@ def parse_facts(data: bytes) -> Facts:
             envid = value
         elif word == b"smtputf8":
             smtputf8 = True
+        elif word == b"requiretls":
+            requiretls = True
         else:
             raise FactsError
-    return Facts(ret, envid, smtputf8, tuple(recipients))
+    return Facts(ret, envid, smtputf8, tuple(recipients), requiretls)
 
 
 def _words(data: bytes) -> list[bytes]:

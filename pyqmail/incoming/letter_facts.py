@@ -15,12 +15,13 @@ class LetterFacts:
     """The facts of one letter so far.
 
     ``wishes``: its client may use DSN; ``trusted``: and hear of success, which tells who reads mail here. ``smtputf8``:
-    its addresses and header may be UTF-8 (RFC 6531).
+    its addresses and header may be UTF-8 (RFC 6531). ``requiretls``: it may leave over verified TLS only (RFC 8689).
     """
 
-    def __init__(self, parameters: bytes, *, wishes: bool, trusted: bool, smtputf8: bool) -> None:
+    def __init__(self, parameters: bytes, *, wishes: bool, trusted: bool, smtputf8: bool, requiretls: bool) -> None:
         """``parameters`` are those of MAIL. Raises dsn.WrongParameter."""
         self.smtputf8 = smtputf8
+        self.requiretls = requiretls
         self._ret, self._envid = dsn.parse_mail(parameters) if wishes else (b"", b"")
         self._wishes = wishes
         self._trusted = trusted
@@ -51,18 +52,21 @@ class LetterFacts:
 
     def format(self, sender: bytes) -> bytes:
         """The value of $QMAILFACTS."""
-        return format_facts(Facts(self._ret, self._envid, self.smtputf8, tuple(self._recipients)), sender)
+        facts = Facts(self._ret, self._envid, self.smtputf8, tuple(self._recipients), self.requiretls)
+        return format_facts(facts, sender)
 
 
-def begin_facts(letter: "Letter", *, wishes: bool, trusted: bool, smtputf8: bool) -> bool:
+def begin_facts(letter: "Letter", *, wishes: bool, trusted: bool, smtputf8: bool, requiretls: bool) -> bool:
     """Keep what MAIL has said of ``letter``, nothing of the recipients so far; False for what is malformed."""
     try:
-        facts = LetterFacts(letter.parameters, wishes=wishes, trusted=trusted, smtputf8=smtputf8)
+        facts = LetterFacts(letter.parameters, wishes=wishes, trusted=trusted, smtputf8=smtputf8, requiretls=requiretls)
     except dsn.WrongParameter:
         return False
     for recipient in letter.recipients:
         facts.add(RecipientFacts(recipient), recipient)
     letter.facts = facts
+    if requiretls:
+        letter.evidence.append((b"requiretls", b"yes"))
     return True
 
 

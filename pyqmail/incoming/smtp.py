@@ -58,6 +58,7 @@ class SmtpSession:
             if verb == b"EHLO":
                 self._offer.dsn = self._settings.offers_dsn(self._session.client)
                 self._offer.smtputf8 = self._settings.offers_smtputf8
+                self._offer.requiretls = self._settings.offers_requiretls(self._session.client)
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
             connection.answer(self._act(effect, argument) or reply)
             if verb not in GATHERING:

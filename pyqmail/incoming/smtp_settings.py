@@ -65,6 +65,15 @@ class Settings:
         control = self.rules.control
         return self.rules.has("smtputf8") and bool(control.integer("smtputf8", 0)) and self._keeps_facts()
 
+    def offers_requiretls(self, client: Client) -> bool:
+        """Whether ``client`` may ask that its mail leaves over verified TLS only (RFC 8689).
+
+        With control/requiretls, in a session that is under TLS itself, while what is said is kept.
+        """
+        control = self.rules.control
+        wanted = client.secured is not None and self.rules.has("requiretls") and control.integer("requiretls", 0)
+        return bool(wanted) and self._keeps_facts()
+
     @property
     def offers_chunking(self) -> bool:
         """Whether BDAT is taken (RFC 3030): with control/chunking."""

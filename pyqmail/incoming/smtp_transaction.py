@@ -5,6 +5,7 @@ from pyqmail.incoming.letter import Letter, TooManyRecipients
 from pyqmail.incoming.refusals import (
     NO_MEMORY,
     NO_QUEUE,
+    NO_REQUIRETLS,
     NO_SUCH_PARAMETER,
     NOT_ASCII,
     NOT_SAID_ASCII,
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from pyqmail.incoming.chunks import Chunks
     from pyqmail.incoming.letter_facts import LetterFacts
 
-SMTPUTF8 = b"SMTPUTF8"  # a parameter of MAIL (RFC 6531 section 3.4)
+# Parameters of MAIL (RFC 6531 section 3.4, RFC 8689 section 2)
+SMTPUTF8, REQUIRETLS = b"SMTPUTF8", b"REQUIRETLS"
 # And those of the DSN extension (protocol/dsn, which few need).
-OF_MAIL = (b"RET=", b"ENVID=", SMTPUTF8)
+OF_MAIL = (b"RET=", b"ENVID=", SMTPUTF8, REQUIRETLS)
 OF_RCPT = (b"NOTIFY=", b"ORCPT=")
 
 
@@ -84,8 +86,9 @@ class SmtpTransaction:
         if len(sender) > ADDRESS_MAX:
             return SYNTAX
         letter = Letter(self._settings.rules.size_limit, sender, parse_parameters(argument))
-        if names_any(letter.parameters, OF_MAIL) and not self._note(letter):
-            return NO_SUCH_PARAMETER.line
+        refusal = self._note(letter) if names_any(letter.parameters, OF_MAIL) else None
+        if refusal is not None:
+            return refusal.line
         if not _sayable(letter, sender):
             unsayable = self._not_ascii()
             self._log.refused(self._session.client, letter, (), unsayable)
@@ -107,8 +110,8 @@ class SmtpTransaction:
         if len(recipient) > ADDRESS_MAX:
             return SYNTAX
         parameters = parse_parameters(argument)
-        if names_any(parameters, OF_RCPT) and self._letter.facts is None and not self._note(self._letter):
-            return NO_SUCH_PARAMETER.line
+        if names_any(parameters, OF_RCPT) and self._letter.facts is None:
+            self._note(self._letter)
         try:
             if self._letter.facts is not None:
                 refusal = self._add_with_facts(self._letter, self._letter.facts, recipient, parameters)
@@ -146,19 +149,24 @@ class SmtpTransaction:
             facts.add(said, letter.recipients[-1])
         return refusal
 
-    def _note(self, letter: Letter) -> bool:
-        """Begin to keep what the client says of ``letter`` beside its envelope, if it may; False for what is malformed.
+    def _note(self, letter: Letter) -> Reply | None:
+        """Begin to keep what the client says of ``letter`` beside its envelope, if it may; or the refusal.
 
-        Who may not is not heard, as in qmail.
+        Who may not is not heard, as in qmail, but where mail that it wants protected would not be.
         """
-        client = self._session.client
+        client, words = self._session.client, letter.parameters.upper().split()
         wishes = self._settings.offers_dsn(client)
-        smtputf8 = SMTPUTF8 in letter.parameters.upper().split() and self._settings.offers_smtputf8
-        if not (wishes or smtputf8):
-            return True
+        smtputf8 = SMTPUTF8 in words and self._settings.offers_smtputf8
+        requiretls = any(word.partition(b"=")[0] == REQUIRETLS for word in words)
+        if requiretls and not self._settings.offers_requiretls(client):
+            return NO_REQUIRETLS
+        if not (wishes or smtputf8 or requiretls):
+            return None
         from pyqmail.incoming.letter_facts import begin_facts  # few clients say anything
 
-        return begin_facts(letter, wishes=wishes, trusted=client.relay is not None, smtputf8=smtputf8)
+        trusted = client.relay is not None
+        known = begin_facts(letter, wishes=wishes, trusted=trusted, smtputf8=smtputf8, requiretls=requiretls)
+        return None if known else NO_SUCH_PARAMETER
 
     def take_message(self) -> bytes:
         """DATA: everything between 354 and the final reply, which is sent here, before the log hears of it."""

@@ -30,11 +30,12 @@ Done = Callable[[int, int], None]
 class BackgroundInjection:
     """One bounce on its way: its bytes, its envelope, and then the answer."""
 
-    def __init__(self, loop: Loop, message: Iterator[bytes], envelope: bytes, done: Done) -> None:
+    def __init__(self, loop: Loop, message: Iterator[bytes], envelope: bytes, done: Done, facts: bytes = b"") -> None:
         self._loop = loop
         self._message = message
         self._envelope = envelope
         self._done = done
+        self._facts = facts
         self._failed = False
         self._rest = b""
         self._pipes: deque[int] = deque()
@@ -47,7 +48,7 @@ class BackgroundInjection:
     def hand_to_service(self, sock: socket.socket) -> None:
         """Give qmail-queued, at the other end of ``sock``, two pipes, and begin. Raises OSError."""
         message, envelope = self._make_pipes()
-        given = client.hand_over(sock, message, envelope, serial=True)
+        given = client.hand_over(sock, message, envelope, serial=True, facts=self._facts)
         os.close(message)
         os.close(envelope)
         if not given:  # it would wait half a minute for what does not come
@@ -61,7 +62,8 @@ class BackgroundInjection:
         """Execute ``program`` in ``home`` with the pipes on 0 and 1, and begin. Raises OSError."""
         message, envelope = self._make_pipes()
         try:
-            self._child = _spawn(program, home, environ, message, envelope)
+            known = {**environ, client.FACTS: self._facts} if self._facts else environ
+            self._child = _spawn(program, home, known, message, envelope)
         except OSError:
             self._drop_pipes()
             raise
@@ -206,15 +208,20 @@ class BackgroundInjections:
         """Whether another injection has to wait."""
         return self.pending >= AT_ONCE
 
-    def inject(self, message: Iterator[bytes], sender: bytes, recipient: bytes, done: Done) -> None:
-        """Queue ``message``; ``done`` gets qmail-queue's exit code (CRASHED or NOT_STARTED in its place) and number."""
+    def inject(
+        self, message: Iterator[bytes], sender: bytes, recipient: bytes, done: Done, *, facts: bytes = b""
+    ) -> None:
+        """Queue ``message``; ``done`` gets qmail-queue's exit code (CRASHED or NOT_STARTED in its place) and number.
+
+        ``facts`` as in formats/facts.
+        """
         self.pending += 1
 
         def over(status: int, number: int) -> None:
             self.pending -= 1
             done(status, number)
 
-        injection = BackgroundInjection(self._loop, message, format_envelope(sender, (recipient,)), over)
+        injection = BackgroundInjection(self._loop, message, format_envelope(sender, (recipient,)), over, facts)
         program = self._environ.get(b"QMAILQUEUE")
         if program is None and client.own_program(self._layout.home):
             self._connect(injection, over, time.monotonic() + client.CONNECT_SECONDS)

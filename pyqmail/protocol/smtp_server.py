@@ -85,7 +85,9 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = ("chunking", "dsn", "greeting", "mechanisms", "recipients_max", "size_limit", "smtputf8", "tls")
+    __slots__ = (
+        "chunking", "dsn", "greeting", "mechanisms", "recipients_max", "requiretls", "size_limit", "smtputf8", "tls",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Offer:
         self.dsn = dsn
         self.smtputf8 = False
         self.chunking = False
+        self.requiretls = False
         self.recipients_max = recipients_max  # of one message, 0 for any number
         self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
@@ -115,6 +118,7 @@ EXTENSIONS: tuple[tuple[bytes, Callable[[Offer], bytes | None]], ...] = (
     (b"CHUNKING", lambda offer: b"" if offer.chunking else None),  # RFC 3030, without its BINARYMIME
     (b"SMTPUTF8", lambda offer: b"" if offer.smtputf8 else None),  # RFC 6531
     (b"DSN", lambda offer: b"" if offer.dsn else None),  # RFC 3461
+    (b"REQUIRETLS", lambda offer: b"" if offer.requiretls else None),  # RFC 8689
     (b"STARTTLS", lambda offer: b"" if offer.tls else None),  # RFC 3207
     (b"AUTH", lambda offer: b" " + offer.mechanisms if offer.mechanisms else None),  # RFC 4954
     # A limit has at most six digits (RFC 9422 section 3), so that a larger one need not be said.

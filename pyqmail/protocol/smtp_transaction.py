@@ -15,6 +15,7 @@ from pyqmail.protocol.smtp_replies import Reply, quoted_reply
 
 EHLO, HELO = b"EHLO", b"HELO"
 GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
+NO_REQUIRETLS = b" does not offer REQUIRETLS, which this message needs. (#5.7.30)\n"
 NO_SMTPUTF8 = b" does not know SMTPUTF8, which this message needs. (#5.6.7)\n"
 # 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
 _OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")
@@ -83,8 +84,8 @@ class Parameters(Protocol):
     def of_rcpt(self, offered: Extensions, recipient: bytes, /) -> bytes:
         """With RCPT of ``recipient``."""
 
-    def refuses(self, offered: Extensions, sender: bytes, /) -> bool:
-        """Whether such a peer cannot have the message."""
+    def refuses(self, offered: Extensions, sender: bytes, /) -> bytes:
+        """Why such a peer cannot have the message, as the report ends; empty where it can."""
 
     def cannot_name(self, offered: Extensions, recipient: bytes, /) -> bool:
         """Whether such a peer cannot hear of ``recipient``."""
@@ -128,8 +129,9 @@ class Transaction:
         """
         if not self._recipients:
             return b"K" + self._peer + b" is ready for a message.\n"
-        if self._extras is not None and self._extras.refuses(self._offered, self._sender):
-            return b"D" + self._peer + NO_SMTPUTF8
+        reason = self._extras.refuses(self._offered, self._sender) if self._extras is not None else b""
+        if reason:
+            return b"D" + self._peer + reason
         commands = _Commands(self._commands(), together=b"PIPELINING" in self._offered)
         reply = yield from commands.next()
         if reply.code >= 400:

@@ -14,7 +14,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from pyqmail.control import ControlUnreadable
-from pyqmail.failure import MailFailure, TemporaryFailure
+from pyqmail.failure import MailFailure, PermanentFailure, TemporaryFailure
 from pyqmail.remote import tcpto
 from pyqmail.remote.candidates import find_candidates
 from pyqmail.remote.connection import Connection, Place
@@ -60,7 +60,8 @@ class Attempts:
         self._table = Layout(errand.home, 1).tcpto  # the split has no part in that path
         self._port = errand.route.port if errand.route else SMTP_PORT
         self._login = errand.route.login if errand.route else None
-        self._left_out = b""  # why an exchanger was, be it by a policy or for want of one
+        self._left_out: LeftOut | None = None  # why an exchanger was, be it by a policy or for want of one
+        self._others = False  # whether there is an exchanger that may take it later
         self._without_tls: list[Place] = []  # where only the handshake failed
         self._lenient: Place | None = None  # where it went as a policy forbids, which is only rehearsed
 
@@ -96,8 +97,15 @@ class Attempts:
             if last is None:
                 raise
         if last is None:
-            raise TemporaryFailure(self._left_out or NO_CONNECTION)
+            raise self._no_connection()
         return last
+
+    def _no_connection(self) -> MailFailure:
+        """Why there was none at all."""
+        if self._left_out is None:
+            return TemporaryFailure(NO_CONNECTION)
+        final = self._left_out.final and not self._others
+        return (PermanentFailure if final else TemporaryFailure)(self._left_out.text)
 
     def _connections(self) -> Generator[Connection, None, None]:
         """A connection to each candidate that takes one, as they are wanted; others may be skipped. Raises MailFailure.
@@ -110,12 +118,15 @@ class Attempts:
             for candidate in find_candidates(errand.host, errand.route, errand.controls):
                 verdict = self._timed_out(candidate.packed)
                 if verdict is tcpto.Verdict.BLOCKED:
+                    self._others = True
                     continue
                 try:
                     place = self.place(candidate.packed, candidate.name)
                 except LeftOut as left_out:
-                    self._left_out = left_out.text
+                    self._left_out = left_out
+                    self._others = self._others or not left_out.final
                     continue
+                self._others = True
                 if kept and kept.leads_to(place, errand.controls):
                     same, kept = kept, None
                     yield same.connection

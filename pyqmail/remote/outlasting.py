@@ -84,9 +84,18 @@ class Outlasting:
         return self._limiter
 
     def published(
-        self, controls: Controls, host: bytes, route: Route | None, waived: Callable[[], bool] = lambda: False
+        self,
+        controls: Controls,
+        host: bytes,
+        route: Route | None,
+        waived: Callable[[], bool] = lambda: False,
+        *,
+        strict: bool = False,
     ) -> "Published | None":
-        """What asks for published policies, None where no control file wants them; imported for the first that does."""
+        """What asks for published policies, None where no control file wants them; imported for the first that does.
+
+        ``strict``: they are neither waived nor only rehearsed.
+        """
         if not (controls.mtasts or controls.dane):
             return None
         from pyqmail.remote.dane import ResolverTest, prepare
@@ -100,6 +109,6 @@ class Outlasting:
             # with a route the domain's exchangers are not asked
             sts=partial(ask_policy, controls.mtasts) if controls.mtasts and route is None else None,
             dane=lambda: prepare(controls.control, test, host, port, relay=route is not None),
-            waived=waived,
-            rehearse=controls.rehearse,
+            waived=(lambda: False) if strict else waived,
+            rehearse=controls.rehearse and not strict,
         )

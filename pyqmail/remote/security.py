@@ -130,18 +130,29 @@ class Directions:
 
 
 class LeftOut(Exception):
-    """This exchanger is not to be used now; ``text`` is the report where there is no other one."""
+    """This exchanger is not to be used now; ``text`` is the report where there is no other one.
 
-    def __init__(self, text: bytes) -> None:
+    ``final``: nor later, for all that is known.
+    """
+
+    def __init__(self, text: bytes, *, final: bool = False) -> None:
         super().__init__(text)
         self.text = text
+        self.final = final
+
+
+# RFC 8689 section 4.2.1
+NOT_VERIFIABLE = b"Sorry, this message needs REQUIRETLS, and its next server cannot be verified. (#5.7.10)"
 
 
 class Policies:
     """What one delivery asks of each exchanger that it meets.
 
-    ``published`` is wanted where a line says dane, or MTA-STS is asked for.
+    ``published`` is wanted where a line says dane, or MTA-STS is asked for. ``requires_tls``: the message needs a
+    verified server (REQUIRETLS).
     """
+
+    requires_tls = False
 
     def __init__(
         self,
@@ -166,7 +177,19 @@ class Policies:
         Raises ControlUnreadable, LeftOut, and TemporaryFailure where a policy could not be learnt.
         """
         name = exchanger.lower().removesuffix(b".")
-        return self._fit_for_login(self._asked_of(name), name)
+        security = self._fit_for_login(self._asked_of(name), name)
+        return self._fit_for_requiretls(security, name) if self.requires_tls else security
+
+    def _fit_for_requiretls(self, security: Security, name: bytes) -> Security:
+        """``security`` where it verifies a server, whose name somebody vouches for: DNSSEC, MTA-STS or a control file.
+
+        Raises LeftOut.
+        """
+        if security.level in (Level.VERIFY, Level.DANE) and security.by != BY_DANE_ALONE:
+            return security
+        if self._route is not None:
+            return replace(security, level=Level.VERIFY, names=(name,), records=(), by=b"requiretls")
+        raise LeftOut(NOT_VERIFIABLE, final=not security.note)  # a note says what is wrong here
 
     def _fit_for_login(self, security: Security, name: bytes) -> Security:
         """``security``, or more where we have a password to give, unless the route says otherwise."""

@@ -18,6 +18,7 @@ from pyqmail.remote.attempts import Attempts, Errand
 from pyqmail.remote.controls import FILES, read_controls, watched
 from pyqmail.remote.message import Message
 from pyqmail.remote.outlasting import Outlasting
+from pyqmail.remote.routes import LMTP
 from pyqmail.remote.security import Policies
 from pyqmail.remote.session import Words, format_failure
 
@@ -81,11 +82,11 @@ class Sender:
         self._lasting.keeping.close()
 
     @staticmethod
-    def _extras(home: str, facts: bytes, addresses: Sequence[bytes], message: Message) -> "Extras":
+    def _extras(home: str, facts: bytes, addresses: Sequence[bytes], message: Message, *, lmtp: bool) -> "Extras":
         """Imported for the few messages that have facts, or addresses in UTF-8. Raises ControlUnreadable."""
         from pyqmail.remote.extras import Extras
 
-        return Extras(home, facts, ascii_domain, addresses, message.header_is_ascii)
+        return Extras(home, facts, ascii_domain, addresses, message.header_is_ascii, lmtp=lmtp)
 
     def _signer(self) -> "Signer":
         """Imported when there are keys: cryptography is heavy."""
@@ -125,12 +126,15 @@ class Sender:
         named = [ascii_domain(sender), *recipients]
         extras = None
         if facts or not all(address.isascii() for address in named):
-            extras = self._extras(home, facts, named, message)
+            extras = self._extras(home, facts, named, message, lmtp=route is not None and LMTP in route.options)
+        requires_tls = extras is not None and extras.requires_tls
         say = Words(controls.helohost, named[0], recipients, message, extended=controls.ehlo, extras=extras)
-        published = self._lasting.published(controls, host, route, message.waives_policies)
+        # where there is REQUIRETLS, TLS-Required: No says nothing (RFC 8689)
+        published = self._lasting.published(controls, host, route, message.waives_policies, strict=requires_tls)
         policies = Policies(
             controls.tls, directions.destinations, host, route, extended=controls.ehlo, published=published
         )
+        policies.requires_tls = requires_tls
         reporter = self._lasting.reporter(controls, host, route)
         limiter = self._lasting.limiter(home, controls)
         errand = Errand(home, controls, host, route, target, policies, say, reporter, limiter)

@@ -13,6 +13,8 @@ from pyqmail.remote.message import Message
 from pyqmail.remote.security import SMTPS_PORT
 from pyqmail.stream.stream import StreamEnded, TlsFailed
 
+NO_TLS = b" offers no TLS, which this message needs. (#5.7.10)\n"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.remote.extras import Extras
@@ -92,7 +94,9 @@ def talk(connection: Connection, say: Words) -> Outcome:
     if say.extras is not None and report.startswith(b"K") and say.extras.passed_on(dialogue.offered):
         report = report.removesuffix(b"\n") + PASSED_ON
     report += _how_signed(say.message)
-    refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE
+    refused = not dialogue.introduced or dialogue.last_code == UNAVAILABLE or _unprotected(say, dialogue)
+    if dialogue.tls_trouble and say.extras is not None and say.extras.requires_tls:
+        report = b"D" + connection.peer + NO_TLS
     return Outcome(
         [*dialogue.reports, *_left_out(dialogue, connection.peer), report + _how_secured(connection)],
         elsewhere=refused and not conversation.body_begun,
@@ -100,6 +104,11 @@ def talk(connection: Connection, say: Words) -> Outcome:
         tls_trouble=dialogue.tls_trouble,
         less=dialogue.asked_for_less,
     )
+
+
+def _unprotected(say: Words, dialogue: Dialogue) -> bool:
+    """Whether another host may offer REQUIRETLS, which this one does not."""
+    return say.extras is not None and say.extras.requires_tls and b"REQUIRETLS" not in dialogue.offered
 
 
 def _kind(place: Place) -> type[Transaction]:

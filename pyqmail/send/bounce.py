@@ -42,9 +42,10 @@ def bounce_pieces(
 ) -> Iterator[bytes]:
     """The bytes of the bounce of ``number``, in pieces. Raises OSError.
 
-    Who used the DSN extension gets a report whatever the controls say, with the ORCPT of each address in ``orcpts``.
+    Who used the DSN extension or REQUIRETLS gets a report whatever the controls say, with the ORCPT of each address in
+    ``orcpts``.
     """
-    if controls.dsn_bounces or facts is not None and facts.asks_for_notices:
+    if controls.dsn_bounces or facts is not None and (facts.asks_for_notices or facts.requiretls):
         yield from _report(layout, number, sender, recipient, controls, facts, orcpts)
     else:
         yield from _plain(layout, number, sender, recipient, controls)
@@ -73,7 +74,7 @@ def _report(
     """A multipart/report (RFC 3464): the same text, what programs read, and the original.
 
     An original longer than bouncemaxbytes gives its header only, up to so many bytes (RFC 6522 section 3), and so does
-    one whose sender wants no more (RET=HDRS).
+    one whose sender wants no more (RET=HDRS), or that REQUIRETLS protects (RFC 8689 section 5).
     """
     failures, original = layout.bounce(number), layout.mess(number)
     text = _charset(sender, controls, (failures, FAILURES_MAX))
@@ -87,7 +88,7 @@ def _report(
     for address, words in parse_paragraphs(_pieces(failures, FAILURES_MAX)):
         yield format_recipient_fields(address, words, orcpts.get(address, b""))
     fits = controls.bounce_max is None or os.stat(original).st_size <= controls.bounce_max
-    whole = fits and not (facts and facts.ret == b"HDRS")
+    whole = fits and not (facts and (facts.ret == b"HDRS" or facts.requiretls))
     most = HEADER_MAX if controls.bounce_max is None or fits else controls.bounce_max
     kind = b"message/rfc822" if whole else b"text/rfc822-headers"
     yield format_part(boundary, kind, copied.encoding) + format_return_path(sender)

@@ -108,15 +108,18 @@ class Finisher:
                 self._later(number)
 
         known: tuple[Facts, Mapping[bytes, bytes]] | tuple[()] = ()
+        own = b""
         if number in self._means.facts:
-            from pyqmail.send.notices import facts_for_bounce  # few messages have facts
+            from pyqmail.send.notices import facts_for_bounce, facts_of_notice  # few messages have facts
 
             known = facts_for_bounce(self._means, number)
+            own = facts_of_notice(known[0], bounce_sender)
         self._injections.inject(
             bounce_pieces(self._means.layout, number, sender, recipient, self._means.controls, *known),
             bounce_sender,
             recipient,
             done,
+            facts=own,
         )
 
     def _bounced(self, number: int) -> None:

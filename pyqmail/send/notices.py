@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from pyqmail.formats.bounce_text import return_address
 from pyqmail.formats.delivery_status import Outcome
-from pyqmail.formats.facts import DELAY, FAILURE, NO_FACTS, SUCCESS, Facts, RecipientFacts
+from pyqmail.formats.facts import DELAY, FAILURE, NO_FACTS, SUCCESS, Facts, RecipientFacts, format_facts
 from pyqmail.formats.notice_text import Notice, format_notice
 from pyqmail.formats.report import PASSED_ON
 from pyqmail.intake.background import BackgroundInjections
@@ -36,7 +36,7 @@ class Notices:
     def __init__(self, means: Means, injections: BackgroundInjections) -> None:
         self._means = means
         self._injections = injections
-        self._waiting: deque[tuple[Notice, bytes]] = deque()
+        self._waiting: deque[tuple[Notice, bytes, bytes]] = deque()  # each with its text and the facts that it has
         self._paused = False
         self._placed: tuple[Facts, Routing, wishes.Places] | None = None  # the latest
 
@@ -106,17 +106,17 @@ class Notices:
             means.log(Warn(b"too many notices wait; one of msg %d is lost" % job.number))
             return
         controls = means.controls
+        facts, _ = facts_for_bounce(means, job.number)
         try:
-            envid = means.facts.of(job.number).envid
             header = read_header(means.layout.mess(job.number), HEADER_MAX)
         except OSError:
-            envid = header = b""
+            header = b""
         until = job.birth + max(0, controls.lifetime_s)
-        notice = Notice(kind, job.number, sender, envid, job.birth, tuple(outcomes), until)
+        notice = Notice(kind, job.number, sender, facts.envid, job.birth, tuple(outcomes), until)
         mailbox = controls.bounce_from + b"@" + controls.bounce_host
         boundary = b"=_%d.%d.%b" % (int(time.time()), job.number, os.urandom(9).hex().encode())
         text = format_notice(notice, int(means.clock()), mailbox, controls.bounce_host, header, boundary)
-        self._waiting.append((notice, text))
+        self._waiting.append((notice, text, facts_of_notice(facts, b"")))
         self._go_on()
 
     def _go_on(self) -> None:
@@ -125,16 +125,16 @@ class Notices:
         if self._waiting and not self._paused:
             self._pause(FULL_S)
 
-    def _inject(self, notice: Notice, text: bytes) -> None:
+    def _inject(self, notice: Notice, text: bytes, own: bytes) -> None:
         def done(status: int, qp: int) -> None:
             if status == 0:
                 self._means.log(NoticeQueued(notice.number, qp, notice.kind))
                 return
             self._means.log(Warn(b"trouble queueing a notice of msg %d, will try later" % notice.number))
-            self._waiting.append((notice, text))
+            self._waiting.append((notice, text, own))
             self._pause(TROUBLE_S)
 
-        self._injections.inject(iter([text]), b"", notice.sender, done)
+        self._injections.inject(iter([text]), b"", notice.sender, done, facts=own)
 
     def _pause(self, seconds: float) -> None:
         if not self._paused:
@@ -154,3 +154,8 @@ def facts_for_bounce(means: Means, number: int) -> tuple[Facts, dict[bytes, byte
         return NO_FACTS, {}
     routing = means.controls.routing
     return facts, wishes.named_first(wishes.place(facts, routing), routing.virtual)
+
+
+def facts_of_notice(facts: Facts, sender: bytes) -> bytes:
+    """The facts of what ``sender`` tells of a message with ``facts``: protected as that was (RFC 8689 section 5)."""
+    return format_facts(Facts(requiretls=True), sender) if facts.requiretls else b""

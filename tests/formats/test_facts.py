@@ -31,6 +31,7 @@ FACTS = st.builds(
     st.just(b"") | XTEXT,
     st.booleans(),
     st.tuples(SILENT | TOLD, TOLD) | st.just(()),
+    st.booleans(),
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.formats.facts import Facts, format_facts
 from tests.certificates import client_context, self_signed, signed_by
 from tests.programs.door import DEADLINE_S, Door, door_of
 
@@ -143,6 +144,29 @@ def test_the_queue_program_hears_of_the_connection(door: Door, pem: Path) -> Non
     assert variables["SSL_PROTOCOL"] == "TLSv1.3" and variables["SSL_CIPHER"] == "TLS_AES_256_GCM_SHA384"
     assert variables["SSL_CIPHER_ALGKEYSIZE"] == "256"
     assert "claimed" not in variables.values()
+
+
+def test_requiretls_is_for_sessions_under_tls(door: Door, pem: Path) -> None:
+    door.queue(f'printf %s "$QMAILFACTS" >{door.base}/facts')
+    door.control(requiretls="1", factsafe=door.environ["QMAILQUEUE"])
+    client = Client(door)
+    client.reply()
+    assert b"REQUIRETLS" not in client.say(b"EHLO c")
+    assert client.say(b"MAIL FROM:<a@b> REQUIRETLS") == b"555 REQUIRETLS is not offered here (#5.7.30)\r\n"
+    client.say(b"STARTTLS")
+    client.secure(client_context(pem))
+    assert client.say(b"EHLO c").endswith(b"250 REQUIRETLS\r\n")
+    for command in (b"MAIL FROM:<a@b> REQUIRETLS", b"RCPT TO:<c@here.test>", b"DATA", b"x: y\r\n."):
+        client.say(command)
+    assert (door.base / "facts").read_bytes() == format_facts(Facts(requiretls=True), b"a@b")
+    client.say(b"QUIT")
+    assert " requiretls=yes\n" in client.end()[2]
+    door.control(factsafe="/another")
+    client = Client(door)
+    client.reply()
+    client.say(b"STARTTLS")
+    client.secure(client_context(pem))
+    assert b"REQUIRETLS" not in client.say(b"EHLO c")
 
 
 def test_what_was_said_in_clear_is_forgotten(door: Door, pem: Path) -> None:

@@ -81,7 +81,8 @@ class Sending:
     def spy(self, code: int = 0) -> Path:
         """Have a queue program add each bounce to a file, the message, a bar and the envelope, and exit ``code``."""
         script, spied = self.home / "queue-spy", self.home / "spy"
-        script.write_text(f"#!/bin/sh\nexec 3<&1 >>{spied}\ncat\nprintf '|'\ncat <&3\nexit {code}\n")
+        facts = f'printf %s "$QMAILFACTS" >{self.home}/spied-facts\n'
+        script.write_text(f"#!/bin/sh\nexec 3<&1 >>{spied}\ncat\n{facts}printf '|'\ncat <&3\nexit {code}\n")
         script.chmod(0o755)
         self.environ["QMAILQUEUE"] = str(script)
         return spied

@@ -1,5 +1,6 @@
 """What senders hear who asked for it: the tables of RFC 3461 sections 5 and 6, by a qmail-send between spawners."""
 
+import dataclasses
 import email
 import email.policy
 import os
@@ -129,6 +130,17 @@ def test_a_bounce_has_as_much_of_the_message_as_its_sender_wants(spied: Sending,
     spied.until_log(f"bounce msg {number} qp ")
     ((message, _),) = heard(spied)
     assert message.get_payload()[2].get_content_type() == kind  # type: ignore[index,union-attr]
+
+
+@pytest.mark.parametrize("letter", [b"D", b"K"])
+def test_what_is_told_of_a_message_with_requiretls_has_it_too(spied: Sending, letter: bytes) -> None:
+    facts = told((NEAR, "SUCCESS,FAILURE"), ret=b"FULL")
+    number = put(spied, dataclasses.replace(facts, requiretls=True))
+    answer(spied, letter, b"no\n")
+    spied.until_log(f"{'bounce' if letter == b'D' else 'notice'} msg {number} qp ")
+    ((message, _),) = heard(spied)
+    assert message.get_payload()[2].get_content_type() == "text/rfc822-headers"  # type: ignore[index,union-attr]
+    assert (spied.home / "spied-facts").read_bytes() == format_facts(Facts(requiretls=True), b"")
 
 
 def test_one_of_two_recipients_is_passed_over_in_silence(spied: Sending) -> None:

@@ -41,7 +41,9 @@ def served(pem: Path, address: str = "127.0.0.1", port: int = 0, *, immediate: b
         yield sink
 
 
-def deliver(directory: Path, zone: dict[tuple[str, str], list[str]], port: int, **controls: str) -> bytes:
+def deliver(
+    directory: Path, zone: dict[tuple[str, str], list[str]], port: int, facts: bytes = b"", **controls: str
+) -> bytes:
     """The reports of a delivery by a route to mx.test, which the zone has."""
     folder = Path(os.path.join(directory, f"home{len(list(directory.iterdir()))}"))
     folder.mkdir()
@@ -54,13 +56,13 @@ def deliver(directory: Path, zone: dict[tuple[str, str], list[str]], port: int, 
             (home / "control" / name).mkdir()
             file, _, content = text.partition("=")
             (home / "control" / name / file).write_text(content and Path(content).read_text())
-        status, reports = run_program(MODULE, [b"x.test", b"s@y.test", b"r@x.test"], home, MESSAGE)
+        status, reports = run_program(MODULE, [b"x.test", b"s@y.test", b"r@x.test"], home, MESSAGE, facts=facts)
     assert status == 0
     return reports
 
 
-def to_one(directory: Path, sink: MailSink, **controls: str) -> bytes:
-    return deliver(directory, {("mx.test.", "A"): ["127.0.0.1"]}, sink.port, **controls)
+def to_one(directory: Path, sink: MailSink, facts: bytes = b"", **controls: str) -> bytes:
+    return deliver(directory, {("mx.test.", "A"): ["127.0.0.1"]}, sink.port, facts, **controls)
 
 
 def test_tls_is_used_where_it_is_offered_whatever_the_certificate(tmp_path: Path, pki: Path) -> None:
