@@ -19,7 +19,7 @@ from cryptography.x509 import (
 )
 from cryptography.x509.oid import NameOID
 
-from pyqmail.remote.certificate_names import matches
+from pyqmail.protocol.certificate_names import matches
 from pyqmail.remote.tlsa import Tlsa, Usage
 
 CHAIN_MAX = 10  # certificates of a server that are looked at

@@ -10,8 +10,8 @@ import ssl
 from collections import OrderedDict
 
 from pyqmail.failure import TemporaryFailure
+from pyqmail.protocol.certificate_names import matches
 from pyqmail.protocol.dns import parse_literal
-from pyqmail.remote.certificate_names import matches
 from pyqmail.remote.security import Level, Security
 from pyqmail.stream.stream import Stream, TlsFailed
 from pyqmail.stream.tls import reason

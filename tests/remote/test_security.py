@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.control import ControlUnreadable
-from pyqmail.remote.certificate_names import matches
+from pyqmail.protocol.certificate_names import matches
 from pyqmail.remote.routes import Route
 from pyqmail.remote.security import Level, Policies, TlsControls, destination_key, parse_destination
 
