@@ -50,6 +50,7 @@ def private_entries(split: int) -> list[Entry]:
     """
     entries = [directory("queue/pyqmail", "qmails", 0o710), directory("queue/pyqmail/facts", "qmailq", 0o750)]
     entries.append(Entry("queue/pyqmail/remotelimits", Kind.FILE, "qmailr", 0o600))
+    entries.append(directory("queue/pyqmail/transfers", "qmailq", 0o700))
     return entries + [directory(f"queue/pyqmail/facts/{number}", "qmailq", 0o750) for number in range(split)]
 
 

@@ -7,12 +7,15 @@ Netstrings, one for each fact:
     envid XTEXT                  the sender's own name for it, as it came (RFC 3461 section 4.4)
     smtputf8                     its sender asked for SMTPUTF8 (RFC 6531)
     requiretls                   it may leave over verified TLS only (RFC 8689)
+    moved ID BIRTH held|free     it comes from another node (qmail-xferd(8)): the transfer, when it was queued first in
+                                 seconds since 1970, and whether it is held; believed from qmail-xferd alone
     to NOTIFY ORCPT ADDRESS      a recipient, in the order of the envelope; NOTIFY, ORCPT (RFC 3461 sections 4.1, 4.2)
                                  are ``-`` where the sender said nothing
 
 The recipients behind the last one of whom there is something to say are left out.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
@@ -23,6 +26,7 @@ FACTS_MAX = 32768  # bytes of a whole; the environment, a request and a file hol
 VERSION = b"1"
 NEVER, SUCCESS, FAILURE, DELAY = b"NEVER", b"SUCCESS", b"FAILURE", b"DELAY"
 KEYWORDS = (SUCCESS, FAILURE, DELAY)
+_TRANSFER = re.compile(rb"([0-9a-f]{32}) (\d{1,12}) (held|free)")
 
 
 class FactsError(Exception):
@@ -43,6 +47,15 @@ class RecipientFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """How a message came from another node: ``name`` is the same each time that it is sent, 32 hexadecimal digits."""
+
+    name: bytes
+    birth: int  # seconds since 1970
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The facts of one message."""
 
@@ -51,6 +64,7 @@ class Facts:
     smtputf8: bool = False
     recipients: tuple[RecipientFacts, ...] = ()
     requiretls: bool = False
+    transfer: Transfer | None = None
 
     @property
     def asks_for_notices(self) -> bool:
@@ -70,6 +84,9 @@ def format_facts(facts: Facts, sender: bytes) -> bytes:
     words += [b"envid " + facts.envid] if facts.envid else []
     words += [b"smtputf8"] if facts.smtputf8 else []
     words += [b"requiretls"] if facts.requiretls else []
+    if facts.transfer is not None:
+        moved = facts.transfer
+        words += [b"moved %b %d %b" % (moved.name, moved.birth, b"held" if moved.held else b"free")]
     words += [b"to %b %b %b" % (format_notify(one.notify) or b"-", one.orcpt or b"-", one.address) for one in told]
     return format_netstrings([_head(sender), *words]) if words else b""
 
@@ -97,6 +114,7 @@ def parse_facts(data: bytes) -> Facts:
         raise FactsError
     ret = envid = b""
     smtputf8 = requiretls = False
+    transfer = None
     recipients = []
     for word in words:
         key, _, value = word.partition(b" ")
@@ -110,9 +128,11 @@ def parse_facts(data: bytes) -> Facts:
             smtputf8 = True
         elif word == b"requiretls":
             requiretls = True
+        elif key == b"moved" and (found := _TRANSFER.fullmatch(value)):
+            transfer = Transfer(found[1], int(found[2]), found[3] == b"held")
         else:
             raise FactsError
-    return Facts(ret, envid, smtputf8, tuple(recipients), requiretls)
+    return Facts(ret, envid, smtputf8, tuple(recipients), requiretls, transfer)
 
 
 def _words(data: bytes) -> list[bytes]:

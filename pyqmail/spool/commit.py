@@ -7,7 +7,8 @@ The order is the argument. Each file is whole and on disk before the name that a
 Where copies are wanted (qmail-shadowd(8)) each is made while the first two steps go on, and is there before the third:
 what has none is refused, or goes its way and says so itself. After the third nothing is undone.
 
-The facts of a message that has any (spool/facts) are made and synced, their name too, with the step in the middle.
+The facts of a message that has any (spool/facts) are made and synced, their name too, with the step in the middle. That
+another node's message is taken in (spool/transfers) is noted after todo/ is synced, and before success.
 Whichever line the machine dies on, qmail-send sees all of the message or none of it; a mess/S/N without a todo/N is
 swept after 36 hours. In a batch each step is done for every message before the next step, so that the syncs of one
 directory, and the journal commits below them, are shared.
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
         def end(self, drafts: Iterable[Draft], copied: set[bytes]) -> None:
             """The copies of what is not in the queue now are not wanted."""
 
+    from pyqmail.spool.transfers import Transfers
+
 
 class Commit:
     """The steps that put drafts into one queue."""
@@ -51,10 +54,16 @@ class Commit:
         self._drafts = drafts
         self._copies = copies
         self._layout = drafts.layout
+        self._transfers: Transfers | None = None
 
     def run(self, drafts: list[Draft]) -> None:
         """Put complete drafts into the queue and set each ``exit_code``. Raises nothing but bugs."""
+        moved = [draft for draft in drafts if draft.transfer]
+        for draft in moved:
+            self._step(draft, self._claim)
         for draft in drafts:
+            if draft.exit_code != PENDING:
+                continue
             files.start_writeback(draft.message)
             files.start_writeback(draft.envelope)
         if self._copies is not None:
@@ -72,6 +81,8 @@ class Commit:
         self._sync_directories(announced, self._layout.todo, announced=True)
         if announced:
             pull_trigger(self._layout)
+        for draft in moved:
+            self._step(draft, self._record)
         for draft in drafts:
             if draft.exit_code == PENDING:
                 draft.exit_code = QueueExit.DONE
@@ -98,6 +109,25 @@ class Commit:
             files.sync(draft.envelope)
         except OSError:
             raise self._drafts.failed(draft, QueueExit.WRITE_ERROR) from None
+
+    def _claim(self, draft: Draft) -> None:
+        from pyqmail.spool.transfers import TakenAlready, Transfers  # few queues have any
+
+        self._transfers = self._transfers or Transfers(self._layout)
+        try:
+            draft.claim = self._transfers.claim(draft.transfer)
+        except TakenAlready:
+            raise self._drafts.failed(draft, QueueExit.DONE) from None
+        except OSError:
+            raise self._drafts.failed(draft, QueueExit.WRITE_ERROR) from None
+
+    def _record(self, draft: Draft) -> None:
+        assert self._transfers is not None
+        try:
+            self._transfers.record(draft.claim)
+        except OSError:
+            self._drafts.close(draft)  # qmail-send may have it already: nothing is undone
+            raise QueueFailure(QueueExit.WRITE_ERROR) from None
 
     def _step(self, draft: Draft, step: "Callable[[Draft], None]") -> None:
         """Run one step of commit on a draft that has not failed yet."""

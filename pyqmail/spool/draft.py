@@ -30,8 +30,8 @@ class Draft:
     """One message on its way in: ``message`` and ``envelope`` are descriptors, ``number`` names it in the queue."""
 
     __slots__ = (
-        "classic", "complete", "envelope", "exit_code", "facts", "linked", "message", "number", "parser", "pending",
-        "shadow", "token",
+        "claim", "classic", "complete", "envelope", "exit_code", "facts", "linked", "message", "number", "parser",
+        "pending", "shadow", "token", "transfer",
     )  # fmt: skip
 
     def __init__(self, message: int, number: int, *, classic: bool, head: bytes) -> None:
@@ -46,6 +46,8 @@ class Draft:
         self.pending = head
         self.facts = b""  # beside the envelope, as the client gave them (formats/facts)
         self.token = b""  # of the facts, once they are known to be this envelope's
+        self.transfer = b""  # its name, if another node has sent it (spool/transfers)
+        self.claim = -1  # the file that goes with that
         self.shadow = b""  # the ID of its copy, where copies are made (qmail-shadowd(8))
 
     def name_copy(self, identity: bytes) -> None:
@@ -160,4 +162,6 @@ class Drafts:
             os.close(draft.message)
         if draft.envelope >= 0:
             os.close(draft.envelope)
-        draft.message = draft.envelope = -1
+        if draft.claim >= 0:
+            os.close(draft.claim)
+        draft.message = draft.envelope = draft.claim = -1

@@ -28,6 +28,12 @@ def remove_message(layout: Layout, number: int) -> None:
     files.unlink_if_present(layout.info(number))
 
 
+def drop_recipients(layout: Layout, number: int) -> None:
+    """Nobody is left to be tried here; what has failed before is still to be told to the sender. Raises OSError."""
+    for channel in CHANNELS:
+        files.unlink_if_present(layout.part(channel, number))
+
+
 def not_done(layout: Layout, channel: str, number: int) -> list[tuple[int, bytes]]:
     """Offset and address of every recipient not done. Raises OSError, also for a record of an unknown kind."""
     try:

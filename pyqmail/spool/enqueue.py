@@ -71,7 +71,7 @@ class Spool:
             if draft.facts and not draft.token:
                 from pyqmail.spool.facts import announce  # few messages have any
 
-                announce(draft)
+                announce(draft, trusted=self.accounts.uid_daemon)
             try:
                 files.write_all(draft.envelope, draft.pending)
             except OSError:

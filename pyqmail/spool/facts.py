@@ -18,8 +18,9 @@ The file is made once mess/N has its name, and is on disk with its own before to
 
 import os
 import stat
+from dataclasses import replace
 
-from pyqmail.formats.facts import FACTS_MAX, Facts, FactsError, belong_to, parse_facts
+from pyqmail.formats.facts import FACTS_MAX, Facts, FactsError, belong_to, format_facts, parse_facts
 from pyqmail.formats.netstring import NetstringError, format_netstring, format_netstrings, parse_netstrings
 from pyqmail.formats.todo import FACTS_RECORD
 from pyqmail.spool.draft import Draft
@@ -35,8 +36,10 @@ class FactsLost(Exception):
     """The file is not there, is torn, of another version, or another message's: waiting does not bring it back."""
 
 
-def announce(draft: Draft) -> None:
+def announce(draft: Draft, *, trusted: int) -> None:
     """Put the record of its facts before what of ``draft``'s envelope is not written yet; drop facts that do not fit.
+
+    That it comes from another node is believed of the uid ``trusted`` alone, whose qmail-xferd is.
 
     To be called before the first byte of the envelope is written, when all of it or more than FACTS_MAX have come.
     """
@@ -45,11 +48,18 @@ def announce(draft: Draft) -> None:
     recipients = [record[1:] for record in records if record.startswith(b"T")]
     try:
         fits = belong_to(draft.facts, sender, recipients)
+        facts = parse_facts(draft.facts)
     except FactsError:
         fits = False
     if not fits:
         draft.facts = b""
         return
+    if facts.transfer is not None and b"u%d" % trusted not in records:
+        draft.facts = format_facts(replace(facts, transfer=None), sender)
+        if not draft.facts:
+            return
+    elif facts.transfer is not None:
+        draft.transfer = facts.transfer.name
     draft.token = os.urandom(8).hex().encode()
     draft.pending = FACTS_RECORD + draft.token + b"\0" + draft.pending
 

@@ -88,6 +88,11 @@ class Layout:
         return self.queue + "/pyqmail"
 
     @property
+    def transfers(self) -> str:
+        """Which messages of other nodes were taken in (spool/transfers)."""
+        return self.private + "/transfers"
+
+    @property
     def send_socket(self) -> str:
         """The socket of a running qmail-send, for qmail-q."""
         return self.home + "/run/send/control"

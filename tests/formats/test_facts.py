@@ -13,6 +13,7 @@ from pyqmail.formats.facts import (
     Facts,
     FactsError,
     RecipientFacts,
+    Transfer,
     belong_to,
     format_facts,
     parse_facts,
@@ -32,6 +33,7 @@ FACTS = st.builds(
     st.booleans(),
     st.tuples(SILENT | TOLD, TOLD) | st.just(()),
     st.booleans(),
+    st.none() | st.builds(Transfer, st.just(b"0123456789abcdef" * 2), st.integers(0, 10**12 - 1), st.booleans()),
 )
 
 

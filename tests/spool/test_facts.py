@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyqmail.exits import QueueExit
-from pyqmail.formats.facts import Facts, RecipientFacts, format_facts
+from pyqmail.formats.facts import Facts, RecipientFacts, Transfer, format_facts
 from pyqmail.formats.todo import parse_todo
 from pyqmail.policy.accounts import Accounts
 from pyqmail.spool import facts, sweep
@@ -159,3 +159,24 @@ def test_an_unreadable_file_is_no_lost_one(tree: Tree, spool: Spool) -> None:
     os.mkdir(path)
     with pytest.raises(OSError):
         facts.read(spool.drafts.layout, the_number(tree))
+
+
+def moved(spool: Spool, uid: int) -> Draft:
+    draft = spool.begin(uid, 77, format_facts(Facts(transfer=Transfer(b"ab" * 16, 5)), b"ann@a"))
+    spool.write_message(draft, b"body\n")
+    spool.message_complete(draft)
+    assert spool.feed_envelope(draft, ENVELOPE)
+    spool.commit([draft])
+    return draft
+
+
+def test_a_transfer_is_taken_in_once_and_only_from_qmaild(tree: Tree, spool: Spool) -> None:
+    assert moved(spool, ACCOUNTS.uid_daemon).exit_code == QueueExit.WRITE_ERROR  # nowhere to note it
+    assert not tree.todo()
+    (tree.queue / "pyqmail/transfers").mkdir()
+    assert [moved(spool, ACCOUNTS.uid_daemon).exit_code for _ in range(2)] == [0, 0]
+    layout, number = spool.drafts.layout, the_number(tree)
+    assert facts.read(layout, number).transfer == Transfer(b"ab" * 16, 5)
+    assert moved(spool, 1234).exit_code == 0  # another user's word: an ordinary message
+    (other,) = set(tree.todo()) - {number}
+    assert not os.path.exists(layout.facts(other))
