@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 ORDERS = ("retry", "hold", "release", "delete", "bounce")
+TAKE, MOVED = "take", "moved"  # of who moves messages to another node; what it has taken is given back when it hangs up
 STATE = "state"
 METRICS = "metrics"
 REQUEST_MAX = 300_000  # bytes of a request, the newline included
@@ -54,7 +55,7 @@ def parse_request(line: bytes) -> Request:
     do, ids, domain, what = (
         value.get(key, default) for key, default in (("do", ""), ("ids", []), ("domain", ""), ("what", ""))
     )
-    if do not in (*ORDERS, STATE, METRICS):
+    if do not in (*ORDERS, TAKE, MOVED, STATE, METRICS):
         raise BadRequest("unknown order")
     if not _text(domain) or not _text(what):
         raise BadRequest("domain and what must be short strings without control characters")

@@ -15,6 +15,7 @@ from pyqmail.send.retry import Schedule
 from pyqmail.system.loop import Loop, Timer
 
 IDLE_S = 30.0
+TAKEN_S = 900.0  # while it has taken messages: longer than the transfer of one may last
 TIMES_A_LINE = 500
 UNSENT_MAX = 65536
 
@@ -63,7 +64,9 @@ class ControlConnection:
     def _touch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(IDLE_S, self._close)
+        taken = self._served.book.taken
+        idle = TAKEN_S if taken and self in taken.values() else IDLE_S
+        self._timer = self._loop.call_later(idle, self._close)
 
     def _close(self) -> None:
         if self._sock.fileno() < 0:
@@ -74,6 +77,7 @@ class ControlConnection:
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         self._pieces = None
+        self._served.requests.give_back(self)
         self._closed(self)
 
     def _read(self) -> None:
@@ -120,6 +124,10 @@ class ControlConnection:
             requests.hold(who, ids, request.domain, self._answer)
         elif request.do == "release":
             requests.release(who, ids, request.domain, self._answer)
+        elif request.do == control.TAKE:
+            requests.take(self, ids, self._answer)
+        elif request.do == control.MOVED:
+            requests.moved(self, who, ids, request.what, self._answer)
         else:
             requests.end(who, DELETE if request.do == "delete" else BOUNCE, ids, self._answer)
 

@@ -1,4 +1,4 @@
-"""Messages that are deleted or bounced by order: done in the thread, once nothing else works on them (qmail-q(8))."""
+"""Messages that are deleted, bounced or moved by order: done in the thread, once nothing else works on them."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol

@@ -3,6 +3,7 @@
     hold N BIRTH        message N is not tried until it is released
     delete N BIRTH      message N is to be removed, as soon as none of its deliveries runs
     bounce N BIRTH      the rest of message N is to be returned, as soon as none of its deliveries runs
+    moved N BIRTH       message N has been taken in by another node, and has no recipients left here
     domain NAME         no recipient in this domain is tried until it is released
 
 One order a line, of qmails, 0600. BIRTH is the mtime of info/N: the number of a message is used again later, and then
@@ -16,7 +17,7 @@ from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 
 FILE = "orders"
-HOLD, DELETE, BOUNCE, DOMAIN = b"hold", b"delete", b"bounce", b"domain"
+HOLD, DELETE, BOUNCE, MOVED, DOMAIN = b"hold", b"delete", b"bounce", b"moved", b"domain"
 
 
 class OrdersUnreadable(Exception):
@@ -25,7 +26,7 @@ class OrdersUnreadable(Exception):
 
 @dataclass(slots=True)
 class Orders:
-    """The orders in force. ``held``: number to birth; ``endings``: number to (delete or bounce, birth)."""
+    """The orders in force. ``held``: number to birth; ``endings``: number to (delete, bounce or moved, birth)."""
 
     held: dict[int, int] = field(default_factory=dict)
     endings: dict[int, tuple[bytes, int]] = field(default_factory=dict)
@@ -50,7 +51,7 @@ def parse_orders(data: bytes) -> Orders:
             orders.domains.add(rest)
             continue
         number, _, birth = rest.partition(b" ")
-        if kind not in (HOLD, DELETE, BOUNCE) or not number.isdigit() or not birth.isdigit():
+        if kind not in (HOLD, DELETE, BOUNCE, MOVED) or not number.isdigit() or not birth.isdigit():
             raise OrdersUnreadable("it has a line that is no order")
         if kind == HOLD:
             orders.held[int(number)] = int(birth)

@@ -15,7 +15,7 @@ from pyqmail.spool.layout import Layout
 from pyqmail.spool.preprocess import PreprocessTrouble
 
 if TYPE_CHECKING:
-    from pyqmail.formats.facts import Facts
+    from pyqmail.formats.facts import Facts, Transfer
 
 
 class MessageFacts:
@@ -45,8 +45,9 @@ class MessageFacts:
         """Whether ``number`` has a file of facts that goes with it, its own or not."""
         return number in self._known or number in self._others
 
-    def arrived(self, number: int, token: bytes) -> None:
-        """``number`` is in todo/, which names its facts by ``token``, or none: learn of them.
+    def arrived(self, number: int, token: bytes) -> "Transfer | None":
+        """``number`` is in todo/, which names its facts by ``token``, or none: learn of them, and how it came from
+        another node.
 
         Raises PreprocessTrouble where they cannot be read now.  What is lost is lost: such a message goes its way as
         if there had been none, and an alert says so.
@@ -54,19 +55,20 @@ class MessageFacts:
         if not token:
             if number in self._known:
                 self._disown(number, Warn(b"facts/%d belongs to another message, not used" % number))
-            return
+            return None
         from pyqmail.spool import facts  # few messages have any
 
         self._others.discard(number)
         self._latest = None
         try:
-            facts.read(self._layout, number, token)
+            found = facts.read(self._layout, number, token)
         except facts.FactsLost:
             self._disown(number, Alert(b"the facts of msg %d are lost; it is delivered without them" % number))
+            return None
         except OSError:
             raise PreprocessTrouble(f"unable to read facts of msg {number}") from None
-        else:
-            self._known.add(number)
+        self._known.add(number)
+        return found.transfer
 
     def _disown(self, number: int, line: Warn | Alert) -> None:
         self._known.discard(number)

@@ -58,6 +58,10 @@ class Messages:
         self._means.counters.accepted += 1
         return True
 
+    def comes_held(self, number: int, birth: int) -> None:
+        """``number`` is held on the node that it comes from."""
+        self.orders.comes_held(number, birth)
+
     def accept(self, number: int, channels: tuple[str, ...]) -> None:
         """``number`` has its files, and its todo/N has gone."""
         now = self._now()

@@ -13,10 +13,20 @@ from typing import Self
 
 from pyqmail.formats.printable import printable
 from pyqmail.policy.classify import Routing
-from pyqmail.protocol.control import Request
+from pyqmail.protocol.control import MOVED as MOVED_ORDER
+from pyqmail.protocol.control import TAKE, Request
 from pyqmail.send import order_states
 from pyqmail.send.controls import read_controls
-from pyqmail.send.holds import BOUNCE, DELETE, OrdersUnreadable, birth_of, format_orders, read_orders, write_orders
+from pyqmail.send.holds import (
+    BOUNCE,
+    DELETE,
+    MOVED,
+    OrdersUnreadable,
+    birth_of,
+    format_orders,
+    read_orders,
+    write_orders,
+)
 from pyqmail.spool import ending, sweep
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
@@ -24,6 +34,7 @@ from pyqmail.system import files
 from pyqmail.system.process import Acting
 
 NO_ROUTING = Routing(b"", frozenset(), frozenset(), {})
+ENDINGS = {"delete": DELETE, "bounce": BOUNCE, MOVED_ORDER: MOVED}
 ACTIONS = "actions"
 ACTIONS_MAX = 1_000_000  # bytes of the file that qmail-send reads; older lines come first
 
@@ -65,8 +76,10 @@ class Offline:
                 states = self._retry(request.ids)
             elif request.do in ("hold", "release"):
                 states = self._hold(request)
+            elif request.do == TAKE:
+                return self._take(request.ids or ()), ""
             else:
-                states = self._end(DELETE if request.do == "delete" else BOUNCE, request.ids or ())
+                states = self._end(ENDINGS[request.do], request.ids or ())
         except OrdersUnreadable as error:
             return {}, f"queue/pyqmail/orders: {error}"
         self._log(request, states)
@@ -76,6 +89,15 @@ class Offline:
         if not sweep.absent(self._layout.todo(number)):
             return order_states.BUSY
         return order_states.UNKNOWN if birth_of(self._layout, number) is None else order_states.DONE
+
+    def _take(self, ids: Collection[int]) -> dict[int, str]:
+        """What would be taken: nobody else works on the queue anyhow."""
+        held = read_orders(self._layout).held
+        states = {number: self._state(number) for number in ids}
+        return {
+            number: order_states.HELD if state == order_states.DONE and number in held else state
+            for number, state in states.items()
+        }
 
     def _retry(self, ids: Collection[int] | None) -> dict[int, str]:
         wanted = list(sweep.Waiting(self._layout)) if ids is None else ids
@@ -140,11 +162,12 @@ class Offline:
                     return  # not root: qmail-send's cleanup finds it
 
     def _log(self, request: Request, states: dict[int, str]) -> None:
-        who = f"control: uid {os.getuid()}: while stopped: {request.do}"
+        moved = f" to {request.what}" if request.do == MOVED_ORDER else ""
+        who = f"control: uid {os.getuid()}: while stopped: {request.do}{moved}"
         done = [number for number, state in states.items() if state == order_states.DONE]
         if request.ids is None:
             lines = [f"{who} all"]
-        elif request.what and done:
+        elif request.what and done and not moved:
             lines = [f"{who} {request.what}: {len(done)} messages"]
         else:
             lines = [f"{who} msg {number}" for number in done]

@@ -16,18 +16,20 @@ class OrderBook:
         self.orders = Orders()
         self.parked: dict[str, dict[int, int]] = {name: {} for name in CHANNELS}
         self.early: dict[int, tuple[str, Callable[[], None]]] = {}  # for messages in todo/: who and what; how
+        self.taken: dict[int, object] = {}  # to be moved to another node, by who has taken them
         self._means = means
 
     def park(self, channel: str, number: int, now: int) -> bool:
         """Keep ``number``, which is due, if it is held."""
-        if number not in self.orders.held:
+        if number not in self.orders.held and number not in self.taken:
             return False
         self.parked[channel][number] = now
         return True
 
     def stops(self, number: int) -> bool:
         """Whether no further delivery of ``number`` may start."""
-        return number in self.orders.held or number in self.orders.endings or number in self.early
+        orders = self.orders
+        return number in orders.held or number in orders.endings or number in self.taken or number in self.early
 
     def withholds_recipient(self, recipient: bytes) -> bool:
         """Whether the domain of ``recipient`` is held."""
@@ -39,16 +41,32 @@ class OrderBook:
 
     def unpark(self, numbers: Collection[int]) -> list[tuple[str, int]]:
         """``numbers`` are held no more; the channels and numbers of what became due meanwhile."""
-        due = []
         for number in numbers:
             self.orders.held.pop(number, None)
-            due += [(name, number) for name, parked in self.parked.items() if parked.pop(number, None) is not None]
-        return due
+        return self._due(numbers)
+
+    def give_back(self, owner: object) -> list[tuple[str, int]]:
+        """What ``owner`` has taken is tried again; the channels and numbers of what became due meanwhile."""
+        numbers = [number for number, taker in self.taken.items() if taker is owner]
+        for number in numbers:
+            del self.taken[number]
+        return self._due(numbers)
+
+    def _due(self, numbers: Collection[int]) -> list[tuple[str, int]]:
+        """Of ``numbers``, what is parked and need be no more; it is no longer here then."""
+        free = [number for number in numbers if number not in self.orders.held and number not in self.taken]
+        return [
+            (name, number)
+            for number in free
+            for name, parked in self.parked.items()
+            if parked.pop(number, None) is not None
+        ]
 
     def gone(self, number: int) -> None:
         """Nothing is ordered for ``number`` any more."""
         self.orders.endings.pop(number, None)
         self.orders.held.pop(number, None)
+        self.taken.pop(number, None)
         for parked in self.parked.values():
             parked.pop(number, None)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from pyqmail.log.events import OrderGiven
 from pyqmail.send.endings import Ordered
-from pyqmail.send.holds import birth_of
+from pyqmail.send.holds import MOVED, birth_of
 from pyqmail.send.means import Means
 from pyqmail.send.order_book import CHANNELS
 from pyqmail.send.order_states import (
@@ -102,8 +102,34 @@ class OrderRequests:
             self._orders.book.orders.domains.discard(domain)
         self._record(who, "release", states, domain, answer)
 
-    def end(self, who: str, kind: bytes, numbers: Collection[int], answer: Answer) -> None:
-        """Delete or bounce ``numbers``."""
+    def take(self, owner: object, numbers: Collection[int], answer: Answer) -> None:
+        """Start nothing more of ``numbers``, which ``owner`` wants to move, until they are moved or given back."""
+        book = self._orders.book
+        states = {number: self._state(number) for number in numbers}
+        for number, state in states.items():
+            if book.taken.get(number, owner) is not owner:
+                states[number] = BUSY
+            elif state in (DONE, HELD, DELIVERING):
+                book.taken[number] = owner
+                states[number] = DELIVERING if self._messages.delivering(number) else state
+        answer(states, "")
+
+    def give_back(self, owner: object) -> None:
+        """``owner`` has gone; what became due meanwhile is due now."""
+        for channel, number in self._orders.book.give_back(owner):
+            self._messages.due(channel, number)
+
+    def moved(self, owner: object, who: str, numbers: Collection[int], node: str, answer: Answer) -> None:
+        """``node`` has taken in the recipients left of ``numbers``: those of them that are still ``owner``'s end here.
+
+        Another message may have the number by now of one that is not.
+        """
+        taken = [number for number in numbers if self._orders.book.taken.get(number) is owner]
+        unknown = {number: UNKNOWN for number in numbers if number not in taken}
+        self.end(who, MOVED, taken, lambda states, trouble: answer({**states, **unknown}, trouble), f"moved to {node}")
+
+    def end(self, who: str, kind: bytes, numbers: Collection[int], answer: Answer, verb: str = "") -> None:
+        """Delete or bounce ``numbers``, or let them have no recipients left. ``verb`` is for the log."""
         if not self._orders.writable:
             answer({}, NO_PLACE)
             return
@@ -116,8 +142,8 @@ class OrderRequests:
                 states[number] = PENDING if state == DELIVERING else DONE
                 ordered.append(number)
             elif state == BUSY and self._messages.in_todo(number):
-                verb = kind.decode()
-                states[number] = self._wait(who, verb, number, partial(self.end, who, kind, [number], _nobody))
+                order = partial(self.end, who, kind, [number], _nobody)
+                states[number] = self._wait(who, kind.decode(), number, order)
 
         def recorded(states: dict[int, str], trouble: str) -> None:
             if trouble:
@@ -128,7 +154,7 @@ class OrderRequests:
             # one that must wait is confirmed at once; the others when they are gone
             self._orders.endings.carry_out(ordered, lambda: answer(states, ""))
 
-        self._record(who, kind.decode(), states, b"", recorded)
+        self._record(who, verb or kind.decode(), states, b"", recorded)
 
     def _wait(self, who: str, verb: str, number: int, act: Callable[[], None]) -> str:
         self._orders.book.early[number] = f"{who}: {verb}", act

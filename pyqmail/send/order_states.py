@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from pyqmail.policy.classify import Routing
-from pyqmail.send.holds import BOUNCE
+from pyqmail.send.holds import BOUNCE, MOVED
 from pyqmail.spool import ending
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
@@ -69,6 +69,8 @@ def end_message(
     try:
         if kind == BOUNCE:
             ending.fail_recipients(layout, number, routing.virtual, report, _unwanted(layout, number, routing))
+        elif kind == MOVED:
+            ending.drop_recipients(layout, number)
         else:
             ending.remove_message(layout, number)
     except OSError:

@@ -1,6 +1,6 @@
 """What people ordered, as the channels ask for it before a message or recipient is tried (qmail-q(8))."""
 
-from pyqmail.log.events import OrderGiven
+from pyqmail.log.events import Alert, OrderGiven
 from pyqmail.send.endings import Endings, Ordered
 from pyqmail.send.holds import Orders
 from pyqmail.send.means import Means
@@ -50,6 +50,16 @@ class QueueOrders:
         if number in self.book.orders.endings:
             self.endings.carry_out([number])
 
+    def comes_held(self, number: int, birth: int) -> None:
+        """``number``, still in todo/, is held. The thread works in order: its files are synced after this is saved."""
+
+        def saved(trouble: str) -> None:
+            if trouble:
+                self._means.log(Alert(f"{trouble}: msg {number} is held until the next start only".encode()))
+
+        self.book.orders.held[number] = birth
+        self.book.save(saved)
+
     def arrived(self, number: int) -> None:
         """``number`` has left todo/, and is in the queue for longer."""
         order = self.book.early.pop(number, None)
@@ -64,5 +74,6 @@ class QueueOrders:
 
     def forget(self, number: int) -> None:
         """``number`` has left the queue."""
+        self.book.taken.pop(number, None)
         if self.book.orders.held.pop(number, None) is not None:
             self.book.save(lambda trouble: None)

@@ -31,6 +31,9 @@ class Receiver(Protocol):
     def offer(self, new: New) -> bool:
         """Take a message that is in S4 still, or refuse it."""
 
+    def comes_held(self, number: int, birth: int) -> None:
+        """``number`` is held on the node that it comes from; its files are not written yet."""
+
     def accept(self, number: int, channels: tuple[str, ...]) -> None:
         """Take a message that is in S5 now."""
 
@@ -88,13 +91,13 @@ class TodoPass:
         self._in_flight.add(number)
         try:
             new = examine(means.layout, number, routing, means.log)
-            means.facts.arrived(number, new.todo.facts)
+            birth = self._learn(number, new.todo.facts)
             if not (self._scan.first or number in self._troubled or number in means.facts) and self._receiver.offer(
                 new
             ):
                 new.log(means.log)
             else:
-                self._batches.add(prepare(means.layout, new, means.log))
+                self._batches.add(prepare(means.layout, new, means.log, birth))
         except LongTodo:
             self._long.append(number)
         except PreprocessTrouble as trouble:
@@ -105,11 +108,21 @@ class TodoPass:
             self._scan.want()
             raise
 
+    def _learn(self, number: int, token: bytes) -> int | None:
+        """Learn of its facts; when it was queued first, if that was on another node. Raises PreprocessTrouble."""
+        transfer = self._means.facts.arrived(number, token)
+        if transfer is None:
+            return None
+        birth = min(transfer.birth, int(self._means.clock()))  # that node's clock may be ahead
+        if transfer.held:
+            self._receiver.comes_held(number, birth)
+        return birth
+
     def _prepare_slice(self, routing: Routing) -> None:
         number = self._long[0]
         if self._slices is None:
             means = self._means
-            learn = functools.partial(means.facts.arrived, number)
+            learn = functools.partial(self._learn, number)
             self._slices = prepare_long(means.layout, number, routing, means.log, learn)
         try:
             prepared = next(self._slices)
@@ -140,7 +153,7 @@ class TodoPass:
         if new.number not in self._to_write:
             return
         try:
-            self._batches.add(prepare(self._means.layout, new, None))
+            self._batches.add(prepare(self._means.layout, new, None, new.born))
         except PreprocessTrouble as trouble:
             self._means.log(trouble.warning)
             self._write_later(new.number)

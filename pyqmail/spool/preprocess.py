@@ -107,11 +107,12 @@ def _write(layout: Layout, part: str, number: int, fd: int, data: bytes) -> None
 
 
 def prepare_long(
-    layout: Layout, number: int, routing: Routing, log: Log, learn: Callable[[bytes], None]
+    layout: Layout, number: int, routing: Routing, log: Log, learn: Callable[[bytes], float | None]
 ) -> Iterator[Prepared | None]:
     """What ``examine`` and ``prepare`` do, for any number of recipients: None after each slice, at last the message.
 
-    ``learn`` gets the token of its facts, or nothing, and may raise PreprocessTrouble.
+    ``learn`` gets the token of its facts, or nothing, tells its birth if that was elsewhere, and may raise
+    PreprocessTrouble.
     Neither its time for a slice nor its memory depends on the length of the envelope. Raises PreprocessTrouble.
     """
     try:
@@ -136,8 +137,10 @@ def prepare_long(
                 _write(layout, name, number, opened[name], b"".join(texts))
             yield None
         todo = parse_todo(b"".join(head))
-        learn(todo.facts)
+        birth = learn(todo.facts)
         _write(layout, "info", number, opened["info"], format_info(todo))
+        if birth is not None:
+            os.utime(opened["info"], (birth, birth))
     except BaseException as error:
         for fd in opened.values():
             os.close(fd)
@@ -188,10 +191,10 @@ def examine(layout: Layout, number: int, routing: Routing, log: Log) -> New:
     return New(number, size, todo, time.time(), channels)
 
 
-def prepare(layout: Layout, new: New, log: Log | None) -> Prepared:
+def prepare(layout: Layout, new: New, log: Log | None, birth: float | None = None) -> Prepared:
     """Write the files of ``new``, not yet synced. Raises PreprocessTrouble.
 
-    ``log`` is None for a message that has been announced already; its birth is then kept.
+    ``log`` is None for a message that has been announced already. ``birth`` is None for one that is born now.
     """
     number = new.number
     _clear(layout, number)
@@ -200,8 +203,8 @@ def prepare(layout: Layout, new: New, log: Log | None) -> Prepared:
         if log is not None:
             new.log(log)
         _write(layout, "info", number, opened[0][1], format_info(new.todo))
-        if log is None:
-            os.utime(opened[0][1], (new.born, new.born))
+        if birth is not None:
+            os.utime(opened[0][1], (birth, birth))
         channels = tuple(sorted(new.channels))
         for name in channels:
             fd = _create(layout, name, number)
