@@ -57,6 +57,7 @@ PROGRAMS: dict[str, Program] = dict(
         _program("qmail-limits", 0o700),
         _program("qmail-qmtpd"),
         _program("qmail-qmqpd"),
+        _program("qmail-xferd"),
         _program("qmail-qmqpc", 0o755, 81),
         _program("qmail-rspamd", 0o755, 81),
         _program("qmail-qfilter", 0o755, 81),

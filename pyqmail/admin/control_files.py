@@ -35,6 +35,7 @@ AUTHD = ("qmail-authd",)
 INCOMING = ("qmail-smtpd", "qmail-qmtpd")
 DOORS = ("qmail-smtpd", "qmail-qmtpd", "qmail-qmqpd")
 METRICS = ("qmail-metrics",)
+XFER = ("qmail-xferd", "qmail-q")
 REMOTE = ("qmail-remote",)
 LOCAL = ("qmail-local",)
 LSPAWN = ("qmail-lspawn",)
@@ -329,6 +330,18 @@ OURS: tuple[ControlFile, ...] = (
         DELIVERY,
         ours=True,
         form=Form.MAP,
+    ),
+    ControlFile(
+        "xferca.pem", Form.PEM, "Authorities of the nodes' certificates", "", "", "None.", XFER, CONNECTION, ours=True
+    ),
+    _list(
+        "xferpeers",
+        "Queued mail moves between: ",
+        "",
+        "Queued mail moves to no other node.",
+        XFER,
+        CONNECTION,
+        ours=True,
     ),
     _list(
         "proxyhosts",

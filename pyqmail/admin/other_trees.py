@@ -115,6 +115,7 @@ OURS = (
     "qmail-start",
     "qmail-qmtpd",
     "qmail-qmqpd",
+    "qmail-xferd",
 )
 
 

@@ -21,6 +21,10 @@ from pyqmail.system import files
 from pyqmail.system.process import Acting
 from pyqmail.system.progress import told
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.admin.draining import Draining
+
 OK, UNKNOWN, USAGE, TROUBLE = 0, 1, 100, 111
 SAYS = {
     order_states.PENDING: "as soon as its running deliveries have reported",
@@ -30,6 +34,7 @@ SAYS = {
     order_states.BUSY: "is new, or its bounce is being queued: try again in a moment",
     order_states.NOT_HELD: "is not held",
 }
+IN_USE = "a qmail-send that does not listen to qmail-q is running, or is just ending"
 FINE = (order_states.DONE, order_states.PENDING, order_states.DELIVERING)
 
 
@@ -70,7 +75,30 @@ class QueueSession:
             with Offline(self.layout, self._as_queue) as queue:
                 return queue.act(request)
         except QueueInUse:
-            raise QueueError("a qmail-send that does not listen to qmail-q is running, or is just ending") from None
+            raise QueueError(IN_USE) from None
+
+    def drain(self, home: str, node: str | None) -> int:
+        """Move all that is queued to another node."""
+        from pyqmail.admin.draining import drain  # with it comes ssl, which no other order needs
+
+        held = tuple(name.encode("utf-8", "surrogateescape") for name in self.live((1,)).domains)
+        if self.running is not None:
+            return self._drained(drain(home, self.layout, self.running, held, node))
+        try:
+            with Offline(self.layout, self._as_queue) as queue:
+                return self._drained(drain(home, self.layout, queue, held, node))
+        except QueueInUse:
+            raise QueueError(IN_USE) from None
+
+    def _drained(self, draining: "Draining") -> int:
+        if self.as_json:
+            left = {str(number): reason for number, reason in draining.left.items()}
+            say(1, json.dumps({"order": "xfer", "moved": draining.moved, "left": left}) + "\n")
+        else:
+            say(1, f"xfer: {draining.moved} messages moved, {len(draining.left)} left\n")
+        for number, reason in draining.left.items():
+            say(2, f"qmail-q: message {number} stays: {reason}\n")
+        return UNKNOWN if draining.left else OK
 
     def print(self, view: MessageView, live: Live, *, recipients: bool) -> None:
         """Show one message."""

@@ -27,6 +27,7 @@ NAMES = (
     "qmail-pop3s",
     "qmail-qmtpd",
     "qmail-qmqpd",
+    "qmail-xferd",
 )
 DIRECTORIES = ("/service", "/etc/service", "/var/service")
 UNIT_DIRECTORIES = (

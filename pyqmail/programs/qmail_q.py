@@ -5,6 +5,7 @@
     qmail-q [--json] retry ID...|DOMAIN...|all
     qmail-q [--json] hold|release ID...|DOMAIN...
     qmail-q [--json] delete|bounce ID...
+    qmail-q [--json] xfer [NODE]
 
 What is shown is read from the queue's files, and from the running qmail-send what only it knows: when each message is
 due, and which one is being delivered. What is ordered is qmail-send's to do; only on a stopped queue it is done here.
@@ -21,7 +22,7 @@ from pyqmail.send.control_client import QueueError
 
 USAGE_TEXT = (
     "usage: qmail-q [--json] list [DOMAIN] | show ID... | retry ID...|DOMAIN...|all |"
-    " hold|release ID...|DOMAIN... | delete|bounce ID...\n"
+    " hold|release ID...|DOMAIN... | delete|bounce ID... | xfer [NODE]\n"
 )
 
 
@@ -47,6 +48,12 @@ def run(words: list[str], home: str) -> int:
     """Do what the words after the program's name say. Raises Misuse, QueueError, OSError."""
     as_json = bool(words) and words[0] == "--json"
     do, *rest = words[as_json:] or [""]
+    if do == "xfer":
+        if len(rest) > 1:
+            raise Misuse
+        session = QueueSession(home, as_json=as_json)
+        with session.as_send:
+            return session.drain(home, rest[0] if rest else None)
     everything = do == "retry" and rest == ["all"]
     numbers, domains = _targets([] if everything else rest)
     if do == "list":

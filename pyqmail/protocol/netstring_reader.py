@@ -12,6 +12,7 @@ ADDRESS_MAX = 999  # longer ones are skipped, and refused
 class Kind(Enum):
     """What has arrived."""
 
+    HEADER = "what is to be known of a message that follows"
     BEGIN = "a message is on its way"
     TEXT = "some of its text"
     SENDER = "its sender"

@@ -18,20 +18,24 @@ class QmtpReader(Reader):
     def conversation(self) -> Machine:
         """Read for ever."""
         while True:
-            length = yield from self.length()
-            if length == 0:
-                raise NetstringError
-            self.emit(Kind.BEGIN)
-            mark = yield from self.some(1)
-            if mark not in (LF, CR):
-                raise NetstringError
-            yield from self._text(length - 1, crlf=mark == CR)
-            yield from self.comma()
-            self.emit(Kind.SENDER, (yield from self.address((yield from self.length()))))
-            yield from self.comma()
-            yield from self._recipients((yield from self.length()))
-            yield from self.comma()
-            self.emit(Kind.END)
+            yield from self.message()
+
+    def message(self) -> Machine:
+        """Read one message."""
+        length = yield from self.length()
+        if length == 0:
+            raise NetstringError
+        self.emit(Kind.BEGIN)
+        mark = yield from self.some(1)
+        if mark not in (LF, CR):
+            raise NetstringError
+        yield from self._text(length - 1, crlf=mark == CR)
+        yield from self.comma()
+        self.emit(Kind.SENDER, (yield from self.address((yield from self.length()))))
+        yield from self.comma()
+        yield from self._recipients((yield from self.length()))
+        yield from self.comma()
+        self.emit(Kind.END)
 
     def _text(self, left: int, *, crlf: bool) -> Machine:
         held = b""  # a CR that may be half of a line end

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from pyqmail.formats.facts import FACTS_MAX, NO_FACTS, Facts, RecipientFacts, Transfer, format_facts
@@ -33,14 +33,7 @@ class Remaining:
 
     def transfer_facts(self, name: bytes, *, held: bool) -> bytes:
         """The facts that go with it. Raises Unmovable."""
-        told = Facts(
-            self.facts.ret,
-            self.facts.envid,
-            self.facts.smtputf8,
-            self.facts.recipients,
-            Transfer(name, self.birth, held),
-        )
-        data = format_facts(told, self.sender)
+        data = format_facts(replace(self.facts, transfer=Transfer(name, self.birth, held)), self.sender)
         if len(data) > FACTS_MAX:
             raise Unmovable("what its sender wants to hear takes too much room")
         return data
@@ -61,7 +54,7 @@ def read_remaining(layout: Layout, number: int, routing: Routing) -> Remaining:
             original = _original(channel, address, routing)
             said = wishes.at(places, channel, offset, address)
             recipients.append(RecipientFacts(original, said.notify, said.orcpt))
-    told = Facts(known.ret, known.envid, known.smtputf8, tuple(recipients))
+    told = replace(known, recipients=tuple(recipients))
     return Remaining(number, birth, sender, told, tuple(one.address for one in recipients))
 
 

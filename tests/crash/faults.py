@@ -41,6 +41,7 @@ from pyqmail.warm import helper_process
 from tests.crash import scenario
 from tests.crash.doors import DOORS, Sink
 from tests.crash.mail import Ledger, text, whole
+from tests.crash.moving import MOVING
 from tests.crash.restart import Ended, Restart, Stuck
 from tests.crash.trip import Trip
 
@@ -416,6 +417,7 @@ PROGRAMS = {
     "qmail-lspawn": Bench.lspawn,
     "qmail-rspawn": Bench.rspawn,
     **DOORS,
+    **MOVING,
 }
 assert qmail_clean and qmail_local and qmail_queue and qmail_send  # imported before the forks
 

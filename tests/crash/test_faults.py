@@ -18,6 +18,7 @@ from pyqmail.intake import client
 from pyqmail.system.stamp import Seen
 from tests.crash import doors
 from tests.crash.faults import ACTIONS, BUGS, PROGRAMS, Bench, Result, in_tree, inject, trouble
+from tests.crash.moving import MOVING, kills
 from tests.crash.trip import Trip
 from tests.waiting import wait_for
 
@@ -71,6 +72,20 @@ def test_nothing_is_lost_refused_or_stuck_at_the_doors(program: str) -> None:
         print(*result.lines(), sep="\n")
     assert sum(result.faults for result in results) >= 5
     assert not any(result.wrong for result in results)
+
+
+@pytest.mark.parametrize(("program", "points"), [("qmail-q xfer", 78), ("qmail-xferd", 64)])
+def test_a_queue_that_moves_is_on_one_side_or_the_other_whoever_is_killed(program: str, points: int) -> None:
+    every = 1 if LONG else 6
+
+    def run(bench: Bench) -> list[Result]:
+        result = Result(program)
+        result.faults, result.wrong = kills(MOVING[program], bench, every)
+        return [result]
+
+    (result,) = in_tree(run)
+    assert result.faults >= points // every - 5
+    assert not result.wrong, result.lines()
 
 
 def at_each_chance(program: str, trip: partial[Trip], least: int) -> None:
