@@ -53,6 +53,17 @@ def rewritten(environ: "Mapping[bytes, bytes]", sender: bytes) -> bytes | None:
     return made or None
 
 
+def forwarding(environ: "Mapping[bytes, bytes]", sender: bytes) -> "Mapping[bytes, bytes]":
+    """``environ`` with the facts of what ``sender`` forwards, where the message has any (qmail-queue(8))."""
+    from pyqmail.intake.client import FACTS
+
+    if FACTS not in environ:
+        return environ
+    from pyqmail.formats.facts import forwarded  # few messages have any
+
+    return {**environ, FACTS: forwarded(environ[FACTS], sender)}
+
+
 def resend(program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, words: "Sequence[bytes]", done: int) -> int:
     """Queue DTLINE and descriptor 0 for the addresses in ``words``; says on descriptor 2 how it went.
 
@@ -84,7 +95,7 @@ def queue_again(
     from pyqmail.control import home_of  # most programs that complain never queue anything
     from pyqmail.intake.client import Injection
 
-    injection = Injection.open(home_of(environ), environ, direct=True)
+    injection = Injection.open(home_of(environ), forwarding(environ, new_sender), direct=True)
     injection.write(head)
     try:
         while chunk := os.read(0, CHUNK):

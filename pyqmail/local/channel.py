@@ -9,6 +9,7 @@ from functools import partial
 
 from pyqmail.exits import SpawnExit
 from pyqmail.formats.report import append_local, local_report
+from pyqmail.intake.client import FACTS
 from pyqmail.intake.resend import REWRITTEN
 from pyqmail.local.recent_accounts import RecentAccounts
 from pyqmail.local.sender_rewriting import SenderRewriting
@@ -38,6 +39,7 @@ class LocalChannel:
         limit: int,
     ) -> None:
         self._loop = loop
+        self._home = home
         self._accounts = accounts
         self._default_delivery = default_delivery
         self._recent = RecentAccounts()
@@ -142,7 +144,17 @@ class LocalChannel:
         argv = (b"bin/qmail-local", b"--", *who, domain, command.sender, self._default_delivery)
         identity = None if single_user else (assignment.uid, assignment.gid)
         variables = self._rewriting.variables(command.sender)
+        if command.has_facts:
+            variables = {**variables, FACTS: self._facts_of_forwards(command, message)}
         return self._local.run(argv, identity, message, output, done, variables=variables)
+
+    def _facts_of_forwards(self, command: Command, message: int) -> bytes:
+        """What goes with the open message when it is forwarded. Raises OSError."""
+        from pyqmail.formats.facts import forwarded  # few messages have any
+        from pyqmail.spool.facts import beside
+
+        path = f"{self._home}/queue/pyqmail/facts/{os.fsdecode(command.message)}"
+        return forwarded(beside(message, path), command.sender)
 
 
 class Steps:

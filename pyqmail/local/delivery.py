@@ -17,7 +17,7 @@ from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
 from pyqmail.intake.client import Injection
-from pyqmail.intake.resend import rewritten
+from pyqmail.intake.resend import forwarding, rewritten
 from pyqmail.local.filing import store
 from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
 from pyqmail.local.report import say
@@ -157,7 +157,8 @@ class Delivery:
         if sender is None:
             raise TemporaryFailure(b"Unable to forward message: its sender cannot be rewritten now. (#4.3.0)")
         try:
-            injection = Injection.open(self.home, self.environ, warm=is_warm(), direct=True)
+            environ = forwarding(self.environ, sender)
+            injection = Injection.open(self.home, environ, warm=is_warm(), direct=True)
         except OSError as error:
             raise TemporaryFailure(b"Unable to forward message: " + reason(error) + b". (#4.3.0)") from error
         injection.write(self.environ[b"DTLINE"])

@@ -124,6 +124,20 @@ def test_a_server_hears_smtputf8_only_where_it_knows_it(eai: MailHost) -> None:
             assert not any(BOX.encode() in line for line in said) and b"does_not_know_SMTPUTF8" in eai.log.read_bytes()
 
 
+@pytest.mark.parametrize("line", ["&joe@far.test", "| {home}/bin/forward joe@far.test"], ids=["qmail-local", "forward"])
+def test_a_forward_says_smtputf8_too(eai: MailHost, line: str) -> None:
+    instructions = Path(os.path.expanduser(f"~{USER}")) / ".qmail-fwd"
+    instructions.write_text(line.format(home=eai.home) + "\n")
+    shutil.chown(instructions, USER)
+    with mail_sink(knows_utf8) as sink:
+        (eai.home / "control/smtproutes").write_text(f":127.0.0.1:{sink.port}\n")
+        with smtplib.SMTP("127.0.0.1", eai.port, timeout=30) as client:
+            client.sendmail("ann@far.test", [f"{USER}-fwd@example.test"], TEXT, ["SMTPUTF8", "BODY=8BITMIME"])
+        sink.wait(lambda: len(sink.taken) == 1, "the message")
+        assert b"MAIL FROM:<ann@far.test> SMTPUTF8\r\n" in sink.lines
+    instructions.unlink()
+
+
 def test_a_domain_alone_in_utf_8_needs_no_smtputf8(eai: MailHost) -> None:
     with mail_sink() as sink:
         (eai.home / "control/smtproutes").write_text(f":127.0.0.1:{sink.port}\n")
