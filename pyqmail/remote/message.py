@@ -22,6 +22,7 @@ class Message:
         self._head: bytes | None = None  # the first piece, while it was only measured
         self._measured: Measure | None = None
         self.above = b""  # fields that go before it: signatures
+        self.unsigned = b""  # why there are none although there are keys
         self._copy: object = None  # keeps the file open that stands in for a pipe
 
     def prepend(self, make: Callable[[Iterator[bytes]], bytes]) -> None:

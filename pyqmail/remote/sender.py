@@ -122,7 +122,9 @@ class Sender:
         recipients = [ascii_domain(recipient) for recipient in recipients]
         message = Message(MESSAGE_FD)
         if controls.signers:
-            message.prepend(partial(self._signer().signatures, home, controls))
+            signer = self._signer()
+            message.prepend(partial(signer.signatures, home, controls))
+            message.unsigned = signer.why
         named = [ascii_domain(sender), *recipients]
         extras = None
         if facts or not all(address.isascii() for address in named):

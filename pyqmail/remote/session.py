@@ -131,7 +131,9 @@ def _login(place: Place) -> Callable[[Sequence[bytes]], Exchange] | None:
 
 
 def _how_signed(message: Message) -> bytes:
-    """The line about DKIM in a report; none for a message that leaves as it is."""
+    """The line about DKIM in a report; none for a message that no key here could sign."""
+    if message.unsigned:
+        return b"dkim=none, " + message.unsigned + b"\n"
     domain = message.above.partition(b" d=")[2].partition(b";")[0]
     return b"dkim=" + domain + b"\n" if domain else b""
 

@@ -30,28 +30,33 @@ class Signer:
     """The signatures of one message after another; keys are read again when their files have changed."""
 
     def __init__(self) -> None:
+        self.why = b""  # the last message was not signed although some key is there
         self._keys: dict[str, Watched[list[SigningKey]]] = {}
 
     def signatures(self, home: str, controls: Controls, pieces: Iterable[bytes]) -> bytes:
-        """The fields to put above the message in ``pieces``, LF line ends; empty where none is made.
+        """The fields to put above the message in ``pieces``, LF line ends; empty where none is made, and see ``why``.
 
         Raises TemporaryFailure for a key that cannot be used, and ControlUnreadable.
         """
+        self.why = b""
         try:
             header, body = split_message(as_received(pieces))
             fields = parse_fields(header)
             author = author_domain(fields)
         except (BadHeader, BadAuthor):
+            self.why = b"no single author"
             return b""
         try:
             keys = self._keys_for(f"{home}/control/domainkeys", author, controls.signers)
         except TemporaryFailure:
             if not may_be_unsigned(controls.control, author):
                 raise
+            self.why = author + b" has a key of no use"
             return b""
         if not keys:
             return b""
         if not vouched(fields, author, own_authserv_id(controls.control)):
+            self.why = author + b" is not vouched for"
             return b""
         return sign(fields, hash_body(body), keys, int(time.time()))
 

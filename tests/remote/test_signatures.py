@@ -13,6 +13,7 @@ from pyqmail.failure import TemporaryFailure
 from pyqmail.remote.controls import read_controls
 from pyqmail.remote.signatures import Signer, read_keys
 from tests.mailauth.test_dkim import ED, RSA, outcomes, public_record
+from tests.mailauth.test_vouching import session
 from tests.scripted_peers import ACCEPTING, remote_home, run_program, smtp_peer
 
 MODULE = "pyqmail.programs.qmail_remote"
@@ -109,6 +110,23 @@ def test_other_domains_are_not_signed(tmp_path: Path) -> None:
     assert text == b"From: Ann <ann@ba.example>\r\nSubject: s\r\n\r\nx\r\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param(QUEUED + session(b"SMTP") + FROM, b"a.example is not vouched for", id="a stranger's"),
+        pytest.param(FROM + FROM, b"no single author", id="two authors"),
+        pytest.param(FROM.replace(b"a.example", b"b.example"), b"", id="without a key"),
+        pytest.param(FROM, b"", id="signed"),
+    ],
+)
+def test_the_report_says_why_a_message_with_a_key_is_not_signed(tmp_path: Path, text: bytes, why: bytes) -> None:
+    with smtp_peer(ACCEPTING) as peer:
+        home = home_with_keys(tmp_path, peer.port)
+        _, reports = run_program(MODULE, [b"x.test", b"s@y.test", b"r@x.test"], home, text + b"\nx\n")
+    assert (b"\ndkim=none, " + why + b"\n" in reports) is bool(why)
+    assert (b"dkim=none" in reports) is bool(why)
+
+
 @pytest.mark.parametrize("trouble", ["others", "no key", "a password", "a directory", "no selector", "too many"])
 def test_with_a_key_that_is_of_no_use_mail_waits(tmp_path: Path, trouble: str) -> None:
     home = home_with_keys(tmp_path)
@@ -127,7 +145,9 @@ def test_with_a_key_that_is_of_no_use_mail_waits(tmp_path: Path, trouble: str) -
     _, reports = run_program(MODULE, [b"x.test", b"s@y.test", b"r@x.test"], home, FROM + b"\nx\n")
     assert reports.startswith(b"ZUnable to use the DKIM key control/domainkeys/a.example"), reports
     (home / "control/nosignaturedomains").write_text("example\n")
-    assert Signer().signatures(str(home), read_controls(str(home)), [FROM, b"\nx\n"]) == b""
+    signer = Signer()
+    assert signer.signatures(str(home), read_controls(str(home)), [FROM, b"\nx\n"]) == b""
+    assert signer.why == b"a.example has a key of no use"
 
 
 def test_a_key_is_read_anew_when_it_has_changed_and_set_aside_by_its_name(tmp_path: Path) -> None:
