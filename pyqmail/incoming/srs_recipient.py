@@ -9,6 +9,8 @@ from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.recipient_check import RecipientClient, client_for, give_back
 from pyqmail.incoming.refusals import NO_ANSWER, NOT_MADE_HERE
 
+MADE_HERE = (b"srs", b"pass")  # in the decision line
+
 
 class SrsRecipient(Check):
     """Asks qmail-rcptd, which knows the secrets, for every client: that one may relay makes no address good."""
@@ -29,7 +31,9 @@ class SrsRecipient(Check):
         good = self._client.made_here(address)
         if good is None:
             return Verdict(NO_ANSWER)
-        return None if good else Verdict(NOT_MADE_HERE)
+        if not good:
+            return Verdict(NOT_MADE_HERE)
+        return None if MADE_HERE in letter.evidence else Verdict(None, (MADE_HERE,))
 
     def close(self) -> None:
         if self._client is not None:

@@ -11,10 +11,12 @@ from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.recipient_check import RecipientClient
 from pyqmail.incoming.session import Session
 from pyqmail.incoming.smtp import SmtpSession
 from pyqmail.incoming.smtp_connection import SessionEnd
 from pyqmail.incoming.smtp_settings import Settings
+from pyqmail.incoming.srs_recipient import SrsRecipient
 from pyqmail.intake.client import Injection
 from pyqmail.protocol.reply import Reply
 from pyqmail.stream.stream import Secured
@@ -219,3 +221,22 @@ def test_a_user_may_send_anywhere(rules: Rules) -> None:
     made.client = made.client.known_as(b"joe")
     assert made.add(letter, b"x@elsewhere.test") is None and letter.recipients == [b"x@elsewhere.test"]
     assert letters.HOPS_MAX == 100
+
+
+@pytest.mark.parametrize(
+    ("made_here", "code", "evidence"),
+    [(True, None, [(b"srs", b"pass")]), (False, 550, []), (None, 451, [])],
+    ids=["ours", "a stranger's", "not known"],
+)
+def test_an_address_of_srs_is_evidence_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_here: bool | None, code: int | None, evidence: list[object]
+) -> None:
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control/srs_domain").write_text("srs.test\n")
+    monkeypatch.setattr(RecipientClient, "made_here", lambda self, recipient: made_here)
+    made = session(Rules(str(tmp_path), {}), SrsRecipient)
+    letter = Letter(0, b"")
+    for address in (b"SRS0=x@srs.test", b"SRS0=y@srs.test"):
+        reply = made.add(letter, address)
+        assert (reply and reply.code) == code
+    assert letter.evidence == evidence
