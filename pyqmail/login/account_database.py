@@ -4,6 +4,7 @@
     users       address, then the directory of the mail below `homes`, then a quota; the last two may be missing
     aliases     address and target; several rows for an address, or several targets with commas between them
     senders     user and address: what control/mailfromrules says of somebody
+    password    one column, the hash; asked for one user, with %(address)s, or %(name)s and %(domain)s, in it
 
 Values reach the server as parameters. What comes back is text; an address is in lower case, ASCII's alone.
 """
@@ -90,6 +91,18 @@ class AccountDatabase:
                 yield from map(_fields, cursor)
         except psycopg.Error as error:
             raise AccountsTrouble(explained(error)) from error
+
+    def password(self, address: str) -> bytes | None:
+        """The hash of the password of ``address``; None where nobody has that."""
+        name, _, domain = address.rpartition("@")
+        values = {"address": address, "name": name, "domain": domain}
+        try:
+            rows = self._connection.execute(self._settings.get("password").encode(), values).fetchmany(2)
+        except psycopg.Error as error:
+            raise AccountsTrouble(explained(error)) from error
+        if len(rows) > 1:
+            raise AccountsTrouble("control/accounts: password finds more than one row")
+        return str(rows[0][0] or "").encode() if rows else None
 
     def changes(self) -> Iterator[str]:
         """Each address that has changed, as it comes; empty where anything may have, and so at the beginning."""

@@ -25,6 +25,10 @@ class AccountSource(Protocol):
         """Each address that has changed, as it comes; empty where anything may have, and so at the beginning."""
         ...
 
+    def password(self, address: str) -> bytes | None:
+        """The hash of the password of ``address``, which is in lower case; None or empty where it has none."""
+        ...
+
     def senders(self) -> Iterator[tuple[bytes, ...]]:
         """User and address that he may send as, sorted by bytes."""
         ...

@@ -5,6 +5,7 @@ import os
 import pwd
 from dataclasses import dataclass
 
+from pyqmail.control import ControlUnreadable
 from pyqmail.login import passwords
 from pyqmail.login.virtual_users import VirtualUnreadable, VirtualUser, find_user
 
@@ -116,7 +117,23 @@ def look_up(home: str, name: bytes) -> Account:
         user = find_user(home, name) if b"@" in name else None
     except VirtualUnreadable:
         raise Temporary from None
-    account = system_account(name) if user is None else virtual_account(user)
+    if user is not None:
+        account = virtual_account(user)
+    else:
+        account = (_mailbox_account(home, name) if b"@" in name else None) or system_account(name)
     if account.uid == 0:
         raise Refused
     return account
+
+
+def _mailbox_account(home: str, address: bytes) -> Account | None:
+    """Whom the mailbox of an address belongs to by users/cdb (qmail-accounts(8)). Raises Temporary."""
+    from pyqmail.login.account_check import mailbox_record
+    from pyqmail.policy.accounts import AccountMissing, read_accounts
+    from pyqmail.policy.users import UsersTrouble
+
+    try:
+        found = mailbox_record(home, read_accounts(home), address)
+    except (UsersTrouble, AccountMissing, ControlUnreadable):
+        raise Temporary from None
+    return None if found is None else Account(address, found[0], found[1], found[2], b"/bin/sh", (found[1],))

@@ -1,15 +1,15 @@
 """One check in a process of its own: who knows the password, as control/authd has it (qmail-authd(8)).
 
-An empty file, and each line ``virtual`` or ``system``: virtual users and, by PAM, accounts of the system. A line that
-begins with a slash: that checkpassword-compatible program, and nothing else. ``dovecot:SOCKET``: Dovecot's users, and
-nobody else.
+Lines ``virtual``, ``accounts`` and ``system``: virtual users, those of the database in control/accounts and, by PAM,
+accounts of the system; an empty file: all that there are. A line that begins with a slash: that program, compatible
+with checkpassword, and nothing else. ``dovecot:SOCKET``: Dovecot's users, and nobody else.
 """
 
 import hashlib
 import hmac
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.login.accounts import Refused, Temporary, authenticate, load_pam
@@ -21,7 +21,7 @@ from pyqmail.system.process import close_all_but, plug_standard_descriptors, res
 
 CHECK_S = 70  # after that the kernel ends it, PAM's modules included
 CONTROL = "authd"
-VIRTUAL, SYSTEM = b"virtual", b"system"
+VIRTUAL, ACCOUNTS, SYSTEM = b"virtual", b"accounts", b"system"
 CRAM = b"cram-md5"
 DOVECOT = b"dovecot:"
 CODES = {Answer.YES: 0, Answer.NO: 1, Answer.LATER: 111}
@@ -58,7 +58,7 @@ def _prepare(home: str) -> None:
 def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) -> Answer:
     """Whether they are right. Never raises what the caller would have to know."""
     try:
-        lines = Control(home).lines(CONTROL) or (VIRTUAL, SYSTEM)
+        lines = Control(home).lines(CONTROL) or usual(home)
     except ControlUnreadable:
         return Answer.LATER
     if lines[0].startswith(b"/"):
@@ -68,12 +68,33 @@ def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) 
         from pyqmail.login.dovecot import ask_dovecot
 
         return ask_dovecot(lines[0].removeprefix(DOVECOT), credentials, ip)
-    if not set(lines) <= {VIRTUAL, SYSTEM}:
+    if not set(lines) <= {VIRTUAL, ACCOUNTS, SYSTEM}:
         return Answer.LATER  # a word of a later version, or a typing error
-    wanted = VIRTUAL if b"@" in credentials.user else SYSTEM
-    if wanted not in lines or (wanted == SYSTEM and (single_user or credentials.method == CRAM)):
+    if b"@" in credentials.user:
+        return _check_address(home, credentials, lines)
+    if SYSTEM not in lines or single_user or credentials.method == CRAM:
         return Answer.NO
     return _known(home, credentials)
+
+
+def usual(home: str) -> tuple[bytes, ...]:
+    """The lines that an empty file stands for. Raises ControlUnreadable."""
+    return (VIRTUAL, ACCOUNTS, SYSTEM) if Control(home).exists("accounts") else (VIRTUAL, SYSTEM)
+
+
+def _check_address(home: str, credentials: Credentials, lines: Sequence[bytes]) -> Answer:
+    """A virtual user if there is one of that name, else who is in the database; nobody there has a readable secret."""
+    try:
+        virtual = VIRTUAL in lines and (ACCOUNTS not in lines or find_user(home, credentials.user) is not None)
+    except VirtualUnreadable:
+        return Answer.LATER
+    if virtual:
+        return _known(home, credentials)
+    if ACCOUNTS not in lines or credentials.method == CRAM:
+        return Answer.NO
+    from pyqmail.login.account_check import check_account  # and its libraries, which few need
+
+    return check_account(home, credentials.user, credentials.secret)
 
 
 def environment(ip: bytes) -> Mapping[bytes, bytes]:

@@ -14,6 +14,11 @@ import pytest
 
 from pyqmail.control import Control
 from pyqmail.incoming.own_sender import may_use
+from pyqmail.login import checking
+from pyqmail.login.accounts import look_up
+from pyqmail.login.answer import Answer
+from pyqmail.login.passwords import hash_password
+from pyqmail.protocol.sasl import Credentials
 from tests.integration.mailhost import ROOT, MailHost, ensure_user, install, own_user
 from tests.postgresql import PASSWORD, PostgreSQL, postgresql
 from tests.public_directory import public_directory
@@ -184,6 +189,34 @@ def test_users_may_send_as_the_database_says(node: Node) -> None:
     control = Control(str(node.home))
     assert may_use(control, b"Ann@v.test", b"Sales@shop.test") and may_use(control, b"ann@v.test", b"any@w.test")
     assert not may_use(control, b"bob@v.test", b"sales@shop.test") and not may_use(control, b"ann@v.test", b"")
+
+
+def test_passwords_are_asked_for_at_once(node: Node) -> None:
+    for name in ("ann", "bob"):
+        node.server.run(f"UPDATE mail_users SET password = '{hash_password(name.encode()).decode()}' "
+                        f"WHERE lower(address) = '{name}@v.test'")  # fmt: skip
+
+    def check(user: str, password: bytes) -> Answer:
+        """By a process of its own, as qmail-authd has it."""
+        pid = checking.start(str(node.home), Credentials(b"plain", user.encode(), password), b"", single_user=False)
+        return checking.ANSWERS.get(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), Answer.LATER)
+
+    (node.home / "control" / "authd").write_text("")
+    assert check("Ann@v.test", b"ann") is Answer.YES and check("bob@V.test", b"bob") is Answer.YES
+    for user in ("ann@v.test", "copy@v.test", "nobody@v.test", "' OR ''='@v.test", "%(address)s@v.test"):
+        assert check(user, b"x") is Answer.NO
+    assert look_up(str(node.home), b"Ann@v.test").home == os.fsencode(node.homes / "v.test/ann")
+    (node.home / "control" / "authd").write_text("virtual\nsystem\n")
+    assert check("ann@v.test", b"ann") is Answer.NO
+    (node.home / "control" / "authd").write_text("accounts\n")
+    assert check("ann@v.test", b"ann") is Answer.YES
+    node.server.run("UPDATE mail_users SET password = 'not hashed' WHERE lower(address) = 'bob@v.test'")
+    assert check("bob@v.test", b"not hashed") is Answer.LATER
+    node.server.stop()
+    try:
+        assert check("ann@v.test", b"ann") is Answer.LATER
+    finally:
+        node.server.start()
 
 
 def test_what_is_no_state_of_accounts_changes_nothing(node: Node) -> None:
