@@ -281,7 +281,7 @@ OURS: tuple[ControlFile, ...] = (
     ),
     ControlFile("metricstoken", Form.SECRET, "Token of qmail-metrics", "", "", "None.", METRICS, START, ours=True),
     ControlFile(
-        "metricscert.pem", Form.PEM, "Certificate of qmail-metrics", "", "", "None.", METRICS, START, ours=True
+        "metricscert.pem", Form.PEM, "Certificate of qmail-metrics", "", "", "None.", METRICS, CONNECTION, ours=True
     ),
     _line("metricsfile", "Counters are written to ", "", SEND, HANGUP, ours=True),
     _line("mtasts", "MTA-STS policies are asked for at ", "nowhere", REMOTE, DELIVERY, ours=True),

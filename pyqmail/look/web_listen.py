@@ -9,12 +9,13 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from pyqmail.look.web import Way
 from pyqmail.look.web_server import BACKLOG, Listening
 from pyqmail.stream.tls import reason
 from pyqmail.system.files import unlink_if_present
+from pyqmail.system.stamp import Seen
 from pyqmail.tcp.certificates import TlsSettings, load
 from pyqmail.tcp.pem import PEM_MAX, PemError
 
@@ -92,10 +93,35 @@ def read_token(home: str) -> str:
     return token.decode("ascii")
 
 
-def read_context(home: str, listening: Sequence[Listening]) -> ssl.SSLContext | None:
-    """What clients are shown who come by TLS; None where nobody does. Raises CannotListen."""
-    if all(each.way is not Way.TLS for each in listening):
-        return None
+class Certificate:
+    """control/metricscert.pem for clients who come by TLS, taken anew when it has changed.
+
+    One that is broken, or that the user whom the process has become may not read, leaves the one before it in force.
+    """
+
+    def __init__(self, home: str, say: Callable[[str], None]) -> None:
+        """``say`` prints a line. Raises CannotListen."""
+        self._home = home
+        self._say = say
+        self._seen = self._look()
+        self._context = read_context(home)
+
+    def _look(self) -> Seen:
+        return Seen((f"{self._home}/control/{CERTIFICATE}",))
+
+    def context(self) -> ssl.SSLContext:
+        """The context of the file as it is now."""
+        if not self._seen.unchanged():
+            self._seen = self._look()
+            try:
+                self._context = read_context(self._home)
+            except CannotListen as error:
+                self._say(f"alert: {error}: the certificate before it stays in force")
+        return self._context
+
+
+def read_context(home: str) -> ssl.SSLContext:
+    """What clients are shown who come by TLS. Raises CannotListen."""
     path = f"{home}/control/{CERTIFICATE}"
     try:
         with open(path, "rb") as file:

@@ -41,9 +41,11 @@ class Listening:
 
 
 class Server:
-    """Serves until the process ends. ``context`` is for the clients that come by TLS."""
+    """Serves until the process ends. ``context`` gives what is for a client that comes by TLS."""
 
-    def __init__(self, listening: Sequence[Listening], context: ssl.SSLContext | None, answer: Answer) -> None:
+    def __init__(
+        self, listening: Sequence[Listening], context: Callable[[], ssl.SSLContext] | None, answer: Answer
+    ) -> None:
         self._listening = listening
         self._context = context
         self._answer = answer
@@ -74,7 +76,8 @@ class Server:
             sock.close()
             return
         peer = str(address[0]) if listening.way is not Way.LOCAL else ""
-        threading.Thread(target=self._serve, args=(sock, listening.way, peer), daemon=True).start()
+        context = self._context() if listening.way is Way.TLS and self._context else None
+        threading.Thread(target=self._serve, args=(sock, listening.way, peer, context), daemon=True).start()
 
     def _hang_up(self) -> None:
         with self._lock:
@@ -85,13 +88,12 @@ class Server:
             except OSError:
                 continue  # it has just ended by itself
 
-    def _serve(self, sock: socket.socket, way: Way, peer: str) -> None:
+    def _serve(self, sock: socket.socket, way: Way, peer: str, context: ssl.SSLContext | None) -> None:
         stream = sock
         try:
             sock.settimeout(SILENCE_S)
-            if way is Way.TLS:
-                assert self._context is not None
-                stream = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            if context is not None:
+                stream = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
                     self._open[stream] = self._open.pop(sock)
                 stream.do_handshake()

@@ -22,7 +22,7 @@ from pyqmail.look.metrics_app import MetricsApp
 from pyqmail.look.status_app import StatusApp
 from pyqmail.look.watchers import CertificateWatcher, LogWatcher, QueueWatcher
 from pyqmail.look.web import Way
-from pyqmail.look.web_listen import DEFAULT, TOKEN, CannotListen, listen, read_context, read_token
+from pyqmail.look.web_listen import DEFAULT, TOKEN, CannotListen, Certificate, listen, read_token
 from pyqmail.look.web_login import Logins
 from pyqmail.look.web_server import Server
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts, uid_of_own
@@ -76,16 +76,18 @@ def serve(options: argparse.Namespace, home: str, environ: Mapping[bytes, bytes]
     host = os.fsdecode(control.me() or b"this host")
     names = {host.lower(), socket.gethostname().lower()}
     token = read_token(home)
-    if not token and any(each.way is Way.TLS for each in listening):
+    by_tls = any(each.way is Way.TLS for each in listening)
+    if by_tls and not token:
         raise CannotListen("control/metricslisten: who comes by TLS is asked for control/metricstoken: there is none")
-    context = read_context(home, listening)
+    context = Certificate(home, _say).context if by_tls else None
     if os.geteuid() == 0:
         become(uid, accounts.gid_nofiles, [accounts.gid_nofiles])
     board.watch(end)
     tell_ready(environ)
     logins = Logins(token)
     status = StatusApp(host, board, board.queue, logins, _say)
-    Server(listening, context, MetricsApp(board, status, frozenset(names), logins)).run()
+    app = MetricsApp(board, status, frozenset(names), logins)
+    Server(listening, context, app).run()
 
 
 def end(lost: Lost) -> None:

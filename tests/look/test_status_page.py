@@ -15,6 +15,7 @@ from pyqmail.look.status_figures import read_figures
 from pyqmail.look.status_page import StatusPage
 from pyqmail.look.watchers import STOPPED, QueueWatcher
 from pyqmail.look.web import Request, Way
+from pyqmail.look.web_listen import Certificate
 from pyqmail.look.web_login import SESSIONS_MAX, Logins, from_own_page
 from tests.certificates import self_signed
 from tests.look.browser import Browser
@@ -170,6 +171,29 @@ def test_sessions_are_bounded() -> None:
 
 def test_the_watcher_obeys_no_orders_where_there_is_no_token(send_home: Path) -> None:
     assert QueueWatcher(str(send_home), orders=False).answer(["delete", 7]) == [STOPPED, ""]
+
+
+def test_a_renewed_certificate_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "control/metricscert.pem"
+    file.parent.mkdir()
+    said: list[str] = []
+
+    def put(data: bytes, mode: int = 0o600) -> None:
+        new = file.with_suffix(".new")
+        new.write_bytes(data)
+        new.chmod(mode)
+        new.replace(file)
+
+    put(self_signed(tmp_path).read_bytes())
+    certificate = Certificate(str(tmp_path), said.append)
+    first = certificate.context()
+    assert certificate.context() is first
+    for data, mode in ((b"broken", 0o600), (file.read_bytes(), 0o644)):
+        put(data, mode)
+        assert certificate.context() is certificate.context() is first
+    assert [line.endswith(": the certificate before it stays in force") for line in said] == [True, True]
+    put(self_signed(tmp_path).read_bytes())
+    assert certificate.context() is not first and len(said) == 2
 
 
 @pytest.fixture
