@@ -15,6 +15,7 @@ from pyqmail.protocol.logins import SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
 from tests.integration.conftest import USER
 from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries, own_user
+from tests.look.metrics_server import Metrics
 from tests.waiting import wait_for
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "pyqmail" / "ARCHITECTURE.md"
@@ -206,6 +207,7 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "see or reset what qmail-stated has counted": lambda place: ask_stated(place.home, b"show"),
     "order by run/send/control": lambda place: connect(place.home / "run/send/control", socket.SOCK_STREAM),
     "read control files": lambda place: read(place.home / "control/me"),
+    "read the token of qmail-metrics": lambda place: read(place.home / "control/metricstoken"),
     "write control files": lambda place: write(place.home / "control/me"),
     "write users/, bin/ or the library": lambda place: write(place.home / "bin/qmail-local"),
     "write alias/": lambda place: write(place.home / "alias"),
@@ -216,9 +218,11 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "signal qmail-rspawn": lambda place: kill(place.pids["qmail-rspawn"]),
     "signal qmail-clean": lambda place: kill(place.pids["qmail-clean"]),
     "signal tcpserver": lambda place: kill(place.pids["tcpserver"]),
+    "signal qmail-metrics": lambda place: kill(place.pids["qmail-metrics"]),
     "signal another user's qmail-local": lambda place: kill(place.pids["qmail-local"]),
     "look into qmail-queued": lambda place: trace(place.pids["qmail-queued"]),
     "look into qmail-lspawn": lambda place: trace(place.pids["qmail-lspawn"]),
+    "look into qmail-metrics": lambda place: trace(place.pids["qmail-metrics"]),
     "look into another user's qmail-local": lambda place: trace(place.pids["qmail-local"]),
 }
 
@@ -249,6 +253,9 @@ def place(installed_home: Path) -> Iterator[Place]:
     senders.write_text("1\n")
     limits = installed_home / "control/relaylimits"
     limits.write_text(":100000\n")
+    token = installed_home / "control/metricstoken"
+    token.write_text("a secret of many letters\n")
+    token.chmod(0o600)
     host = MailHost(installed_home)
     host.log.write_bytes(b"")
     host.start_delivery()
@@ -259,7 +266,10 @@ def place(installed_home: Path) -> Iterator[Place]:
                 client.sendmail("a@client.test", [recipient], f"Subject: {words}\r\n\r\n{words}\r\n")
         assert int(started.read_text())
         wait_for(lambda: b"deferral" in host.log.read_bytes(), "the deferral")
-        yield Place(host)
+        with Metrics(installed_home, str(host.log)) as metrics:
+            made = Place(host)
+            made.pids["qmail-metrics"] = metrics.pid
+            yield made
         gate.write_text("go\n")
         wait_for(lambda: host.queued() == 1, "the delivery")
     finally:
@@ -267,6 +277,9 @@ def place(installed_home: Path) -> Iterator[Place]:
         logins.unlink()
         senders.unlink()
         limits.unlink()
+        token.unlink()
+        for name in ("control/metricslisten", "http"):
+            (installed_home / name).unlink(missing_ok=True)
         host.stop()
         for path in installed_home.glob("queue/*/*/*"):
             if path.is_file():
