@@ -5,6 +5,8 @@ import re
 
 from pyqmail.system.files import write_all
 
+# What is on in a new tree and in no other: connections are shared, and who asks for less mail gets less.
+RECOMMENDED = {"remotereuse": b"2\n", "remotelimits": b"*::\n"}
 LABEL = re.compile(rb"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\Z")
 NAME_MAX = 253  # RFC 1035 section 2.3.4, as text
 
@@ -50,7 +52,12 @@ def append(home: str, name: str, line: bytes) -> None:
 
 
 def write_names(home: str, name: bytes) -> None:
-    """me and the two default domains, each announced on descriptor 1. Raises OSError."""
+    """me, the two default domains, and without a me before what is recommended, each announced. Raises OSError."""
+    new = not os.path.lexists(f"{home}/control/me")
     for file, value in (("me", name), ("defaultdomain", default_domain(name)), ("plusdomain", plus_domain(name))):
         write_all(1, b"Putting %s into control/%s...\n" % (value, file.encode()))
         put(home, file, value + b"\n")
+    for file, data in RECOMMENDED.items():
+        if new and not os.path.lexists(f"{home}/control/{file}"):
+            write_all(1, b"Putting %s into control/%s...\n" % (data.rstrip(), file.encode()))
+            put(home, file, data)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from pyqmail.admin import package, placing, tree
-from pyqmail.admin.first_controls import default_domain, plus_domain, usable_name
+from pyqmail.admin.first_controls import RECOMMENDED, default_domain, plus_domain, usable_name
 from pyqmail.admin.target import Owners, SetupError, Target, read_owners, remembered, replace, write_new
 from pyqmail.admin.tree import Entry, Kind
 from pyqmail.control import read_knobs
@@ -150,6 +150,8 @@ def write_controls(target: Target, me: str) -> None:
     write_new(control / "plusdomain", plus_domain(name).decode() + "\n")
     write_new(control / "locals", f"{me}\n")
     write_new(control / "rcpthosts", f"{me}\n")
+    for file, data in RECOMMENDED.items():
+        write_new(control / file, data.decode())
     write_new(control / "me", f"{me}\n")
 
 

@@ -140,7 +140,8 @@ class Limiter:
         if most and slot is None:
             raise TemporaryFailure(all_in_use(limit.name, most))
         try:
-            self.message(exchanger)
+            if limit.messages:
+                self.message(exchanger)
         except TemporaryFailure:
             if slot is not None:
                 slot.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dns.rcode import NXDOMAIN, SERVFAIL
 
-from pyqmail.admin.first_controls import default_domain, plus_domain, usable_name
+from pyqmail.admin.first_controls import RECOMMENDED, default_domain, plus_domain, usable_name
 from pyqmail.formats.cdb import Cdb
 from tests.scripted_peers import dns_peer
 
@@ -51,10 +51,17 @@ def test_config_fast_writes_the_names(home: Path, name: str, domain: str, plus: 
     line = f"{name}\n"
     assert controls(home) == {
         "me": line, "defaultdomain": f"{domain}\n", "plusdomain": f"{plus}\n", "locals": line, "rcpthosts": line,
+        "remotereuse": "2\n", "remotelimits": "*::\n",
     }  # fmt: skip
     assert {stat.S_IMODE(path.stat().st_mode) for path in (home / "control").iterdir()} == {0o644}
     assert f"Putting {name} into control/me..." in result.stdout
     assert (default_domain(name.encode()), plus_domain(name.encode())) == (domain.encode(), plus.encode())
+
+
+def test_a_tree_that_has_a_name_gets_nothing_new(home: Path) -> None:
+    (home / "control/me").write_text("old.example\n")
+    assert program("config-fast", home, "mx.example.org").returncode == 0
+    assert not set(RECOMMENDED) & set(controls(home))
 
 
 @pytest.mark.contract("control 4.1")
@@ -123,6 +130,7 @@ def test_config_asks_forward_and_back(home: Path) -> None:
     assert (found["defaultdomain"], found["plusdomain"]) == ("example.org\n", "example.org\n")
     assert found["locals"] == "localhost\nMX.Example.Org\n"
     assert found["rcpthosts"] == found["locals"]
+    assert found["remotereuse"] == "2\n"
     assert "0.0.0.0: has no name in DNS; left out." in result.stdout
 
 
