@@ -93,6 +93,7 @@ CHECKS: tuple[Kind, ...] = (
     AllowedRecipient,
     Seldom("lists:ValidRecipient", "validrcptto", (*listed("validrcptto"), "morevalidrcptto.cdb")),
     Seldom("recipients_file:ListedRecipient", "recipients", ("recipients",)),
+    Seldom("lmtp_recipient:LmtpRecipient", "lmtp", ("smtproutes",)),
     Seldom("dns_lists:DnsLists", "dnsbllist", ("dnsbllist",), (b"DNSBLLIST",)),
     Seldom("srs_recipient:SrsRecipient", "srs", ("srs_domain",)),
     ExistingRecipient,

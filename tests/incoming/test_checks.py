@@ -110,6 +110,7 @@ def test_the_order_of_the_policy() -> None:
         "rcpthosts",
         "validrcptto",
         "recipients",
+        "lmtp",
         "dnsbllist",
         "srs",
         "rcptcheck",

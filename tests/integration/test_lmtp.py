@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.incoming.lmtp_recipient import ask, connect
 from tests.loopback import free_port
 from tests.scripted_peers import REPO, remote_home, run_program
 from tests.waiting import wait_for
@@ -115,6 +116,14 @@ def test_each_recipient_has_its_own_answer(dovecot: Dovecot, tmp_path: Path, by:
     for name in ("ann@x.test", "carl@x.test"):
         stored = dovecot.stored(name)
         assert stored and all(each.endswith(b"Subject: x\n\n.hello \xe9\n") for each in stored)
+
+
+def test_dovecot_is_asked_whether_a_recipient_exists(dovecot: Dovecot) -> None:
+    for where in (("127.0.0.1", dovecot.port), os.fsencode(dovecot.socket)):
+        known = {
+            name: ask(connect(where), name) for name in (b"ann@x.test", b"nobody@x.test", b"Ann@X.Test", b"@x.test")
+        }
+        assert known[b"ann@x.test"] and not known[b"nobody@x.test"] and not known[b"@x.test"]
 
 
 def test_a_qmail_file_gives_a_message_to_dovecot(dovecot: Dovecot, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pyqmail.incoming.checks import CHECKS
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.lists import BadHelo, BadRecipient, BadSender, ValidRecipient
+from pyqmail.incoming.lmtp_recipient import LmtpRecipient
 from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.recipients_file import ListedRecipient
 from pyqmail.policy.relaying import Relaying, size_limit
@@ -52,7 +53,7 @@ def explain_session(home: str, address: bytes, sender: bytes, rules: bytes, ip: 
 def explain_lists(rules: Rules, client: Client, address: bytes, sender: bytes) -> None:
     """What the lists of names, senders and recipients say. Raises Verdict and ControlUnreadable."""
     names, senders, recipients = BadHelo(rules), BadSender(rules), BadRecipient(rules)
-    valid, listed = ValidRecipient(rules), ListedRecipient(rules)
+    valid, listed, routed = ValidRecipient(rules), ListedRecipient(rules), LmtpRecipient(rules)
     try:
         if names.active and names.sender(client, Letter(0, sender)) is not None:
             say("badhelo", f"lists {visible(client.helo or b'')}")
@@ -74,6 +75,8 @@ def explain_lists(rules: Rules, client: Client, address: bytes, sender: bytes) -
         if listed.active and listed.recipient(client, Letter(0, sender), address) is not None:
             say("recipients", "does not list the recipient, or its program cannot say")
             raise Verdict(REFUSED, "qmail-smtpd refuses the recipient (550, or 451 for now)")
+        if routed.active and client.relay is None and routed.route_of(address) is not None:
+            say("lmtp", "qmail-smtpd asks the server of its route")
     finally:
         for each in (names, senders, recipients, valid, rules):
             each.close()
