@@ -144,7 +144,37 @@ def explained(tour: Tour) -> None:
     tour.run("qmail-explain", USER)
 
 
-STEPS: tuple[Callable[[Tour], None], ...] = (certificate, user, submission, refused, explained)
+def signed(tour: Tour) -> None:
+    """A key for DKIM, its record for DNS, and a signature"""
+    keys = tour.tree / "control" / "domainkeys" / DOMAIN
+    if not keys.exists():
+        tour.run("qmail-dkimkey", "make", "-t", "ed25519", DOMAIN)
+    tour.run("qmail-dkimkey", "record", DOMAIN)
+    key = min(path.name for path in keys.iterdir())
+    message = f"From: {USER}\nTo: {ELSEWHERE}\nSubject: signed\n\nIt works.\n"
+    told = (f"DKIMSIGN=control/domainkeys/%/{key}", "RELAYCLIENT=", "DKIMQUEUE=/bin/cat")
+    if "DKIM-Signature: " not in tour.run("env", *told, "qmail-dkim", given=message):
+        raise TourFailure("qmail-dkim: the message was not signed")
+
+
+def watched(tour: Tour) -> None:
+    """The log as JSON too, and what is going on"""
+    form = tour.tree / "control" / "logformat"
+    before = form.read_bytes() if form.exists() else None
+    show(f"$ echo both >{form}")
+    form.write_text("both\n")
+    try:
+        with ShownClient(tour.port, shown=False) as client:
+            client.helo()
+            client.mail(ELSEWHERE)
+            client.rcpt(f"nobody@{DOMAIN}")
+        tour.show_log(f"nobody@{DOMAIN}", '"event"')
+    finally:
+        form.unlink() if before is None else form.write_bytes(before)
+    tour.run("qmail-top", "--once", f"{tour.tree}/log")
+
+
+STEPS: tuple[Callable[[Tour], None], ...] = (certificate, user, submission, refused, explained, signed, watched)
 
 
 def take(tour: Tour) -> None:
