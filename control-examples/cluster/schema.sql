@@ -42,7 +42,6 @@ CREATE TABLE shadow_done (                          -- recipients that need no o
 CREATE TABLE shadow_taken (                         -- what a node must not deliver when it comes back
     queue uuid NOT NULL,
     id uuid NOT NULL,
-    epoch bigint NOT NULL,
     adopted timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (queue, id)
 );

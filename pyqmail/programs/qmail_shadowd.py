@@ -17,9 +17,16 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, reset_signals, set_title
 from pyqmail.system.unix_listener import listen
 
+USAGE = b"qmail-shadowd: usage: qmail-shadowd [--adopt [NODE ...]]\n"
+
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
-    """Serve until TERM: 0; 111 when it cannot start."""
+    """Serve until TERM: 0; 111 when it cannot start. With --adopt: 0 once all is in the queue, 100 for other words."""
+    if argv[1:2] == [b"--adopt"]:
+        return adopt_dead(home_of(environ), [os.fsdecode(word) for word in argv[2:]])
+    if len(argv) > 1:
+        os.write(2, USAGE)
+        return 100
     reset_signals()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     home = home_of(environ)
@@ -47,6 +54,30 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     copying, ending = {0, accounts.uid_queue}, {0, accounts.uid_send}
     Service(loop, listener, settings, queue, copying=copying, ending=ending)
     loop.run()
+    return 0
+
+
+def adopt_dead(home: str, names: Sequence[str]) -> int:
+    """Put into our queue what nodes without a lease had."""
+    try:
+        from pyqmail.shadow.adoption import NoLease, Refused, adopt
+        from pyqmail.shadow.database import Away
+        from pyqmail.shadow.identity import read_queue_id
+        from pyqmail.shadow.nodes import Nodes
+        from pyqmail.shadow.settings import read_settings
+
+        settings = read_settings(home)
+        nodes = Nodes(settings.url, settings.password)
+    except ModuleNotFoundError as error:
+        return complain(f"{error}: run {missing_module(error.name or '')}")
+    except (OSError, ControlUnreadable, ValueError) as error:
+        return complain(str(error))
+    try:
+        found, count = adopt(nodes, home, read_queue_id(home + "/queue/pyqmail/id"), names)
+    except (Away, NoLease, Refused, OSError) as error:
+        return complain(str(error))
+    lines = [f"{name}: {number} messages adopted" for name, number in found]
+    os.write(1, "\n".join([*lines, f"{count} messages put into the queue", ""]).encode())
     return 0
 
 

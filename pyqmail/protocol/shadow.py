@@ -4,8 +4,12 @@
                     kept ID...      these messages are in the queue
                     withdraw ID...  these are not
     qmail-send      ended ID...     these have left the queue                      gone ID...
+                    done ID PLACE RECIPIENT...  this recipient needs no other delivery; a PLACE is of one recipient
+                    serve           from now on tell what is mine:                 taken ID... | lease SECONDS |
+                                                                                   say LINE
 
-An ID is 32 hexadecimal digits. What a client that goes away has asked for and not called kept is withdrawn.
+A lease holds until SECONDS of the monotonic clock; what others have taken is told before it. An ID is 32 hexadecimal
+digits. What a client that goes away has asked for and not called kept is withdrawn.
 """
 
 from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_netstrings
@@ -13,9 +17,14 @@ from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_n
 SOCKET = "/run/qmail-shadowd.sock"
 RECORD_MAX = 40960  # bytes of a record: an ID and the facts of a message
 IDS_MAX = 512  # of one record
+MARKS_MAX = 30  # of one record
+LINE_MAX = 1000  # bytes of a line for the log
+PLACE_MAX = 64  # bytes
+RECIPIENT_MAX = 1100  # bytes
 ID_DIGITS = 32
-COPY, KEPT, WITHDRAW, ENDED = b"copy", b"kept", b"withdraw", b"ended"
-OK, NO, GONE = b"ok", b"no", b"gone"
+COPY, KEPT, WITHDRAW = b"copy", b"kept", b"withdraw"
+ENDED, DONE, SERVE = b"ended", b"done", b"serve"
+OK, NO, GONE, TAKEN, LEASE, SAY = b"ok", b"no", b"gone", b"taken", b"lease", b"say"
 
 
 def format_record(*words: bytes) -> bytes:

@@ -89,7 +89,8 @@ class Channel:
         """Begin with what the agenda says; False when nothing is due."""
         match self.agenda.next(now):
             case First(job, recipient):
-                if self._orders.stops(job.number) or self._orders.withholds_recipient(recipient):
+                fenced = self._means.shadow is not None and self._means.shadow.stops(job.copy)
+                if fenced or self._orders.stops(job.number) or self._orders.withholds_recipient(recipient):
                     self._fresh.withhold(job)
                 else:
                     self.deliveries.start(job, 0, recipient)

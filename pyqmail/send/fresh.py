@@ -30,7 +30,10 @@ class FreshMessages:
             return False
         retry = next_retry(int(new.born), int(new.born), ROOT_STEP[self._name])
         dying = self._means.controls.lifetime_s < 0
-        job = Job(new.number, new.todo.sender, int(new.born), retry, dying, at_end=True, passing=False, fresh=new)
+        job = Job(
+            new.number, new.todo.sender, int(new.born), retry, dying, at_end=True, passing=False, fresh=new,
+            copy=new.todo.shadow,
+        )  # fmt: skip
         return self._agenda.offer(job, recipient, self._means.clock())
 
     def withhold(self, job: Job) -> None:
@@ -50,7 +53,7 @@ class FreshMessages:
         assert job.fresh is not None
         if letter == spawn.SUCCESS:
             if self._means.shadow is not None:
-                self._means.shadow.ended(job.fresh.todo.shadow)
+                self._means.shadow.ended(job.copy)
             self._messages.fresh_delivered(job.number)
             return
         new, job.fresh = job.fresh, None

@@ -59,6 +59,7 @@ class Job:
     at_end: bool = False
     passing: bool = True
     fresh: New | None = None  # it has no files but those in mess/ and todo/
+    copy: bytes = b""  # the ID of its copy elsewhere, if it has one
     started: bool = False
     skipped: list[tuple[bytes, int]] = field(default_factory=list)  # domain or user and offset, of this pass
     held: int = 0  # skipped recipients that wait for their domains

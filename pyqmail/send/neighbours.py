@@ -19,6 +19,9 @@ class Orders(Protocol):
     def withholds_recipient(self, recipient: bytes) -> bool:
         """Whether ``recipient`` must not be tried."""
 
+    def drop(self, number: int) -> bool:
+        """Have ``number``, which others deliver, removed as by order; False when it is gone already."""
+
     def settled(self, number: int) -> None:
         """Nothing of ``number`` is under way in this channel any more."""
 

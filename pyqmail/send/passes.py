@@ -9,6 +9,7 @@ from pyqmail.send.neighbours import Messages, Orders
 from pyqmail.send.queue_pass import Nothing, QueuePass
 from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, next_retry
 from pyqmail.send.settling import Settling
+from pyqmail.send.shadow_link import WAIT_S
 from pyqmail.spool import sweep
 from pyqmail.spool.channel import RecipientFile, read_info, recipient_at
 
@@ -45,6 +46,14 @@ class Passes:
         if self._orders.withholds(self._name, number, now):
             return
         means = self._means
+        copy = b""
+        if means.shadow is not None:
+            copy = means.shadow.identity(number)
+            if means.shadow.withholds(copy):
+                self._agenda.schedule.add(number, now + WAIT_S)
+                return
+            if means.shadow.is_taken(copy) and self._orders.drop(number):
+                return
         try:
             sender, birth = read_info(means.layout.info(number))
             recipients = RecipientFile(self._path(number))
@@ -57,7 +66,7 @@ class Passes:
             self._agenda.schedule.add(number, now)
             raise
         retry = next_retry(birth, now, ROOT_STEP[self._name])
-        job = Job(number, sender, birth, retry, now > birth + means.controls.lifetime_s)
+        job = Job(number, sender, birth, retry, now > birth + means.controls.lifetime_s, copy=copy)
         self.current = QueuePass(job, recipients, self._relative(number), means.log)
         self._settling.jobs[number] = job
 
@@ -76,7 +85,8 @@ class Passes:
     def go_on(self, job: Job, offset: int) -> None:
         """Start the delivery to a recipient that had been skipped."""
         job.held -= 1
-        if self._orders.stops(job.number):
+        fenced = self._means.shadow is not None and self._means.shadow.stops(job.copy)
+        if fenced or self._orders.stops(job.number):
             self._settling.settle(job)
             return
         try:
@@ -99,6 +109,9 @@ class Passes:
         current = self.current
         if current is None:
             return False
+        if self._means.shadow is not None and self._means.shadow.stops(current.job.copy):
+            self._end_pass(current)
+            return True
         found = current.advance(self._orders, self._agenda.shares)
         if found is Nothing.OVER:
             self._end_pass(current)

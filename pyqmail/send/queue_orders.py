@@ -1,8 +1,8 @@
 """What people ordered, as the channels ask for it before a message or recipient is tried (qmail-q(8))."""
 
-from pyqmail.log.events import Alert, OrderGiven
+from pyqmail.log.events import Alert, OrderGiven, Warn
 from pyqmail.send.endings import Endings, Ordered
-from pyqmail.send.holds import Orders
+from pyqmail.send.holds import DELETE, Orders, birth_of
 from pyqmail.send.means import Means
 from pyqmail.send.order_book import OrderBook
 
@@ -32,6 +32,16 @@ class QueueOrders:
             self.endings.carry_out([number])
             return True
         return self.book.park(channel, number, now)
+
+    def drop(self, number: int) -> bool:
+        """Have ``number``, which others deliver, removed as by order; False when it is gone already."""
+        birth = birth_of(self._means.layout, number)
+        if birth is None:
+            return False
+        self._means.log(Warn(b"another node has adopted msg %d, removed here" % number))
+        self.book.orders.endings[number] = DELETE, birth
+        self.endings.carry_out([number])
+        return True
 
     def stops(self, number: int) -> bool:
         """Whether no further delivery of ``number`` may start."""

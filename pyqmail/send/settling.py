@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pyqmail.formats.report import held_back
 from pyqmail.log.events import BounceSuppressed, Warn
+from pyqmail.policy.classify import strip_prepend
 from pyqmail.protocol import spawn
 from pyqmail.send.agenda import Agenda, Resume
 from pyqmail.send.failures import Failures
@@ -41,6 +42,9 @@ class Settling:
         if letter == spawn.SUCCESS:
             if facts:
                 self._messages.notices.reached(self._name, delivery, text)
+            if self._means.shadow is not None:
+                recipient = strip_prepend(delivery.recipient, self._means.controls.routing.virtual)
+                self._means.shadow.done(delivery.job.copy, self._name, delivery.offset, recipient)
             self._done(delivery)
         elif letter == spawn.FAILURE and facts and self._messages.notices.unwanted(self._name, delivery):
             self._means.log(BounceSuppressed(delivery.job.number))

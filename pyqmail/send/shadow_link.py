@@ -1,10 +1,12 @@
-"""What qmail-send tells qmail-shadowd: which messages have left the queue (qmail-shadowd(8)).
+"""What qmail-send tells qmail-shadowd, which recipients are done and which messages have left, and what it hears: until
+when the messages that have copies are this node's to deliver, and which are others' by now (qmail-shadowd(8)).
 
 What is told stays here until the copy is known to be gone, and is told again to the next qmail-shadowd. A message whose
 end was never heard keeps its copy, and would be delivered once more if this machine died for good.
 """
 
 import socket
+import time
 
 from pyqmail.formats.todo import parse_info_shadow
 from pyqmail.log.events import Warn
@@ -16,6 +18,9 @@ from pyqmail.system.loop import Loop
 
 AGAIN_S = 1.0  # before another try to connect, or to send what was not taken
 ENDED_MAX = 200_000  # that wait to be told
+MARK_S = 1.0  # from a recipient to the next record of marks
+MARKS_MAX = 10_000  # of one record's time
+WAIT_S = 5  # before a message that waits for the lease is looked at again
 INFO_MAX = 4096  # bytes of info/N that are read
 
 
@@ -31,6 +36,11 @@ class ShadowLink:
         self._told: dict[bytes, None] = {}
         self._waiting = False  # for the moment to tell
         self._lost = False  # some were forgotten
+        self._marks: list[tuple[bytes, bytes, bytes]] = []
+        self._marking = False  # for the moment to tell them
+        self._until = 0.0  # of the lease, by the monotonic clock
+        self._taken: set[bytes] = set()
+        self._waits = False  # it was said that messages wait for the lease
         self._tell()
 
     def identity(self, number: int) -> bytes:
@@ -39,6 +49,47 @@ class ShadowLink:
             return parse_info_shadow(files.read_file(self._layout.info(number), INFO_MAX))
         except OSError:
             return b""
+
+    def withholds(self, identity: bytes) -> bool:
+        """Whether the message of that copy may not be delivered now: its lease is over, or was never heard of."""
+        if not identity:
+            return False
+        if time.monotonic() < self._until:
+            self._waits = False
+            return False
+        if not self._waits:
+            self._log(Warn(b"no lease: messages that have copies wait, or others may deliver them too"))
+        self._waits = True
+        return True
+
+    def is_taken(self, identity: bytes) -> bool:
+        """Whether another node has adopted the message of that copy."""
+        return identity in self._taken
+
+    def stops(self, identity: bytes) -> bool:
+        """Whether no further delivery of it may start: one or the other."""
+        return self.withholds(identity) or identity in self._taken
+
+    def done(self, identity: bytes, channel: str, offset: int, recipient: bytes) -> None:
+        """``recipient``, as its sender wrote it, is reached: told after a moment, unless the message ends sooner."""
+        if not identity or len(self._marks) >= MARKS_MAX:
+            return
+        self._marks.append((identity, b"%b:%d" % (channel.encode(), offset), recipient))
+        if not self._marking:
+            self._marking = True
+            self._loop.call_later(MARK_S, self._tell_marks)
+
+    def _tell_marks(self) -> None:
+        self._marking = False
+        marks, self._marks = self._marks, []
+        marks = [mark for mark in marks if mark[0] not in self._told and mark[0] not in self._untold]
+        while marks and self._socket is not None:
+            words = [word for mark in marks[: shadow.MARKS_MAX] for word in mark]
+            try:
+                self._socket.send(shadow.format_record(shadow.DONE, *words), socket.MSG_NOSIGNAL)
+            except OSError:
+                return  # whoever adopts the message delivers it once more
+            del marks[: shadow.MARKS_MAX]
 
     def ended(self, identity: bytes) -> None:
         """The message of that copy has left the queue; nothing for a message without one."""
@@ -91,6 +142,7 @@ class ShadowLink:
                 raise
             self._socket = sock
             self._loop.add_reader(sock.fileno(), self._hear)
+            sock.send(shadow.format_record(shadow.SERVE), socket.MSG_NOSIGNAL)
         return self._socket
 
     def _hear(self) -> None:
@@ -108,7 +160,14 @@ class ShadowLink:
         if words[0] == shadow.GONE:
             for identity in words[1:]:
                 self._told.pop(identity, None)
+            self._taken.difference_update(words[1:])
             self._lost = self._lost and len(self._untold) + len(self._told) >= ENDED_MAX
+        elif words[0] == shadow.TAKEN:
+            self._taken.update(words[1:])
+        elif words[0] == shadow.LEASE and len(words) == 2 and words[1].isdigit():
+            self._until = float(words[1])
+        elif words[0] == shadow.SAY:
+            self._log(Warn(b"qmail-shadowd: " + b" ".join(words[1:])))
 
     def _close(self) -> None:
         """There is no service now: tell everything to the next one."""

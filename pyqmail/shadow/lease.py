@@ -6,52 +6,65 @@ question. So clocks that differ do no harm, and a node stops before another one 
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from pyqmail.shadow.database import Away
+from pyqmail.shadow.nodes import Nodes, Taken
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Away, Fenced, Node, Store, Taken
+from pyqmail.shadow.store import Fenced, Node
 
 MARGIN = 0.2
 RENEWALS = 4  # in the time of one lease
 AGAIN_S = 2.0  # after a failure
 
 
-class Lease:
-    """Taken and kept in a thread of its own. ``until``: how long it is held, in monotonic seconds; 0 for not at all."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who we are, None for nobody; what others have taken of ours; until when we are that, in monotonic seconds."""
 
-    def __init__(
-        self, settings: Settings, queue: str, machine: str, tell: Callable[[Node | None, float, str], None]
-    ) -> None:
-        """``tell`` is called from the thread: who we are, None for nobody; until when; what is wrong, if anything."""
+    node: Node | None
+    taken: frozenset[str]
+    until: float
+
+
+NOTHING = Held(None, frozenset(), 0.0)
+
+
+class Lease:
+    """Taken and kept in a thread of its own."""
+
+    def __init__(self, settings: Settings, queue: str, machine: str, tell: Callable[[Held, str], None]) -> None:
+        """``tell`` is called from the thread with what is held, and what is wrong, if anything."""
         self._settings = settings
         self._queue = queue
         self._machine = machine
         self._tell = tell
-        self._node: Node | None = None
-        self._until = 0.0
+        self._held = NOTHING
 
-    def keep(self, store: Store) -> None:
+    def keep(self, nodes: Nodes) -> None:
         """Never returns."""
         while True:
             began = time.monotonic()
-            trouble = self._step(store)
+            trouble = self._step(nodes)
             if trouble is None:
-                self._until = began + self._settings.lease_s
-            self._tell(self._node, self._until, trouble or "")
+                self._held = replace(self._held, until=began + self._settings.lease_s)
+            self._tell(self._held, trouble or "")
             time.sleep(AGAIN_S if trouble is not None else self._settings.lease_s / RENEWALS)
 
-    def _step(self, store: Store) -> str | None:
+    def _step(self, nodes: Nodes) -> str | None:
         """Have it for its whole length from now; what went wrong, if anything did."""
         seconds = self._settings.lease_s * (1 + MARGIN)
         try:
-            if self._node is None:
-                self._node = store.register(self._queue, self._settings.name, self._machine, seconds)
+            if self._held.node is None:
+                node = nodes.register(self._queue, self._settings.name, self._machine, seconds)
+                self._held = Held(node, nodes.taken(node), 0.0)
             else:
-                store.renew(self._node, self._machine, seconds)
+                nodes.renew(self._held.node, self._machine, seconds)
             return None
         except Away as error:
             return str(error)
         except Taken as error:
             return str(error)
         except Fenced:
-            self._node, self._until = None, 0.0
+            self._held = NOTHING
             return "others have adopted the messages of this queue"

@@ -7,14 +7,15 @@ as soon as the database answers, and once more later where nobody knows whether 
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Collection
 
 from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import shadow
 from pyqmail.shadow.identity import boot_id
-from pyqmail.shadow.lease import Lease
+from pyqmail.shadow.lease import NOTHING, Held, Lease
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Copy, Node
+from pyqmail.shadow.store import Copy, Mark
 from pyqmail.shadow.writer import Writer
 from pyqmail.system.foreign import rights_of
 from pyqmail.system.logpipe import LogWriter
@@ -22,6 +23,7 @@ from pyqmail.system.loop import Loop
 
 NAME = b"qmail-shadowd"
 CONNECTIONS_MAX = 256
+LINES_MAX = 20
 SAY_S = 10.0  # from one line about a trouble to the next
 UNCERTAIN_S = 60.0  # after which the copies of a transaction that failed are removed once more
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
@@ -34,6 +36,8 @@ class Client:
         self.sock = sock
         self.uid = uid
         self.open: dict[str, bool] = {}
+        self.serves = False  # it delivers what is ours
+        self.told: frozenset[str] = frozenset()  # which messages others have taken
 
     def say(self, *words: bytes) -> None:
         """One record; who has gone is heard to have."""
@@ -61,11 +65,13 @@ class Service:
         self._copying = copying
         self._ending = ending
         self._bytes_max = settings.bytes_max
+        self._held = NOTHING
         self._bytes = 0  # stored, as far as is known
         self._clients: set[Client] = set()
         self._asked: dict[str, Client] = {}  # who waits for the copy of an ID
         self._ended: dict[str, Client] = {}  # who waits to hear that it is gone
         self._log = LogWriter(2, NAME)
+        self._unsaid: deque[bytes] = deque(maxlen=LINES_MAX)  # lines that nobody has heard
         self._quiet: set[str] = set()  # troubles that were told of a moment ago
         lease = Lease(settings, queue, boot_id(), self._tell_lease)
         self._writer = Writer(settings, lease, self._copied, self._removed, self._sized)
@@ -73,18 +79,38 @@ class Service:
         loop.add_reader(self._writer.event, self._writer.collect)
         self._writer.start()
 
-    def _tell_lease(self, node: Node | None, until: float, trouble: str) -> None:
+    def _tell_lease(self, held: Held, trouble: str) -> None:
         """Called from the thread that keeps the lease."""
-        self._writer.node = node
-        self._writer.tell(lambda: self._lease_told(until, trouble))
+        self._writer.node = held.node
+        self._writer.tell(lambda: self._lease_told(held, trouble))
 
-    def _lease_told(self, until: float, trouble: str) -> None:
+    def _lease_told(self, held: Held, trouble: str) -> None:
         if trouble:
-            self._say_seldom("lease", f"alert: no lease: {trouble}")
+            self._say_seldom("lease", f"the lease is not renewed: {trouble}")
+        if held.taken and self._held.node is None:
+            self.say(f"others have adopted {len(held.taken)} messages of this queue: they are not delivered here")
+        self._held = held
+        for client in self._clients:
+            if client.serves:
+                self._tell_held(client)
+
+    def _tell_held(self, client: Client) -> None:
+        """What others have taken, if it has not been told, and then until when the rest is ours."""
+        taken = [identity.encode() for identity in self._held.taken - client.told]
+        for start in range(0, len(taken), shadow.IDS_MAX):
+            client.say(shadow.TAKEN, *taken[start : start + shadow.IDS_MAX])
+        client.told = self._held.taken
+        client.say(shadow.LEASE, b"%d" % self._held.until)
 
     def say(self, text: str) -> None:
-        """A line of the log."""
-        self._log.write(NAME + b": " + safe_words(text) + b"\n")
+        """A line of the log, and of that of qmail-send: a helper of qmail-start has none of its own."""
+        line = safe_words(text)[: shadow.LINE_MAX]
+        self._log.write(NAME + b": " + line + b"\n")
+        serving = [client for client in self._clients if client.serves]
+        for client in serving:
+            client.say(shadow.SAY, line)
+        if not serving:
+            self._unsaid.append(line)
 
     def _say_seldom(self, kind: str, text: str) -> None:
         if kind not in self._quiet:
@@ -135,6 +161,14 @@ class Service:
                 return False
             self._copy(client, rest[0].decode(), rest[1], fds)
             return True
+        if word == shadow.SERVE and client.uid in self._ending:
+            client.serves = True
+            while self._unsaid:
+                client.say(shadow.SAY, self._unsaid.popleft())
+            self._tell_held(client)
+            return True
+        if word == shadow.DONE and client.uid in self._ending:
+            return self._mark(rest)
         if not rest or len(rest) > shadow.IDS_MAX or not all(map(shadow.is_id, rest)):
             return False
         identities = [identity.decode() for identity in rest]
@@ -150,6 +184,17 @@ class Service:
             return True
         return False
 
+    def _mark(self, words: list[bytes]) -> bool:
+        """Whether those were marks, and are taken."""
+        triples = list(zip(words[::3], words[1::3], words[2::3], strict=False))
+        if len(words) != 3 * len(triples) or not all(
+            shadow.is_id(identity) and len(place) <= shadow.PLACE_MAX and place.isascii() and b"\0" not in place
+            for identity, place, _ in triples
+        ):
+            return False
+        self._writer.mark(Mark(identity.decode(), place.decode(), recipient) for identity, place, recipient in triples)
+        return True
+
     def _leave(self, client: Client) -> None:
         """A client has gone: what it did not keep is withdrawn, what is being copied as soon as that is over."""
         self._loop.remove_reader(client.sock.fileno())
@@ -164,7 +209,7 @@ class Service:
     def _copy(self, client: Client, identity: str, facts: bytes, fds: list[int]) -> None:
         copy = Copy(identity, facts, fds[0], fds[1])
         if self._bytes + copy.size > self._bytes_max:
-            self._say_seldom("full", f"alert: no more is copied: control/shadowmax is {self._bytes_max} bytes")
+            self._say_seldom("full", f"no more is copied: control/shadowmax is {self._bytes_max} bytes")
             client.say(shadow.NO, identity.encode())
             return
         fds.clear()  # the writer closes them
@@ -176,7 +221,7 @@ class Service:
     def _copied(self, batch: list[Copy], why: str | None) -> None:
         """A transaction is over."""
         if why is not None:
-            self._say_seldom("away", f"alert: no copy of {len(batch)} messages: {why}")
+            self._say_seldom("away", f"no copy of {len(batch)} messages: {why}")
         for copy in batch:
             client = self._asked.pop(copy.identity)
             if why is not None:

@@ -9,19 +9,24 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
+from pyqmail.shadow.database import Away, Database
 from pyqmail.shadow.lease import Lease
+from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Away, Copy, Fenced, Node, Store
+from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Store
 
 WRITERS = 2
 COPIES_MAX = 64  # of one transaction
 BYTES_MAX = 8 << 20  # of one transaction, by its first rows; a message of several rows has one to itself
 REMOVALS_MAX = 1000  # of one transaction
+MARKS_MAX = 200_000  # that wait
 AGAIN_S = 2.0
 SIZE_S = 60.0  # from one look how much is stored to the next
 
+Connected = TypeVar("Connected", bound=Database)
 Result = Callable[[], None]  # what the loop is to do
 
 
@@ -54,11 +59,23 @@ class Gathered:
 
 
 class Removals:
-    """IDs of copies that are not wanted any more; each stays until it is known to be gone."""
+    """IDs of copies that are not wanted any more; each stays until it is known to be gone. Marks, in their order."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, None] = {}
+        self._marks: deque[Mark] = deque(maxlen=MARKS_MAX)  # a mark that is lost is a delivery too many
         self._change = threading.Condition()
+
+    def mark(self, marks: Iterable[Mark]) -> None:
+        """Some recipients are done."""
+        with self._change:
+            self._marks.extend(marks)
+            self._change.notify()
+
+    def marks(self) -> list[Mark]:
+        """The next transaction's; they are forgotten here."""
+        with self._change:
+            return [self._marks.popleft() for _ in range(min(len(self._marks), REMOVALS_MAX))]
 
     def put(self, identities: Sequence[str]) -> None:
         """Some more."""
@@ -69,7 +86,7 @@ class Removals:
     def look(self, seconds: float) -> list[str]:
         """The next transaction's; none where none have come for ``seconds``."""
         with self._change:
-            if not self._waiting:
+            if not self._waiting and not self._marks:
                 self._change.wait(seconds)
             return list(self._waiting)[:REMOVALS_MAX]
 
@@ -107,8 +124,9 @@ class Writer:
 
     def start(self) -> None:
         """Begin to work."""
-        for work in (*(self._copy,) * WRITERS, self._remove, self._lease.keep):
-            threading.Thread(target=self._to_the_end, args=(work,), daemon=True).start()
+        for work in (*(self._copy,) * WRITERS, self._remove):
+            self._start_thread(Store, work)
+        self._start_thread(Nodes, self._lease.keep)
 
     def copy(self, copy: Copy) -> None:
         """Copy one, and give back its files."""
@@ -117,6 +135,10 @@ class Writer:
     def remove(self, identities: Sequence[str]) -> None:
         """Remove the copies of ``identities``, as soon as the server lets us."""
         self._removals.put(identities)
+
+    def mark(self, marks: Iterable[Mark]) -> None:
+        """These recipients are done; a message that has ended meanwhile needs no mark."""
+        self._removals.mark(marks)
 
     def collect(self) -> None:
         """Do in the loop what the threads have told."""
@@ -132,10 +154,14 @@ class Writer:
         self._results.append(result)
         os.eventfd_write(self.event, 1)
 
-    def _to_the_end(self, work: Callable[[Store], None]) -> None:
+    def _start_thread(self, kind: type[Connected], work: Callable[[Connected], None]) -> None:
+        """One that works with a connection of its own."""
+        threading.Thread(target=self._to_the_end, args=(kind, work), daemon=True).start()
+
+    def _to_the_end(self, kind: type[Connected], work: Callable[[Connected], None]) -> None:
         """A process without one of its threads would leave others waiting; one that has ended is started again."""
         try:
-            work(Store(self._settings.url, self._settings.password))
+            work(kind(self._settings.url, self._settings.password))
         except BaseException as error:
             self.tell(_raiser(error))
 
@@ -175,6 +201,8 @@ class Writer:
                     store.remove(node, batch)
                     self._removals.forget(batch)
                     self.tell(lambda batch=batch: self._removed(batch))  # type: ignore[misc]
+                if marks := self._removals.marks():
+                    store.mark(node, marks)
                 if time.monotonic() >= look_again:
                     size = store.size(node)
                     look_again = time.monotonic() + SIZE_S

@@ -1,6 +1,7 @@
 """An installed tree whose messages are copied into a PostgreSQL server."""
 
 import os
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -56,6 +57,31 @@ class Node(MailHost):
             except OSError:
                 continue
         return 0
+
+    def adopt(self, *names: str) -> list[str]:
+        """What `qmail-shadowd --adopt` says, one line each."""
+        done = subprocess.run(
+            [self.home / "bin/qmail-shadowd", "--adopt", *names], capture_output=True, text=True, env=self.environ()
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout.splitlines()
+
+    def die(self) -> None:
+        """All its processes at once, as when the machine loses its power."""
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for process in self.started:
+            process.wait()
+        self.started.clear()
+        wait_for(lambda: not self.pids(), "the end of all")
+
+    def lose_lease(self) -> None:
+        """In the database its time is over."""
+        name = (self.home / "control/me").read_text().strip()
+        self.database.run(f"UPDATE shadow_node SET until = now() WHERE name = '{name}'")
 
     def has_lease(self) -> bool:
         """Whether the database knows it."""

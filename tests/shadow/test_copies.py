@@ -6,43 +6,20 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyqmail.exits import QueueExit
 from pyqmail.protocol import shadow
-from tests.integration.mailhost import ensure_user, fresh_maildir, hold_deliveries, own_user
-from tests.postgresql import PASSWORD, PostgreSQL, postgresql
-from tests.shadow.node import Node, load_schema, node
+from tests.integration.mailhost import hold_deliveries
+from tests.postgresql import PASSWORD
+from tests.shadow.conftest import USER
+from tests.shadow.node import Node
 from tests.waiting import wait_for
 
-USER = own_user("pqshadow")
 HELD = f"{USER}-hold@example.test".encode()
 PLAIN = f"{USER}@example.test".encode()
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[PostgreSQL]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: the tree has seven users")
-    with postgresql() as server:
-        load_schema(server)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def host(database: PostgreSQL) -> Iterator[Node]:
-    """A node that refuses what cannot be copied."""
-    with node(database, "one.example.test") as made:
-        yield made
-
-
-@pytest.fixture
-def maildir() -> Path:
-    ensure_user(USER)
-    return fresh_maildir(USER)
 
 
 def delivered(maildir: Path) -> list[bytes]:

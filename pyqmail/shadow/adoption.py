@@ -1,0 +1,90 @@
+"""Taking over the messages of nodes that are dead: `qmail-shadowd --adopt` (qmail-shadowd(8)).
+
+    adopt     the rows of a node whose lease is over become ours, in one transaction, and what it must not deliver any
+              more when it comes back is kept for it
+    take in   each goes into our own queue, with the recipients that are left, and so has a copy of its own; then its
+              old row is removed
+
+Whatever dies in between, what is ours and in no queue yet is taken in by the next call. A message whose old row could
+not be removed after it came into the queue is taken in once more: a delivery too many, never one too few.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pyqmail.formats.facts import FactsError, RecipientFacts, format_facts, parse_facts
+from pyqmail.formats.todo import UnknownRecord, parse_todo
+from pyqmail.intake.client import FACTS, Injection
+from pyqmail.shadow.nodes import Adopted, Nodes
+from pyqmail.shadow.store import Node
+
+
+class NoLease(Exception):
+    """This node has no lease, and so may own nothing."""
+
+
+class Refused(Exception):
+    """The queue did not take a message; the text says why."""
+
+
+def adopt(nodes: Nodes, home: str, queue: str, names: Sequence[str]) -> tuple[list[tuple[str, int]], int]:
+    """Adopt what dead nodes have, all or those of ``names``, and put it into the queue of ``home``.
+
+    Each node with the number of its messages, and how many are in the queue now. Raises Away, NoLease and Refused.
+    """
+    node = nodes.own(queue)
+    if node is None:
+        raise NoLease("this node has no lease: is qmail-shadowd running?")
+    return nodes.adopt(node, names), _take_in_all(nodes, node, home)
+
+
+def _take_in_all(nodes: Nodes, node: Node, home: str) -> int:
+    count = 0
+    while nodes.take_in(node, lambda adopted: _inject(home, adopted)):
+        count += 1
+    return count
+
+
+def _inject(home: str, adopted: Adopted) -> bool:
+    """Put one into the queue: true, also where nobody is left to deliver it to. Raises Refused."""
+    try:
+        todo = parse_todo(adopted.envelope)
+    except UnknownRecord:
+        raise Refused(f"the row {adopted.identity} has no envelope") from None
+    recipients = remaining(todo.recipients, adopted.done)
+    if not recipients:
+        return True
+    facts = facts_of_rest(adopted.facts, todo.sender, recipients)
+    injection = Injection.open(home, {FACTS: facts} if facts else {}, warm=True)
+    for part in adopted.parts:
+        injection.write(part)
+    answer = injection.close(todo.sender, recipients)
+    if answer.status:
+        raise Refused(f"qmail-queue says {answer.letter_text()[1].decode()} of {adopted.identity}")
+    return True
+
+
+def remaining(recipients: Sequence[bytes], done: Sequence[bytes]) -> list[bytes]:
+    """``recipients`` less one for each of ``done``, in their order."""
+    marks = Counter(done)
+    left = []
+    for recipient in recipients:
+        if marks[recipient]:
+            marks[recipient] -= 1
+        else:
+            left.append(recipient)
+    return left
+
+
+def facts_of_rest(data: bytes, sender: bytes, recipients: Sequence[bytes]) -> bytes:
+    """What the facts ``data`` say of these recipients alone; nothing where they say nothing (formats/facts)."""
+    if not data:
+        return b""
+    try:
+        facts = parse_facts(data)
+    except FactsError:
+        return b""
+    known = {one.address: one for one in facts.recipients}
+    rest = tuple(known.get(address, RecipientFacts(address)) for address in recipients)
+    return format_facts(replace(facts, recipients=rest), sender)

@@ -1,0 +1,75 @@
+"""A connection to PostgreSQL, and what can be known of a transaction.
+
+What goes wrong is Away, whatever psycopg raises: its errors are no OSErrors. A connection that was lost stays closed,
+so the next statement makes another one. Whether a COMMIT whose answer is lost took place nobody knows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.errors import Diagnostic
+
+CONNECT_S = 5
+STATEMENT_S = 20  # a server that takes longer is taken for one that is away
+
+
+class Away(Exception):
+    """The server does not answer, or says that it cannot."""
+
+
+class Database:
+    """One connection to the server, made when it is needed."""
+
+    def __init__(self, url: str, password: str | None) -> None:
+        self._url = url
+        self._password = password
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._warned = False
+
+    def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection that was not lost, as far as is known."""
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._url,
+                password=self._password,
+                autocommit=True,
+                connect_timeout=CONNECT_S,
+                application_name="qmail-shadowd",
+                tcp_user_timeout=STATEMENT_S * 1000,
+                keepalives_idle=STATEMENT_S,
+                options=f"-c statement_timeout={STATEMENT_S}s -c lock_timeout={STATEMENT_S}s",
+            )
+            self._connection.add_notice_handler(self._notice)
+            if self._connection.execute("SHOW synchronous_commit").fetchone() == ("off",):
+                self._connection.execute("SET synchronous_commit = on")
+        return self._connection
+
+    def _notice(self, notice: Diagnostic) -> None:
+        """A warning with a COMMIT says that no standby is known to have it."""
+        self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        """One transaction, committed with its end: Away where that is not known, and then it may be all the same."""
+        try:
+            connection = self._connected()
+            self._warned = False
+            with connection.transaction():
+                yield connection
+        except psycopg.Error as error:
+            self.close()
+            raise Away(first_line(error)) from error
+        if self._warned:
+            raise Away("the server has committed, and its standby may not")
+
+    def close(self) -> None:
+        """Give the connection back; the next method makes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,72 @@
+"""A node dies, and another one takes over what it had accepted: once, and without what had been delivered."""
+
+import os
+import threading
+from pathlib import Path
+
+from pyqmail.formats.facts import Facts, RecipientFacts, format_facts, parse_facts
+from pyqmail.shadow.adoption import facts_of_rest, remaining
+from tests.integration.mailhost import hold_deliveries
+from tests.postgresql import PostgreSQL
+from tests.shadow.conftest import USER
+from tests.shadow.node import Node, node
+from tests.waiting import wait_for
+
+HELD, PLAIN = (f"{USER}{extension}@example.test".encode() for extension in ("-hold", ""))
+LARGE = os.urandom(300_000).hex().encode()
+
+
+def subjects(maildir: Path) -> list[bytes]:
+    """Of what was delivered."""
+    lines = [line for path in (maildir / "new").iterdir() for line in path.read_bytes().splitlines()]
+    return sorted(line for line in lines if line.startswith(b"Subject:"))
+
+
+def test_what_a_dead_node_had_another_one_delivers_once_and_the_dead_one_never_again(
+    database: PostgreSQL, host: Node, maildir: Path
+) -> None:
+    gate, started = hold_deliveries(USER)
+    with node(database, "two.example.test") as lost:
+        assert lost.queue(b"Subject: both\n\n" + LARGE, PLAIN, HELD) == 0
+        started.read_text()
+        wait_for(
+            lambda: database.run("SELECT encode(recipient, 'escape') FROM shadow_done") == [PLAIN.decode()], "mark"
+        )
+        assert subjects(maildir) == [b"Subject: both"]
+        assert host.adopt() == ["0 messages put into the queue"]  # its lease is not over
+        lost.die()
+        lost.lose_lease()
+        said: list[list[str]] = []
+        both = [threading.Thread(target=lambda: said.append(host.adopt())) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        started.read_text()  # the delivery to the recipient that was left
+        gate.write_text("")
+        for thread in both:
+            thread.join()
+        adopted = [line for lines in said for line in lines if "adopted" in line]
+        assert adopted == ["two.example.test: 1 messages adopted"]
+        assert sum(int(lines[-1].split()[0]) for lines in said) == 1
+        wait_for(lambda: not host.copies(), "the end of all copies")
+        assert subjects(maildir) == [b"Subject: both"] * 2  # one for each recipient
+        assert all(LARGE in path.read_bytes() for path in (maildir / "new").iterdir())
+        assert lost.queued() == 1
+        lost.start()
+        wait_for(lambda: lost.queued() == 0, "the removal of what was adopted")
+        assert b"another node has adopted msg" in lost.log.read_bytes()
+        wait_for(lambda: database.run("SELECT count(*) FROM shadow_taken") == ["0"], "its word that it has given up")
+        assert lost.queue(b"Subject: new\n\n", PLAIN) == 0
+        wait_for(lambda: subjects(maildir) == [b"Subject: both"] * 2 + [b"Subject: new"], "new mail as ever")
+        wait_for(lambda: not host.copies(), "the end of its copy")
+
+
+def test_each_mark_takes_one_recipient_away() -> None:
+    assert remaining([b"a", b"b", b"a", b"c"], [b"a", b"x"]) == [b"b", b"a", b"c"]
+
+
+def test_facts_are_kept_for_the_recipients_that_are_left() -> None:
+    told = tuple(RecipientFacts(address, frozenset([b"NEVER"])) for address in (b"a@x", b"b@x"))
+    data = format_facts(Facts(ret=b"HDRS", recipients=told), b"ann@x")
+    rest = parse_facts(facts_of_rest(data, b"ann@x", [b"b@x", b"c@x"]))
+    assert (rest.ret, rest.recipients) == (b"HDRS", told[1:])
+    assert facts_of_rest(b"no facts", b"ann@x", [b"b@x"]) == b""

@@ -1,0 +1,111 @@
+"""Leases in the database: one owner for each name and queue, whatever comes back or is done twice."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.shadow.database import Away
+from pyqmail.shadow.nodes import Adopted, Nodes, Taken
+from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Store
+from tests.postgresql import PASSWORD, PostgreSQL
+
+LEASE_S = 300.0
+
+
+@pytest.fixture
+def nodes(database: PostgreSQL) -> Iterator[Nodes]:
+    made = Nodes(database.url, PASSWORD)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(database: PostgreSQL) -> Iterator[Store]:
+    made = Store(database.url, PASSWORD)
+    yield made
+    made.close()
+
+
+def register(nodes: Nodes, machine: str = "here", queue: str = "", name: str = "") -> Node:
+    queue = queue or str(uuid.uuid4())
+    return nodes.register(queue, name or queue + ".test", machine, LEASE_S)
+
+
+def end(database: PostgreSQL, node: Node) -> None:
+    """The time of its lease is over."""
+    database.run(f"UPDATE shadow_node SET until = now() WHERE queue = '{node.queue}'")
+
+
+def copy(store: Store, node: Node, path: Path) -> str:
+    """A message of that node with two recipients."""
+    path.write_bytes(b"u1\0p2\0Fann@x\0Ta@x\0Tb@x\0")
+    identity = str(uuid.uuid4())
+    made = Copy(identity, b"", os.open(path, os.O_RDONLY), os.open(path, os.O_RDONLY))
+    try:
+        store.add(node, [made])
+    finally:
+        made.close()
+    return identity
+
+
+def test_a_name_and_a_queue_have_one_owner_until_the_lease_is_over(database: PostgreSQL, nodes: Nodes) -> None:
+    first = register(nodes, name="odd ' name\"; --")
+    with pytest.raises(Taken, match="one of both needs another control/me"):
+        register(nodes, name="odd ' name\"; --")
+    with pytest.raises(Taken, match="another machine"):
+        register(nodes, "there", first.queue)
+    assert register(nodes, "here", first.queue, "renamed.test") == first  # started again
+    end(database, first)
+    assert register(nodes, "there", first.queue, "renamed.test") == first
+    with pytest.raises(Fenced):
+        nodes.renew(first, "here", LEASE_S)
+    nodes.renew(first, "there", LEASE_S)
+
+
+def test_an_empty_volume_under_an_old_name_is_another_owner(database: PostgreSQL, nodes: Nodes) -> None:
+    old = register(nodes, name="again.test")
+    end(database, old)
+    new = register(nodes, name="again.test")
+    assert new.queue != old.queue and nodes.own(new.queue) == new and nodes.own(old.queue) is None
+
+
+def test_adoption_is_done_once_and_fences_who_comes_back(
+    database: PostgreSQL, nodes: Nodes, store: Store, tmp_path: Path
+) -> None:
+    dead, heir = register(nodes), register(nodes)
+    identity = copy(store, dead, tmp_path / "message")
+    store.mark(dead, [Mark(identity, "local:0", b"a@x")] * 2)
+    assert nodes.adopt(heir, [dead.queue]) == []
+    end(database, dead)
+    assert nodes.adopt(heir, ["somebody.else"]) == []
+    assert [count for _, count in nodes.adopt(heir, [dead.queue])] == [1]
+    assert nodes.adopt(heir, [dead.queue]) == []
+    with pytest.raises(Fenced):
+        copy(store, dead, tmp_path / "late")
+    with pytest.raises(Fenced):
+        nodes.renew(dead, "here", LEASE_S)
+    back = register(nodes, queue=dead.queue)
+    assert back.epoch > dead.epoch and nodes.taken(back) == {uuid.UUID(identity).hex}
+    store.remove(back, [identity])  # it has given it up: that is not its row any more
+    assert nodes.taken(back) == set()
+    seen: list[Adopted] = []
+    assert nodes.take_in(heir, lambda adopted: bool(seen.append(adopted))) is False  # refused: it stays
+    assert nodes.take_in(heir, lambda adopted: not seen.append(adopted)) is True  # type: ignore[func-returns-value]
+    assert nodes.take_in(heir, lambda adopted: True) is None
+    assert [adopted.done for adopted in seen] == [[b"a@x"]] * 2
+
+
+def test_a_connection_that_was_lost_is_made_again(database: PostgreSQL, nodes: Nodes) -> None:
+    node = register(nodes)
+    database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'qmail-shadowd'")
+    with pytest.raises(Away):
+        nodes.renew(node, "here", LEASE_S)
+    nodes.renew(node, "here", LEASE_S)
+
+
+def test_who_cannot_log_in_is_away(database: PostgreSQL) -> None:
+    with pytest.raises(Away, match="password"):
+        Nodes(database.url, "another").own(str(uuid.uuid4()))
