@@ -3,10 +3,10 @@
 import os
 
 from pyqmail.control import ControlUnreadable
-from pyqmail.login import hashes, passwords
 from pyqmail.login.account_settings import AccountsTrouble, read_settings
 from pyqmail.login.account_source import load_source
 from pyqmail.login.answer import Answer
+from pyqmail.login.passwords import HashFormat
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.users import UsersDatabase, parse_assignment
 from pyqmail.system.process import become
@@ -26,14 +26,10 @@ def check_account(home: str, address: bytes, password: bytes) -> Answer:
         open_source = load_source(settings)
         if os.geteuid() == 0 and not accounts.single_user:
             become(accounts.uid_passwd, accounts.gid_nofiles, [accounts.gid_nofiles])
-        stored = open_source(settings).password(address.lower().decode())
-        if not stored:
-            passwords.waste_time(password)
-            return Answer.NO
-        return Answer.YES if hashes.verify(stored, password) else Answer.NO
+        return Answer.YES if open_source(settings).knows(address.lower().decode(), password) else Answer.NO
     except UnicodeDecodeError:
         return Answer.NO  # the names of the database are UTF-8
-    except (AccountsTrouble, AccountMissing, ControlUnreadable, passwords.HashFormat, OSError, MemoryError):
+    except (AccountsTrouble, AccountMissing, ControlUnreadable, HashFormat, OSError, MemoryError):
         return Answer.LATER
 
 

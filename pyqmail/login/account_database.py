@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pyqmail.login import hashes, passwords
 from pyqmail.login.account_settings import AccountSettings, AccountsTrouble
 
 CONNECT_S = 10
@@ -92,8 +93,8 @@ class AccountDatabase:
         except psycopg.Error as error:
             raise AccountsTrouble(explained(error)) from error
 
-    def password(self, address: str) -> bytes | None:
-        """The hash of the password of ``address``; None where nobody has that."""
+    def knows(self, address: str, password: bytes) -> bool:
+        """Whether ``password`` is that of ``address``. Raises HashFormat too."""
         name, _, domain = address.rpartition("@")
         values = {"address": address, "name": name, "domain": domain}
         try:
@@ -102,7 +103,11 @@ class AccountDatabase:
             raise AccountsTrouble(explained(error)) from error
         if len(rows) > 1:
             raise AccountsTrouble("control/accounts: password finds more than one row")
-        return str(rows[0][0] or "").encode() if rows else None
+        stored = str(rows[0][0] or "").encode() if rows else b""
+        if not stored:
+            passwords.waste_time(password)
+            return False
+        return hashes.verify(stored, password)
 
     def changes(self) -> Iterator[str]:
         """Each address that has changed, as it comes; empty where anything may have, and so at the beginning."""

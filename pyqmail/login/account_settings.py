@@ -16,8 +16,12 @@ SIZE_MAX = 65536
 COMMON = frozenset(("source", "owner", "homes", "delivery"))
 NAMES = {
     "postgresql": frozenset(("connection", "domains", "users", "aliases", "senders", "password")),
+    "ldap": frozenset(
+        ("uri", "starttls", "cacert", "binddn", "bindpassword", "base")
+        + ("domains", "users", "aliases", "senders", "password")
+    ),
 }  # by source; each source has those of COMMON too
-NEEDED = {"postgresql": ("connection", "domains", "users")}
+NEEDED = {"postgresql": ("connection", "domains", "users"), "ldap": ("uri", "domains", "users")}
 
 
 class AccountsTrouble(Exception):

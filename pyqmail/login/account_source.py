@@ -25,8 +25,8 @@ class AccountSource(Protocol):
         """Each address that has changed, as it comes; empty where anything may have, and so at the beginning."""
         ...
 
-    def password(self, address: str) -> bytes | None:
-        """The hash of the password of ``address``, which is in lower case; None or empty where it has none."""
+    def knows(self, address: str, password: bytes) -> bool:
+        """Whether ``password`` is that of ``address``, which is in lower case. Raises HashFormat too."""
         ...
 
     def senders(self) -> Iterator[tuple[bytes, ...]]:
@@ -37,7 +37,11 @@ class AccountSource(Protocol):
 def load_source(settings: AccountSettings) -> Callable[[AccountSettings], AccountSource]:
     """What opens the source that ``settings`` name; by now its library is in memory. Raises AccountsTrouble."""
     try:
+        if settings.source == "ldap":
+            from pyqmail.login.account_directory import AccountDirectory
+
+            return AccountDirectory
         from pyqmail.login.account_database import AccountDatabase
-    except ImportError:
-        raise AccountsTrouble("psycopg is missing: qmail-setup --with accounts") from None
+    except ImportError as error:
+        raise AccountsTrouble(f"{error.name} is missing: qmail-setup --with accounts") from None
     return AccountDatabase
