@@ -7,6 +7,10 @@ Pure and light.
 from pyqmail.formats import rfc822
 from pyqmail.formats.aliases import ListError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 UNQUOTED = b"quote the whole command: "
 _BLANKS = b" \t\r\n"
 _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_")
@@ -162,17 +166,31 @@ def _colon_word(text: bytes) -> tuple[bytes, bytes]:
 
 
 def refuse_groups(line: bytes) -> None:
-    """Raises ListError for ``a, b: c``, two names of an alias, and ``x: friends: a, b;``: the word would get mail."""
+    """Raises ListError for ``a, b: c``, two names of an alias, and for a colon in its list, as of a group.
+
+    Any word before such a colon would get mail: ``x: friends: a, b;``, ``x: mailto:a``, and the alias of a line that
+    begins with a blank by mistake and so continues the one before.
+    """
     try:
         tokens = [token for token in rfc822.tokenize(line) if token[0] != rfc822.COMMENT]
     except rfc822.LexicalError:
         return  # whoever parses it says so
     kinds = [kind for kind, _text in tokens]
-    colons = [place for place, kind in enumerate(kinds) if kind == rfc822.COLON and not _is_include(tokens, place)]
+    colons = [place for place in _outer_colons(kinds) if not _is_include(tokens, place)]
     if colons and rfc822.COMMA in kinds[: colons[0]]:
         raise ListError(b"an alias has one name, a line for each: " + line.partition(b":")[0].strip())
-    if len(colons) > 1 and rfc822.SEMICOLON in kinds[colons[1] :]:
-        raise ListError(b"groups are not supported: " + line.rstrip(b"\n"))
+    if len(colons) > 1:
+        what = b"groups are not supported: " if rfc822.SEMICOLON in kinds[colons[1] :] else b"a colon in a list: "
+        raise ListError(what + b" ".join(line.split()))
+
+
+def _outer_colons(kinds: "list[int]") -> "Iterator[int]":
+    """Where colons stand outside of angle brackets, in which they may end a route."""
+    angle = False
+    for place, kind in enumerate(kinds):
+        angle = kind == rfc822.LEFT or (angle and kind != rfc822.RIGHT)
+        if kind == rfc822.COLON and not angle:
+            yield place
 
 
 def _is_include(tokens: "rfc822.Tokens", place: int) -> bool:

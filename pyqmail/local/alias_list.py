@@ -49,6 +49,7 @@ def _open(path: bytes) -> "tuple[bytes, int] | Fatal":
         fd = files.open_read(path)
         try:
             status = os.fstat(fd)
+            files.refuse_fifo(status)
             if not status.st_mode & WORLD_READABLE:
                 return Fatal(111, path + b" is not world-readable")
             return files.read_all(fd, files.LIST_MAX), status.st_mtime_ns

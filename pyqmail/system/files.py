@@ -6,6 +6,7 @@ record each of them. Paths are ``str`` or ``bytes``; every descriptor is close-o
 
 import errno
 import os
+import stat
 
 Path = str | bytes
 CHUNK = 1 << 16
@@ -63,10 +64,17 @@ def read_all(fd: int, most: int = TABLE_MAX) -> bytes:
     return b"".join(chunks)
 
 
+def refuse_fifo(status: os.stat_result) -> None:
+    """An OSError (ESPIPE) for a FIFO: while nobody writes to it, it would be read as an empty file."""
+    if stat.S_ISFIFO(status.st_mode):
+        raise OSError(errno.ESPIPE, "Is a FIFO")
+
+
 def read_file(path: Path, most: int = TABLE_MAX) -> bytes:
-    """What the file ``path`` holds; an OSError (EFBIG) if that is more than ``most`` bytes."""
+    """What the file ``path`` holds; an OSError if that is more than ``most`` bytes (EFBIG), or a FIFO (ESPIPE)."""
     fd = open_read(path)
     try:
+        refuse_fifo(os.fstat(fd))
         return read_all(fd, most)
     finally:
         os.close(fd)

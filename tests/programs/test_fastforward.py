@@ -232,6 +232,17 @@ def test_a_damaged_database_or_list_is_temporary(ours: Ours) -> None:
     put(ours, "empty.bin", b"")
 
 
+@pytest.mark.usefixtures("databases")
+def test_a_fifo_is_no_empty_list(ours: Ours) -> None:
+    run = RUN | {"RECIPIENT": "empty@a.b"}
+    (ours.root / "empty.bin").unlink()
+    os.mkfifo(ours.root / "empty.bin")
+    code, _, errors, queued, _ = outcome(ours, ["fastforward", "t.cdb"], run)
+    assert (code, errors, queued) == (111, b"fastforward: fatal: unable to read ./empty.bin: Is a FIFO\n", b"-")
+    (ours.root / "empty.bin").unlink()
+    put(ours, "empty.bin", b"")
+
+
 @pytest.mark.contract("aliases 2.8")
 def test_aliases_that_lead_only_to_each_other_bounce(ours: Ours) -> None:
     source = b"a@h: b@h; b@h: c@h, empty@h; c@h: a@h; empty@h: ./e.bin; near@h: b@h, n@n; told@h: told@h, |true;"

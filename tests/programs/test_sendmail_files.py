@@ -50,7 +50,7 @@ ALIASES = [
     b"Owner-l: me\n", b"OWNER-l: me\n", b"owner-L: me\n", b"owner-l@h: me\n", b"owner-: me\n", b'owner-l: "|p"\n',
     b"owner-l@h+: me\n", b"owner-owner-l: me\n", b"a:\n", b"a\n", b"a: ;\n", b": b\n", b":\n", b"a: <>\n",
     b"a: @b\n", b"a: b, @c\n", b"@: b\n", b"a@: b\n", b'"": b\n', b'a: ""\n', b"a: (b\n", b'a: "b\n', b"a: b>\n",
-    b"a: b)\n", b"a: [b\n", b"a: b\0c\n", b"a\0: b\n", b"a: b, c: d\n", b"a: .\n", b"a: [1.2]\n", b"a: b@[1.2]\n",
+    b"a: b)\n", b"a: [b\n", b"a: b\0c\n", b"a\0: b\n", b"a: .\n", b"a: [1.2]\n", b"a: b@[1.2]\n",
     b"a: b@[]\n", b"\xe9: \xe8\n", b"a: " + b"x" * 785 + b"\n",
     b"a: " + b"x" * 786 + b"\n", b"big: " + b", ".join(b"user%d@host%d" % (n, n) for n in range(500)) + b"\n",
     b"".join(b"user%d: joe%d, sue%d@x.y\n" % (n, n, n) for n in range(500)), b"ok: fine\nbad: (\n", b"a: b.c\n",
@@ -135,6 +135,9 @@ GOOD = {"a@": ["&ann@x.y"], "z@": ["&zoe@x.y"]}
         (b'bad: |""\n', "an empty command", 2),
         (b"bad, worse: ann\n", "an alias has one name, a line for each: bad, worse", 2),
         (b"bad: lists:;\n", "groups are not supported: bad: lists:;", 2),
+        (b"bad: mailto:b@x.y\n", "a colon in a list: bad: mailto:b@x.y", 2),
+        (b"bad: b, c: d\n", "a colon in a list: bad: b, c: d", 2),
+        (b"bad: b@x.y\n  carl: c@x.y\n", "a colon in a list: bad: b@x.y carl: c@x.y", 2),
         (b"*: ann\n", "* stands for nobody: @example.org is all of a host", 2),
     ],
 )
@@ -234,6 +237,15 @@ def test_without_an_argument_it_is_the_systems_file(ours: Ours, monkeypatch: pyt
     monkeypatch.setattr(newaliases, "ALIASES", str(path))
     assert newaliases.main([b"newaliases", b"-v"], {b"QMAIL_HOME": bytes(ours.root)}) == 0
     assert (ours.root / "etc" / "system.cdb").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_fifo_is_no_empty_file(ours: Ours) -> None:
+    """Nobody writes to it, so that it would be read as a file without aliases."""
+    os.mkfifo(ours.root / "etc" / "fifo")
+    (ours.root / "etc" / "fifo.cdb").write_bytes(b"in force")
+    done = ours.run(["newaliases", "etc/fifo"], {}, b"")
+    assert (done.returncode, done.stderr) == (111, b"newaliases: fatal: unable to convert etc/fifo: Is a FIFO\n")
+    assert (ours.root / "etc" / "fifo.cdb").read_bytes() == b"in force"
 
 
 @pytest.mark.contract("aliases 4.1")
