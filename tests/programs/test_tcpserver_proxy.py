@@ -1,23 +1,14 @@
-"""tcpserver -y: the client that a PROXY header names, from listed proxies only; and HAProxy of Debian before it."""
+"""tcpserver -y: the client that a PROXY header names, from listed proxies only (tests/integration/test_haproxy)."""
 
-import os
-import shutil
-import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from pyqmail.protocol.proxy import SIGNATURE
 from pyqmail.tcp.proxy import HEADER_S, Hosts, parse_hosts
 from tests.loopback import everything
-from tests.programs.sending import make_queue
-from tests.programs.tcp_servers import BIN, DEADLINE_S, Running, Servers
+from tests.programs.tcp_servers import Running, Servers
 from tests.programs.test_tcpserver_warm import home, rules
-from tests.waiting import wait_for
 
 __all__ = ["home"]
 
@@ -95,59 +86,3 @@ def test_lines_of_proxyhosts() -> None:
         True, True, True, True, False,
     ]  # fmt: skip
     assert not Hosts(()).have("127.0.0.1")
-
-
-CONFIG = """\
-global
-  maxconn 50
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 20s
-  timeout server 20s
-frontend smtp
-  bind 127.0.0.1:{front}
-  default_backend nodes
-backend nodes
-  {check}
-  server one 127.0.0.1:{port} {send} check inter 100ms
-"""
-
-
-@pytest.fixture
-def front() -> Iterator[int]:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    yield port
-
-
-@pytest.mark.parametrize(("send", "check"), [("send-proxy-v2", "option smtpchk EHLO mx.test"), ("send-proxy", "")])
-def test_haproxy_before_qmail_smtpd(
-    servers: Servers, home: Path, front: int, send: str, check: str, tmp_path: Path
-) -> None:
-    haproxy = shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin")
-    assert haproxy is not None, "haproxy is not installed"
-    make_queue(home / "queue")
-    server = start(servers, home, "-v", program=(str(BIN / "qmail-smtpd"),))
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(front=front, port=server.port, send=send, check=check))
-    process = subprocess.Popen([haproxy, "-db", "-q", "-f", str(config)], stderr=subprocess.DEVNULL)
-
-    def greeted() -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", front), DEADLINE_S, source_address=("127.0.0.9", 0)) as client:
-                if not client.recv(100).startswith(b"220 mx.test"):
-                    return False
-                client.sendall(b"HELO a\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@far.test>\r\nQUIT\r\n")
-                return everything(client).count(b"\r\n") == 4
-        except OSError:
-            return False
-
-    try:
-        wait_for(greeted, "a session through HAProxy")
-        server.line_with("ip=127.0.0.9 ")
-        assert not [line for line in server.lines if "warning" in line]
-    finally:
-        process.terminate()
-        process.wait(DEADLINE_S)
