@@ -18,7 +18,7 @@ from pyqmail.mailauth.canonical import (
     signed_fields,
     without_signature,
 )
-from pyqmail.mailauth.keys import BadKey, PublicKey, WeakKey, find_key
+from pyqmail.mailauth.keys import BadKey, PublicKey, WeakKey, find_key, key_name
 from pyqmail.mailauth.lookups import Lookups, TemporaryFailure
 from pyqmail.mailauth.tags import BadTags, parse_base64, parse_number, parse_tags, without_blanks
 from pyqmail.protocol.host_names import is_name
@@ -176,6 +176,10 @@ class Verifier:
     def read_body(self, pieces: Iterable[bytes]) -> None:
         """Hash the body."""
         self.bodies.read(pieces)
+
+    def key_names(self) -> list[bytes]:
+        """The names that ``outcomes`` asks for keys, after the body has been read."""
+        return [key_name(each.selector, each.domain) for each in self.signatures if self.bodies.fits(each)]
 
     def outcomes(self, lookups: Lookups) -> list[Outcome]:
         """What each signature is worth, after the body has been read. Never raises."""

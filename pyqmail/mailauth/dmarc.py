@@ -78,10 +78,19 @@ def names_to_ask(domain: bytes) -> Iterator[bytes]:
         yield b".".join(labels[len(labels) - count :])
 
 
+def record_names(author: bytes) -> list[bytes]:
+    """The names that ``evaluate`` asks for records of the ``author``'s domain; none without an author."""
+    return [_record_name(domain) for domain in names_to_ask(author)] if author else []
+
+
+def _record_name(domain: bytes) -> bytes:
+    return b"_dmarc." + domain
+
+
 def look_up_record(lookups: Lookups, domain: bytes) -> Record | None:
     """The record at ``domain`` itself; of several none counts. Raises TemporaryFailure."""
     try:
-        texts = lookups.texts(b"_dmarc." + domain)
+        texts = lookups.texts(_record_name(domain))
     except Absent:
         return None
     found = [record for record in (parse_record(domain, text) for text in texts) if record is not None]

@@ -12,7 +12,7 @@ from pyqmail.mailauth.arc import ArcVerifier
 from pyqmail.mailauth.author import BadAuthor, author_domain
 from pyqmail.mailauth.canonical import BadHeader, parse_fields, split_message
 from pyqmail.mailauth.dkim import Outcome, Verifier
-from pyqmail.mailauth.dmarc import Verdict, evaluate, walk
+from pyqmail.mailauth.dmarc import Verdict, evaluate, record_names, walk
 from pyqmail.mailauth.lookups import Lookups, TemporaryFailure
 from pyqmail.mailauth.spf import Finding, check_host, query_for
 from pyqmail.protocol.verification import Pairs
@@ -76,6 +76,7 @@ def judge_message(
             reader.feed(piece)
     for reader in (verifier.bodies, chain.bodies):
         reader.end()
+    lookups.ahead([*verifier.key_names(), *record_names(author)])
     outcomes = verifier.outcomes(lookups)
     answer = [(b"author", author), (b"problem", problem.encode())]
     answer += [(b"dkim", format_outcome(each)) for each in outcomes]

@@ -50,10 +50,15 @@ class PublicKey:
         return True
 
 
+def key_name(selector: bytes, domain: bytes) -> bytes:
+    """Where DNS has the key of ``selector`` (RFC 6376 section 3.6.2.1)."""
+    return selector + b"._domainkey." + domain
+
+
 def find_key(lookups: Lookups, selector: bytes, domain: bytes, kind: bytes) -> PublicKey:
     """The key of ``selector`` for signatures of ``kind``, rsa or ed25519. Raises BadKey and TemporaryFailure."""
     try:
-        records = lookups.texts(selector + b"._domainkey." + domain)
+        records = lookups.texts(key_name(selector, domain))
     except Absent:
         raise BadKey("no key") from None
     problem = BadKey("no key")

@@ -4,7 +4,7 @@ One object serves all checks of one message: what was asked once is not asked ag
 questions are bounded together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -30,6 +30,9 @@ class TemporaryFailure(Exception):
 class Lookups(Protocol):
     """What the checks ask. Every method raises Absent and TemporaryFailure; names are absolute."""
 
+    def ahead(self, names: Iterable[bytes]) -> None:
+        """Ask for the TXT records of ``names`` together, which will be wanted: one wait in place of several."""
+
     def texts(self, name: bytes) -> tuple[bytes, ...]:
         """The TXT records of ``name``, the strings of each joined."""
 
@@ -47,7 +50,8 @@ class Lookups(Protocol):
 
 
 T = TypeVar("T")
-LookUp = Callable[[bytes, Kind], Found]
+Question = tuple[bytes, Kind]
+LookUp = Callable[[Sequence[Question]], list[Found]]  # what each question found, asked together
 
 
 @dataclass
@@ -57,8 +61,13 @@ class CachedLookups:
     look_up: LookUp
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[bytes, Kind], Found] = {}
+        self._known: dict[Question, Found] = {}
         self.asked: list[tuple[bytes, Kind, str]] = []
+
+    def ahead(self, names: Iterable[bytes]) -> None:
+        """See Lookups. Never raises."""
+        keys = (_key(name, Kind.TXT) for name in names)
+        self._ask([key for key in dict.fromkeys(keys) if key not in self._known][: QUESTIONS_MAX - len(self._known)])
 
     def texts(self, name: bytes) -> tuple[bytes, ...]:
         """See Lookups."""
@@ -80,16 +89,23 @@ class CachedLookups:
         """See Lookups."""
         return _some(self._answer(name, Kind.TLSA).associations)
 
+    def _ask(self, keys: Sequence[Question]) -> None:
+        if not keys:
+            return
+        try:
+            answers = self.look_up(keys)
+        except OSError as error:  # no socket to ask with
+            answers = [SoftFailure(str(error))] * len(keys)
+        for key, found in zip(keys, answers, strict=True):
+            self._known[key] = found
+            self.asked.append((*key, _outcome(found)))
+
     def _answer(self, name: bytes, kind: Kind) -> Answer:
-        key = (name.lower().removesuffix(b"."), kind)
+        key = _key(name, kind)
         if key not in self._known:
             if len(self._known) >= QUESTIONS_MAX:
                 raise TemporaryFailure(f"more than {QUESTIONS_MAX} questions")
-            try:
-                self._known[key] = self.look_up(*key)
-            except OSError as error:  # no socket to ask with
-                self._known[key] = SoftFailure(str(error))
-            self.asked.append((*key, _outcome(self._known[key])))
+            self._ask([key])
         found = self._known[key]
         if isinstance(found, HardFailure):
             raise Absent(no_name=found.no_name)
@@ -99,13 +115,12 @@ class CachedLookups:
 
 
 def look_up_within(home: str, budget_s: float) -> LookUp:
-    """One question after another to the servers of ``home``, all within ``budget_s``. Raises ControlUnreadable."""
-    resolver = Resolver(read_servers(Control(home)), budget_s)
+    """Questions to the servers of ``home``, all within ``budget_s``. Raises ControlUnreadable."""
+    return Resolver(read_servers(Control(home)), budget_s).look_up
 
-    def look_up(name: bytes, kind: Kind) -> Found:
-        return resolver.look_up([(name, kind)])[0]
 
-    return look_up
+def _key(name: bytes, kind: Kind) -> Question:
+    return name.lower().removesuffix(b"."), kind
 
 
 def _some(records: tuple[T, ...]) -> tuple[T, ...]:

@@ -33,6 +33,9 @@ class Hostile:
         self.asked += 1
         assert self.asked <= ASKED_MAX
 
+    def ahead(self, names: Iterable[bytes]) -> None:
+        """Each of them counts when it is wanted."""
+
     def texts(self, name: bytes) -> tuple[bytes, ...]:
         self._count()
         if not self._texts[0]:

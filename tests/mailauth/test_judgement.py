@@ -1,12 +1,13 @@
 """A whole message judged: what a hostile one can cost."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from pyqmail.mailauth import canonical
 from pyqmail.mailauth.dkim import SIGNATURES_MAX
 from pyqmail.mailauth.judgement import judge_message
-from pyqmail.mailauth.lookups import QUESTIONS_MAX, CachedLookups
-from pyqmail.protocol.dns import Kind
+from pyqmail.mailauth.lookups import QUESTIONS_MAX, CachedLookups, Question
 from pyqmail.resolver import Found, HardFailure, SoftFailure
 from tests.mailauth.test_dkim import RSA, signed
 from tests.mailauth.test_dkim import SigningKey as Key
@@ -38,11 +39,11 @@ def test_a_thousand_signatures_and_ten_thousand_fields_are_a_few_questions_and_a
     arc = b"".join(b"ARC-Seal: i=%d; a=rsa-sha256; d=x.example; s=s; cv=none; b=eA==\n" % n for n in range(1, 51))
     body = b"x" * 100_000
     text = signatures + arc + b"X: y\n" * 8900 + b"From: a@" + AUTHOR + b"\n\n" + body
-    asked: list[tuple[bytes, Kind]] = []
+    asked: list[Question] = []
 
-    def look_up(name: bytes, kind: Kind) -> Found:
-        asked.append((name, kind))
-        return failure
+    def look_up(questions: Sequence[Question]) -> list[Found]:
+        asked.extend(questions)
+        return [failure] * len(questions)
 
     answer = judge_message({b"spf": b"none", b"domain": b""}, [text], CachedLookups(look_up))
     assert [name for name, _ in answer].count(b"dkim") == SIGNATURES_MAX
@@ -51,9 +52,22 @@ def test_a_thousand_signatures_and_ten_thousand_fields_are_a_few_questions_and_a
 
 
 def test_a_field_too_many_and_nothing_is_asked() -> None:
-    def look_up(name: bytes, kind: Kind) -> Found:
-        raise AssertionError(name)
+    def look_up(questions: Sequence[Question]) -> list[Found]:
+        raise AssertionError(questions)
 
     text = b"X: y\n" * 10001 + b"From: a@a.example\n\nx\n"
     answer = dict(judge_message({}, [text], CachedLookups(look_up)))
     assert answer[b"dmarc"] == b"permerror" and answer[b"problem"] == b"the header has too many fields"
+
+
+def test_what_a_text_names_is_asked_together() -> None:
+    asked: list[list[bytes]] = []
+
+    def look_up(questions: Sequence[Question]) -> list[Found]:
+        asked.append([name for name, _ in questions])
+        return [HardFailure("no such name", no_name=True)] * len(questions)
+
+    text = signed(b"From: a@mail.a.example\n", b"hello\n", [Key(b"mail.a.example", b"s", RSA)])
+    judge_message({}, [text], CachedLookups(look_up))
+    together = [b"_dmarc.mail.a.example", b"_dmarc.a.example", b"_dmarc.example"]
+    assert asked == [[b"s._domainkey.mail.a.example", *together]]

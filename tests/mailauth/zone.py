@@ -1,7 +1,7 @@
 """A Lookups that answers from a table: name and kind to records, or an exception to raise."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyqmail.mailauth.lookups import Absent
 from pyqmail.protocol.dns import Kind, Mx
@@ -24,6 +24,9 @@ class Zone:
         if found is None:
             raise Absent(no_name=all(known != name.lower() for known, _ in self._records))
         return found
+
+    def ahead(self, names: Iterable[bytes]) -> None:
+        """Nothing is gained by it here."""
 
     def texts(self, name: bytes) -> tuple[bytes, ...]:
         return tuple(self._find(name, Kind.TXT))
