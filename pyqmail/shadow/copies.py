@@ -8,6 +8,7 @@ qmail-shadowd withdraws what it was asked for and never hears is in the queue, s
 """
 
 import os
+import select
 import socket
 import time
 from collections.abc import Iterable
@@ -123,10 +124,6 @@ class Copies:
 
 def _is_open(sock: socket.socket) -> bool:
     """Whether the other end has said nothing: between batches there is nothing to say but its end."""
-    try:
-        sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    look = select.poll()
+    look.register(sock, select.POLLIN)
+    return not look.poll(0)

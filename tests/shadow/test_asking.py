@@ -1,0 +1,147 @@
+"""What a worker of qmail-queued makes of a qmail-shadowd that answers, dies, or is silent, at each step."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pyqmail.exits import QueueExit
+from pyqmail.protocol import shadow
+from pyqmail.shadow import copies as module
+from pyqmail.shadow.copies import Copies
+from pyqmail.spool.draft import Draft
+from pyqmail.spool.layout import Layout
+
+Said = list[list[bytes]]
+Answer = Callable[[socket.socket, list[bytes]], None]
+
+
+class Shadowd:
+    """One that answers as it is told, and remembers what it heard by connection."""
+
+    def __init__(self, listener: socket.socket, answer: Answer) -> None:
+        self.heard: list[Said] = []
+        self.answer = answer
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as sock, contextlib.suppress(OSError):
+                    self._serve(sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        said: Said = []
+        self.heard.append(said)
+        while True:
+            data, fds, _, _ = socket.recv_fds(sock, shadow.RECORD_MAX, 2)
+            for fd in fds:
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.write(fd, b"x")  # it can only be read
+                os.close(fd)
+            if not data:
+                return
+            said.append(shadow.parse_record(data))
+            self.answer(sock, said[-1])
+
+
+def willing(sock: socket.socket, words: list[bytes]) -> None:
+    if words[0] == shadow.COPY:
+        sock.send(shadow.format_record(shadow.OK, words[1]))
+
+
+def unwilling(sock: socket.socket, words: list[bytes]) -> None:
+    if words[0] == shadow.COPY:
+        sock.send(shadow.format_record(shadow.NO, words[1]))
+
+
+def dying(sock: socket.socket, words: list[bytes]) -> None:
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+def talking_nonsense(sock: socket.socket, words: list[bytes]) -> None:
+    sock.send(b"9:x")
+
+
+def silent(sock: socket.socket, words: list[bytes]) -> None:
+    return
+
+
+def answering_once(sock: socket.socket, words: list[bytes]) -> None:
+    willing(sock, words)
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def copies(place: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
+    monkeypatch.setattr(module, "ANSWER_S", 1.0)
+    return Copies(Layout(str(place), 23), required=True)
+
+
+def drafts(place: Path, copies: Copies, count: int) -> list[Draft]:
+    made = []
+    for number in range(count):
+        fds = [os.open(place / f"{number}{part}", os.O_RDWR | os.O_CREAT) for part in "me"]
+        made.append(Draft(fds[0], number, classic=False, head=b""))
+        made[-1].envelope = fds[1]
+        made[-1].name_copy(copies.new_id())
+    return made
+
+
+@pytest.fixture
+def listener(place: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(place) + shadow.SOCKET)
+        sock.listen()
+        yield sock
+
+
+def test_batches_share_a_connection_and_end_with_what_became_of_each(
+    place: Path, copies: Copies, listener: socket.socket
+) -> None:
+    shadowd = Shadowd(listener, willing)
+    for _ in range(3):
+        batch = drafts(place, copies, 2)
+        copies.begin(batch)
+        copied = copies.settle()
+        assert copied == {draft.shadow for draft in batch}
+        batch[0].exit_code, batch[1].exit_code = QueueExit.DONE, QueueExit.WRITE_ERROR
+        copies.end(batch, copied)
+        kept, left = batch[0].shadow, batch[1].shadow
+    copies.begin(drafts(place, copies, 1))  # so that it has heard the last word
+    copies.settle()
+    (said,) = shadowd.heard
+    assert [words[0] for words in said[:4]] == [shadow.COPY, shadow.COPY, shadow.KEPT, shadow.WITHDRAW]
+    assert said[-3:-1] == [[shadow.KEPT, kept], [shadow.WITHDRAW, left]]
+
+
+@pytest.mark.parametrize("answer", [unwilling, dying, talking_nonsense, silent, answering_once])
+def test_what_has_no_whole_answer_has_no_copy_and_the_next_batch_another_chance(
+    place: Path, copies: Copies, listener: socket.socket, answer: Answer
+) -> None:
+    shadowd = Shadowd(listener, answer)
+    batch = drafts(place, copies, 2)
+    copies.begin(batch)
+    assert copies.settle() == set()
+    copies.end(batch, set())
+    shadowd.answer = willing
+    again = drafts(place, copies, 1)
+    copies.begin(again)
+    assert copies.settle() == {again[0].shadow}
+
+
+def test_without_a_qmail_shadowd_nothing_has_a_copy(place: Path, copies: Copies) -> None:
+    batch = drafts(place, copies, 1)
+    copies.begin(batch)
+    assert copies.settle() == set()
+    copies.end(batch, set())
