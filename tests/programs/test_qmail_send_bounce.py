@@ -202,10 +202,10 @@ def test_dsnbounces_gives_a_report_that_list_managers_and_programs_read(send_hom
 @pytest.mark.parametrize("dsnbounces", ["0", "1"], ids=["classic", "report"])
 def test_mailmans_parser_finds_who_bounced(send_home: Path, spied: Sending, dsnbounces: str) -> None:
     (send_home / "control/dsnbounces").write_text(dsnbounces + "\n")
-    fail(spied, b"list-bounces@a.example", b"x@here.example", b"y=a.b@here.example", text=REPLY)
+    fail(spied, b"list-bounces@a.example", b"x@here.example", b"y-a.b@here.example", text=REPLY)
     message, _ = spy(spied)
     temporary, permanent = all_failures(email.message_from_bytes(message))
-    assert not temporary and permanent == {b"x@here.example", b"y=a.b@here.example"}
+    assert not temporary and permanent == {b"x@here.example", b"y-a.b@here.example"}
 
 
 @pytest.mark.parametrize("most", [0, 20, 60])
