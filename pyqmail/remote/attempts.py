@@ -114,8 +114,11 @@ class Attempts:
         """
         errand = self._errand
         kept = self._lasting.keeping.release()
+        winner = b""  # the address of a rival
         try:
             for candidate in find_candidates(errand.host, errand.route, errand.controls):
+                if winner and candidate.packed == winner:
+                    continue
                 verdict = self._timed_out(candidate.packed)
                 if verdict is tcpto.Verdict.BLOCKED:
                     self._others = True
@@ -133,8 +136,9 @@ class Attempts:
                 if kept:
                     kept.connection.quit()
                     kept = None
-                found = self._connect(place, verdict)
+                found = self._connect(place, verdict, self._rival(place, candidate.rival))
                 if found:
+                    winner = found.place.packed if candidate.rival else winner
                     yield found
                 lenient, self._lenient = self._lenient, None
                 found = self._connect(lenient, verdict) if lenient else None
@@ -174,25 +178,41 @@ class Attempts:
         except LeftOut:
             return False
 
-    def _connect(self, place: Place, verdict: tcpto.Verdict) -> Connection | None:
-        """A new connection to ``place``, None if it takes none; the table learns of it. Raises TemporaryFailure."""
+    def _rival(self, place: Place, packed: bytes) -> Place | None:
+        """The same exchanger at its address in the other family, if that may be tried."""
+        wanted = bool(packed) and self._errand.controls.timeout_connect_s > 0
+        if not wanted or self._timed_out(packed) is tcpto.Verdict.BLOCKED:
+            return None
+        rival = self.place(packed, place.exchanger)
+        return rival if rival.security == place.security else None
+
+    def _connect(self, place: Place, verdict: tcpto.Verdict, rival: Place | None = None) -> Connection | None:
+        """A new connection to ``place``, None if it takes none; the table learns of it. Raises TemporaryFailure.
+
+        Where ``rival`` takes one sooner, it leads there.
+        """
         controls = self._errand.controls
         limiter = self._errand.limiter if place.packed else None
         slot = limiter.connection(place.exchanger) if limiter else None
         found: Connection | None = None
+        times = controls.timeout_connect_s, controls.timeout_remote_s
+        tried = [place, rival] if rival else [place]
         try:
-            found = Connection(place, controls.timeout_connect_s, controls.timeout_remote_s, self._lasting.handshake)
+            goal, connected = self._lasting.race(place, rival, times[0]) if rival else (place, None)
+            if goal is rival:  # the other said nothing for a while
+                tcpto.note_timeout(self._table, place.packed)
+            found = Connection(goal, *times, self._lasting.handshake, connected)
             found.slot = slot
         except TimeoutError:
-            if place.packed:
-                tcpto.note_timeout(self._table, place.packed)
+            for packed in filter(None, (each.packed for each in tried)):
+                tcpto.note_timeout(self._table, packed)
             return None
         except OSError:
             pass
         finally:
             if slot is not None and found is None:
                 slot.close()
-        if verdict is tcpto.Verdict.KNOWN:
+        if verdict is tcpto.Verdict.KNOWN and (found is None or found.place is place):
             tcpto.note_answer(self._table, place.packed)
         return found
 

@@ -65,6 +65,29 @@ def _family(place: Place) -> socket.AddressFamily:
     return socket.AF_INET if len(place.packed) == 4 else socket.AF_INET6
 
 
+def address_of(place: Place) -> bytes | tuple[str, int]:
+    """What connect(2) takes."""
+    return place.socket or (format_address(place.packed), place.port)
+
+
+def open_socket(place: Place) -> socket.socket:
+    """A socket for ``place``, which will go out from our address there. Raises OSError and TemporaryFailure."""
+    try:
+        sock = socket.socket(_family(place), socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            raise
+        raise TemporaryFailure(NO_RESOURCES) from error
+    if place.source:
+        try:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)  # the port is chosen with the other end
+            sock.bind((place.source, 0))
+        except OSError as error:
+            sock.close()
+            raise TemporaryFailure(b"Unable to send from " + place.source.encode() + b". (#4.4.1)") from error
+    return sock
+
+
 Handshake = Callable[[Stream, Security, bytes], Stream]
 
 
@@ -74,7 +97,15 @@ class Connection:
     ``fresh`` until a message has been accepted on it; ``offered`` is what the server announced, once it has.
     """
 
-    def __init__(self, place: Place, timeout_connect_s: float, timeout_remote_s: float, handshake: Handshake) -> None:
+    def __init__(
+        self,
+        place: Place,
+        timeout_connect_s: float,
+        timeout_remote_s: float,
+        handshake: Handshake,
+        connected: socket.socket | None = None,
+    ) -> None:
+        """``connected``: a socket that leads to ``place`` already."""
         self.place = place
         self.peer = place.socket or format_address(place.packed).encode("ascii")
         self.fresh = True
@@ -83,15 +114,11 @@ class Connection:
         self.slot: Slot | None = None  # of those that its exchangers may have at once, given back when it is closed
         self._since = time.monotonic()
         self._handshake = handshake
+        self._sock = connected or open_socket(place)
         try:
-            self._sock = socket.socket(_family(place), socket.SOCK_STREAM)
-        except OSError as error:
-            if error.errno == errno.EAFNOSUPPORT:
-                raise
-            raise TemporaryFailure(NO_RESOURCES) from error
-        try:
-            self._connect(timeout_connect_s)
-            self._patience(timeout_remote_s or AT_ONCE_S, timeout_connect_s)
+            if connected is None:
+                self._connect(timeout_connect_s)
+            self._patience(timeout_remote_s or AT_ONCE_S, timeout_connect_s if connected is None else None)
         except BaseException:
             self._sock.close()
             raise
@@ -103,24 +130,13 @@ class Connection:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))
         else:
             self._sock.setblocking(False)
-        if self.place.source:
-            self._bind(self.place.source)
         try:
-            place = self.place
-            self._sock.connect(place.socket or (format_address(place.packed), place.port))
+            self._sock.connect(address_of(self.place))
         except BlockingIOError as error:  # EINPROGRESS: the time is over
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
 
-    def _bind(self, source: str) -> None:
-        """Go out from ``source``, whose port is chosen only when the other end is known."""
-        try:
-            self._sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            self._sock.bind((source, 0))
-        except OSError as error:
-            raise TemporaryFailure(b"Unable to send from " + source.encode() + b". (#4.4.1)") from error
-
-    def _patience(self, timeout_s: float, sending_s: float) -> None:
-        """``timeout_s`` for each read and write from now on."""
+    def _patience(self, timeout_s: float, sending_s: float | None) -> None:
+        """``timeout_s`` for each read and write from now on; ``sending_s`` is set for writes, None: nothing."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
         if timeout_s != sending_s:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))

@@ -38,11 +38,15 @@ class OnlyOurselves(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A packed address that may take the mail, the preference of its MX, and the name it was found by."""
+    """A packed address that may take the mail, the preference of its MX, and the name it was found by.
+
+    ``rival``: an address of that name in the other family, to be tried at the same time; it comes by itself, too.
+    """
 
     packed: bytes
     preference: int
     name: bytes
+    rival: bytes = b""
 
 
 def nobodys(packed: bytes) -> bool:
@@ -141,7 +145,10 @@ class Exchangers:
                 continue
             failures.append(None)
             preference = mx.preference if literal is None else 0
-            candidates += [Candidate(packed, preference, mx.exchanger) for packed in got]
+            rival = next((other for other in got if len(other) != len(got[0])), b"")
+            candidates += [
+                Candidate(packed, preference, mx.exchanger, b"" if at else rival) for at, packed in enumerate(got)
+            ]
         return candidates, failures
 
     def _addresses(self, names: Sequence[bytes]) -> list[list[bytes] | HardFailure | SoftFailure]:

@@ -17,6 +17,9 @@ from pyqmail.stream.stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from socket import socket
+
+    from pyqmail.remote.connection import Place
     from pyqmail.remote.dane import ResolverTest
     from pyqmail.remote.limiter import Limiter
     from pyqmail.remote.published import Published
@@ -63,6 +66,13 @@ class Outlasting:
 
             self._tls = TlsClient()
         return self._tls.shake_hands(stream, security, exchanger)
+
+    @staticmethod
+    def race(first: "Place", second: "Place", timeout_s: float) -> "tuple[Place, socket]":
+        """As `pyqmail.remote.race.race`, imported when the first exchanger has addresses of both families."""
+        from pyqmail.remote.race import race
+
+        return race(first, second, timeout_s)
 
     def reporter(self, controls: Controls, host: bytes, route: Route | None) -> "Reporter | None":
         """Who is told what became of TLS; with a route nobody, and imported where a control file asks for it."""

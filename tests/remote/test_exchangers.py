@@ -231,3 +231,17 @@ def test_ourselves_behind_an_exchanger_that_could_not_be_found_out_is_soft() -> 
 def test_a_cname_without_address_leaves_nobody() -> None:
     with pytest.raises(NoExchanger):
         found({(b"x", "A"): ["CNAME"]})
+
+
+def test_the_first_address_of_an_exchanger_has_a_rival_in_the_other_family() -> None:
+    table: Table = {
+        (b"x.test", "MX"): [Mx(5, b"both.test"), Mx(9, b"four.test")],
+        (b"both.test", "A"): ["192.0.2.1", "192.0.2.2"],
+        (b"both.test", "AAAA"): ["2001:db8::1"],
+        (b"four.test", "A"): ["192.0.2.3", "192.0.2.4"],
+    }
+    found = list(exchangers(table, ipv6=True, prefer_ipv4=True).of_host(b"x.test"))
+    assert [(each.packed, each.rival) for each in found] == [
+        (ip("192.0.2.1"), ip("2001:db8::1")),
+        *((ip(address), b"") for address in ("192.0.2.2", "2001:db8::1", "192.0.2.3", "192.0.2.4")),
+    ]
