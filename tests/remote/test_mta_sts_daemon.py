@@ -15,7 +15,7 @@ import pytest
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.remote.dane import Dane, Keys
-from pyqmail.remote.mta_sts import Sts, ask_policy
+from pyqmail.remote.mta_sts import ask_policy
 from pyqmail.remote.published import Published
 from pyqmail.remote.security import BY_DANE, Level, Security
 from pyqmail.remote.tlsa import Tlsa, Usage
@@ -30,7 +30,7 @@ pytestmark = [
 ]
 POLICY = "version: STSv1\r\nmode: {}\r\nmx: mx.x.test\r\nmx: *.wild.test\r\nmax_age: 86400\r\n"
 MODES = {"x.test": "enforce", "testing.test": "testing", "none.test": "none"}
-ENFORCED = Sts((b"mx.x.test", b".wild.test"))
+ENFORCED = {b"mx.x.test", b".wild.test"}  # the daemon keeps no order
 
 
 class Policies(http.server.BaseHTTPRequestHandler):
@@ -98,7 +98,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("domain", "policy"),
+    ("domain", "patterns"),
     [
         pytest.param(b"x.test", ENFORCED, id="in force"),
         pytest.param(b"X.Test", ENFORCED, id="in another case"),
@@ -108,8 +108,9 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.param(b"broken.test", None, id="promised by DNS alone, and never seen"),
     ],
 )
-def test_what_the_daemon_says_of_a_domain(where: str, domain: bytes, policy: Sts | None) -> None:
-    assert ask_policy(where, domain) == policy
+def test_what_the_daemon_says_of_a_domain(where: str, domain: bytes, patterns: set[bytes] | None) -> None:
+    policy = ask_policy(where, domain)
+    assert (policy and set(policy.patterns)) == patterns
 
 
 @pytest.mark.parametrize(
