@@ -1,4 +1,4 @@
-"""Addresses in UTF-8 (RFC 6531): at the door, from and to Postfix, to a .qmail file, and to servers that know them."""
+"""Addresses in UTF-8 (RFC 6531): at the door, from and to Postfix and Exim, to a .qmail file, to any other server."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.conftest import USER
 from tests.integration.mailhost import MailHost
-from tests.integration.receivers import DOMAIN, POSTFIX_SERVICES, Postfix
+from tests.integration.receivers import DOMAIN, PEERS, POSTFIX_SERVICES, Exim, Postfix, unpacked
 from tests.mail_sink import Transaction, accept_all, mail_sink
 from tests.waiting import wait_for
 
@@ -83,6 +83,57 @@ def test_postfix_hands_such_mail_on(eai: MailHost, maildir: Path) -> None:
     finally:
         postfix.stop()
     assert b" with UTF8SMTP;" in message and "πρώτο".encode() in message
+
+
+class EaiExim(Exim):
+    """One that sends on what it takes, such mail too."""
+
+    QUEUEING = f"exim_path = {PEERS}/usr/sbin/exim4\ndeliver_drop_privilege = true\nsmtputf8_advertise_hosts = *"
+    ROUTE = """
+begin routers
+out:
+  driver = manualroute
+  transport = out
+  route_list = * 127.0.0.1::{port}
+  self = send
+begin transports
+out:
+  driver = smtp
+"""
+
+
+class StoringExim(Exim):
+    """One that keeps it."""
+
+    QUEUEING = "queue_only = true\nsmtputf8_advertise_hosts = *"
+
+
+@pytest.mark.skipif(not unpacked("exim4"), reason="needs an unpacked exim4")
+def test_exim_hands_such_mail_on_by_bdat(eai: MailHost, maildir: Path) -> None:
+    (eai.home / "control/chunking").write_text("1\n")
+    exim = EaiExim([], EaiExim.ROUTE.format(port=eai.port))
+    try:
+        with smtplib.SMTP("127.0.0.1", exim.port, timeout=30) as client:
+            client.sendmail(f"{BOX}@far.test", [TO], TEXT.replace(b"hello", b"..hello"), ["SMTPUTF8", "BODY=8BITMIME"])
+        message = the_message(maildir)
+        wait_for(lambda: " K " in (exim.base / "log/mainlog").read_text(), "Exim's word for chunks")
+    finally:
+        exim.stop()
+        (eai.home / "control/chunking").unlink()
+    assert b" with UTF8SMTP;" in message and "πρώτο".encode() in message and message.endswith(b"\n\n..hello\n")
+
+
+@pytest.mark.skipif(not unpacked("exim4"), reason="needs an unpacked exim4")
+def test_exim_takes_such_mail_from_us(eai: MailHost) -> None:
+    exim = StoringExim([BOX])
+    try:
+        (eai.home / "control/smtproutes").write_text(f":127.0.0.1:{exim.port}\n")
+        submit(eai, f"{BOX}@{DOMAIN}")
+        wait_for(lambda: exim.stored(BOX), "the message in Exim's queue")
+        stored = exim.stored(BOX)
+    finally:
+        exim.stop()
+    assert stored is not None and "πρώτο".encode() in stored
 
 
 def submit(host: MailHost, recipient: str) -> None:
