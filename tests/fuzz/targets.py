@@ -21,6 +21,7 @@ from pyqmail.formats import (
     aliases,
     assign,
     dotqmail,
+    facts,
     forwarding,
     header,
     mailline,
@@ -51,6 +52,7 @@ from pyqmail.protocol.qmqp import QmqpReader
 from pyqmail.protocol.qmtp import QmtpReader
 from pyqmail.remote import routes, tcpto
 from pyqmail.spool import channel
+from pyqmail.spool import facts as spool_facts
 from pyqmail.tcp import tcprules
 from tests.fuzz.mail_authentication import (
     reports_and_lists,
@@ -83,6 +85,7 @@ def tree() -> Path:
     (home / "control/me").write_bytes(b"mx.test\n")
     (home / "control/rcpthosts").write_bytes(HERE + b"\n.sub.test\n")
     (home / "control/databytes").write_bytes(b"400\n")
+    (home / "control/chunking").write_bytes(b"1\n")
     return home
 
 
@@ -227,6 +230,24 @@ def queue_files(data: bytes) -> None:
     with suppress(channel.UnknownMark, ValueError, OSError):
         channel.read_info(str(path))
     list(tcpto.parse_table(data[:1024]))
+
+
+def message_facts(data: bytes) -> None:
+    """$QMAILFACTS and the file of a message's facts: what is read is written alike, and a forward has no wishes."""
+    with suppress(facts.FactsError):
+        found = facts.parse_facts(data)
+        made = facts.format_facts(found, data)
+        assert len(made) > facts.FACTS_MAX or not made or facts.parse_facts(made).requiretls == found.requiretls
+        facts.belong_to(data, b"a", [b"b"])
+    assert len(facts.forwarded(data, data)) < 100
+    path = tree() / "mess"
+    path.write_bytes(data)
+    message = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(spool_facts.FactsLost):
+            spool_facts.unpack(data, message)
+    finally:
+        os.close(message)
 
 
 def envelopes(data: bytes) -> None:
@@ -403,7 +424,8 @@ def alias_files(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
-        smtp, tcp_rules, control_files, control_directory, dot_qmail, addresses, headers, queue_files, envelopes,
+        smtp, tcp_rules, control_files, control_directory, dot_qmail, addresses, headers, queue_files, message_facts,
+        envelopes,
         netstrings, dns_answers, remote_replies, databases, assignments, wires, alias_files,
         logging_in, sender_records, signed_messages, results_fields, srs_addresses, reports_and_lists,
     )
