@@ -7,6 +7,8 @@ from pyqmail.system.files import write_all
 
 # What is on in a new tree and in no other: connections are shared, and who asks for less mail gets less.
 RECOMMENDED = {"remotereuse": b"2\n", "remotelimits": b"*::\n"}
+# And by config and config-fast: what SPF, DKIM and DMARC say of a message stands in it, and nobody is refused.
+SAID_OF_SENDERS = {"spfbehavior": b"1\n", "dmarcbehavior": b"1\n"}
 LABEL = re.compile(rb"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\Z")
 NAME_MAX = 253  # RFC 1035 section 2.3.4, as text
 
@@ -57,7 +59,7 @@ def write_names(home: str, name: bytes) -> None:
     for file, value in (("me", name), ("defaultdomain", default_domain(name)), ("plusdomain", plus_domain(name))):
         write_all(1, b"Putting %s into control/%s...\n" % (value, file.encode()))
         put(home, file, value + b"\n")
-    for file, data in RECOMMENDED.items():
+    for file, data in {**RECOMMENDED, **SAID_OF_SENDERS}.items():
         if new and not os.path.lexists(f"{home}/control/{file}"):
             write_all(1, b"Putting %s into control/%s...\n" % (data.rstrip(), file.encode()))
             put(home, file, data)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dns.rcode import NXDOMAIN, SERVFAIL
 
-from pyqmail.admin.first_controls import RECOMMENDED, default_domain, plus_domain, usable_name
+from pyqmail.admin.first_controls import RECOMMENDED, SAID_OF_SENDERS, default_domain, plus_domain, usable_name
 from pyqmail.formats.cdb import Cdb
 from tests.scripted_peers import dns_peer
 
@@ -51,7 +51,7 @@ def test_config_fast_writes_the_names(home: Path, name: str, domain: str, plus: 
     line = f"{name}\n"
     assert controls(home) == {
         "me": line, "defaultdomain": f"{domain}\n", "plusdomain": f"{plus}\n", "locals": line, "rcpthosts": line,
-        "remotereuse": "2\n", "remotelimits": "*::\n",
+        "remotereuse": "2\n", "remotelimits": "*::\n", "spfbehavior": "1\n", "dmarcbehavior": "1\n",
     }  # fmt: skip
     assert {stat.S_IMODE(path.stat().st_mode) for path in (home / "control").iterdir()} == {0o644}
     assert f"Putting {name} into control/me..." in result.stdout
@@ -61,7 +61,7 @@ def test_config_fast_writes_the_names(home: Path, name: str, domain: str, plus: 
 def test_a_tree_that_has_a_name_gets_nothing_new(home: Path) -> None:
     (home / "control/me").write_text("old.example\n")
     assert program("config-fast", home, "mx.example.org").returncode == 0
-    assert not set(RECOMMENDED) & set(controls(home))
+    assert not {*RECOMMENDED, *SAID_OF_SENDERS} & set(controls(home))
 
 
 @pytest.mark.contract("control 4.1")
