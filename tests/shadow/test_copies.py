@@ -134,3 +134,17 @@ def test_the_password_is_nowhere_that_others_can_look(host: Node) -> None:
     pid = host.shadowd()
     seen = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
     assert not any(PASSWORD.encode() in text for text in (*seen, host.log.read_bytes()))
+
+
+def test_with_shadowmax_bytes_stored_no_more_is_copied(host: Node, maildir: Path) -> None:
+    host.write("shadowmax", "10\n")
+    try:
+        before = host.shadowd()
+        os.kill(before, signal.SIGTERM)
+        wait_for(lambda: host.shadowd() not in (0, before) and host.queue(b"x\n", PLAIN) == 71, "another qmail-shadowd")
+        wait_for(lambda: b"no more is copied: control/shadowmax is 10 bytes" in host.log.read_bytes(), "its line")
+        assert host.copies() == [] and host.queued() == 0
+    finally:
+        (host.home / "control/shadowmax").unlink()
+        os.kill(host.shadowd(), signal.SIGTERM)
+    wait_for(lambda: host.queue(b"Subject: there is room\n\n", PLAIN) == 0, "one that takes more")
