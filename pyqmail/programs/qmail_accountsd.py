@@ -6,6 +6,7 @@ the database is a process of its own, which is qmailp.
 
 import os
 import signal
+import syslog
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import home_of
@@ -17,8 +18,12 @@ from pyqmail.system.unix_listener import listen
 
 
 def say(text: str) -> None:
-    """A line for the log."""
+    """A line on descriptor 2; where nobody reads that, as under qmail-start, for syslog."""
     try:
+        if os.fstat(2).st_rdev == os.stat(os.devnull).st_rdev:
+            syslog.openlog("qmail-accountsd", 0, syslog.LOG_MAIL)
+            syslog.syslog(syslog.LOG_WARNING, text.encode("ascii", "backslashreplace").decode())
+            return
         write_all(2, f"qmail-accountsd: {text}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         return

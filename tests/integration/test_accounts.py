@@ -19,6 +19,7 @@ from pyqmail.login.accounts import look_up
 from pyqmail.login.answer import Answer
 from pyqmail.login.passwords import hash_password
 from pyqmail.protocol.sasl import Credentials
+from pyqmail.warm.supervised import HELPERS, answers
 from tests.integration.mailhost import ROOT, MailHost, ensure_user, install, own_user
 from tests.postgresql import PASSWORD, PostgreSQL, postgresql
 from tests.public_directory import public_directory
@@ -136,11 +137,11 @@ def node(server: PostgreSQL) -> Iterator[Node]:
         install(home, me="here.test\n", locals="here.test\n", rcpthosts="here.test\n", maildirquota="0S\n")
         (home / "control" / "virtualdomains").write_text("other.test:alias-other\n")
         host = MailHost(home)
+        made = Node(host, server, base, owner)
+        made.configure()
         host.start_delivery()
         host.start_smtp()
-        made = Node(host, server, base, owner)
         try:
-            made.configure()
             done = made.sync()
             assert done.returncode == 0, done.stderr
             made.said = done.stdout + done.stderr
@@ -156,6 +157,11 @@ def test_rows_that_cannot_be_are_left_out_with_a_line_and_change_nothing_else(no
         assert f"qmail-accounts: {start}: " in node.said
     assert node.said.count("left out") == len(LEFT_OUT)
     assert not (node.homes / "../../up").exists() and not list(node.homes.glob("**/a"))
+
+
+def test_qmail_start_keeps_qmail_accountsd(node: Node) -> None:
+    helper = next(each for each in HELPERS if each.name == b"qmail-accountsd")
+    wait_for(lambda: answers(str(node.home), helper), "qmail-accountsd")
 
 
 def test_control_files_keep_the_admins_own_lines(node: Node) -> None:
