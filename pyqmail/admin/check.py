@@ -13,6 +13,7 @@ from pyqmail.admin.check_one_file import file_modes, misread_values, show_value,
 from pyqmail.admin.control_files import BY_NAME
 from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import run_texts, small_limits
+from pyqmail.admin.outgoing_check import OUTGOING
 from pyqmail.admin.srs_check import srs_troubles
 from pyqmail.admin.supervision import missing_lines
 from pyqmail.control import Control, ControlUnreadable, read_knobs
@@ -20,8 +21,6 @@ from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
-from pyqmail.remote.routes import parse_route
-from pyqmail.remote.security import parse_destination
 from pyqmail.spool.layout import read_layout
 from pyqmail.spool.split import describe_odd, odd_directories
 
@@ -39,7 +38,7 @@ def find_trouble(home: str) -> list[str]:
     lines = list(file_modes(control, names))
     for name in names:
         lines += unknown_name(name) if name not in BY_NAME else misread_values(control, BY_NAME[name])
-    for find in (_names, _domains, _routes, _destinations, _concurrency, _default_delivery, srs_troubles, _signing):
+    for find in (_names, _domains, *OUTGOING, _concurrency, _default_delivery, srs_troubles, _signing):
         try:
             lines += find(home, control)
         except ControlUnreadable:
@@ -130,39 +129,6 @@ def _domains(home: str, control: Control) -> Iterator[str]:
 
 def _more(control: Control) -> set[bytes]:
     return {domain.lower() for domain in control.lines("morercpthosts") or ()}
-
-
-def _routes(home: str, control: Control) -> Iterator[str]:
-    """Routes to nowhere."""
-    for key, value in (control.mapping("smtproutes") or {}).items():
-        route = parse_route(value)
-        if route is not None and (not route.relay or route.port == 0):
-            what = "names no host" if not route.relay else "has no usable port"
-            yield f"control/smtproutes: the route for {show_value(key)} {what}"
-        if route is not None and route.socket and not _is_socket(route.socket):
-            yield f"control/smtproutes: {show_value(key)}: {show_value(route.socket)} is no socket, and mail waits"
-
-
-def _is_socket(path: bytes) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _destinations(home: str, control: Control) -> Iterator[str]:
-    """Lines that make all mail wait, and files that make some of it wait."""
-    for key, value in (control.mapping("tlsdestinations") or {}).items():
-        try:
-            _, authorities, _, certificate = parse_destination(value)
-        except ControlUnreadable as error:
-            yield f"{error} in the line for {show_value(key)}: qmail-remote defers everything"
-            continue
-        for name in (authorities, certificate):
-            path = name if name.startswith("/") else f"{control.directory}/{name}"
-            if name and not os.path.isfile(path):
-                shown = show_value(os.fsencode(name))
-                yield f"control/tlsdestinations: {show_value(key)}: {shown} is no file, and mail waits"
 
 
 def _concurrency(home: str, control: Control) -> Iterator[str]:

@@ -180,6 +180,12 @@ BITES: list[tuple[str, dict[str, str | bytes | None], str]] = [
         {"smtproutes": "a.test:[127.0.0.1]:1/lmtp=/nonexistent\n"},
         "'a.test': '/nonexistent' is no socket, and mail waits",
     ),
+    (
+        "a limit that is none",
+        {"remotelimits": "google.com:many:\n"},
+        "control/remotelimits: a line is not set:connections:messages/seconds: qmail-remote defers everything",
+    ),
+    ("a source that is none", {"outgoingip": "192.0.2\n"}, "control/outgoingip: "),
     ("a key twice", {"smtproutes": "a.test:x\nA.test:y\n"}, "control/smtproutes: 'A.test': stands there twice"),
     (
         "no number",
