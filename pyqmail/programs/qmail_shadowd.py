@@ -66,14 +66,17 @@ def adopt_dead(home: str, names: Sequence[str]) -> int:
         from pyqmail.shadow.nodes import Nodes
         from pyqmail.shadow.settings import read_settings
 
-        settings = read_settings(home)
+        settings, accounts = read_settings(home), read_accounts(home)
+        queue = read_queue_id(home + "/queue/pyqmail/id")
+        if not accounts.single_user:
+            become(accounts.uid_daemon, accounts.gid_nofiles, [accounts.gid_nofiles])
         nodes = Nodes(settings.url, settings.password)
     except ModuleNotFoundError as error:
         return complain(f"{error}: run {missing_module(error.name or '')}")
-    except (OSError, ControlUnreadable, ValueError) as error:
+    except (OSError, AccountMissing, ControlUnreadable, ValueError) as error:
         return complain(str(error))
     try:
-        found, count = adopt(nodes, home, read_queue_id(home + "/queue/pyqmail/id"), names)
+        found, count = adopt(nodes, home, queue, names)
     except (Away, NoLease, Refused, OSError) as error:
         return complain(str(error))
     lines = [f"{name}: {number} messages adopted" for name, number in found]

@@ -5,15 +5,16 @@
     take in   each goes into our own queue, with the recipients that are left, and so has a copy of its own; then its
               old row is removed
 
-Whatever dies in between, what is ours and in no queue yet is taken in by the next call. A message whose old row could
-not be removed after it came into the queue is taken in once more: a delivery too many, never one too few.
+Whatever dies in between, what is ours and in no queue yet is taken in by the next call. The queue takes each row once,
+as it does a message that another node sends (spool/transfers), and keeps its age; it believes that of qmaild alone.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from uuid import UUID
 
-from pyqmail.formats.facts import FactsError, RecipientFacts, format_facts, parse_facts
+from pyqmail.formats.facts import NO_FACTS, FactsError, RecipientFacts, Transfer, format_facts, parse_facts
 from pyqmail.formats.todo import UnknownRecord, parse_todo
 from pyqmail.intake.client import FACTS, Injection
 from pyqmail.shadow.nodes import Adopted, Nodes
@@ -55,8 +56,9 @@ def _inject(home: str, adopted: Adopted) -> bool:
     recipients = remaining(todo.recipients, adopted.done)
     if not recipients:
         return True
-    facts = facts_of_rest(adopted.facts, todo.sender, recipients)
-    injection = Injection.open(home, {FACTS: facts} if facts else {}, warm=True)
+    transfer = Transfer(UUID(adopted.identity).hex.encode(), adopted.birth)
+    facts = facts_of_rest(adopted.facts, todo.sender, recipients, transfer)
+    injection = Injection.open(home, {FACTS: facts}, warm=True)
     for part in adopted.parts:
         injection.write(part)
     answer = injection.close(todo.sender, recipients)
@@ -77,14 +79,12 @@ def remaining(recipients: Sequence[bytes], done: Sequence[bytes]) -> list[bytes]
     return left
 
 
-def facts_of_rest(data: bytes, sender: bytes, recipients: Sequence[bytes]) -> bytes:
-    """What the facts ``data`` say of these recipients alone; nothing where they say nothing (formats/facts)."""
-    if not data:
-        return b""
+def facts_of_rest(data: bytes, sender: bytes, recipients: Sequence[bytes], transfer: Transfer) -> bytes:
+    """What the facts ``data`` say of these recipients alone, and that they come by ``transfer`` (formats/facts)."""
     try:
-        facts = parse_facts(data)
+        facts = parse_facts(data) if data else NO_FACTS
     except FactsError:
-        return b""
+        facts = NO_FACTS
     known = {one.address: one for one in facts.recipients}
     rest = tuple(known.get(address, RecipientFacts(address)) for address in recipients)
-    return format_facts(replace(facts, recipients=rest), sender)
+    return format_facts(replace(facts, recipients=rest, transfer=transfer), sender)

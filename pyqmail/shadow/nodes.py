@@ -24,8 +24,8 @@ GIVE_UP = (
 )
 ADOPT = "UPDATE shadow_message SET owner = %s, taking = true WHERE owner = %s"
 NEXT = (
-    "SELECT id::text, facts, envelope, message FROM shadow_message WHERE owner = %s AND taking"
-    " ORDER BY born LIMIT 1 FOR UPDATE SKIP LOCKED"
+    "SELECT id::text, facts, envelope, message, extract(epoch FROM born)::bigint FROM shadow_message"
+    " WHERE owner = %s AND taking ORDER BY born LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 READ_PART = "SELECT data FROM shadow_part WHERE id = %s AND number = %s"
 TAKEN = "SELECT replace(id::text, '-', '') FROM shadow_taken WHERE queue = %s"
@@ -41,6 +41,7 @@ class Adopted:
     """A message of another node, to be put into this one's queue. ``done``: the recipients that it needs no more."""
 
     identity: str
+    birth: int  # seconds since 1970
     facts: bytes
     envelope: bytes
     done: list[bytes]
@@ -121,7 +122,7 @@ class Nodes(Database):
                     yield bytes(part[0])  # type: ignore[call-overload]
                     number += 1
 
-            if not take(Adopted(identity, facts, envelope, done, parts())):
+            if not take(Adopted(identity, int(str(row[4])), facts, envelope, done, parts())):
                 return False
             connection.execute("DELETE FROM shadow_message WHERE id = %s", (identity,))
         return True

@@ -2,9 +2,10 @@
 
 import os
 import threading
+import uuid
 from pathlib import Path
 
-from pyqmail.formats.facts import Facts, RecipientFacts, format_facts, parse_facts
+from pyqmail.formats.facts import Facts, RecipientFacts, Transfer, format_facts, parse_facts
 from pyqmail.shadow.adoption import facts_of_rest, remaining
 from tests.integration.mailhost import hold_deliveries
 from tests.postgresql import PostgreSQL
@@ -36,6 +37,7 @@ def test_what_a_dead_node_had_another_one_delivers_once_and_the_dead_one_never_a
         assert host.adopt() == ["0 messages put into the queue"]  # its lease is not over
         lost.die()
         lost.lose_lease()
+        identity = uuid.UUID(database.run("SELECT id FROM shadow_message")[0]).hex
         said: list[list[str]] = []
         both = [threading.Thread(target=lambda: said.append(host.adopt())) for _ in range(2)]
         for thread in both:
@@ -46,6 +48,8 @@ def test_what_a_dead_node_had_another_one_delivers_once_and_the_dead_one_never_a
             thread.join()
         adopted = [line for lines in said for line in lines if "adopted" in line]
         assert adopted == ["two.example.test: 1 messages adopted"]
+        noted = [path.name for path in host.home.glob("queue/pyqmail/transfers/**/*")]
+        assert any(identity in name for name in noted), noted  # offered again it would not be taken again
         assert sum(int(lines[-1].split()[0]) for lines in said) == 1
         wait_for(lambda: not host.copies(), "the end of all copies")
         assert subjects(maildir) == [b"Subject: both"] * 2  # one for each recipient
@@ -67,6 +71,8 @@ def test_each_mark_takes_one_recipient_away() -> None:
 def test_facts_are_kept_for_the_recipients_that_are_left() -> None:
     told = tuple(RecipientFacts(address, frozenset([b"NEVER"])) for address in (b"a@x", b"b@x"))
     data = format_facts(Facts(ret=b"HDRS", recipients=told), b"ann@x")
-    rest = parse_facts(facts_of_rest(data, b"ann@x", [b"b@x", b"c@x"]))
-    assert (rest.ret, rest.recipients) == (b"HDRS", told[1:])
-    assert facts_of_rest(b"no facts", b"ann@x", [b"b@x"]) == b""
+    transfer = Transfer(b"0" * 32, 12345)
+    rest = parse_facts(facts_of_rest(data, b"ann@x", [b"b@x", b"c@x"], transfer))
+    assert (rest.ret, rest.recipients, rest.transfer) == (b"HDRS", told[1:], transfer)
+    for nothing in (b"no facts", b""):
+        assert parse_facts(facts_of_rest(nothing, b"ann@x", [b"b@x"], transfer)) == Facts(transfer=transfer)
