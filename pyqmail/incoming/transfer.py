@@ -4,6 +4,7 @@ Who may is decided by the client's certificate alone: control/xferca.pem must ha
 control/xferpeers. Then there are no checks: the message was accepted once, and is put off for local trouble alone.
 """
 
+import os
 from collections.abc import Mapping
 
 from pyqmail.control import Control
@@ -14,6 +15,7 @@ from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.security import without_claims
 from pyqmail.intake.client import FACTS
+from pyqmail.launch import is_launcher
 from pyqmail.policy.transfer_peers import parse_peers
 from pyqmail.protocol.certificate_names import matches
 from pyqmail.protocol.netstring_reader import Event, Kind
@@ -28,8 +30,8 @@ AUTHORITIES = "xferca.pem"
 PEERS = "xferpeers"
 
 
-class _Stranger(Exception):
-    """It is not served; the text says why."""
+class _Unserved(Exception):
+    """The client is sent away; the text says why."""
 
 
 class TransferSession:
@@ -70,27 +72,30 @@ class TransferSession:
         """Shake hands; None where this is no node of ours, of which the log has heard."""
         try:
             return self._shake_hands(stream)
-        except _Stranger as error:
+        except _Unserved as error:
             self._log.say(b"dropped ip=%b reason=%b" % (safe(self._client.ip), safe(str(error).encode())))
             return None
 
     def _shake_hands(self, stream: Stream) -> TlsStream:
+        program = self._home + "/bin/qmail-queue"
+        if os.path.lexists(program) and not is_launcher(program):
+            raise _Unserved("bin/qmail-queue is another program, and loses what comes with a message")
         authorities = self._control.read(AUTHORITIES)
         peers = parse_peers(self._control.lines(PEERS) or ())
         if not authorities or not peers:
-            raise _Stranger("no control/xferca.pem or control/xferpeers")
+            raise _Unserved("no control/xferca.pem or control/xferpeers")
         try:
             settings = TlsSettings(authorities=authorities.decode("ascii"))
             secured = stream.start_tls(ServerCertificates(self._home).context(settings, self._alert), server_side=True)
         except (NoCertificate, ValueError):
-            raise _Stranger("control/servercert.pem or control/xferca.pem is of no use") from None
+            raise _Unserved("control/servercert.pem or control/xferca.pem is of no use") from None
         except TlsFailed as failure:
-            raise _Stranger(str(failure)) from None
+            raise _Unserved(str(failure)) from None
         assert isinstance(secured, TlsStream)
         shown = secured.ssl_object.getpeercert()
         if not shown or secured.ssl_object.session_reused or not any(matches(dict(shown), peer.name) for peer in peers):
             secured.close()
-            raise _Stranger("its certificate is for none of control/xferpeers")
+            raise _Unserved("its certificate is for none of control/xferpeers")
         return secured
 
     def _alert(self, text: str) -> None:

@@ -195,6 +195,23 @@ def test_who_is_not_listed_or_has_another_authority_is_dropped(
     assert not list((tmp_path / "there.test/queue/todo").iterdir())
 
 
+def test_nobody_is_served_beside_another_qmail_queue(
+    authority: Path, serving: Callable[[Path], Node], tmp_path: Path
+) -> None:
+    there = tmp_path / "there.test"
+    node = serving(there)
+    here = scenario_home(tmp_path, "here.test", authority, node.port)
+    peer = member(scenario_home(tmp_path, there.name, authority, node.port), there.name, authority, node.port)
+    program = there / "bin/qmail-queue"
+    program.unlink(missing_ok=True)
+    program.parent.mkdir(exist_ok=True)
+    program.write_text("#!/bin/sh\ncat >/dev/null\n")
+    program.chmod(0o755)
+    with pytest.raises((PeerUnreachable, StreamEnded)):
+        offer(TransferConnection(str(here), peer), Facts(transfer=Transfer(NAME, BIRTH)), tmp_path, b"ann@far.example")
+    wait_for(lambda: b"dropped ip=192.0.2.9 reason=bin/qmail-queue_is_another_program" in node.log, "the line")
+
+
 def test_lines_of_xferpeers() -> None:
     lines = (b"A.test", b"b.test:192.0.2.1", b"c.test:[2001:db8::1]:99", b"d.test::77", b"e.test:x:0", b"f test")
     assert parse_peers(lines) == (
