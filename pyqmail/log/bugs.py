@@ -2,6 +2,8 @@
 
 import os
 
+from pyqmail.system.helper_log import HelperLog
+
 FRAMES = 6  # of the innermost calls
 TEXT_MAX = 1000
 
@@ -22,8 +24,5 @@ def describe_bug(error: BaseException) -> str:
 
 
 def tell_bug(program: str, error: BaseException) -> None:
-    """``PROGRAM: alert: bug: ...`` on descriptor 2; nobody listening changes nothing. Never raises."""
-    try:
-        os.write(2, f"{program}: alert: {describe_bug(error)}".encode("utf-8", "replace") + b"\n")
-    except OSError:
-        return
+    """``PROGRAM: alert: bug: ...`` for the log, or syslog's; nobody listening changes nothing. Never raises."""
+    HelperLog(program.encode()).say(b"alert: " + describe_bug(error).encode("utf-8", "replace"))

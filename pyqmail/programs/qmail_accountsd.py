@@ -6,27 +6,14 @@ the database is a process of its own, which is qmailp.
 
 import os
 import signal
-import syslog
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import home_of
 from pyqmail.protocol.accounts import SOCKET
-from pyqmail.system.files import write_all
+from pyqmail.system.helper_log import HelperLog
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import reset_signals, set_title
 from pyqmail.system.unix_listener import listen
-
-
-def say(text: str) -> None:
-    """A line on descriptor 2; where nobody reads that, as under qmail-start, for syslog."""
-    try:
-        if os.fstat(2).st_rdev == os.stat(os.devnull).st_rdev:
-            syslog.openlog("qmail-accountsd", 0, syslog.LOG_MAIL)
-            syslog.syslog(syslog.LOG_WARNING, text.encode("ascii", "backslashreplace").decode())
-            return
-        write_all(2, f"qmail-accountsd: {text}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        return
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -52,7 +39,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     loop.add_reader(listener.fileno(), greet)
     from pyqmail.admin.accounts.watcher import Watcher  # what the parent of all helpers need not hold
 
-    watcher = Watcher(loop, home, say)
+    log = HelperLog(b"qmail-accountsd")
+    watcher = Watcher(loop, home, lambda text: log.say(text.encode("utf-8", "backslashreplace")))
     watcher.listen()
     loop.run()
     watcher.end()

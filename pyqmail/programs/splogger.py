@@ -7,16 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pyqmail.control import parse_integer
 from pyqmail.formats.printable import printable
+from pyqmail.system.helper_log import priority_of
 
 CHUNK = 799  # what fits one syslog message
 MAIL_FACILITY = 2
-
-
-def priority_of(line: bytes) -> int:
-    """The syslog priority of a log line."""
-    if line.startswith(b"alert:"):
-        return syslog.LOG_ALERT
-    return syslog.LOG_WARNING if line.startswith(b"warning:") else syslog.LOG_INFO
 
 
 class Entries:

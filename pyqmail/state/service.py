@@ -18,7 +18,7 @@ from pyqmail.state.clock import Clock
 from pyqmail.state.local import Local, Store
 from pyqmail.state.table import Damaged
 from pyqmail.system import files
-from pyqmail.system.logpipe import LogWriter
+from pyqmail.system.helper_log import HelperLog
 from pyqmail.system.loop import Loop
 
 CONNECTIONS_MAX = 8000
@@ -44,7 +44,7 @@ class Service:
         self._loop = loop
         self._listener = listener
         self._trusted = trusted
-        self._log = LogWriter(2, NAME)
+        self._say = HelperLog(NAME).say
         self._clock = Clock()
         self._local = Local(self._clock)
         self._store = self._choose_store(*store)
@@ -54,9 +54,6 @@ class Service:
         self._restore()
         loop.call_later(SWEEP_S, self._sweep)
         loop.call_later(SAVE_S, self._save_again)
-
-    def _say(self, text: bytes) -> None:
-        self._log.write(NAME + b": " + text + b"\n")
 
     def _choose_store(self, url: bytes, problem: str) -> Store:
         """The server at ``url``, if it can be used."""
