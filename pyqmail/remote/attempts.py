@@ -64,6 +64,7 @@ class Attempts:
         self._others = False  # whether there is an exchanger that may take it later
         self._without_tls: list[Place] = []  # where only the handshake failed
         self._lenient: Place | None = None  # where it went as a policy forbids, which is only rehearsed
+        self._asked_for_less: set[bytes] = set()  # exchangers, of which none has taken the message since
 
     def deliver(self) -> list[bytes]:
         """The reports. Raises MailFailure while there is no connection, and ControlUnreadable."""
@@ -78,6 +79,7 @@ class Attempts:
             return self._try_each(connections)
         finally:
             connections.close()
+            self._slow_down()
 
     def _try_each(self, connections: Generator[Connection, None, None]) -> list[bytes]:
         """The reports of the first conversation that another host could not better, else of the last one.
@@ -99,6 +101,12 @@ class Attempts:
         if last is None:
             raise self._no_connection()
         return last
+
+    def _slow_down(self) -> None:
+        """Only now: its other addresses were to be tried first (RFC 5321 section 5.1)."""
+        if self._errand.limiter is not None:
+            for exchanger in self._asked_for_less:
+                self._errand.limiter.heard(exchanger, less=True, accepted=False)
 
     def _no_connection(self) -> MailFailure:
         """Why there was none at all."""
@@ -227,8 +235,11 @@ class Attempts:
                 connection.quit()
                 raise
         outcome = talk(connection, self._errand.say)
-        if limiter:
+        if limiter and outcome.less and outcome.elsewhere:
+            self._asked_for_less.add(place.exchanger)
+        elif limiter:
             limiter.heard(place.exchanger, less=outcome.less, accepted=outcome.alive)
+            self._asked_for_less.discard(place.exchanger)
         if fresh and self._errand.reporter is not None:
             self._errand.reporter.tell(connection, outcome.tls_trouble)
         if outcome.tls_trouble and place.security.rehearsed:

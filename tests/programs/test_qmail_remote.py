@@ -377,6 +377,26 @@ def test_an_answer_about_the_mail_is_final(tmp_path: Path, changes: dict[int, by
     assert other.connections == 0
 
 
+def test_an_exchanger_is_left_alone_when_all_of_its_addresses_ask_for_less(tmp_path: Path) -> None:
+    busy = [b"421 busy\r\n"]
+    with dns_peer(TWO_ADDRESSES) as peer, smtp_peer(busy, "127.86.1.2") as one:
+        home = remote_home(
+            tmp_path,
+            dnsservers=f"127.0.0.1:{peer.port}",
+            smtproutes=f"x.test:relay.test:{one.port}",
+            remotelimits="*::",
+        )
+        (home / "queue/pyqmail").mkdir(parents=True)
+        (home / "queue/pyqmail/remotelimits").touch()
+        with smtp_peer(ACCEPTING, "127.86.1.3", one.port):
+            for _ in range(2):
+                assert remote(home, b"x.test", b"", b"r@x.test") == TAKEN
+        with smtp_peer(busy, "127.86.1.3", one.port) as other:
+            assert b"127.86.1.3 but greeting failed" in remote(home, b"x.test", b"", b"r@x.test")
+            assert remote(home, b"x.test", b"", b"r@x.test").startswith(b"ZHeld back: relay.test gets no message for ")
+    assert (one.connections, other.connections) == (3, 1)
+
+
 @pytest.mark.contract("remote 3.5")
 def test_where_nobody_begins_the_last_answer_is_reported(tmp_path: Path) -> None:
     with smtp_peer([b"554 never\r\n"], "127.86.1.3") as one, smtp_peer([b"421 busy\r\n"], "127.86.1.2", one.port):
