@@ -11,6 +11,9 @@ import pytest
 from tests.integration.mailhost import MailHost
 from tests.waiting import wait_for
 
+# Whose what is in queue/pyqmail is, where it is not qmail-send's.
+OTHERS = {"facts": "qmailq", "transfers": "qmailq", "remotelimits": "qmailr"}
+
 
 def queue(host: MailHost, *words: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
     entry = pwd.getpwnam(user) if user else None
@@ -48,7 +51,7 @@ def test_qmails_and_root_may_hold_and_delete_and_nobody_else_may(host: MailHost,
         assert f"control: uid 0: delete msg {entry['id']}\n" in host.log.read_text()
         assert f"control: uid {pwd.getpwnam('qmails').pw_uid}: hold domain far.example\n" in host.log.read_text()
     for path in Path(host.home / "queue/pyqmail").rglob("*"):
-        owner = "qmailq" if "facts" in path.parts else "qmails"
+        owner = OTHERS.get(path.relative_to(host.home / "queue/pyqmail").parts[0], "qmails")
         assert path.stat().st_uid == pwd.getpwnam(owner).pw_uid, path
     assert "starting delivery" not in host.log.read_text()
     assert os.listdir(host.home / "queue/bounce") == []
