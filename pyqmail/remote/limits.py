@@ -37,7 +37,7 @@ def parse_limits(lines: Iterable[bytes]) -> Limits:
 
 def _parse(line: bytes) -> Limit:
     name, *numbers = (word.strip() for word in line.rsplit(b":", 2))  # an IPv6 address has colons too
-    if len(numbers) == 2 and name:
+    if len(numbers) == 2 and _plain(name):
         connections, (messages, slash, seconds) = numbers[0], numbers[1].partition(b"/")
         rate = (messages, seconds) if slash else (b"0", b"0") if not messages else (messages, b"")
         if all(word.isdigit() and len(word) <= 10 for word in (connections or b"0", *rate)):

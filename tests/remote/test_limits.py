@@ -47,6 +47,7 @@ def test_a_star_is_each_other_exchanger_by_itself() -> None:
         b"x",
         b"x:1",
         b":1:1/1",
+        b"[]::",
         b"x:1:5",
         b"x:y:",
         b"x:1:5/0",
