@@ -4,6 +4,7 @@ What goes wrong is Away, whatever psycopg raises: its errors are no OSErrors. A 
 so the next statement makes another one. Whether a COMMIT whose answer is lost took place nobody knows.
 """
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,8 @@ class Database:
 
     def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
         """A connection that was not lost, as far as is known."""
+        if self._connection is not None and _speaks(self._connection.fileno()):
+            self.close()
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(
                 self._url,
@@ -68,6 +71,13 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _speaks(fd: int) -> bool:
+    """Whether the server has said something between two transactions: as a rule that it hangs up."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def first_line(error: psycopg.Error) -> str:

@@ -11,6 +11,7 @@ from pyqmail.shadow.database import Away
 from pyqmail.shadow.nodes import Adopted, Nodes, Taken
 from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Store
 from tests.postgresql import PASSWORD, PostgreSQL
+from tests.waiting import wait_for
 
 LEASE_S = 300.0
 
@@ -100,10 +101,10 @@ def test_adoption_is_done_once_and_fences_who_comes_back(
 
 def test_a_connection_that_was_lost_is_made_again(database: PostgreSQL, nodes: Nodes) -> None:
     node = register(nodes)
-    database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'qmail-shadowd'")
-    with pytest.raises(Away):
-        nodes.renew(node, "here", LEASE_S)
-    nodes.renew(node, "here", LEASE_S)
+    ours = "FROM pg_stat_activity WHERE application_name = 'qmail-shadowd'"
+    assert database.run(f"SELECT pg_terminate_backend(pid) {ours}")
+    wait_for(lambda: database.run(f"SELECT count(*) {ours}") == ["0"], "the end of the connections")
+    nodes.renew(node, "here", LEASE_S)  # nobody hears of it
 
 
 def test_who_cannot_log_in_is_away(database: PostgreSQL) -> None:
