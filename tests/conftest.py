@@ -5,7 +5,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# What turns red was changed, not drawn by lot; the long form looks for what is new.
+hypothesis.settings.register_profile("the same", derandomize=True)
+if not os.environ.get("PYQMAIL_TESTS_LONG"):
+    hypothesis.settings.load_profile("the same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
