@@ -12,7 +12,8 @@ A lease holds until SECONDS of the monotonic clock; what others have taken is to
 digits. What a client that goes away has asked for and not called kept is withdrawn.
 """
 
-from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_netstrings
+from pyqmail.protocol.records import format_record as format_record
+from pyqmail.protocol.records import parse_words
 
 SOCKET = "/run/qmail-shadowd.sock"
 RECORD_MAX = 40960  # bytes of a record: an ID and the facts of a message
@@ -27,17 +28,9 @@ ENDED, DONE, SERVE = b"ended", b"done", b"serve"
 OK, NO, GONE, TAKEN, LEASE, SAY = b"ok", b"no", b"gone", b"taken", b"lease", b"say"
 
 
-def format_record(*words: bytes) -> bytes:
-    """One record."""
-    return format_netstrings(words)
-
-
 def parse_record(record: bytes) -> list[bytes]:
     """The words of a record; none for anything else."""
-    try:
-        return parse_netstrings(record) if len(record) <= RECORD_MAX else []
-    except NetstringError:
-        return []
+    return parse_words(record, RECORD_MAX)
 
 
 def is_id(word: bytes) -> bool:

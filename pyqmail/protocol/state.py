@@ -10,7 +10,8 @@ The last two are for root.
 
 from functools import lru_cache
 
-from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_netstrings
+from pyqmail.protocol.records import format_record as format_record
+from pyqmail.protocol.records import parse_words
 
 SOCKET = "/run/qmail-stated.sock"
 RECORD_MAX = 8192  # bytes of a question or an answer
@@ -47,14 +48,6 @@ def parse_rule(text: bytes) -> Rule | None:
     return Rule(words[0], amount, most, seconds) if max(amount, most) <= NUMBER_MAX and seconds > 0 else None
 
 
-def format_record(*words: bytes) -> bytes:
-    """One record."""
-    return format_netstrings(words)
-
-
 def parse_record(record: bytes) -> list[bytes]:
     """The words of a record; none for anything else."""
-    try:
-        return parse_netstrings(record) if len(record) <= RECORD_MAX else []
-    except NetstringError:
-        return []
+    return parse_words(record, RECORD_MAX)
