@@ -6,6 +6,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
+from types import FrameType
 
 Callback = Callable[[], None]
 
@@ -47,7 +48,8 @@ class Loop:
         self._timers: list[Timer] = []
         self._before_wait: list[Callback] = []
         self._signals: dict[int, Callback] = {}
-        self._pending: list[int] = []
+        self._pending: dict[int, FrameType | None] = {}
+        self._failed = 0  # the signal whose callback raised; it is called once more, for nobody sends TERM twice
         self._wakeup: tuple[int, int] | None = None
         self._stopped = False
 
@@ -90,7 +92,7 @@ class Loop:
             signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
             self.add_reader(self._wakeup[0], self._drain_wakeup)
         self._signals[signum] = callback
-        signal.signal(signum, lambda number, _frame: self._pending.append(number))
+        signal.signal(signum, self._pending.setdefault)  # (number, frame)
 
     def stop(self) -> None:
         """Make ``run`` return after the current callbacks."""
@@ -107,9 +109,15 @@ class Loop:
         self._send_out()
         events = self._selector.select(self._patience(timeout))
         while self._pending:  # first: what a signal asks for holds for whatever came after it
-            callback = self._signals.get(self._pending.pop(0))
-            if callback is not None:
-                callback()
+            signum, _frame = self._pending.popitem()
+            try:
+                self._signals[signum]()
+            except Exception:
+                if self._failed != signum:
+                    self._failed = signum
+                    self._pending[signum] = None
+                raise
+            self._failed = 0
         for key, mask in events:
             watch: _Watch = key.data
             if mask & selectors.EVENT_READ and watch.reader is not None:

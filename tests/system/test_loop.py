@@ -60,6 +60,24 @@ def test_a_signal_calls_back_from_the_loop(loop: Loop) -> None:
     assert heard == [1]
 
 
+def test_a_signal_whose_callback_raises_calls_once_more(loop: Loop) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    heard: list[int] = []
+
+    def hear() -> None:
+        heard.append(1)
+        raise ZeroDivisionError
+
+    loop.add_signal(signal.SIGUSR1, hear)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            loop.run_once(10)
+    loop.run_once(0)
+    signal.signal(signal.SIGUSR1, before)
+    assert len(heard) == 2
+
+
 def test_what_gathers_in_a_turn_goes_out_before_the_loop_waits(loop: Loop) -> None:
     sent: list[str] = []
     loop.before_wait(lambda: sent.append("from outside"))
