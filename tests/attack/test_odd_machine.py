@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.admin.machine import Machine
+from tests.admin.machine import ENVIRON, Machine
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a scratch machine")
 DAEMONS = ("qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean", "qmail-queued", "qmail-rcptd", "tcpserver")
@@ -66,10 +66,10 @@ class Host:
     @contextmanager
     def load(self, tag: str, recipient: str = "ann@example.test") -> Iterator[None]:
         """Mail comes in meanwhile; at the end each message that was acknowledged comes to ann, once."""
-        # -S: site looks up the account that it runs as where $HOME is not set
+        # neither site (-S) nor a shell that is python3 in another $PATH may look up an account
         words = self.machine.words(["python3", "-IS", "-c", LOAD, tag, recipient])
         with tempfile.TemporaryFile() as acknowledged:
-            sender = subprocess.Popen(words, stdout=acknowledged)
+            sender = subprocess.Popen(words, stdout=acknowledged, env=ENVIRON)
 
             def names() -> list[str]:
                 return os.pread(acknowledged.fileno(), 1 << 20, 0).decode().split()
