@@ -1,4 +1,4 @@
-"""qmail-rspamd between qmail-smtpd and a queue program, with a server that speaks rspamd's HTTP as it is told."""
+"""qmail-rspamd between qmail-smtpd and a queue program: with Debian's rspamd, and with one that says what is told."""
 
 import json
 import os
@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyqmail.intake.rspamd import NoAnswer, kept, parse_answer, without
+from tests import rspamd as debian
 from tests.programs.door import BIN, DEADLINE_S, Door, door_of
+from tests.waiting import wait_for
 
 
 class Rspamd:
@@ -68,14 +70,14 @@ def door(rspamd: Rspamd) -> Iterator[Door]:
 MESSAGE = b"Subject: one\r\nX-Old: a\r\n b\r\nX-Old: c\r\n\r\nSubject: body\r\n"
 
 
-def reply(door: Door) -> bytes:
+def session(message: bytes) -> bytes:
+    envelope = b"MAIL FROM:<joe@x.test>\r\nRCPT TO:<bob@here.test>\r\nRCPT TO:<eve@here.test>\r\n"
+    return envelope + b"DATA\r\n" + message + b".\r\nQUIT\r\n"
+
+
+def reply(door: Door, message: bytes = MESSAGE) -> bytes:
     """What the client hears after the dot."""
-    said, _ = door.talk(
-        b"MAIL FROM:<joe@x.test>\r\nRCPT TO:<bob@here.test>\r\nRCPT TO:<eve@here.test>\r\nDATA\r\n"
-        + MESSAGE
-        + b".\r\nQUIT\r\n"
-    )
-    return said.split(b"\r\n")[5]
+    return door.talk(session(message))[0].split(b"\r\n")[5]
 
 
 def queued(door: Door) -> bytes:
@@ -167,6 +169,51 @@ def test_what_the_queue_program_refuses_reaches_the_client(door: Door, rspamd: R
     door.queue("printf 'Dno room for you' >&6; exit 82")
     door.environ |= {"RSPAMDQUEUE": door.environ["QMAILQUEUE"], "QMAILQUEUE": str(BIN / "qmail-rspamd")}
     assert reply(door) == b"554 no room for you"
+
+
+# What the message asks rspamd for, what the client hears, and how the queued message begins.
+DEBIAN = [
+    (b"", b"250 ok ", b"Received: "),
+    (b"X-Action: greylist\r\n", b"250 ok ", b"Received: "),
+    (b"X-Action: add header\r\n", b"250 ok ", b"X-Spam: Yes\nReceived: "),
+    (b"X-Old: yes\r\n", b"250 ok ", b"X-New: yes\nReceived: "),
+    (b"X-Action: soft reject\r\n", b"451 as told (#4.7.1)", None),
+    (b"X-Action: reject\r\n", b"554 as told (#5.7.1)", None),
+    (b"\r\n" + debian.GTUBE + b"\r\n", b"554 Gtube pattern (#5.7.1)", None),
+]
+
+
+def test_debians_rspamd_is_understood(door: Door) -> None:
+    with debian.rspamd() as server:
+        door.control(rspamd=f"127.0.0.1:{server.port}")
+        for fields, said, begin in DEBIAN:
+            (door.base / "message").unlink(missing_ok=True)
+            assert reply(door, fields + b"Subject: one\r\n\r\nbody\r\n").startswith(said), fields
+            assert (door.base / "message").exists() == (begin is not None), fields
+            if begin is not None:
+                assert queued(door).startswith(begin) and b"\nX-Old: " not in queued(door), fields
+
+
+@pytest.mark.parametrize(("passes", "said"), [("", b"451 spam check is not "), ("\npass", b"250 ok ")])
+def test_a_message_that_rspamd_dies_over_waits_or_passes_as_told(door: Door, passes: str, said: bytes) -> None:
+    with debian.rspamd() as server:
+        door.control(rspamd=f"127.0.0.1:{server.port}{passes}")
+        server.stop()
+        sock, process = door.start()
+        with sock:
+            sock.sendall(session(MESSAGE))
+            wait_for(lambda: asked(server.port), "the question")
+            server.kill()
+            heard = b"".join(iter(lambda: sock.recv(65536), b""))
+            process.wait(DEADLINE_S)
+    assert heard.split(b"\r\n")[5].startswith(said)
+    assert (door.base / "message").exists() == bool(passes)
+
+
+def asked(port: int) -> bool:
+    """Whether somebody is connected to a port of 127.0.0.1."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 @pytest.mark.parametrize(("envelope", "code"), [(b"Fa\0Tb\0", 91), (b"", 91)])
