@@ -123,8 +123,21 @@ def _bare(word: bytes) -> bytes:
     return re.sub(rb"\\(.)", rb"\1", word[1:-1], flags=re.DOTALL) if word[:1] == b'"' else word
 
 
+def _joined(words: list[bytes]) -> list[bytes]:
+    """With names in one piece, as ``dkim/1`` and ``header.d``, around whose signs others leave blanks and comments."""
+    found: list[bytes] = []
+    for word in words:
+        is_value = found[-2:-1] == [b"="] or found[-1:] in ([], [b"="])
+        if not is_value and (word[:1] in b"/." or found[-1][-1:] in b"/."):
+            found[-1] += word
+        else:
+            found.append(word)
+    return found
+
+
 def _result(words: list[bytes]) -> Result | None:
     """``dkim / 1 = pass``, then ``reason = x`` and properties; None for anything else."""
+    words = _joined(words)
     pairs = [(words[at - 1], words[at + 1]) for at in range(1, len(words) - 1) if words[at] == b"="]
     if len(words) < 3 or not pairs or words[1] != b"=":
         return None

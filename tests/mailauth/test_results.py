@@ -25,6 +25,7 @@ def test_what_is_written_is_read_back() -> None:
         pytest.param(b" mx.test; dkim=pass header.d=a.example;", b"mx.test", b"pass", id="a semicolon at the end"),
         pytest.param(b' "mx.test" 1; dkim=pass', b"mx.test", b"pass", id="quotes and a version"),
         pytest.param(b" (c (d)) mx.test (x); dkim (y) = (z) pass", b"mx.test", b"pass", id="comments"),
+        pytest.param(b" mx.test; dkim (x) / 1 (y) = fail", b"mx.test", b"fail", id="blanks in a name"),
         pytest.param(b" mx.test; none", b"mx.test", b"", id="none"),
         pytest.param(b' mx.test; dkim/1=pass reason="a;b=c"', b"mx.test", b"pass", id="a semicolon in quotes"),
         pytest.param(b" spf=pass smtp.mailfrom=a; dkim=pass", b"spf", b"pass", id="no authserv-id"),
@@ -37,6 +38,13 @@ def test_what_others_write_is_read(body: bytes, name: bytes, dkim: bytes) -> Non
     found, results = parse_results(body)
     assert found == authserv_id(body) == name
     assert next((each.result for each in results if each.method == b"dkim"), b"") == dkim
+
+
+def test_blanks_around_the_sign_in_a_name_belong_to_it() -> None:
+    (found,) = parse_results(b"mx.test; dkim=pass header.d=a.example. policy (A) . (b) expired (c) = 1 header .s=/s/")[
+        1
+    ]
+    assert found.properties == ((b"header.d", b"a.example."), (b"policy.expired", b"1"), (b"header.s", b"/s/"))
 
 
 def test_no_value_ends_its_line() -> None:
