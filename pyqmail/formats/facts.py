@@ -135,18 +135,6 @@ def parse_facts(data: bytes) -> Facts:
     return Facts(ret, envid, smtputf8, tuple(recipients), requiretls, transfer)
 
 
-def forwarded(data: bytes, sender: bytes) -> bytes:
-    """The facts of what ``sender`` forwards of a message with the facts ``data``: how it may travel, and no wishes.
-
-    None where ``data`` are no facts.
-    """
-    try:
-        facts = parse_facts(data)
-    except FactsError:
-        return b""
-    return format_facts(Facts(smtputf8=facts.smtputf8, requiretls=facts.requiretls), sender)
-
-
 def _words(data: bytes) -> list[bytes]:
     if len(data) > FACTS_MAX:
         raise FactsError

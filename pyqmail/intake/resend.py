@@ -10,6 +10,7 @@ CHUNK = 65536
 # Where none of these is, a word of a command line is one address as it stands; else see formats/address_list.
 LIST_MARKS = frozenset(b'<>(),;:"\\ \t\r\n')
 REWRITTEN = b"SRSSENDER"  # by qmail-lspawn: what a forward has in the place of SENDER; empty: it has to wait
+WISHES = b"QMAILDSN"  # by qmail-lspawn: what the sender wants to hear of this delivery (policy/forwards)
 NO_SENDERS = b"@[]"  # how the senders end that are qmail's own
 _RECIPIENT = (b"DEFAULT", b"EXT", b"LOCAL", b"RECIPIENT")
 _SENDER = (b"SENDER", b"NEWSENDER")
@@ -53,15 +54,27 @@ def rewritten(environ: "Mapping[bytes, bytes]", sender: bytes) -> bytes | None:
     return made or None
 
 
-def forwarding(environ: "Mapping[bytes, bytes]", sender: bytes) -> "Mapping[bytes, bytes]":
-    """``environ`` with the facts of what ``sender`` forwards, where the message has any (qmail-queue(8))."""
+def wishes_in(environ: "Mapping[bytes, bytes]", sender: bytes) -> bytes:
+    """What the sender of the delivery wants to hear of it, if a forward by ``sender`` is still its own."""
+    same = sender == environ.get(b"SENDER") or sender and sender == environ.get(REWRITTEN)
+    return environ.get(WISHES, b"") if same else b""
+
+
+def forwarding(
+    environ: "Mapping[bytes, bytes]", sender: bytes, recipients: "Sequence[bytes]", *, alone: bool = False
+) -> "Mapping[bytes, bytes]":
+    """``environ`` with the facts of what ``sender`` forwards, where the message has any (policy/forwards).
+
+    ``alone``: nothing else becomes of the message, which a program of a .qmail file cannot know.
+    """
     from pyqmail.intake.client import FACTS
 
-    if FACTS not in environ:
+    wishes = wishes_in(environ, sender)
+    if not wishes and not environ.get(FACTS):
         return environ
-    from pyqmail.formats.facts import forwarded  # few messages have any
+    from pyqmail.policy.forwards import facts_of_forward  # few messages have any
 
-    return {**environ, FACTS: forwarded(environ[FACTS], sender)}
+    return {**environ, FACTS: facts_of_forward(environ.get(FACTS, b""), wishes, sender, recipients, alone=alone)}
 
 
 def resend(program: bytes, environ: "Mapping[bytes, bytes]", sender: bytes, words: "Sequence[bytes]", done: int) -> int:
@@ -95,7 +108,7 @@ def queue_again(
     from pyqmail.control import home_of  # most programs that complain never queue anything
     from pyqmail.intake.client import Injection
 
-    injection = Injection.open(home_of(environ), forwarding(environ, new_sender), direct=True)
+    injection = Injection.open(home_of(environ), forwarding(environ, new_sender, recipients), direct=True)
     injection.write(head)
     try:
         while chunk := os.read(0, CHUNK):

@@ -10,7 +10,7 @@ from functools import partial
 from pyqmail.exits import SpawnExit
 from pyqmail.formats.report import append_local, local_report
 from pyqmail.intake.client import FACTS
-from pyqmail.intake.resend import REWRITTEN
+from pyqmail.intake.resend import REWRITTEN, WISHES
 from pyqmail.local.recent_accounts import RecentAccounts
 from pyqmail.local.sender_rewriting import SenderRewriting
 from pyqmail.policy.accounts import Accounts
@@ -51,7 +51,7 @@ class LocalChannel:
             lambda: find_program(other, environ.get(b"PATH")) if other else home + "/bin/qmail-local",
             # what QMAILLOCAL names is always executed: no module has an empty name
             "" if other else "pyqmail.programs.qmail_local",
-            {name: value for name, value in environ.items() if name != REWRITTEN},
+            {name: value for name, value in environ.items() if name not in (REWRITTEN, FACTS, WISHES)},
             directory=home,
             limit=limit,
             setup_exit=SpawnExit.USAGE,
@@ -145,16 +145,10 @@ class LocalChannel:
         identity = None if single_user else (assignment.uid, assignment.gid)
         variables = self._rewriting.variables(command.sender)
         if command.has_facts:
-            variables = {**variables, FACTS: self._facts_of_forwards(command, message)}
+            from pyqmail.local.forward_facts import facts_variables  # few messages have any
+
+            variables = {**variables, **facts_variables(self._home, command, message)}
         return self._local.run(argv, identity, message, output, done, variables=variables)
-
-    def _facts_of_forwards(self, command: Command, message: int) -> bytes:
-        """What goes with the open message when it is forwarded. Raises OSError."""
-        from pyqmail.formats.facts import forwarded  # few messages have any
-        from pyqmail.spool.facts import beside
-
-        path = f"{self._home}/queue/pyqmail/facts/{os.fsdecode(command.message)}"
-        return forwarded(beside(message, path), command.sender)
 
 
 class Steps:

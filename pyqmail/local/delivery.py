@@ -16,8 +16,9 @@ from pyqmail.control import Control, ControlUnreadable, home_of, read_patrn
 from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats import dotqmail, mailline
+from pyqmail.formats.report import EXPANDED, FORWARDED
 from pyqmail.intake.client import Injection
-from pyqmail.intake.resend import forwarding, rewritten
+from pyqmail.intake.resend import forwarding, rewritten, wishes_in
 from pyqmail.local.filing import store
 from pyqmail.local.instructions import Arguments, check_home, new_sender, read_instructions
 from pyqmail.local.report import say
@@ -83,6 +84,7 @@ class Delivery:
         self.discarded = False
         self.forwards: list[bytes] = []
         self.number: int | None = None  # of the forwarded message
+        self.told = b""  # to whom its success is left
 
     def run(self, lines: Iterable[dotqmail.Line], *, forward_only: bool) -> None:
         """Act on ``lines`` in order, then forward. Raises MailFailure; later lines and all forwards are then off."""
@@ -105,7 +107,7 @@ class Delivery:
         """What the log shows after success."""
         text = b"did %d+%d+%d\n" % (self.files, len(self.forwards), self.programs)
         if self.number is not None:
-            text += b"qp %d\n" % self.number
+            text += b"qp %d\n" % self.number + self.told
         return text + b"thrown away: /dev/null\n" if self.discarded else text
 
     def _act(self, kind: bytes, argument: bytes) -> bool:
@@ -157,7 +159,7 @@ class Delivery:
         if sender is None:
             raise TemporaryFailure(b"Unable to forward message: its sender cannot be rewritten now. (#4.3.0)")
         try:
-            environ = forwarding(self.environ, sender)
+            environ = forwarding(self.environ, sender, self.forwards, alone=self._alone())
             injection = Injection.open(self.home, environ, warm=is_warm(), direct=True)
         except OSError as error:
             raise TemporaryFailure(b"Unable to forward message: " + reason(error) + b". (#4.3.0)") from error
@@ -174,6 +176,12 @@ class Delivery:
         if letter != b"K":
             raise TemporaryFailure(b"Unable to forward message: " + text + b".")
         self.number = answer.number
+        if wishes_in(self.environ, sender):
+            self.told = FORWARDED if self._alone() else EXPANDED
+
+    def _alone(self) -> bool:
+        """Whether a forward to one address is all that becomes of the message."""
+        return len(self.forwards) == 1 and not self.files and not self.programs
 
 
 def is_warm() -> bool:

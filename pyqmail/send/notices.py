@@ -13,7 +13,7 @@ from pyqmail.formats.bounce_text import return_address
 from pyqmail.formats.delivery_status import Outcome
 from pyqmail.formats.facts import DELAY, FAILURE, NO_FACTS, SUCCESS, Facts, RecipientFacts, format_facts
 from pyqmail.formats.notice_text import Notice, format_notice
-from pyqmail.formats.report import PASSED_ON
+from pyqmail.formats.report import EXPANDED, FORWARDED, PASSED_ON
 from pyqmail.intake.background import BackgroundInjections
 from pyqmail.log.events import NoticeQueued, Warn
 from pyqmail.policy import wishes
@@ -28,6 +28,7 @@ PENDING_MAX = 1000  # notices in memory
 FULL_S = 0.1  # until bounces have left a place
 RELAYED = b"Given to another server, which does not tell of deliveries.\n"
 DELIVERED = b"Delivered here.\n"
+FANNED_OUT = b"Delivered here, and forwarded; you hear of what fails there.\n"
 
 
 class Notices:
@@ -47,10 +48,8 @@ class Notices:
     def reached(self, channel: str, delivery: Delivery, text: bytes) -> None:
         """``delivery`` has succeeded with ``text``: tell the sender, unless the next server will."""
         wish = self._wish(channel, delivery)
-        if not wish.wants(SUCCESS) or PASSED_ON in text:
-            return
-        action, said = ("delivered", DELIVERED) if channel == "local" else ("relayed", RELAYED + text)
-        self._tell("success", delivery.job, [self._outcome(wish, action, said)])
+        if wish.wants(SUCCESS) and not (PASSED_ON in text or FORWARDED in text):
+            self._tell("success", delivery.job, [self._outcome(wish, *_success(channel, text))])
 
     def late(self, channel: str, job: Job) -> None:
         """A pass over ``job`` has left recipients behind: once it is old enough tell the sender, once."""
@@ -144,6 +143,13 @@ class Notices:
     def _continue(self) -> None:
         self._paused = False
         self._go_on()
+
+
+def _success(channel: str, text: bytes) -> tuple[str, bytes]:
+    """The action of RFC 3464 section 2.3.3 for a delivery that succeeded with ``text``, and words for people."""
+    if channel != "local":
+        return "relayed", RELAYED + text
+    return ("expanded", FANNED_OUT) if EXPANDED in text else ("delivered", DELIVERED)
 
 
 def facts_for_bounce(means: Means, number: int) -> tuple[Facts, dict[bytes, bytes]]:

@@ -16,7 +16,6 @@ from pyqmail.formats.facts import (
     Transfer,
     belong_to,
     format_facts,
-    forwarded,
     parse_facts,
     parse_notify,
 )
@@ -42,17 +41,6 @@ FACTS = st.builds(
 def test_format_then_parse_is_identity(facts: Facts, sender: bytes) -> None:
     data = format_facts(facts, sender)
     assert parse_facts(data) == facts if data else facts == Facts()
-
-
-@given(FACTS, ADDRESSES)
-def test_a_forward_has_what_says_how_it_may_travel(facts: Facts, sender: bytes) -> None:
-    made = forwarded(format_facts(facts, b"ann@a"), sender)
-    if facts.smtputf8 or facts.requiretls:
-        assert parse_facts(made) == Facts(smtputf8=facts.smtputf8, requiretls=facts.requiretls)
-        assert belong_to(made, sender, [b"anybody"])
-    else:
-        assert made == b""
-    assert forwarded(b"no facts", sender) == b""
 
 
 @given(st.binary(max_size=200) | st.lists(st.binary(max_size=20), max_size=5).map(format_netstrings))

@@ -4,6 +4,7 @@ import email
 import email.message
 import email.policy
 import os
+import shutil
 import smtplib
 import subprocess
 from pathlib import Path
@@ -146,3 +147,55 @@ def test_wishes_are_passed_on_to_who_knows_them_else_the_relay_is_told(
         assert not any(b" RET=" in line or b"NOTIFY" in line for line in said)
         fields = recipient_fields(the_notice(maildir))
         assert fields["Action"] == "relayed" and fields["Original-Recipient"] == "rfc822; o@x"
+
+
+# by RFC 3461 section: the lines of a .qmail file, what is said of whom they forward to, and what the sender is told
+FORWARDS = [
+    ("5.2.7.1", "list", "&1@far.test\n", {"1": ""}, "delivered"),  # has an owner
+    ("5.2.7.2", "one", "&2@far.test\n", {"2": " NOTIFY=SUCCESS,DELAY ORCPT=rfc822;o@x"}, ""),
+    (
+        "5.2.7.3 c",
+        "two",
+        "&3@far.test\n&4@far.test\n",
+        dict.fromkeys("34", " NOTIFY=DELAY ORCPT=rfc822;o@x"),
+        "expanded",
+    ),
+    ("5.2.7.3 c", "more", "|exit 0\n&5@far.test\n", {"5": " NOTIFY=DELAY ORCPT=rfc822;o@x"}, "expanded"),
+    ("5.2.7.3", "program", "|{home}/bin/forward 6@far.test\n", {"6": " NOTIFY=DELAY ORCPT=rfc822;o@x"}, "delivered"),
+]
+
+
+def test_a_forward_passes_on_what_rfc_3461_says(host: MailHost, relay: int, maildir: Path) -> None:
+    home = Path(os.path.expanduser(f"~{USER}"))
+    files = {f".qmail-dsn-{name}": lines.format(home=host.home) for _, name, lines, _, _ in FORWARDS}
+    files[".qmail-dsn-list-owner"] = "#\n"
+    routes = host.home / "control/smtproutes"
+    with mail_sink(offering) as sink:
+        routes.write_text(f":127.0.0.1:{sink.port}\n")
+        try:
+            for name, text in files.items():
+                (home / name).write_text(text)
+                shutil.chown(home / name, USER)
+            with smtplib.SMTP("127.0.0.1", relay, timeout=30) as client:
+                to = [f"{USER}-dsn-{name}@example.test" for _, name, _, _, _ in FORWARDS]
+                wishes = ["NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;o@x"]
+                client.sendmail(ADDRESS, to, TEXT, ["RET=HDRS", "ENVID=e"], wishes)
+            sink.wait(lambda: len(sink.taken) == sum(len(said) for _, _, _, said, _ in FORWARDS), "all forwards")
+            wait_for(lambda: host.queued() == 0, "an empty queue")
+        finally:
+            routes.unlink()
+            for name in files:
+                (home / name).unlink(missing_ok=True)
+    told = {
+        str(recipient_fields(each)["Final-Recipient"]): recipient_fields(each)["Action"] for each in notices(maildir)
+    }
+    heard = [line.strip().decode() for line in sink.lines]
+    for (section, _, _, said, action), alias in zip(FORWARDS, to, strict=True):
+        for name, parameters in said.items():
+            assert f"RCPT TO:<{name}@far.test>{parameters}" in heard, section
+        assert told.get(f"rfc822; {alias}", "") == action, section
+    senders = [line for line in heard if line.startswith("MAIL")]
+    assert sorted(set(senders)) == [
+        f"MAIL FROM:<{USER}-dsn-list-owner@example.test>",
+        f"MAIL FROM:<{ADDRESS}> RET=HDRS ENVID=e",
+    ] and len(senders) == len(sink.taken)  # fmt: skip
