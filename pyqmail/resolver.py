@@ -40,13 +40,14 @@ Server = tuple[str, int]
 class HardFailure(Exception):
     """There is no such name, or it has no data of this type; ``no_name`` when no type can have any.
 
-    ``authentic``: the server vouches for that (AD).
+    ``authentic``: the server vouches for that (AD). ``ttl_s``: how long it may be remembered.
     """
 
-    def __init__(self, text: str, *, no_name: bool = False, authentic: bool = False) -> None:
+    def __init__(self, text: str, *, no_name: bool = False, authentic: bool = False, ttl_s: int = 0) -> None:
         super().__init__(text)
         self.no_name = no_name
         self.authentic = authentic
+        self.ttl_s = ttl_s
 
 
 class SoftFailure(Exception):
@@ -127,7 +128,7 @@ def read_servers(control: Control, resolv_conf: str = RESOLV_CONF) -> Servers:
 
 
 class Resolver:
-    """The look-ups of one delivery through one set of servers; no answer is remembered.
+    """The look-ups of one delivery through one set of servers; no answer is remembered here.
 
     ``budget_s`` bounds the seconds spent waiting, in all calls together. With ``dnssec`` every query has the DO bit, so
     that answers say whether they are authentic, and is never repeated without EDNS.
@@ -181,8 +182,8 @@ class Resolver:
 
 def _judge(answer: Answer) -> Found:
     if answer.code == Code.NXDOMAIN:
-        return HardFailure("no such name", no_name=True, authentic=answer.authentic)
-    return answer if answer.count else HardFailure("no data", authentic=answer.authentic)
+        return HardFailure("no such name", no_name=True, authentic=answer.authentic, ttl_s=answer.ttl_s)
+    return answer if answer.count else HardFailure("no data", authentic=answer.authentic, ttl_s=answer.ttl_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,46 @@ def test_a_referral_is_no_answer() -> None:
         assert resolver(lame, good.port).mx(b"x.test") == (Mx(10, b"a.test"),)
 
 
+SOA = "ns.x.test. hostmaster.x.test. 1 60 60 60 30"
+
+
+@pytest.mark.parametrize(
+    ("records", "soa_ttl_s", "ttl_s"),
+    [
+        pytest.param([(60, "MX", "10 a.test."), (60, "MX", "20 b.test.")], None, 60, id="records of one set"),
+        pytest.param([(20, "CNAME", "y.test."), (60, "MX", "10 a.test.")], None, 20, id="the least of a chain"),
+        pytest.param([(60, "CNAME", "y.test.")], 40, 30, id="a chain that leads nowhere: by its SOA"),
+        pytest.param([], 40, 30, id="nothing: by the SOA's minimum"),
+        pytest.param([], 20, 20, id="nothing: by the SOA's own time"),
+        pytest.param([], None, 0, id="nothing, and no SOA"),
+        pytest.param([(2**31 + 60, "MX", "10 a.test.")], None, 0, id="a number below zero"),
+    ],
+)
+def test_an_answer_says_how_long_it_is_good(
+    records: list[tuple[int, str, str]], soa_ttl_s: int | None, ttl_s: int
+) -> None:
+    reply = dns.message.make_response(dns.message.make_query("x.test.", "MX"), recursion_available=True)
+    wires = []
+    for number, (ttl, kind, data) in enumerate(records):
+        wires.append(ttl)
+        reply.answer.append(dns.rrset.from_text("x.test.", 1000 + number, "IN", kind, data))
+    if soa_ttl_s is not None:
+        reply.authority.append(dns.rrset.from_text("x.test.", soa_ttl_s, "IN", "SOA", SOA))
+    wire = reply.to_wire()
+    for number, ttl in enumerate(wires):  # dnspython writes no number below zero
+        wire = wire.replace((1000 + number).to_bytes(4, "big"), ttl.to_bytes(4, "big"))
+    assert parse_answer(wire, Kind.MX).ttl_s == ttl_s
+
+
+@pytest.mark.parametrize("size", [1, 8, 12])
+def test_half_an_authority_section_decides_nothing(size: int) -> None:
+    reply = dns.message.make_response(dns.message.make_query("x.test.", "MX"), recursion_available=True)
+    reply.authority.append(dns.rrset.from_text("x.test.", 60, "IN", "SOA", SOA))
+    start = len(dns.message.make_query("x.test.", "MX").to_wire())
+    found = parse_answer(reply.to_wire()[: start + size], Kind.MX)
+    assert (found.code, found.count, found.ttl_s, found.lame) == (0, 0, 0, False)
+
+
 def test_questions_are_asked_together() -> None:
     """The server answers nothing before it has heard all three: one after another they would never end."""
     names = ("a.test.", "b.test.", "c.test.")

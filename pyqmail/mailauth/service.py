@@ -9,15 +9,17 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.login.failures import network_of
 from pyqmail.mailauth.judgement import judge_message, judge_sender
-from pyqmail.mailauth.lookups import CachedLookups, look_up_within
+from pyqmail.mailauth.lookups import CachedLookups, LookUp, Question, look_up_within
+from pyqmail.mailauth.memory import Memory
 from pyqmail.mailauth.network_shares import NetworkShares
 from pyqmail.mailauth.report_events import note
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
+from pyqmail.resolver import Found
 from pyqmail.system.process import address_space, close_all_but, limit_memory
 from pyqmail.system.unnamed import pieces
 
@@ -41,6 +43,7 @@ class Workers:
         self._lifeline = os.pipe()  # its other end closes when we end, however
         self._running: dict[int, tuple[int, int]] = {}  # what tells the end of a process, the process and its slot
         self._shares = NetworkShares(WORKERS, SHARE)
+        self._memory = Memory()  # each worker's copy is its own
 
     def run(self) -> None:
         """Keep the workers until a signal ends this process. Raises OSError."""
@@ -102,7 +105,7 @@ class Workers:
             ip = question.get(b"ip", b"")
             if ip and not self._shares.take(slot, network_of(ip)):
                 return
-            answer = judged(self._home, question, fds)
+            answer = judged(self._home, question, fds, self._memory)
             if answer is not None:
                 sock.send(format_pairs(answer), socket.MSG_NOSIGNAL)
         except (OSError, ControlUnreadable):
@@ -112,13 +115,25 @@ class Workers:
                 os.close(fd)
 
 
-def judged(home: str, question: dict[bytes, bytes], fds: list[int]) -> Pairs | None:
+def judged(home: str, question: dict[bytes, bytes], fds: list[int], memory: Memory) -> Pairs | None:
     """The answer to a question; None for one that is none. Raises ControlUnreadable and OSError."""
     about = question.get(b"about")
     if about == SENDER:
-        return judge_sender(question, CachedLookups(look_up_within(home, SENDER_S)))
+        return judge_sender(question, CachedLookups(memory.before(_look_up_late(home, SENDER_S))))
     if about == MESSAGE and len(fds) == 1:
-        answer = judge_message(question, pieces(fds[0]), CachedLookups(look_up_within(home, MESSAGE_S)))
+        answer = judge_message(question, pieces(fds[0]), CachedLookups(memory.before(_look_up_late(home, MESSAGE_S))))
         note(home, question, answer)
         return answer
     return None
+
+
+def _look_up_late(home: str, budget_s: float) -> LookUp:
+    """Questions as by look_up_within, which reads whom to ask: not before anything is asked."""
+    first: list[LookUp] = []
+
+    def look_up(questions: Sequence[Question]) -> list[Found]:
+        if not first:
+            first.append(look_up_within(home, budget_s))
+        return first[0](questions)
+
+    return look_up

@@ -26,7 +26,7 @@ _OPT = struct.Struct("!BHHIH")  # of the root, no options (RFC 6891 section 6.1.
 _IN, _OPT_TYPE = 1, 41
 _AA, _TC, _RD, _RA, _AD = 0x0400, 0x0200, 0x0100, 0x0080, 0x0020
 _DO = 0x8000  # in the time to live of OPT
-_NS = 2
+_NS, _SOA = 2, 6
 
 
 class Kind(IntEnum):
@@ -81,6 +81,7 @@ class Answer:
     owner: bytes = b""  # of the first record of the type asked for: where aliases end
     authentic: bool = False  # the server vouches for the signatures (AD)
     lame: bool = False  # a referral to other servers, from one that neither knows nor asks for us
+    ttl_s: int = 0  # how long it may be remembered (RFC 2181 section 8, RFC 2308 section 5)
 
 
 def parse_host(host: bytes) -> Name:
@@ -147,9 +148,11 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
     texts: list[bytes] = []
     associations: list[bytes] = []
     owner: list[bytes] = []
+    ttls: list[int] = []
     for _ in range(records):
         labels, at = read_name(wire, at)
-        found, group, _, size = _RECORD.unpack_from(wire, at)
+        found, group, ttl, size = _RECORD.unpack_from(wire, at)
+        ttls.append(ttl)
         at += _RECORD.size
         if at + size > len(wire):
             raise BadAnswer("record runs past the end")
@@ -166,7 +169,8 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
             else:
                 addresses.append(_parse_address(wire[at : at + size], 4 if kind is Kind.A else 16))
         at += size
-    lame = bool(authorities and not records and not flags & (_AA | _RA)) and _is_referral(wire, at)
+    authority, negative_s = _parse_authority(wire, at) if authorities and not owner else (0, 0)
+    ttls += [] if owner else [negative_s]
     return Answer(
         flags & 15,
         bool(flags & _TC),
@@ -178,13 +182,24 @@ def _parse_answer(wire: bytes, kind: Kind) -> Answer:
         tuple(associations),
         b".".join(owner).lower(),
         bool(flags & _AD),
-        lame,
+        authority == _NS and not records and not flags & (_AA | _RA),
+        min(0 if ttl >> 31 else ttl for ttl in ttls),
     )
 
 
-def _is_referral(wire: bytes, at: int) -> bool:
-    """Whether the authority section at ``at`` begins with name servers, not with the SOA of a negative answer."""
-    return int(_RECORD.unpack_from(wire, read_name(wire, at)[1])[0]) == _NS
+def _parse_authority(wire: bytes, at: int) -> tuple[int, int]:
+    """The type of the first record of the authority section at ``at``: name servers of a referral, or the SOA of a
+    negative answer; and how many seconds that lets the answer be remembered. What cannot be read is no answer's SOA.
+    """
+    try:
+        at = read_name(wire, at)[1]
+        found, _, ttl, size = _RECORD.unpack_from(wire, at)
+    except (BadAnswer, struct.error):
+        return _NS, 0
+    end = at + _RECORD.size + size
+    if found != _SOA or size < 4 or end > len(wire):
+        return found, 0
+    return found, min(ttl, int.from_bytes(wire[end - 4 : end], "big"))
 
 
 def _parse_mx(wire: bytes, at: int, size: int) -> Mx:
