@@ -11,7 +11,7 @@ import select
 import time
 
 WAIT_S = 2.0  # for a share, at most
-POLL_S = 0.02
+POLL_MIN_S, POLL_MAX_S = 0.001, 0.02  # between two looks: the first ones soon, as most answers take milliseconds
 _MARK = 8  # bytes that stand for a network
 
 
@@ -26,11 +26,12 @@ class NetworkShares:
     def take(self, slot: int, network: bytes, wait_s: float = WAIT_S) -> bool:
         """Let the worker of ``slot`` serve ``network``, once it may; whether it may. Two at once may be too many."""
         mark = hashlib.blake2b(network, digest_size=_MARK).digest()
-        until = time.monotonic() + wait_s
+        until, pause_s = time.monotonic() + wait_s, POLL_MIN_S
         while sum(self._mark(each) == mark for each in range(self._workers) if each != slot) >= self._most:
             if time.monotonic() >= until:
                 return False
-            select.select([], [], [], POLL_S)
+            select.select([], [], [], pause_s)
+            pause_s = min(2 * pause_s, POLL_MAX_S)
         self._put(slot, mark)
         return True
 
