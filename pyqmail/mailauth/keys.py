@@ -1,6 +1,7 @@
 """Public keys as DNS has them (RFC 6376 section 3.6.1, RFC 8301, RFC 8463), and what they say of a signature."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -70,6 +71,7 @@ def find_key(lookups: Lookups, selector: bytes, domain: bytes, kind: bytes) -> P
     raise problem
 
 
+@lru_cache(maxsize=128)  # much mail comes from few senders, and reading a key costs as much as verifying with it
 def parse_key(record: bytes, kind: bytes) -> PublicKey:
     """The key in a record. Raises BadKey and WeakKey."""
     if len(record) > RECORD_MAX:

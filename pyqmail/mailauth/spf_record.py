@@ -3,6 +3,7 @@
 import re
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 
 RECORD_MAX = 8192  # bytes; a record that is longer is not understood
 
@@ -48,6 +49,7 @@ def is_record(text: bytes) -> bool:
     return text[:6].lower() == b"v=spf1" and text[6:7] in (b"", b" ")
 
 
+@lru_cache(maxsize=256)
 def parse_record(text: bytes) -> Record:
     """The record that begins with ``v=spf1``. Raises BadRecord."""
     if len(text) > RECORD_MAX or not text.isascii():
