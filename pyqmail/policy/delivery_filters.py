@@ -1,11 +1,13 @@
 """Which filter a delivery goes through: control/filterargs, spamfilter and rejectspam by domain (spawn-filter(8)).
 
 A line is ``domain:value``, ``domain:local:value`` or ``domain:remote:value``; the first that fits counts. The domain is
-a pattern of shells, or with $QREGEX a regular expression (policy/patterns).
+a pattern of shells, or with $QREGEX a regular expression (policy/patterns). After the value may stand variables for the
+filter, ``:NAME=text,NAME=text``.
 """
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pyqmail.policy.patterns import PatternList
@@ -13,6 +15,8 @@ from pyqmail.policy.patterns import PatternList
 LOCAL, REMOTE = b"local", b"remote"
 LOCAL_WORDS = 10  # qmail-local -- user home local dash ext domain sender default
 REMOTE_WORDS = 4  # qmail-remote host sender recipient, and further recipients
+_ASSIGNMENT = rb"[A-Za-z_][A-Za-z0-9_]*=(?:[^,\\]|\\,?)*"
+_WITH_VARIABLES = re.compile(rb"([^:]*):(%b(?:, *%b)*),?" % (_ASSIGNMENT, _ASSIGNMENT))
 
 
 class Delivery:
@@ -67,6 +71,23 @@ def find_value(lines: Iterable[bytes], delivery: Delivery, *, regular: bool) -> 
         if _fits(pattern, delivery.domain, regular=regular):
             return value
     return b""
+
+
+def split_variables(value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """What stands before the variables, and them; an empty one is to be removed, ``\\,`` is a comma in one.
+
+    Only what has this form from the first colon to the end are variables: any other colon is the command's.
+    """
+    match = _WITH_VARIABLES.fullmatch(value)
+    if match is None:
+        return value, {}
+    pairs = (each.strip().partition(b"=") for each in re.split(rb"(?<!\\),", match[2]) if each.strip())
+    return match[1], {name: text.replace(b"\\,", b",") for name, _, text in pairs}
+
+
+def with_variables(environ: Mapping[bytes, bytes], variables: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """``environ`` with what a line sets, and without what it sets to nothing."""
+    return {name: value for name, value in {**environ, **variables}.items() if value or name not in variables}
 
 
 def _fits(pattern: bytes, domain: bytes, *, regular: bool) -> bool:

@@ -12,7 +12,8 @@ from typing import NoReturn
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.exits import LocalExit, QueueExit
 from pyqmail.formats.printable import printable
-from pyqmail.policy.delivery_filters import LOCAL, Delivery, find_value, parse_delivery
+from pyqmail.policy import delivery_filters
+from pyqmail.policy.delivery_filters import LOCAL, Delivery, with_variables
 from pyqmail.system.filtering import Output, Overrun, run_filter
 from pyqmail.system.unnamed import open_unnamed
 
@@ -20,8 +21,7 @@ FILTER_S = 300.0  # for each of two
 GROWTH_MAX = 64 << 20  # bytes that a filter may write beyond twice the message
 TEXT_MAX = 1000  # bytes of what a filter says
 TEXT_FD = 6
-DROP = 2  # a filter's exit codes
-REJECT = 100
+DROP, REJECT = 2, 100  # a filter's exit codes
 OWN = (b"FILTERARGS", b"SPAMFILTER", b"QMAILLOCAL", b"QMAILREMOTE")  # or what is run next would filter again
 SUCCESS, FAILURE, DEFERRAL = b"K", b"D", b"Z"
 
@@ -37,18 +37,19 @@ class Ended(Exception):
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """The exit codes and reports of qmail-local or of qmail-remote."""
-    delivery = parse_delivery(argv, environ)
+    delivery = delivery_filters.parse_delivery(argv, environ)
     if delivery is None:
         return LocalExit.TEMPORARY
     home = home_of(environ)
     try:
         os.chdir(home)
-        spam_filter = setting(home, "spamfilter", delivery, environ)
+        delivery.domain = delivery.domain or Control(home).line("defaultdomain") or b""
+        spam_filter, variables = setting(home, "spamfilter", delivery, environ)
         if spam_filter:
-            judge_spam(home, spam_filter, delivery, environ)
-        command = setting(home, "filterargs", delivery, environ)
+            judge_spam(home, spam_filter, delivery, with_variables(environ, variables))
+        command, variables = setting(home, "filterargs", delivery, environ)
         if command:
-            pass_through(command, delivery, environ)
+            pass_through(command, delivery, with_variables(environ, variables))
         deliver(delivery, environ)
     except ControlUnreadable as error:
         return report(delivery, DEFERRAL, f"unable to read {error} (#4.3.0)".encode("ascii", "replace"))
@@ -58,13 +59,15 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return report(delivery, ended.letter, ended.text)
 
 
-def setting(home: str, name: str, delivery: Delivery, environ: Mapping[bytes, bytes]) -> bytes:
-    """What the variable of this name says, else the control file for this delivery. Raises ControlUnreadable."""
+def setting(
+    home: str, name: str, delivery: Delivery, environ: Mapping[bytes, bytes]
+) -> tuple[bytes, dict[bytes, bytes]]:
+    """What the variable ``name`` says, else a line for this delivery, and what that sets. Raises ControlUnreadable."""
     variable = name.upper().encode()
     if variable in environ:
-        return environ[variable]
-    lines = Control(home).lines(name) or ()
-    return find_value(lines, delivery, regular=b"QREGEX" in environ)
+        return environ[variable], {}
+    value = delivery_filters.find_value(Control(home).lines(name) or (), delivery, regular=b"QREGEX" in environ)
+    return delivery_filters.split_variables(value)
 
 
 def judge_spam(home: str, command: bytes, delivery: Delivery, environ: Mapping[bytes, bytes]) -> None:
@@ -78,7 +81,7 @@ def judge_spam(home: str, command: bytes, delivery: Delivery, environ: Mapping[b
     code, _ = run(words, delivery, environ)
     if code not in (spam, 1 if ham is None else ham, 2 if unsure is None else unsure):
         raise Ended(DEFERRAL, command + b": exit code %d (#4.3.0)" % code)
-    rejects = setting(home, "rejectspam", delivery, environ) if code == spam else b""
+    rejects = setting(home, "rejectspam", delivery, environ)[0] if code == spam else b""
     if rejects[:1] == b"1":
         raise Ended(FAILURE, b"SPAM or junk mail threshold exceeded (#5.7.1)")
     if rejects[:1] > b"0":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.policy.delivery_filters import find_value, parse_delivery
+from pyqmail.policy.delivery_filters import find_value, parse_delivery, split_variables
 from tests.mailauth.test_dkim import outcomes
 from tests.mailauth.test_vouching import QUEUED, session
 from tests.programs.door import BIN, DEADLINE_S
@@ -119,11 +119,43 @@ def test_lines_by_domain_and_place() -> None:
     assert parse_delivery([b"qmail-local", b"x"], {}) is None
 
 
-def test_qmail_dkim_signs_as_a_filter(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "command", "variables"),
+    [
+        (b"bin/f:ERROR_FD=2,A=-z 2", b"bin/f", {b"ERROR_FD": b"2", b"A": b"-z 2"}),
+        (b"bin/f x:A=/a:b, B=,", b"bin/f x", {b"A": b"/a:b", b"B": b""}),
+        (rb"bin/f:A=one\,two,B=\,", b"bin/f", {b"A": b"one,two", b"B": b","}),
+        (b"echo X-Filter: one; cat", b"echo X-Filter: one; cat", {}),
+        (b"A=1 bin/f", b"A=1 bin/f", {}),
+        (b"bin/f:A=1,no variable", b"bin/f:A=1,no variable", {}),
+        (b"", b"", {}),
+    ],
+)
+def test_variables_after_a_command(value: bytes, command: bytes, variables: dict[bytes, bytes]) -> None:
+    assert split_variables(value) == (command, variables)
+
+
+def test_a_line_sets_and_removes_variables_for_its_filter_alone(home: Path) -> None:
+    (home / "control/defaultdomain").write_text("ours.test\n")
+    (home / "control/filterargs").write_text("ours.test:remote:env; cat:ONE=a b,TWO=,ERROR_FD=2\n")
+    assert run(home, [*REMOTE[:2], "", REMOTE[3]], TWO="2", ONE="1") == (0, b"Kdone")
+    seen = got(home).decode().splitlines()
+    assert {"DOMAIN=ours.test", "ONE=a b", "ERROR_FD=6"} <= set(seen) and "TWO=2" not in seen
+    assert {"ONE=1", "TWO=2"} <= set((home / "environ").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"DKIMSIGN=control/domainkeys/%/r DKIMQUEUE=/bin/cat {BIN}/qmail-dkim",
+        f"{BIN}/qmail-dkim:ERROR_FD=2,DKIMQUEUE=/bin/cat,DKIMSIGN=control/domainkeys/%/r,DKIMSIGNOPTIONS=-z 2",
+    ],
+    ids=["words of a shell", "variables, as the family's config-all writes"],
+)
+def test_qmail_dkim_signs_as_a_filter(tmp_path: Path, command: str) -> None:
     home = home_with_keys(tmp_path)
     (home / "bin").mkdir(exist_ok=True)
     install_script(home / "bin/qmail-remote", SHOWN.format(home=home))
-    command = f"DKIMSIGN=control/domainkeys/%/r DKIMQUEUE=/bin/cat {BIN}/qmail-dkim"
     (home / "control/filterargs").write_text(f"*:remote:{command}\n")
     text = QUEUED + session(b"QMQP") + FROM + b"\nhello\n"
     assert run(home, REMOTE, text) == (0, b"Kdone")
