@@ -11,13 +11,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.loopback import free_port
 from tests.waiting import wait_for
 
 DOMAIN = "peer.test"
+NO_PEMS: Mapping[str, Path] = {}  # of an address, with the key and certificate that are shown there
 PEERS = Path(os.environ.get("PYQMAIL_TEST_PEERS", "/var/cache/pyqmail-tests/peers"))
 POSTFIX_SERVICES = """\
 127.0.0.1:PORT inet n - n - - smtpd
@@ -33,6 +34,7 @@ retry unix - - n - - error
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 """
+POSTFIX_TLS = "{address}:PORT inet n - n - - smtpd -o smtpd_tls_security_level=may -o smtpd_tls_chain_files={pem}\n"
 
 
 def listening(port: int) -> bool:
@@ -42,12 +44,15 @@ def listening(port: int) -> bool:
 
 
 class Receiver:
-    """A running server. ``stored(box)`` is what it keeps of the message to that box, its own additions left out."""
+    """A running server. ``stored(box)`` is what it keeps of the message to that box, its own additions left out.
 
-    def __init__(self) -> None:
+    One that is given ``pems`` listens at their addresses, at a ``port`` of the caller's choice.
+    """
+
+    def __init__(self, port: int = 0) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="pyqmail-peer-"))
         self.base.chmod(0o755)
-        self.port = free_port()
+        self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def write(self, name: str, text: str, mode: int = 0o644) -> Path:
@@ -95,8 +100,8 @@ class Postfix(Receiver):
 
     SERVICES = POSTFIX_SERVICES
 
-    def __init__(self, boxes: list[str], more: str = "") -> None:
-        super().__init__()
+    def __init__(self, boxes: list[str], more: str = "", *, pems: Mapping[str, Path] = NO_PEMS, port: int = 0) -> None:
+        super().__init__(port)
         for name in ("etc", "spool", "data", "boxes"):
             (self.base / name).mkdir()
         nobody = pwd.getpwnam("nobody")
@@ -130,7 +135,11 @@ syslog_name = pyqmail-peer
 """
             + more,
         )
-        self.write("etc/master.cf", self.SERVICES)
+        services = self.SERVICES
+        if pems:
+            services = services.partition("\n")[2] + "tlsmgr unix - - n 1000? 1 tlsmgr\n"
+            services += "".join(POSTFIX_TLS.format(address=address, pem=pem) for address, pem in pems.items())
+        self.write("etc/master.cf", services)
         self._postfix("start")
         wait_for(lambda: listening(self.port), "postfix", 20)
 
@@ -152,20 +161,20 @@ syslog_name = pyqmail-peer
 
 
 class Exim(Receiver):
-    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration.
-
-    ``pem``: a key and certificate for STARTTLS.
-    """
+    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration."""
 
     QUEUEING = "queue_only = true"
 
-    def __init__(self, boxes: list[str], sections: str = "", *, pem: Path | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, boxes: list[str], sections: str = "", *, pems: Mapping[str, Path] = NO_PEMS, port: int = 0
+    ) -> None:
+        super().__init__(port)
         tls = "tls_advertise_hosts ="
-        if pem is not None:
-            shutil.copy(pem, self.base / "pem")
-            shutil.chown(self.base / "pem", 20990, 20990)
-            tls = "tls_advertise_hosts = *\ntls_certificate = BASE/pem"
+        if pems:
+            tls = "tls_advertise_hosts = *\ntls_certificate = BASE/pem-$received_ip_address"
+        for address, pem in pems.items():
+            copy = shutil.copy(pem, self.base / f"pem-{address}")
+            shutil.chown(copy, 20990, 20990)
         for name in ("spool", "log"):
             (self.base / name).mkdir()
             os.chown(self.base / name, 20990, 20990)
@@ -181,7 +190,7 @@ class Exim(Receiver):
 primary_hostname = mx.{DOMAIN}
 spool_directory = BASE/spool
 log_file_path = BASE/log/%slog
-local_interfaces = 127.0.0.1
+local_interfaces = {" : ".join(pems) or "127.0.0.1"}
 daemon_smtp_ports = PORT
 {tls}
 host_lookup =
@@ -219,14 +228,18 @@ class Opensmtpd(Receiver):
 
     HOLD = 'action "hold" relay host smtp+notls://127.0.0.1:1'
 
-    def __init__(self, boxes: list[str], rules: str = HOLD, *, pem: Path | None = None) -> None:
-        super().__init__()
-        pki = tls = ""
-        if pem is not None:
+    def __init__(
+        self, boxes: list[str], rules: str = HOLD, *, pems: Mapping[str, Path] = NO_PEMS, port: int = 0
+    ) -> None:
+        super().__init__(port)
+        pki = ""
+        listeners = [] if pems else ["listen on 127.0.0.1 port PORT"]
+        for address, pem in pems.items():
             for word, end in (("cert", ".crt"), ("key", ".key")):
-                self.write(word, pem.with_suffix(end).read_text(), mode=0o600)
-                pki += f'pki peer {word} "BASE/{word}"\n'
-            tls = "tls pki peer "
+                self.write(f"{word}-{address}", pem.with_suffix(end).read_text(), mode=0o600)
+                pki += f'pki at{address} {word} "BASE/{word}-{address}"\n'
+            listeners.append(f"listen on {address} port PORT tls pki at{address}")
+        sockets = "\n".join(f"{each} hostname mx.{DOMAIN}" for each in listeners)
         lines = "".join(
             f"{user}:x:{uid}:{uid}::/var/lib/opensmtpd/empty:/bin/false\n"
             for user, uid in (("opensmtpd", 20991), ("opensmtpq", 20992))
@@ -241,7 +254,7 @@ class Opensmtpd(Receiver):
             f"""\
 smtp max-message-size "100M"
 smtp limit max-mails 10000
-{pki}listen on 127.0.0.1 port PORT {tls}hostname mx.{DOMAIN}
+{pki}{sockets}
 {rules}
 match from any for any action "hold"
 """,

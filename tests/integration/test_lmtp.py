@@ -1,105 +1,27 @@
 """qmail-remote and qmail-lmtp with Dovecot's LMTP server: an answer for each recipient, by TCP and by socket."""
 
 import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pyqmail.incoming.lmtp_recipient import ask, connect
-from tests.loopback import free_port
+from tests.integration import dovecot_lmtp
+from tests.integration.dovecot_lmtp import Dovecot
 from tests.scripted_peers import REPO, remote_home, run_program
-from tests.waiting import wait_for
 
-DOVECOT = shutil.which("dovecot", path="/usr/sbin:/usr/bin")
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or DOVECOT is None or not Path("/usr/lib/dovecot/lmtp").exists(),
-    reason="needs root and dovecot-lmtpd",
-)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not dovecot_lmtp.PRESENT, reason="needs root and dovecot-lmtpd")
 MODULE = "pyqmail.programs.qmail_remote"
 USERS = ("ann@x.test", "ben@x.test", "carl@x.test")
-OLD = """\
-mail_location = maildir:~/Maildir
-passdb {
-  driver = passwd-file
-  args = BASE/users
-}
-userdb {
-  driver = passwd-file
-  args = BASE/users
-}
-"""
-NEW = """\
-mail_driver = maildir
-mail_path = ~/Maildir
-passdb passwd-file {
-  passwd_file_path = BASE/users
-}
-userdb passwd-file {
-  passwd_file_path = BASE/users
-}
-"""
-COMMON = """\
-base_dir = BASE/run
-log_path = BASE/log
-protocols = lmtp
-ssl = no
-service lmtp {
-  unix_listener sink {
-    mode = 0666
-  }
-  inet_listener lmtp {
-    ADDRESS = 127.0.0.1
-    port = PORT
-  }
-}
-"""
-
-
-class Dovecot:
-    """A running one, with a Maildir for each of USERS."""
-
-    def __init__(self, base: Path) -> None:
-        assert DOVECOT is not None
-        self.base = base
-        self.port = free_port()
-        self.socket = base / "run/sink"
-        nobody = pwd.getpwnam("nobody")
-        for name in USERS:
-            (base / name).mkdir()
-            shutil.chown(base / name, nobody.pw_uid, nobody.pw_gid)
-        lines = (f"{name}:{{PLAIN}}x:{nobody.pw_uid}:{nobody.pw_gid}::{base}/{name}::\n" for name in USERS)
-        (base / "users").write_text("".join(lines))
-        shutil.chown(base / "users", "dovecot")
-        version = subprocess.run([DOVECOT, "--version"], capture_output=True, text=True, check=True).stdout
-        old = version.startswith("2.3")
-        first = "" if old else "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
-        text = (first + COMMON + (OLD if old else NEW)).replace("BASE", str(base)).replace("PORT", str(self.port))
-        (base / "conf").write_text(text.replace("ADDRESS", "address" if old else "listen"))
-        self.process = subprocess.Popen([DOVECOT, "-F", "-c", str(base / "conf")], stdin=subprocess.DEVNULL)
-        wait_for(lambda: self.socket.exists() or self.process.poll() is not None, "dovecot")
-        assert self.process.poll() is None, (base / "log").read_text()
-
-    def stored(self, name: str) -> list[bytes]:
-        """The messages in a user's Maildir."""
-        return [path.read_bytes() for path in (self.base / name / "Maildir/new").glob("*")]
 
 
 @pytest.fixture
 def dovecot() -> Iterator[Dovecot]:
-    with tempfile.TemporaryDirectory(prefix="pyqmail-lmtp-") as name:
-        Path(name).chmod(0o755)
-        server = Dovecot(Path(name))
-        try:
-            yield server
-        finally:
-            server.process.terminate()
-            server.process.wait(30)
+    with dovecot_lmtp.dovecot(USERS) as server:
+        yield server
 
 
 @pytest.mark.parametrize("by", ["tcp", "socket"])

@@ -1,102 +1,184 @@
-"""qmail-remote and servers with one certificate or another, asked for more or for less."""
+"""qmail-remote and other people's servers, each with certificates that will do and others that will not.
 
+A row asks for one by file or by DANE.
+A server has an address, and a name in a signed zone, for each certificate.
+"""
+
+import hashlib
 import os
+import re
 import shutil
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
 
 from tests.certificates import self_signed, signed_by
-from tests.integration.receivers import DOMAIN, POSTFIX_SERVICES, Exim, Opensmtpd, Postfix, unpacked
-from tests.scripted_peers import dns_peer, remote_home, run_program
+from tests.integration import dovecot_lmtp
+from tests.integration.receivers import DOMAIN, Exim, Opensmtpd, Postfix, Receiver, unpacked
+from tests.loopback import free_port
+from tests.scripted_peers import remote_home, run_program
+from tests.signed_zones import validating_resolver
 from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: starts Postfix"),
-    pytest.mark.skipif(shutil.which("postfix", path="/usr/sbin:/usr/bin") is None, reason="needs postfix"),
-]
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(shutil.which(name, path="/usr/sbin:/usr/bin") for name in ("nsd", "unbound")),
+    reason="needs root, nsd and unbound",
+)
 MODULE = "pyqmail.programs.qmail_remote"
-NAME = f"mx.{DOMAIN}"
-FAILED = b"ZConnected to 127.0.0.1 but TLS failed: certificate: "
+ADDRESSES = {"good": "127.0.0.1", "expired": "127.0.0.2", "self": "127.0.0.3", "other": "127.0.0.4"}
+# by name of a box: at which name in dane.test, what control/tlsdestinations asks there, and what comes of it
+ROWS = {
+    "may": ("expired", "may", b"opportunistic"),
+    "encrypt": ("self", "encrypt", b"encrypted by file"),
+    "good": ("good", "verify|CA", b"verified by file"),
+    "expired": ("expired", "verify|CA", b"certificate: certificate has expired"),
+    "self": ("self", "verify|CA", b"certificate: self-signed certificate"),
+    "other": ("other", "verify|CA", b"certificate: it is for another name"),
+    "dane": ("good", "dane", b"verified by dane"),
+    "dane-expired": ("expired", "dane", b"verified by dane"),
+    "dane-self": ("self", "dane", b"verified by dane"),
+    "dane-other": ("other", "dane", b"certificate: it is not what TLSA records say"),
+    "dane-broken": ("broken", "dane", b"certificate: it is not what TLSA records say"),
+}
+EXPECTED = {box: outcome for box, (_, _, outcome) in ROWS.items()}
+DELIVERED = tuple(box for box, outcome in EXPECTED.items() if not outcome.startswith(b"certificate: "))
+WIRE = b"hello \xe9\n.\n"
+_OUTCOME = re.compile(rb"\0K(?s:.*)\ntls=TLSv1\.3, (.*)\n\0\Z|\0?Z.* but TLS failed: (.*)\. \(#4\.7\.5\)\n")
 
 
-class TlsPostfix(Postfix):
-    """One that has what its smtpd needs for TLS."""
+@dataclass(frozen=True)
+class World:
+    """The port of a resolver that validates, that of the servers, who signs, and what they show by address."""
 
-    SERVICES = POSTFIX_SERVICES + "tlsmgr unix - - n 1000? 1 tlsmgr\n"
+    resolver: int
+    port: int
+    authority: Path
+    pems: Mapping[str, Path]
 
-
-def deliver(folder: Path, port: int, box: str, asked: str) -> bytes:
-    """The reports of a delivery to one box, as control/tlsdestinations asks."""
-    folder.mkdir()
-    with dns_peer({(f"{NAME}.", "A"): ["127.0.0.1"]}) as dns:
+    def deliver(self, folder: Path, box: str, options: str = "") -> bytes:
+        """The reports of the delivery in a row of ROWS."""
+        name, asked, _ = ROWS[box]
+        folder.mkdir()
         home = remote_home(
             folder,
-            smtproutes=f":{NAME}:{port}",
-            dnsservers=f"127.0.0.1:{dns.port}",
-            tlsdestinations=f"{DOMAIN}:{asked}",
+            smtproutes=f":{name}.dane.test:{self.port}{options}",
+            dnsservers=f"127.0.0.1:{self.resolver}",
+            tlsdestinations=f"*:{asked.replace('CA', str(self.authority))}",
+            danetest="good.dane.test\na.bogus.test",
         )
         words = [DOMAIN.encode(), b"s@sender.test", f"{box}@{DOMAIN}".encode()]
-        status, reports = run_program(MODULE, words, home, b"Subject: x\n\nhello \xe9\n.\n")
-    assert status == 0
-    return reports
+        status, reports = run_program(MODULE, words, home, b"Subject: x\n\n" + WIRE)
+        assert status == 0
+        return reports
+
+    def outcomes(self, folder: Path, options: str = "") -> dict[str, bytes]:
+        """By box, how a delivery was secured, or what is wrong; the whole report where it says neither."""
+
+        def outcome(box: str) -> bytes:
+            reports = self.deliver(folder / box, box, options)
+            found = _OUTCOME.search(b"\0" + reports)
+            return (found[1] or found[2]) if found else reports
+
+        with ThreadPoolExecutor(4) as pool:
+            return dict(zip(ROWS, pool.map(outcome, ROWS), strict=True))
+
+
+def key_record(pem: Path) -> str:
+    """The TLSA record for the key of a certificate: usage 3, or 2 where it is to sign the one that is shown."""
+    key = load_pem_x509_certificate(pem.read_bytes()).public_key()
+    digest = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return f"{2 if pem.name.startswith('ca.test') else 3} 1 1 {digest}"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("peers")
+    authority, port = self_signed(folder, "ca.test"), free_port()
+    other = signed_by(authority, folder, "another.test")
+    for pem in (other, other.with_suffix(".crt")):  # who signed it is shown, too
+        pem.write_bytes(pem.read_bytes() + authority.with_suffix(".crt").read_bytes())
+    files = {
+        "good": signed_by(authority, folder, "good.dane.test"),
+        "expired": signed_by(authority, folder, "expired.dane.test", days=-1),
+        "self": self_signed(folder, "self.dane.test"),
+        "other": other,
+    }
+    says = {**files, "other": authority, "broken": files["self"]}
+    lines = ["ns A 127.0.0.1"]
+    for name, pem in says.items():
+        lines += [f"{name} A {ADDRESSES.get(name, ADDRESSES['good'])}", f"_{port}._tcp.{name} TLSA {key_record(pem)}"]
+    with validating_resolver({"dane.test": lines}, {"bogus.test": ["a A 127.0.0.1"]}, {}) as (resolver, _):
+        yield World(resolver, port, authority, {ADDRESSES[name]: pem for name, pem in files.items()})
 
 
 @pytest.mark.parametrize(
-    ("certificate", "trouble"),
+    "kind",
     [
-        pytest.param("good", b"", id="good"),
-        pytest.param("expired", b"certificate has expired", id="expired"),
-        pytest.param("self-signed", b"self-signed certificate", id="self-signed"),
-        pytest.param("wrong name", b"it is for another name", id="for another name"),
+        pytest.param(
+            Postfix,
+            id="Postfix",
+            marks=pytest.mark.skipif(shutil.which("postfix", path="/usr/sbin") is None, reason="needs postfix"),
+        ),
+        pytest.param(Exim, id="Exim", marks=pytest.mark.skipif(not unpacked("exim4"), reason="needs exim4")),
+        pytest.param(
+            Opensmtpd, id="OpenSMTPD", marks=pytest.mark.skipif(not unpacked("smtpd"), reason="needs OpenSMTPD")
+        ),
     ],
 )
-def test_postfix_is_verified_where_that_is_asked_for(tmp_path: Path, certificate: str, trouble: bytes) -> None:
-    authority = self_signed(tmp_path, "ca.test")
-    if certificate == "self-signed":
-        pem = self_signed(tmp_path, NAME)
-    else:
-        name = "other.test" if certificate == "wrong name" else NAME
-        pem = signed_by(authority, tmp_path, name, days=-1 if certificate == "expired" else 30)
-    boxes = ["may", "encrypt", "verify"]
-    postfix = TlsPostfix(boxes, f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {pem}\n")
+def test_a_server_gets_what_its_certificate_is_good_for(world: World, tmp_path: Path, kind: type[Receiver]) -> None:
+    """OpenSMTPD of Debian 12 (6.8.0p2, OpenSSL 3) offers STARTTLS and breaks off each handshake: an internal error."""
+    server = kind(list(ROWS), pems=world.pems, port=world.port)  # type: ignore[call-arg]
     try:
-        for box, asked, how in (("may", "may", b"opportunistic"), ("encrypt", "encrypt", b"encrypted by file")):
-            reports = deliver(tmp_path / box, postfix.port, box, asked)
-            assert reports.startswith(b"r\0K") and reports.endswith(b"tls=TLSv1.3, " + how + b"\n\0"), reports
-        reports = deliver(tmp_path / "verify", postfix.port, "verify", f"verify|{authority}")
-        if trouble:
-            assert reports.startswith(FAILED + trouble), reports
+        outcomes = world.outcomes(tmp_path)
+        taken = DELIVERED
+        if shakes_hands(world.port):
+            assert outcomes == EXPECTED
         else:
-            assert reports.startswith(b"r\0K") and reports.endswith(b"verified by file\n\0"), reports
-        taken = boxes[: 2 if trouble else 3]
-        wait_for(lambda: all(postfix.stored(box) for box in taken), "the messages in their boxes")
-        assert all((postfix.stored(box) or b"").endswith(b"\nhello \xe9\n.\n") for box in taken)
-        assert trouble == b"" or postfix.stored("verify") is None
-    finally:
-        postfix.stop()
-
-
-@pytest.mark.skipif(not unpacked("exim4"), reason="needs exim4")
-def test_exim_is_verified_where_that_is_asked_for(tmp_path: Path) -> None:
-    authority, stranger = self_signed(tmp_path, "ca.test"), self_signed(tmp_path, "stranger.test")
-    server = Exim(["verify", "refused"], pem=signed_by(authority, tmp_path, NAME))
-    try:
-        reports = deliver(tmp_path / "verify", server.port, "verify", f"verify|{authority}")
-        assert reports.startswith(b"r\0K") and reports.endswith(b"verified by file\n\0"), reports
-        assert deliver(tmp_path / "refused", server.port, "refused", f"verify|{stranger}").startswith(FAILED)
-        wait_for(lambda: server.stored("verify"), "the message in the queue")
-        assert (server.stored("verify") or b"").endswith(b"hello \xe9\n.\n") and server.stored("refused") is None
+            taken = ("may",)
+            assert outcomes.pop("may").startswith(b"r\0K")
+            broken = {box for box, outcome in outcomes.items() if outcome.endswith(b"alert internal error")}
+            others = set(outcomes) - broken  # whose certificate was looked at before the server broke off
+            assert broken and not others & set(DELIVERED) and all(outcomes[box] == EXPECTED[box] for box in others)
+        wait_for(lambda: all(server.stored(box) for box in taken), "the messages")
+        assert all((server.stored(box) or b"").endswith(b"\n" + WIRE) for box in taken)
+        assert not any(server.stored(box) for box in ROWS if box not in taken)
     finally:
         server.stop()
 
 
-@pytest.mark.skipif(not unpacked("smtpd"), reason="needs OpenSMTPD")
-def test_opensmtpd_gets_what_need_not_be_secured_though_its_handshake_may_fail(tmp_path: Path) -> None:
-    """That of Debian 12 (6.8.0p2, OpenSSL 3) offers STARTTLS and breaks off each handshake with an internal error."""
-    server = Opensmtpd(["may"], pem=signed_by(self_signed(tmp_path, "ca.test"), tmp_path, NAME))
-    try:
-        assert deliver(tmp_path / "may", server.port, "may", "may").startswith(b"r\0K")
-        wait_for(lambda: server.stored("may"), "the message in the queue")
-    finally:
-        server.stop()
+def shakes_hands(port: int) -> bool:
+    """Whether a server can make TLS of a conversation at all."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 20) as sock, sock.makefile("rb") as replies:
+        for line in (b"", b"EHLO x\r\n", b"STARTTLS\r\n"):
+            sock.sendall(line)
+            while replies.readline()[3:4] == b"-":
+                pass
+        try:
+            context.wrap_socket(sock).close()
+        except ssl.SSLError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not dovecot_lmtp.PRESENT, reason="needs dovecot-lmtpd")
+def test_dovecot_gets_by_lmtp_what_its_certificate_is_good_for(world: World, tmp_path: Path) -> None:
+    boxes = [f"{box}@{DOMAIN}" for box in ROWS]
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(dovecot_lmtp.dovecot(boxes, pem, address, world.port))
+            for address, pem in world.pems.items()
+        ]
+        assert world.outcomes(tmp_path, "/lmtp") == EXPECTED
+        stored = {box: [each for server in servers for each in server.stored(f"{box}@{DOMAIN}")] for box in ROWS}
+        assert {box for box, messages in stored.items() if messages} == set(DELIVERED)
+        assert all(len(stored[box]) == 1 and stored[box][0].endswith(b"\n" + WIRE) for box in DELIVERED)

@@ -1,0 +1,106 @@
+"""Dovecot's LMTP server on loopback, with a Maildir for each of its users."""
+
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.loopback import free_port
+from tests.waiting import wait_for
+
+DOVECOT = shutil.which("dovecot", path="/usr/sbin:/usr/bin")
+PRESENT = DOVECOT is not None and Path("/usr/lib/dovecot/lmtp").exists()
+OLD = """\
+mail_location = maildir:~/Maildir
+passdb {
+  driver = passwd-file
+  args = BASE/users
+}
+userdb {
+  driver = passwd-file
+  args = BASE/users
+}
+"""
+NEW = """\
+mail_driver = maildir
+mail_path = ~/Maildir
+passdb passwd-file {
+  passwd_file_path = BASE/users
+}
+userdb passwd-file {
+  passwd_file_path = BASE/users
+}
+"""
+COMMON = """\
+base_dir = BASE/run
+log_path = BASE/log
+protocols = lmtp
+service lmtp {
+  unix_listener sink {
+    mode = 0666
+  }
+  inet_listener lmtp {
+    LISTEN = ADDRESS
+    port = PORT
+  }
+}
+"""
+OLD_TLS = "ssl = yes\nssl_cert = <{0}\nssl_key = <{0}\n"
+NEW_TLS = "ssl = yes\nssl_server_cert_file = {0}\nssl_server_key_file = {0}\n"
+
+
+class Dovecot:
+    """A running one. ``pem``: a key and a certificate for STARTTLS, one for all: `local` says nothing to LMTP."""
+
+    def __init__(
+        self, base: Path, users: Sequence[str], pem: Path | None = None, address: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        assert DOVECOT is not None
+        self.base = base
+        self.port = port or free_port()
+        self.socket = base / "run/sink"
+        nobody = pwd.getpwnam("nobody")
+        for name in users:
+            (base / name).mkdir()
+            shutil.chown(base / name, nobody.pw_uid, nobody.pw_gid)
+        lines = (f"{name}:{{PLAIN}}x:{nobody.pw_uid}:{nobody.pw_gid}::{base}/{name}::\n" for name in users)
+        (base / "users").write_text("".join(lines))
+        shutil.chown(base / "users", "dovecot")
+        version = subprocess.run([DOVECOT, "--version"], capture_output=True, text=True, check=True).stdout
+        old = version.startswith("2.3")
+        text = "" if old else "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
+        text += COMMON + (OLD if old else NEW)
+        text += "ssl = no\n" if pem is None else (OLD_TLS if old else NEW_TLS).format(pem)
+        for word, value in {
+            "BASE": str(base),
+            "PORT": str(self.port),
+            "LISTEN": "address" if old else "listen",
+            "ADDRESS": address,
+        }.items():
+            text = text.replace(word, value)
+        (base / "conf").write_text(text)
+        self.process = subprocess.Popen([DOVECOT, "-F", "-c", str(base / "conf")], stdin=subprocess.DEVNULL)
+        wait_for(lambda: self.socket.exists() or self.process.poll() is not None, "dovecot")
+        assert self.process.poll() is None, (base / "log").read_text()
+
+    def stored(self, name: str) -> list[bytes]:
+        """The messages in a user's Maildir."""
+        return [path.read_bytes() for path in (self.base / name / "Maildir/new").glob("*")]
+
+
+@contextmanager
+def dovecot(
+    users: Sequence[str], pem: Path | None = None, address: str = "127.0.0.1", port: int = 0
+) -> Iterator[Dovecot]:
+    """One while it is wanted."""
+    with tempfile.TemporaryDirectory(prefix="pyqmail-lmtp-") as name:
+        Path(name).chmod(0o755)
+        server = Dovecot(Path(name), users, pem, address, port)
+        try:
+            yield server
+        finally:
+            server.process.terminate()
+            server.process.wait(30)
