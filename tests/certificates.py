@@ -30,16 +30,20 @@ def client_context(pem: Path) -> ssl.SSLContext:
 
 
 def signed_by(
-    authority: Path, folder: Path, name: str, kind: str = "ecdsa", *, email: str = "", days: int = 30
+    authority: Path, folder: Path, name: str, kind: str = "ecdsa", *, email: str = "", days: int = 30, now: str = ""
 ) -> Path:
-    """A key and a certificate for ``name`` that the self-signed ``authority`` signs; expired where ``days`` is -1."""
+    """A key and a certificate for ``name`` that the self-signed ``authority`` signs; expired where ``days`` is -1.
+
+    ``now``: the time at which it is signed, as faketime(1) has it; empty: the present.
+    """
     key, request, certificate, both = (folder / f"{name}-{kind}.{end}" for end in ("key", "csr", "crt", "pem"))
     subject = f"/CN={name}" + (f"/emailAddress={email}" if email else "")
     words = ["openssl", "req", *KEYS[kind], "-nodes", "-subj", subject, "-keyout", str(key), "-out", str(request)]
     subprocess.run(words, check=True, capture_output=True)
     names = folder / f"{name}.ext"
     names.write_text(f"subjectAltName=DNS:{name}" + (f",email:{email}" if email else "") + "\n")
-    words = ["openssl", "x509", "-req", "-in", str(request), "-CA", str(authority), "-CAkey", str(authority)]
+    words = [*(["faketime", now] if now else []), "openssl", "x509", "-req", "-in", str(request)]
+    words += ["-CA", str(authority), "-CAkey", str(authority)]
     times = ["-days", str(days)]
     if days < 0 and ssl.OPENSSL_VERSION_INFO >= (3, 4):  # which makes none that ends before it begins
         times = ["-not_before", "20200101000000Z", "-not_after", "20200131000000Z"]

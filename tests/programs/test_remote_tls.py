@@ -1,14 +1,16 @@
 """qmail-remote under TLS: where it is offered, where it must be, and what is said and done where it cannot be."""
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import self_signed, server_context, signed_by
+from tests.loopback import serving
 from tests.mail_sink import MailSink, Transaction, accept_all, mail_sink
 from tests.scripted_peers import ACCEPTING, dns_peer, remote_home, run_program, smtp_peer
 
@@ -20,13 +22,15 @@ NAME = "mx.test"
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority (ca.test), and what it signed: for mx.test, for other.test, and for mx.test until yesterday."""
+    """An authority, and what it signed: for mx.test and other.test, for mx.test until yesterday and from 2060 on."""
     folder = tmp_path_factory.mktemp("pki")
     authority = self_signed(folder, "ca.test")
     signed_by(authority, folder, NAME)
     signed_by(authority, folder, "other.test")
     (folder / "old").mkdir()
     signed_by(authority, folder / "old", NAME, days=-1)
+    (folder / "new").mkdir()
+    signed_by(authority, folder / "new", NAME, now="2060-01-01 00:00:00")
     return folder
 
 
@@ -82,6 +86,7 @@ def test_tls_is_used_where_it_is_offered_whatever_the_certificate(tmp_path: Path
     [
         pytest.param("mx.test-ecdsa.pem", True, b"tls=TLSv1.3, verified by file\n", id="good"),
         pytest.param("old/mx.test-ecdsa.pem", False, b"TLS failed: certificate: certificate has expired.", id="old"),
+        pytest.param("new/mx.test-ecdsa.pem", False, b"certificate is not yet valid.", id="our clock is wrong"),
         pytest.param("other.test-ecdsa.pem", False, b"TLS failed: certificate: it is for another name.", id="other"),
         pytest.param("self", False, b"TLS failed: certificate: self-signed certificate.", id="signs itself"),
     ],
@@ -206,15 +211,46 @@ def test_a_client_certificate_is_shown_where_the_line_says_so(tmp_path: Path, pk
     assert shown[0] and shown[0]["subject"] == ((("commonName", "other.test"),),) and not shown[1]
 
 
-def test_a_connection_that_dies_in_the_handshake_or_after_the_dot(tmp_path: Path, pki: Path) -> None:
-    def dies(line: bytes, done: Transaction) -> bytes | None:
-        return None if line == b".\r\n" else offers(line, done)
+@pytest.mark.parametrize("cut", [0, 1, 300])
+def test_a_handshake_that_is_cut_or_hangs_makes_mail_wait(tmp_path: Path, pki: Path, cut: int) -> None:
+    """After ``cut`` bytes of the server's; 0: it says nothing and stays."""
+    context = server_context(pki / "mx.test-ecdsa.pem")
 
-    with smtp_peer([b"220 hi\r\n", OFFER, None]) as peer:
-        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}", tlsdestinations="*:encrypt")
-        assert run_program(MODULE, [b"x.test", b"", b"r@x.test"], home, MESSAGE)[1].startswith(b"ZConnected to")
+    def serve(line: socket.socket) -> None:
+        for reply in (b"220 hi\r\n", OFFER, b"220 go\r\n"):
+            line.sendall(reply)
+            heard.append(line.recv(65536))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        incoming.write(heard[-1])
+        with suppress(ssl.SSLWantReadError):
+            context.wrap_bio(incoming, outgoing, server_side=True).do_handshake()
+        line.sendall(outgoing.read()[:cut])
+        if not cut:
+            heard.append(line.recv(65536))
+
+    heard: list[bytes] = []
+    with serving(serve) as port:
+        home = remote_home(
+            tmp_path,
+            smtproutes=f":127.0.0.1:{port}",
+            tlsdestinations="*:encrypt",
+            timeoutremote="20" if cut else "1",
+        )
+        reports = run_program(MODULE, [b"x.test", b"", b"r@x.test"], home, MESSAGE)[1]
+    assert reports.startswith(b"ZConnected to 127.0.0.1 but TLS failed: "), reports
+    assert len(heard) == (4 if cut == 0 else 3) and not any(b"MAIL" in each for each in heard)
+
+
+@pytest.mark.parametrize("word", [b"EHLO", b"MAIL", b"RCPT", b"DATA", b".\r\n", b"QUIT"])
+def test_a_connection_that_dies_under_tls_is_tried_in_no_other_way(tmp_path: Path, pki: Path, word: bytes) -> None:
+    def dies(line: bytes, done: Transaction) -> bytes | None:
+        return None if sink.secured and line.startswith(word) else offers(line, done)
+
     with mail_sink(dies, context=server_context(pki / "mx.test-ecdsa.pem")) as sink:
-        assert b"Possible duplicate!" in to_one(tmp_path, sink) and sink.connections == 1
+        reports = to_one(tmp_path, sink)
+        assert sink.connections == 1 and len(sink.secured) == 1 and len(sink.taken) == (word == b"QUIT")
+    letter = reports.rpartition(b"\0K" if word == b"QUIT" else b"Z")[1]
+    assert letter and (b"Possible duplicate!" in reports) == (word == b".\r\n") and b"D127" not in reports
 
 
 def test_no_word_in_clear_counts_under_tls(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.remote.controls import read_controls
+from pyqmail.remote.message import Message
 from pyqmail.remote.signatures import Signer, read_keys
 from tests.mailauth.test_dkim import ED, RSA, outcomes, public_record
 from tests.mailauth.test_vouching import session
@@ -168,3 +170,16 @@ def test_a_key_is_read_anew_when_it_has_changed_and_set_aside_by_its_name(tmp_pa
     (keys / "r").unlink()
     assert read_keys(str(keys)) == []
     assert signatures() == 0
+
+
+def test_a_full_disk_behind_a_filter_makes_mail_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a filter writes to a pipe is copied before it is signed."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))
+    reading, writing = os.pipe()
+    os.write(writing, FROM + b"\nhello\n")
+    os.close(writing)
+    try:
+        with pytest.raises(TemporaryFailure):
+            Message(reading).prepend(lambda pieces: b"".join(pieces))
+    finally:
+        os.close(reading)
