@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from pyqmail.protocol.sasl_client import Login
 from pyqmail.remote.connection import Connection, Place
 from pyqmail.remote.controls import Controls
 from pyqmail.remote.kept import Keeping
@@ -113,6 +114,10 @@ def test_one_that_the_peer_has_ended_is_closed_without_a_word(connection: Held) 
         pytest.param(Place(PACKED, 25, b"mx.test", lmtp=True), True, False, id="LMTP"),
         pytest.param(Place(PACKED, 25, b"mx2.test"), True, False, id="another name under TLS"),
         pytest.param(Place(PACKED, 25, b"mx.test", Security(Level.ENCRYPT)), True, False, id="secured otherwise"),
+        pytest.param(Place(PACKED, 25, b"mx.test", login=Login(b"joe", b"secret")), True, False, id="logged in"),
+        pytest.param(Place(PACKED, 25, b"mx.test", source="192.0.2.1"), True, False, id="from another address"),
+        pytest.param(Place(PACKED, 25, b"mx.test", helo=b"b.test"), True, False, id="by another name of ours"),
+        pytest.param(Place(PACKED, 25, b"mx.test", socket=b"/run/x"), True, False, id="a socket"),
         pytest.param(PLACE, False, False, id="control files read anew"),
     ],
 )
