@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pyqmail.look.apart import Apart, Lost, Slow
+from pyqmail.look.dns_watch import DnsState, DnsWatch
 from pyqmail.look.families import Family, from_json, gauge
 from pyqmail.look.watchers import RUNS, STATES, STOPPED
 
@@ -98,10 +99,11 @@ def parse_logs(answer: object) -> LogState:
 
 
 class Board:
-    """All of them."""
+    """All of them; ``dns`` None: nobody looks there."""
 
-    def __init__(self, queue: Apart, logs: Apart, certificates: Apart) -> None:
+    def __init__(self, queue: Apart, logs: Apart, certificates: Apart, dns: DnsWatch | None = None) -> None:
         self.queue = queue
+        self._dns = dns
         self.send = Watched(queue, "metrics", SEND_EVERY_S, SendState(), parse_send)
         self.logs = Watched(logs, "figures", LOGS_EVERY_S, LogState(), parse_logs)
         none = gauge("pyqmail_certificate_end_timestamp_seconds", "", ("name",), {})
@@ -111,6 +113,13 @@ class Board:
         """Ask all of them once, and keep asking in threads. Without a watcher ``lost`` is called, in its thread."""
         for watched in (self.send, self.logs, self.certificates):
             threading.Thread(target=_watch, args=(watched.keep_looking, lost), daemon=True).start()
+        if self._dns is not None:
+            self._dns.watch(lost)
+
+    @property
+    def dns(self) -> DnsState | None:
+        """The last look at DNS; None where nobody looks."""
+        return None if self._dns is None else self._dns.value
 
     def families(self) -> Iterator[Family]:
         """What is known beside qmail-send's own counters."""

@@ -8,6 +8,7 @@ from prometheus_client import Metric
 
 from pyqmail.log.printer import duration
 from pyqmail.look.board import Board, LogState
+from pyqmail.look.dns_watch import DnsState
 from pyqmail.look.exposition import parse_metrics
 from pyqmail.look.history import STEP_S, STEPS
 
@@ -26,6 +27,7 @@ class StatusFigures:
     domains: list[tuple[str, Counter[str]]] = field(default_factory=list)
     failures: list[tuple[float, str, str, str]] = field(default_factory=list)
     certificates: list[tuple[str, float]] = field(default_factory=list)
+    dns: DnsState | None = None
 
     def value(self, name: str, *labels: str) -> float:
         """A metric of qmail-send; 0 for one that it does not have."""
@@ -42,9 +44,8 @@ def read_figures(board: Board, now: float) -> StatusFigures:
     metrics = list(parse_metrics(send.text))
     logs = board.logs.value
     ends = [(labels[0], float(value)) for labels, value in board.certificates.value.samples if isinstance(value, float)]
-    return StatusFigures(
-        send.state, dict(_values(metrics)), delays(metrics), steps(logs, now), domains(logs), failures(logs), ends
-    )
+    counted = (steps(logs, now), domains(logs), failures(logs))
+    return StatusFigures(send.state, dict(_values(metrics)), delays(metrics), *counted, ends, board.dns)
 
 
 def _values(metrics: list[Metric]) -> Iterator[tuple[tuple[str, ...], float]]:

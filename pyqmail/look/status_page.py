@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pyqmail.log.printer import duration
 from pyqmail.look.charts import bars
+from pyqmail.look.dns_part import dns_part
 from pyqmail.look.overview import Row
 from pyqmail.look.queue_look import QueueState
 from pyqmail.look.report import part, size
@@ -38,7 +39,8 @@ class StatusPage:
         parts = [f"<h1>Mail of {text(self._host)}</h1>", *self._banner(), *_navigation(secret, live=live, login=login)]
         parts += ['<div class="figures">', *(_figure(*figure) for figure in self.figures()), "</div>"]
         parts += ['<div class="charts">', *self._charts(), "</div>"]
-        parts += [*self._certificates(), *self._domains(), *self._failures(), *self._messages(wanted, secret)]
+        parts += [*self._certificates(), *dns_part(self._figures.dns)]
+        parts += [*self._domains(), *self._failures(), *self._messages(wanted, secret)]
         return document(f"Mail of {self._host}", parts, refresh=live)
 
     def _banner(self) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """qmail-metrics: what the mail server does, for Prometheus and as a page (qmail-metrics(8)).
 
-    qmail-metrics [--unit PATTERN] [LOG ...]
+    qmail-metrics [--unit PATTERN] [--no-dns] [LOG ...]
 
-It starts as root, listens, forks a watcher as qmails for the queue, one as qmaill for the logs and one as qmaild for
-the certificates, and is qmailm from then on.
+It starts as root, listens, forks a watcher as qmails for the queue, one as qmaill for the logs, one as qmaild for the
+certificates and one that looks at DNS, and is qmailm from then on.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from functools import partial
 from pyqmail.control import Control, ControlUnreadable, home_of
 from pyqmail.look.apart import Apart, Lost
 from pyqmail.look.board import Board
+from pyqmail.look.dns_watch import DnsWatch
 from pyqmail.look.metrics_app import MetricsApp
 from pyqmail.look.status_app import StatusApp
 from pyqmail.look.watchers import CertificateWatcher, LogWatcher, QueueWatcher
@@ -36,6 +37,7 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     """The command line; --help and mistakes end the program by themselves."""
     parser = argparse.ArgumentParser("qmail-metrics", description="a mail server's figures and status page")
     parser.add_argument("--unit", default="", metavar="PATTERN", help="read the journal of these systemd units")
+    parser.add_argument("--no-dns", action="store_true", help="do not look at our domains in DNS")
     parser.add_argument("logs", nargs="*", metavar="LOG", help="directories or files (default: all in /var/log)")
     return parser.parse_args(words)
 
@@ -63,6 +65,7 @@ def start_watchers(home: str, accounts: Accounts, options: argparse.Namespace) -
             as_user(accounts.uid_daemon, accounts.gid_nofiles),
             partial(CertificateWatcher, home),
         ),
+        None if options.no_dns else DnsWatch(home),
     )
 
 

@@ -38,13 +38,14 @@ class LocalConnection(http.client.HTTPConnection):
 class Metrics:
     """It listens on a port of loopback, and on the Unix socket ``http`` in its home."""
 
-    def __init__(self, home: Path, *words: str, more: str = "") -> None:
+    def __init__(self, home: Path, *words: str, more: str = "", looks_at_dns: bool = False) -> None:
         self.port = free_port()
         self.socket = home / "http"
         listen = f"127.0.0.1:{self.port}\n{self.socket}\n{more}"
         (home / "control" / "metricslisten").write_text(listen)
         environ = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(home)}
-        program = [sys.executable, "-ISXutf8", "-c", PROGRAM, *words]
+        dns = () if looks_at_dns else ("--no-dns",)
+        program = [sys.executable, "-ISXutf8", "-c", PROGRAM, *dns, *words]
         self._process = subprocess.Popen(program, env=environ, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "Metrics":
