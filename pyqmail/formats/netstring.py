@@ -32,8 +32,10 @@ def parse_netstrings(data: bytes) -> list[bytes]:
         colon = data.find(b":", at, at + 21)
         if colon < 0:
             raise NetstringError
-        length, _ = scan_length(0, data[at : colon + 1])
-        end = colon + 1 + length
+        digits = data[at:colon]
+        if digits and not digits.isdigit():
+            raise NetstringError
+        end = colon + 1 + int(digits or b"0")
         if data[end : end + 1] != b",":
             raise NetstringError
         found.append(data[colon + 1 : end])
