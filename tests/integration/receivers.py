@@ -161,12 +161,22 @@ syslog_name = pyqmail-peer
 
 
 class Exim(Receiver):
-    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration."""
+    """Only queues; its two files of a message are read from its spool. ``sections``: more of its configuration.
+
+    ``nameserver``: the address of the one that it asks.
+    """
 
     QUEUEING = "queue_only = true"
+    ACL = "all:\n  accept\n"
 
     def __init__(
-        self, boxes: list[str], sections: str = "", *, pems: Mapping[str, Path] = NO_PEMS, port: int = 0
+        self,
+        boxes: list[str],
+        sections: str = "",
+        *,
+        pems: Mapping[str, Path] = NO_PEMS,
+        port: int = 0,
+        nameserver: str = "",
     ) -> None:
         super().__init__(port)
         tls = "tls_advertise_hosts ="
@@ -203,13 +213,15 @@ smtp_accept_max = 100
 acl_smtp_rcpt = all
 acl_smtp_data = all
 begin acl
-all:
-  accept
-"""
+{self.ACL}"""
             + sections,
         )
+        resolver = ""
+        if nameserver:
+            self.write("resolv.conf", f"nameserver {nameserver}\n")
+            resolver = f'mount --bind {self.base}/resolv.conf "$(realpath /etc/resolv.conf)"\n'
         self.start_in_namespace(
-            f"mount --bind {self.base}/passwd /etc/passwd\nmount --bind {self.base}/group /etc/group\n"
+            f"{resolver}mount --bind {self.base}/passwd /etc/passwd\nmount --bind {self.base}/group /etc/group\n"
             f"exec {PEERS}/usr/sbin/exim4 -bdf -C {self.base}/exim.conf\n"
         )
 
