@@ -1,35 +1,18 @@
 """The worker processes of a pool, by key: made when there is a job for one, ended when they have idled for long."""
 
-import gc
 import math
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 
 from pyqmail.system.loop import Loop, Timer
-from pyqmail.warm.wire import pair
-from pyqmail.warm.worker import Serve, Wait, enter, serve_jobs
+from pyqmail.warm.spares import SPARE_S, Body, Spares, fork_workers
 from pyqmail.warm.workers import Policy, WorkerLink, Workers
-
-Prepare = Callable[[Hashable], None]
 
 LOOKS_MAX = 40  # at a worker that should end, 50 ms apart
 SWEEP_S = 0.25  # at least between two looks at the idle workers
 SPARE = 16  # workers that may idle beyond the jobs allowed at once
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """What a worker is: how it becomes its key's, and how it serves."""
-
-    serve: Serve
-    prepare: Prepare
-    title: str
-    jobs_max: int
-    wait: Wait | None
 
 
 class Fleet:
@@ -42,6 +25,7 @@ class Fleet:
         self._heard = heard
         self._groups: dict[Hashable, Workers] = {}
         self._workers: dict[int, WorkerLink] = {}
+        self._spares = Spares(body, policy.at_once)
         self._sweep_at = math.inf  # in monotonic seconds
         self._sweeper: Timer | None = None
 
@@ -94,39 +78,30 @@ class Fleet:
         worker.sock.close()
         reap(self._loop, worker.pid)
 
+    def close(self) -> None:
+        """Let those end that have no job."""
+        for worker in self.workers:
+            if worker.job is None:
+                self.retire(worker)
+        self._end_spares(math.inf)
+
     def _fork(self, key: Hashable) -> WorkerLink:
-        if len(self._workers) >= self._policy.limit + SPARE:
+        if len(self._workers) + self._spares.most > self._policy.limit + SPARE:
             self._retire_one_idle()
-        mine, theirs = pair()
-        try:
-            pid = os.fork()
-        except OSError:
-            mine.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            self._child(theirs, key)
-        theirs.close()
-        worker = WorkerLink(pid, mine, key)
+        now = time.monotonic()
+        if key is None or key in self._groups:
+            ((pid, sock),) = fork_workers(self._body, (key,))
+        else:
+            pid, sock = self._spares.take(key, now)
+            if self._spares.waiting:
+                self._sweep_by(now + SPARE_S)
+        worker = WorkerLink(pid, sock, key)
         self._workers[pid] = worker
         group = self._groups.setdefault(key, Workers())
         group.all.append(worker)
-        group.pace(self._policy, time.monotonic())
-        self._loop.add_reader(mine.fileno(), lambda: self._heard(worker))
+        group.pace(self._policy, now)
+        self._loop.add_reader(sock.fileno(), lambda: self._heard(worker))
         return worker
-
-    def _child(self, sock: socket.socket, key: Hashable) -> None:
-        try:
-            gc.disable()
-            sock = enter(sock)
-            self._body.prepare(key)
-            gc.enable()
-            body = self._body
-            self._workers = {}
-            self._groups = {}
-            serve_jobs(sock, body.serve, title=body.title, jobs_max=body.jobs_max, wait=body.wait)
-        finally:
-            os._exit(1)
 
     def _retire_one_idle(self) -> None:
         for group in self._groups.values():
@@ -143,10 +118,16 @@ class Fleet:
         self._sweep_at = when
         self._sweeper = self._loop.call_later(when - time.monotonic(), self._sweep)
 
+    def _end_spares(self, now: float) -> None:
+        for pid, sock in self._spares.rested(now):
+            sock.close()
+            reap(self._loop, pid)
+
     def _sweep(self) -> None:
         now = time.monotonic()
         self._sweep_at, self._sweeper = math.inf, None
-        next_at = math.inf
+        self._end_spares(now)
+        next_at = now + SPARE_S if self._spares.waiting else math.inf
         for group in list(self._groups.values()):
             ended, again = group.rest(self._policy, now)
             next_at = min(next_at, again)

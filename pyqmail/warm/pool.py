@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.processes import kill_family
-from pyqmail.warm.fleet import Body, Fleet, Prepare
+from pyqmail.warm.fleet import Fleet
+from pyqmail.warm.spares import Body, Prepare
 from pyqmail.warm.wire import send_record
 from pyqmail.warm.worker import JOB, RESULT, Serve, Wait
 from pyqmail.warm.workers import Job, Policy, WorkerLink
@@ -27,7 +28,8 @@ class Pool:
     ``paced_from`` workers as soon as it has jobs for them, further ones ``pace_s`` seconds after the last was made, or
     SHORT_PACE times that while its jobs are below ``short_s``: one is then done by a busy worker sooner than by a new
     one, even on a busy machine.
-    One idle worker of a key is kept for ``idle_s`` seconds, others for ``surplus_s``.
+    One idle worker of a key is kept for ``idle_s`` seconds, others for ``surplus_s``. Where ``at_once`` is more than 1
+    a key with workers is a uid and a gid, and so many are made in one go while new keys are many (warm/spares).
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class Pool:
         pace_s: float = 0.0,
         paced_from: int = 8,
         short_s: float = 0.3,
+        at_once: int = 1,
     ) -> None:
         self._loop = loop
         self._limit = limit
-        policy = Policy(limit, idle_s, surplus_s, pace_s, paced_from, short_s)
+        policy = Policy(limit, idle_s, surplus_s, pace_s, paced_from, short_s, at_once)
         self._fleet = Fleet(loop, Body(serve, prepare, title, jobs_max, wait), policy, self._heard)
         self._pacing = False
         self._waiting: deque[tuple[Hashable, Job]] = deque()
@@ -97,9 +100,7 @@ class Pool:
 
     def close(self) -> None:
         """Let the idle workers end."""
-        for worker in self._fleet.workers:
-            if worker.job is None:
-                self._fleet.retire(worker)
+        self._fleet.close()
 
     def _pace(self) -> None:
         """See to it that a job that waits only for a worker is looked at when one may be made."""

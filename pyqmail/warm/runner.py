@@ -31,9 +31,10 @@ class Pacing:
     paced_from: int  # workers of one uid that are made without delay
     short_s: float  # what several jobs at once take on a busy machine
     surplus_s: float  # that an idle one is kept beside another
+    at_once: int = 1  # made in one go while new uids are many
 
 
-LOCAL = Pacing(paced_from=4, short_s=0.3, surplus_s=SURPLUS_S)  # local deliveries are short
+LOCAL = Pacing(paced_from=4, short_s=0.3, surplus_s=SURPLUS_S, at_once=8)  # local deliveries are short
 SENDERS = Pacing(paced_from=8, short_s=0.15, surplus_s=IDLE_S)  # they wait for others, each may hold a connection
 
 
@@ -171,6 +172,7 @@ class Runner:
             pace_s=PACE_S,
             paced_from=self._pacing.paced_from,
             short_s=self._pacing.short_s,
+            at_once=self._pacing.at_once,
         )
 
 

@@ -23,6 +23,7 @@ class Policy:
     pace_s: float = 0.0  # between two workers of a key whose jobs are long; 0: no pace
     paced_from: int = 8  # workers that a key has without delay
     short_s: float = 0.3  # jobs below this are short
+    at_once: int = 1  # workers that are made in one go while keys without one are many
 
 
 class Job:
