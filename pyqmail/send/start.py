@@ -30,7 +30,8 @@ from pyqmail.warm.supervised import HELPERS
 from pyqmail.warm.supervisor import Supervisor, wanted_helpers
 
 SEND = b"qmail-send"
-PROGRAMS = (b"qmail-lspawn", b"qmail-rspawn", b"qmail-clean", SEND)
+LSPAWN = b"qmail-lspawn"
+PROGRAMS = (b"qmail-rspawn", b"qmail-clean", SEND)
 QUEUED = b"qmail-queued"
 
 
@@ -43,12 +44,11 @@ class Start:
         self.environ = environ
         self._warm: dict[bytes, str] = {}
 
-    def load(self) -> None:
-        """Import, once and before any fork, each program that is ours."""
-        helpers = [helper.name for helper in HELPERS if helper.configured(self.home)]
-        for name in (*PROGRAMS, *helpers):
+    def load(self, names: Sequence[bytes]) -> None:
+        """Import, before any fork that is to share it, each of the programs ``names`` that is ours."""
+        for name in names:
             path = find_program(name, self.environ.get(b"PATH"))
-            if name in helpers and path is None:
+            if path is None and name not in (LSPAWN, *PROGRAMS):
                 path = f"{self.home}/bin/{name.decode()}"
             module = identify(path) if path is not None else None
             if module == "pyqmail.programs." + name.decode().replace("-", "_"):
@@ -57,6 +57,10 @@ class Start:
                     import_module(module)
         gc.collect()
         gc.freeze()
+
+    def load_others(self) -> None:
+        """Import all but qmail-lspawn, which has been forked: each of its workers would copy some of what it has."""
+        self.load([*PROGRAMS, *(helper.name for helper in HELPERS if helper.configured(self.home))])
 
     def run(self, argv: Sequence[bytes]) -> int:
         """Be the program ``argv[0]``: its exit code if it is ours, else it is executed. Raises OSError."""
@@ -155,7 +159,7 @@ def start_daemons(start: Start, delivery: bytes) -> None:
     pipes = [os.pipe() for _ in range(6)]
     ends = [fd for pair in pipes for fd in pair]
     daemons: tuple[tuple[list[bytes], int | None, list[int]], ...] = (
-        ([b"qmail-lspawn", delivery], None, [qmail]),
+        ([LSPAWN, delivery], None, [qmail]),
         ([b"qmail-rspawn"], accounts.uid_remote, remote_groups(accounts)),
         ([b"qmail-clean"], accounts.uid_queue, [qmail]),
     )
@@ -173,6 +177,8 @@ def start_daemons(start: Start, delivery: bytes) -> None:
             close_all(ends)
 
         fork_child(prepare, lambda argv=argv: start.run(argv))  # type: ignore[misc]
+        if argv[0] == LSPAWN:
+            start.load_others()
     os.dup2(1, 0)
     for target, (reader, writer) in enumerate(pipes, start=1):
         os.dup2(writer if target % 2 else reader, target)
