@@ -90,3 +90,33 @@ def test_the_environment_is_the_callers(tmp_path: Path, environ: dict[str, str])
     assert ast.literal_eval(done.stdout.decode()) == sorted(
         (os.fsencode(k), os.fsencode(v)) for k, v in environ.items()
     )
+
+
+def test_a_program_with_dataclasses_does_without_inspect_until_it_uses_it(tmp_path: Path) -> None:
+    body = """
+import sys
+from dataclasses import dataclass, fields
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    "Its text."
+    number: int
+    text: str = "x"
+
+def main(argv, environ):
+    assert [field.name for field in fields(Said)] == ["number", "text"] and Said(1) == Said(1, "x")
+    before = "ast" in sys.modules or "dis" in sys.modules
+    import inspect
+    @dataclass
+    class Silent:  # without a text, which is made of its signature then
+        number: int
+    assert inspect is not sys.modules["inspect"]
+    from inspect import isfunction
+    assert isfunction(main) and inspect.isclass(Silent)
+    assert list(inspect.signature(main).parameters) == ["argv", "environ"]
+    assert inspect.get_annotations(Silent) == {"number": int} and "number: int" in Silent.__doc__
+    print(before, "ast" in sys.modules, flush=True)
+    return 0
+"""
+    done = subprocess.run([launcher(tmp_path, body)], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout, done.returncode) == ("", "False True\n", 0)
