@@ -1,11 +1,13 @@
 """Deliveries that wait for each other, so that those of one group can be made together (control/remotebatch).
 
-A group starts when as many wait as may go together, or when no command has come for QUIET_S and none of the group is
-under way, or when its first has waited for PATIENCE_S. So a lone delivery is late by an instant, a burst becomes few
-transactions, and a slow one under way holds nobody up for long.
+qmail-send writes the commands of a turn in one piece, so what comes together is read together. A group starts when as
+many wait as may go together, or with what has come together when none of it is under way. What comes while one is under
+way waits for its end, PATIENCE_S at most, and QUIET_S more for the deliveries that begin where others have ended. So a
+lone delivery starts at once, a burst becomes few transactions, and a slow one under way holds nobody up for long.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop, Timer
@@ -32,6 +34,7 @@ class Batches:
         self._loop = loop
         self._start = start
         self._groups: dict[Hashable, _Group] = {}
+        self._joined: dict[Hashable, None] = {}  # groups that have more since the loop last waited
         self._quiet: Timer | None = None
 
     def add(self, key: Hashable, command: Command, most: int) -> None:
@@ -43,24 +46,32 @@ class Batches:
         if len(group.commands) >= most:
             self._go(key, group)
             return
-        if group.patience is None:
-            group.patience = self._loop.call_later(PATIENCE_S, lambda: self._go(key, group))
-        self._listen()
+        if not self._joined:
+            self._loop.before_wait(self._all_have_come)
+        self._joined[key] = None
 
     def ended(self, key: Hashable) -> None:
         """One batch of the group ``key`` is over."""
         group = self._groups[key]
         group.running -= 1
         if group.commands:
-            self._listen()
+            if self._quiet is not None:
+                self._quiet.cancel()
+            self._quiet = self._loop.call_later(QUIET_S, self._still)
         elif not group.running:
             del self._groups[key]
 
-    def _listen(self) -> None:
-        """Wait for a moment without commands, from now."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-        self._quiet = self._loop.call_later(QUIET_S, self._still)
+    def _all_have_come(self) -> None:
+        """Start what has come together, unless it waits for those before it."""
+        joined, self._joined = self._joined, {}
+        for key in joined:
+            group = self._groups.get(key)
+            if group is None or not group.commands:
+                continue
+            if not group.running:
+                self._go(key, group)
+            elif group.patience is None:
+                group.patience = self._loop.call_later(PATIENCE_S, partial(self._go, key, group))
 
     def _still(self) -> None:
         self._quiet = None
