@@ -5,8 +5,9 @@ import re
 
 from pyqmail.system.files import write_all
 
-# What is on in a new tree and in no other: connections are shared, and who asks for less mail gets less.
-RECOMMENDED = {"remotereuse": b"2\n", "remotelimits": b"*::\n"}
+# What is on in a new tree and in no other: messages share connections, recipients of one message transactions, and who
+# asks for less mail gets less.
+RECOMMENDED = {"remotereuse": b"2\n", "remotebatch": b"50\n", "remotelimits": b"*::\n"}
 # And by config and config-fast: what SPF, DKIM and DMARC say of a message stands in it, and nobody is refused.
 SAID_OF_SENDERS = {"spfbehavior": b"1\n", "dmarcbehavior": b"1\n"}
 LABEL = re.compile(rb"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\Z")

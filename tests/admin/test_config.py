@@ -51,7 +51,8 @@ def test_config_fast_writes_the_names(home: Path, name: str, domain: str, plus: 
     line = f"{name}\n"
     assert controls(home) == {
         "me": line, "defaultdomain": f"{domain}\n", "plusdomain": f"{plus}\n", "locals": line, "rcpthosts": line,
-        "remotereuse": "2\n", "remotelimits": "*::\n", "spfbehavior": "1\n", "dmarcbehavior": "1\n",
+        "remotereuse": "2\n", "remotebatch": "50\n", "remotelimits": "*::\n",
+        "spfbehavior": "1\n", "dmarcbehavior": "1\n",
     }  # fmt: skip
     assert {stat.S_IMODE(path.stat().st_mode) for path in (home / "control").iterdir()} == {0o644}
     assert f"Putting {name} into control/me..." in result.stdout
@@ -130,7 +131,7 @@ def test_config_asks_forward_and_back(home: Path) -> None:
     assert (found["defaultdomain"], found["plusdomain"]) == ("example.org\n", "example.org\n")
     assert found["locals"] == "localhost\nMX.Example.Org\n"
     assert found["rcpthosts"] == found["locals"]
-    assert found["remotereuse"] == "2\n"
+    assert (found["remotereuse"], found["remotebatch"]) == ("2\n", "50\n")
     assert "0.0.0.0: has no name in DNS; left out." in result.stdout
 
 
