@@ -25,7 +25,7 @@ makes our system calls and does nothing else.
 | w2 | 2,000 messages to a remote sink, concurrency 20 and 100 |
 | w2slow, w2hosts | 1,000 messages to one, or to a hundred, remote servers that take 1 s a message |
 | w3 | the sendmail command, beside a bare interpreter |
-| w4 | one message to 1,000 local, then 1,000 remote recipients (pyqmail also with remotebatch and remotereuse) |
+| w4 | one message to 1,000 local, then 1,000 remote recipients (pyqmail also without what new trees have) |
 | w4uids | one message to 1,000 users of 1,000 uids |
 | w5 | memory, idle and with 40 idle sessions |
 | w6 | behind 20,000 undeliverable messages |

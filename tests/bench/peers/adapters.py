@@ -16,6 +16,7 @@ import socket
 import subprocess
 import textwrap
 
+from pyqmail.admin.first_controls import RECOMMENDED
 from tests.bench.peers import kinds
 from tests.bench.peers.common import (
     DEAD,
@@ -41,7 +42,7 @@ PACKAGES = {PEERS: ("exim4-daemon-light", "opensmtpd"), HEAVY: ("exim4-daemon-he
 PYTHON = "/usr/bin/python3"  # the interpreter of the launchers
 FOREIGN_UID = 20990  # of the unpacked servers' own users, who exist in their mount namespaces only
 CLONE_NEWNS = 0x00020000
-BATCH = {"remotebatch": "50", "remotereuse": "2"}  # as INSTALL has them
+SHARING = {name: data.decode().rstrip() for name, data in RECOMMENDED.items()}  # what a new tree of ours has
 
 
 class Many:
@@ -61,7 +62,7 @@ class Many:
 
 class Server:
     name = ""
-    batching = False
+    sharing = {}  # control files by which messages share connections and recipients transactions
     workloads = None  # all
     indexed = True  # its tables of users can have 10,000 lines
     kinds = ()  # of work, peers/kinds.py, that it can do
@@ -75,7 +76,7 @@ class Server:
         claim(self.state)
         self.group = Group(self.name)
 
-    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+    def configure(self, remote=20, slow=False, alone=False, many=None, kind=""):
         """Write configuration for the given remote concurrency; many: a Many to deliver to at many_domain.
 
         kind: one of ``kinds``, of peers/kinds.py.
@@ -148,7 +149,7 @@ class QmailLike(Server):
             f"tcpserver -H -R -l {DOMAIN} -c 200 -b 128 -u {user} -g {group} {HOST} {self.port} {home}/bin/qmail-smtpd"
         )
 
-    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+    def configure(self, remote=20, slow=False, alone=False, many=None, kind=""):
         control = os.path.join(self.home, "control")
         routes = [f"{DEAD}:{HOST}:{dead_port()}"]
         if slow:
@@ -164,10 +165,10 @@ class QmailLike(Server):
             "concurrencyremote": str(remote),
             "smtproutes": "\n".join(routes),
         }
-        for name in BATCH:
+        for name in SHARING:
             if os.path.exists(os.path.join(control, name)):
                 os.unlink(os.path.join(control, name))
-        for name, text in (controls | (BATCH if batch else {})).items():
+        for name, text in (controls | ({} if alone else self.sharing)).items():
             path = os.path.join(control, name)
             self.write(path, text + "\n")
             os.chmod(path, 0o644)
@@ -216,14 +217,14 @@ class Pyqmail(QmailLike):
     """The tree $QMAIL, made by bin/qmail-setup."""
 
     name = "pyqmail"
-    batching = True
+    sharing = SHARING
     kinds = (kinds.SUBMISSION, kinds.TLS, kinds.POP3S, kinds.CHECKED, kinds.SIGNED)
 
     def __init__(self):
         super().__init__(os.environ.get("QMAIL", "/var/qmail"))
 
-    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
-        super().configure(remote, slow, batch, many, kind)
+    def configure(self, remote=20, slow=False, alone=False, many=None, kind=""):
+        super().configure(remote, slow, alone, many, kind)
         control = f"{self.home}/control"
         for name in kinds.QMAIL_OWN:
             if os.path.isdir(f"{control}/{name}"):
@@ -301,7 +302,7 @@ class Postfix(Server):
             os.makedirs(path, exist_ok=True)
         shutil.chown(self.data, "postfix", "postfix")
 
-    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+    def configure(self, remote=20, slow=False, alone=False, many=None, kind=""):
         routes = os.path.join(self.conf, "routes")
         hops = [(DEAD, HOST, dead_port())] + [(d, a, sink_port()) for d, a in slow_hosts() if slow]
         self.write(routes, "".join(f"{domain} smtp:[{address}]:{port}\n" for domain, address, port in hops))
@@ -466,7 +467,7 @@ class Opensmtpd(Unpacked):
     program = "smtpd"
     users = ("opensmtpd", "opensmtpq")
 
-    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+    def configure(self, remote=20, slow=False, alone=False, many=None, kind=""):
         routes = [("dead", DEAD, HOST, dead_port())]
         routes += [(f"slow{i}", d, a, sink_port()) for i, (d, a) in enumerate(slow_hosts()) if slow]
         actions = [f'action "{name}" relay host smtp+notls://{address}:{port}' for name, _, address, port in routes]
@@ -529,7 +530,7 @@ class Exim(Unpacked):
     program = "exim4"
     users = ("Debian-exim",)
 
-    def configure(self, remote=20, slow=False, batch=False, many=None, kind=""):
+    def configure(self, remote=20, slow=False, alone=False, many=None, kind=""):
         self.binary = f"{HEAVY if kind == kinds.CHECKED else PEERS}/usr/sbin/exim4"
         spool, logs, etc = self.folder("spool", FOREIGN_UID), self.folder("log", FOREIGN_UID), self.folder("etc")
         routers = transports = ""

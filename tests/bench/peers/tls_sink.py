@@ -16,6 +16,7 @@ REPLIES = {b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n", b"STAR": b"220 go\r\
 
 def converse(sock, context, note):
     """One connection: STARTTLS first, nothing else without it."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each reply waits 40 ms for who commands by lot
     sock.sendall(b"220 sink ESMTP\r\n")
     sock.recv(1000)
     sock.sendall(HELLO.replace(b"250 8BITMIME", b"250-8BITMIME\r\n250 STARTTLS"))

@@ -320,11 +320,11 @@ def w4(server, opt):
             out["local_cpu_ms"] = round(1e3 * (server.group.cpu() - cpu) / opt.rcpts, 3)
         check_exact(opt.rcpts)
         out |= w4_remote(server, opt, "remote")
-        if server.batching:
+        if server.sharing:
             server.stop()
-            server.configure(20, batch=True)
+            server.configure(20, alone=True)
             server.start()
-            out |= w4_remote(server, opt, "batched")
+            out |= w4_remote(server, opt, "alone")
         log(server.name, out)
     finally:
         server.stop()
