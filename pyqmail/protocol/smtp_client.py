@@ -70,6 +70,7 @@ class Dialogue:
         login: Callable[[Sequence[bytes]], Exchange] | None = None,
         kind: type[Transaction] = Transaction,
         extras: Parameters | None = None,
+        chunking: bool = False,
     ) -> None:
         self.last_code = 0  # of the last reply
         self.asked_for_less = False  # by any of them
@@ -86,6 +87,7 @@ class Dialogue:
         self._login = login
         self._kind = kind
         self._extras = extras
+        self._chunking = chunking
         self._transaction: Transaction | None = None
         self._replies = ReplyReader()
         self._script = self._converse()
@@ -101,6 +103,11 @@ class Dialogue:
     def left(self) -> Sequence[bytes]:
         """Recipients that the peer does not take in one transaction."""
         return self._transaction.left if self._transaction else ()
+
+    @property
+    def unchunked(self) -> bool:
+        """Whether the peer has offered CHUNKING, and does not know BDAT."""
+        return self._transaction is not None and self._transaction.unchunked
 
     def feed(self, data: bytes) -> None:
         """Take more bytes from the peer."""
@@ -151,6 +158,7 @@ class Dialogue:
             offered=self.offered,
             measure=self._measure,
             extras=self._extras,
+            chunking=self._chunking,
         )
         return (yield from self._transaction.run())
 

@@ -1,7 +1,9 @@
 """One transaction of an SMTP client: MAIL, RCPT each, DATA, the message (RFC 5321 section 3.3).
 
 With PIPELINING (RFC 2920) MAIL, RCPT and DATA go together; a 354 that then comes without any accepted recipient is
-followed by no dot, so nothing can be taken. Whoever drives it is told what to do next by a `Step`, and sends replies.
+followed by no dot, so nothing can be taken. In place of DATA the message may be one chunk, the last (RFC 3030): its
+octets are counted, so that nothing in it can end it early, and they are sent once a recipient was accepted.
+Whoever drives it is told what to do next by a `Step`, and sends replies.
 """
 
 import re
@@ -17,6 +19,7 @@ EHLO, HELO = b"EHLO", b"HELO"
 GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
 NO_REQUIRETLS = b" does not offer REQUIRETLS, which this message needs. (#5.7.30)\n"
 NO_SMTPUTF8 = b" does not know SMTPUTF8, which this message needs. (#5.6.7)\n"
+_OF_COMMANDS = range(500, 505)  # of a command and not of the mail (RFC 5321 section 4.2.2)
 # 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
 _OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")
 
@@ -40,7 +43,9 @@ class StartTls:
 
 @dataclass(frozen=True, slots=True)
 class SendBody:
-    """The message is wanted now, encoded and with its final dot."""
+    """The message is wanted now, encoded and with its final dot; or BDAT, and the message as the ``chunk`` octets."""
+
+    chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,14 @@ Step = Await | Send | StartTls | SendBody | Finish
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The message as the receiver counts it: bytes with CR LF (RFC 1870), None if nobody knows; is one above 127?"""
+    """The message as the receiver counts it: bytes with CR LF (RFC 1870), None if nobody knows; is one above 127?
+
+    ``lines``: it is lines that end in LF alone, at least one. Then ``size`` is exact.
+    """
 
     size: int | None
     eight_bit: bool
+    lines: bool = False
 
 
 def carriable(mailbox: bytes) -> bool:
@@ -96,7 +105,7 @@ class Transaction:
 
     ``reports``: what became of each recipient so far, in order, without NULs. ``left``: recipients that the peer does
     not take in one transaction. ``measure`` is asked only where the peer offers an extension that needs it, and may
-    raise MailFailure.
+    raise MailFailure. ``chunking``: BDAT may be used. ``unchunked``: the peer has offered that, and does not know it.
     """
 
     HELLOS: tuple[bytes, ...] = (EHLO, HELO)  # which introduce us to such a peer, the preferred one first
@@ -110,6 +119,7 @@ class Transaction:
         offered: Extensions,
         measure: Callable[[], Measure] | None = None,
         extras: Parameters | None = None,
+        chunking: bool = False,
     ) -> None:
         most = offered.limit(b"RCPTMAX") or len(recipients)
         self.reports: list[bytes] = []
@@ -121,6 +131,8 @@ class Transaction:
         self._offered = offered
         self._measure = measure
         self._extras = extras
+        self._chunking = chunking
+        self.unchunked = False
 
     def run(self) -> Generator[Step, Reply, bytes]:
         """Yields what to do, is sent the replies, returns the message report without its NUL.
@@ -132,7 +144,8 @@ class Transaction:
         reason = self._extras.refuses(self._offered, self._sender) if self._extras is not None else b""
         if reason:
             return b"D" + self._peer + reason
-        commands = _Commands(self._commands(), together=b"PIPELINING" in self._offered)
+        chunk = self._chunk()
+        commands = _Commands(self._commands(with_data=chunk is None), together=b"PIPELINING" in self._offered)
         reply = yield from commands.next()
         if reply.code >= 400:
             return verdict(severity(reply), b"Connected to " + self._peer + b" but sender was rejected", reply)
@@ -150,6 +163,8 @@ class Transaction:
         self.naming = False
         if not accepted:
             return b"DGiving up on " + self._peer + b".\n"
+        if chunk is not None:
+            return (yield from self._send_chunk(chunk))
         reply = yield from commands.next()
         if reply.code >= 400:
             return verdict(severity(reply), self._peer + b" failed on DATA command", reply)
@@ -157,16 +172,33 @@ class Transaction:
 
     def _send_message(self) -> Generator[Step, Reply, bytes]:
         """The message and the one answer to it."""
-        reply = yield SendBody()
+        return self._taken((yield SendBody()))
+
+    def _taken(self, reply: Reply) -> bytes:
         if reply.code >= 400:
             return verdict(severity(reply), self._peer + b" failed after I sent the message", reply)
         return verdict(b"K", self._peer + b" accepted message", reply)
+
+    def _chunk(self) -> int | None:
+        """How many octets the message has as the one chunk; None where it has to go by DATA."""
+        if not self._chunking or b"CHUNKING" not in self._offered or self._measure is None:
+            return None
+        measure = self._measure()
+        return measure.size if measure.lines else None
+
+    def _send_chunk(self, size: int) -> Generator[Step, Reply, bytes]:
+        """The message behind BDAT, and the answer to both."""
+        reply = yield SendBody(size)
+        if reply.code in _OF_COMMANDS:
+            self.unchunked = True
+            return verdict(b"Z", self._peer + b" offers CHUNKING but does not know BDAT", reply)
+        return self._taken(reply)
 
     def lost(self, text: bytes, *, sent: bool) -> bytes:
         """The message report where the connection died with ``text``; ``sent``: the final dot may have arrived."""
         return b"Z" + text
 
-    def _commands(self) -> list[bytes]:
+    def _commands(self, *, with_data: bool) -> list[bytes]:
         """What is said up to the message."""
         extras, offered = self._extras, self._offered
         mail = b"MAIL FROM:" + format_path(self._sender) + self._mail_parameters()
@@ -176,7 +208,7 @@ class Transaction:
             mail += extras.of_mail(offered)
             said = [extras.of_rcpt(offered, each) for each in named]
             rcpts = [rcpt + words for rcpt, words in zip(rcpts, said, strict=True)]
-        return [line + b"\r\n" for line in (mail, *rcpts, b"DATA")]
+        return [line + b"\r\n" for line in (mail, *rcpts, *([b"DATA"] if with_data else []))]
 
     def _sayable(self, recipient: bytes) -> bool:
         """Whether the peer can hear of ``recipient``."""

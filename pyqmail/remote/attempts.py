@@ -6,11 +6,12 @@
         +-----------+-----------+----------------------+        the next candidate (RFC 5321 section 5.1)
 
 Where handshakes failed that nothing asks for, and nobody else takes the message, the best of these hosts has it in
-clear. What is reported where the last candidate ends so is what that one said.
+clear. Who offers CHUNKING and cannot do it has it by DATA, over another connection. What is reported where the last
+candidate ends so is what that one said.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from pyqmail.control import ControlUnreadable
@@ -56,6 +57,7 @@ class Attempts:
 
     def __init__(self, errand: Errand, lasting: Outlasting) -> None:
         self._errand = errand
+        self._say = errand.say
         self._lasting = lasting
         self._table = Layout(errand.home, 1).tcpto  # the split has no part in that path
         self._port = errand.route.port if errand.route else SMTP_PORT
@@ -63,7 +65,7 @@ class Attempts:
         self._left_out: LeftOut | None = None  # why an exchanger was, be it by a policy or for want of one
         self._others = False  # whether there is an exchanger that may take it later
         self._without_tls: list[Place] = []  # where only the handshake failed
-        self._lenient: Place | None = None  # where it went as a policy forbids, which is only rehearsed
+        self._once_more: Place | None = None  # without what a policy wants that is only rehearsed, or without BDAT
         self._asked_for_less: set[bytes] = set()  # exchangers, of which none has taken the message since
 
     def deliver(self) -> list[bytes]:
@@ -144,22 +146,25 @@ class Attempts:
                 if kept:
                     kept.connection.quit()
                     kept = None
-                found = self._connect(place, verdict, self._rival(place, candidate.rival))
-                if found:
+                for found in self._connected(place, verdict, self._rival(place, candidate.rival)):
                     winner = found.place.packed if candidate.rival else winner
-                    yield found
-                lenient, self._lenient = self._lenient, None
-                found = self._connect(lenient, verdict) if lenient else None
-                if found:
                     yield found
         finally:
             if kept:
                 kept.connection.quit()
         for place in self._without_tls[: 0 if self._left_out else 1]:  # what was not learnt could ask for TLS
-            found = self._connect(replace(place, security=IN_CLEAR), tcpto.Verdict.UNKNOWN)
-            if found:
+            for found in self._connected(replace(place, security=IN_CLEAR), tcpto.Verdict.UNKNOWN):
                 self._lasting.plain.note(place.packed)
                 yield found
+
+    def _connected(self, place: Place, verdict: tcpto.Verdict, rival: Place | None = None) -> Iterator[Connection]:
+        """A connection to ``place``, and another one where what became of it asks for that. Raises TemporaryFailure."""
+        wanted: Place | None = place
+        while wanted is not None:
+            found = self._connect(wanted, verdict, rival)
+            if found:
+                yield found
+            wanted, self._once_more, rival = self._once_more, None, None
 
     def _timed_out(self, packed: bytes) -> tcpto.Verdict:
         """What is known of an address; a socket has none."""
@@ -234,7 +239,7 @@ class Attempts:
             except TemporaryFailure:
                 connection.quit()
                 raise
-        outcome = talk(connection, self._errand.say)
+        outcome = talk(connection, self._say)
         if limiter and outcome.less and outcome.elsewhere:
             self._asked_for_less.add(place.exchanger)
         elif limiter:
@@ -243,9 +248,13 @@ class Attempts:
         if fresh and self._errand.reporter is not None:
             self._errand.reporter.tell(connection, outcome.tls_trouble)
         if outcome.tls_trouble and place.security.rehearsed:
-            self._lenient = replace(place, security=place.security.lenient(outcome.tls_trouble))
+            self._once_more = replace(place, security=place.security.lenient(outcome.tls_trouble))
         elif outcome.tls_trouble and not place.security.must and place.port != SMTPS_PORT:
             self._without_tls.append(place)
+        if outcome.unchunked:
+            self._say.message.rewind()
+            self._say = replace(self._say, chunking=False)
+            self._once_more = place if fresh else None  # after a kept connection comes a new one anyway
         if outcome.alive and self._errand.controls.reuse_s:
             connection.accepted()
             self._lasting.keeping.keep(connection, self._errand.target, self._errand.controls)

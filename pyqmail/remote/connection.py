@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.protocol.dns import format_address
-from pyqmail.protocol.message_body import BodyEncoder
+from pyqmail.protocol.message_body import BodyEncoder, LineEnds
 from pyqmail.protocol.sasl_client import Login
 from pyqmail.protocol.smtp_client import Dialogue
 from pyqmail.protocol.smtp_extensions import Extensions
@@ -37,6 +37,7 @@ GOODBYE_S = 1.0  # for a QUIT that the peer does not read
 IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python does not name it
 
 NO_RESOURCES = b"System resources temporarily unavailable. (#4.3.0)"
+CHANGED = b"The message is not as long as it was. (#4.3.0)"
 PARTIAL_LINE = b"SMTP cannot transfer messages with partial final lines. (#5.6.2)"
 
 
@@ -220,6 +221,7 @@ class Conversation:
         self._dialogue = dialogue
         self._message = message
         self.body_begun = False
+        self.chunked = False  # the body goes by BDAT
         self.critical = False  # the final dot may have left: who now hears nothing may cause a duplicate
 
     def hold(self) -> Finish:
@@ -242,24 +244,33 @@ class Conversation:
             elif isinstance(step, StartTls):
                 connection.start_tls()
             elif isinstance(step, SendBody):
-                self._send_body()
+                self._send_body(step.chunk)
             else:
                 connection.offered = dialogue.offered
                 return step
 
-    def _send_body(self) -> None:
-        """Send the message and the final dot, in one write when it fits one piece."""
-        self.body_begun = True
-        encoder = BodyEncoder()
-        waiting = b""
+    def _send_body(self, chunk: int | None) -> None:
+        """Send the message and the final dot, or one ``chunk`` of so many octets, in one write if it fits a piece."""
+        self.body_begun, self.chunked = True, chunk is not None
+        encoder = BodyEncoder() if chunk is None else LineEnds()
+        waiting = b"" if chunk is None else b"BDAT %d LAST\r\n" % chunk
+        left = chunk
         for number, data in enumerate(self._message.pieces()):
-            if waiting:
-                if number == 1:
-                    self._connection.send_at_once()
+            if number == 1:
+                self._connection.send_at_once()
+            if number and waiting:
                 self._connection.send(waiting)
-            waiting = encoder.encode(data)
+                waiting = b""
+            piece = encoder.encode(data)
+            waiting += piece
+            if left is not None:
+                left -= len(piece)
+                if left < 0:
+                    raise TemporaryFailure(CHANGED)
         ending = encoder.finish()
         if ending is None:
             raise PermanentFailure(PARTIAL_LINE)
+        if left:
+            raise TemporaryFailure(CHANGED)
         self.critical = True
         self._connection.send(waiting + ending)

@@ -26,6 +26,7 @@ FILES = (
     "preferipv4",
     "remotereuse",
     "remoteehlo",
+    "remotechunking",
     "tlsdestinations",
     "tlshosts",
     "notlshosts",
@@ -58,6 +59,7 @@ class Controls:
     prefer_ipv4: bool
     reuse_s: int
     ehlo: bool  # whether anything is asked for that came after HELO
+    chunking: bool  # whether a message may go by BDAT
     tls: TlsControls
     mtasts: str  # where policies are asked for, empty: nowhere
     dane: bool  # whether a line of tlsdestinations asks for TLSA records
@@ -99,6 +101,7 @@ def read_controls(home: str) -> Controls:
         prefer_ipv4=control.integer("preferipv4", 0) != 0,
         reuse_s=min(control.integer("remotereuse", 0), TIMEOUT_MAX_S),
         ehlo=control.integer("remoteehlo", 1) != 0,
+        chunking=control.integer("remotechunking", 0) != 0,
         tls=TlsControls(
             home,
             _names_in(home, "tlshosts"),

@@ -20,6 +20,7 @@ class Message:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._head: bytes | None = None  # the first piece, while it was only measured
+        self._taken = 0  # bytes of the file that were read
         self._measured: Measure | None = None
         self.above = b""  # fields that go before it: signatures
         self.unsigned = b""  # why there are none although there are keys
@@ -37,6 +38,7 @@ class Message:
             start = os.lseek(self._fd, 0, os.SEEK_CUR)
             self.above = make(self.pieces())
             os.lseek(self._fd, start, os.SEEK_SET)
+            self._taken = 0
         except OSError as error:
             raise TemporaryFailure(NO_MESSAGE) from error
 
@@ -64,16 +66,28 @@ class Message:
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode):
             return Measure(None, True)  # a pipe: the rest is anybody's guess
-        lines, eight_bit = _bare_line_feeds(head), not head.isascii()
+        gained, eight_bit, returns = _bare_line_feeds(head), not head.isascii(), b"\r" in head
         at = size = len(head)
+        last = head
         if len(head) == PIECE:
             at = os.lseek(self._fd, 0, os.SEEK_CUR)
             size += max(0, found.st_size - at)
             while data := os.pread(self._fd, PIECE, at):
                 at += len(data)
-                lines += _bare_line_feeds(data)
+                gained += _bare_line_feeds(data)
                 eight_bit = eight_bit or not data.isascii()
-        return Measure(size + lines + len(self.above) + self.above.count(b"\n"), eight_bit)
+                returns = returns or b"\r" in data
+                last = data
+        gained += len(self.above) + self.above.count(b"\n")
+        return Measure(size + gained, eight_bit, lines=last.endswith(b"\n") and not returns)
+
+    def rewind(self) -> None:
+        """Begin again with a file whose lines were measured. Raises TemporaryFailure."""
+        try:
+            os.lseek(self._fd, -self._taken, os.SEEK_CUR)
+        except OSError as error:
+            raise TemporaryFailure(NO_MESSAGE) from error
+        self._taken, self._head = 0, None
 
     def waives_policies(self) -> bool:
         """Whether its header says that no published policy about TLS shall hold it up (RFC 8689 section 5).
@@ -105,9 +119,11 @@ class Message:
 
     def _read(self) -> bytes:
         try:
-            return os.read(self._fd, PIECE)
+            data = os.read(self._fd, PIECE)
         except OSError as error:
             raise TemporaryFailure(NO_MESSAGE) from error
+        self._taken += len(data)
+        return data
 
 
 def _bare_line_feeds(data: bytes) -> int:

@@ -130,7 +130,9 @@ class Sender:
         if facts or not all(address.isascii() for address in named):
             extras = self._extras(home, facts, named, message, lmtp=route is not None and LMTP in route.options)
         requires_tls = extras is not None and extras.requires_tls
-        say = Words(controls.helohost, named[0], recipients, message, extended=controls.ehlo, extras=extras)
+        say = Words(
+            controls.helohost, named[0], recipients, message, controls.ehlo, chunking=controls.chunking, extras=extras
+        )
         # where there is REQUIRETLS, TLS-Required: No says nothing (RFC 8689)
         published = self._lasting.published(controls, host, route, message.waives_policies, strict=requires_tls)
         policies = Policies(

@@ -11,7 +11,7 @@ from pyqmail.protocol.smtp_transaction import Transaction
 from pyqmail.remote.connection import Connection, Conversation, Place
 from pyqmail.remote.message import Message
 from pyqmail.remote.security import SMTPS_PORT
-from pyqmail.stream.stream import StreamEnded, TlsFailed
+from pyqmail.stream.stream import StreamEnded, StreamTimedOut, TlsFailed
 
 NO_TLS = b" offers no TLS, which this message needs. (#5.7.10)\n"
 
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What one delivery says to whichever host it meets. ``extended``: EHLO first; ``extras``: where it has facts."""
+    """What one delivery says to whichever host it meets.
+
+    ``extended``: EHLO first; ``chunking``: BDAT where it is offered; ``extras``: where it has facts.
+    """
 
     helohost: bytes
     sender: bytes
     recipients: Sequence[bytes]
     message: Message
     extended: bool = True
+    chunking: bool = False
     extras: "Extras | None" = None
 
 
@@ -38,7 +42,7 @@ class Outcome:
 
     ``elsewhere``: nothing of the message was sent, and another host may take it. ``alive``: another message may follow.
     ``tls_trouble``: why there was no TLS as it was asked for, or no handshake where one was tried. ``less``: we were
-    asked for less mail.
+    asked for less mail. ``unchunked``: BDAT came to nothing there, and DATA may not.
     """
 
     reports: list[bytes]
@@ -46,6 +50,7 @@ class Outcome:
     alive: bool = False
     tls_trouble: bytes = b""
     less: bool = False
+    unchunked: bool = False
 
 
 def format_failure(failure: MailFailure) -> bytes:
@@ -69,6 +74,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
         login=_login(connection.place),
         kind=_kind(connection.place),
         extras=say.extras,
+        chunking=say.chunking and not connection.place.lmtp,
     )
     conversation = Conversation(connection, dialogue, say.message)
     try:
@@ -82,12 +88,14 @@ def talk(connection: Connection, say: Words) -> Outcome:
         connection.close()
         report = b"ZConnected to " + connection.peer + b" but TLS failed: " + str(error).encode() + b". (#4.7.5)\n"
         return Outcome([report], elsewhere=True, tls_trouble=str(error).encode())
-    except StreamEnded:
+    except StreamEnded as error:
         connection.close()
+        unchunked = conversation.chunked and not conversation.critical and not isinstance(error, StreamTimedOut)
         duplicate = b"Possible duplicate! " if conversation.critical else b""
         text = b"Connected to " + connection.peer + b" but connection died. " + duplicate + b"(#4.4.2)\n"
         report = dialogue.lost(text, sent=conversation.critical)
-        return Outcome([*dialogue.reports, report], elsewhere=not conversation.body_begun, less=dialogue.asked_for_less)
+        elsewhere = unchunked or not conversation.body_begun
+        return Outcome([*dialogue.reports, report], elsewhere, less=dialogue.asked_for_less, unchunked=unchunked)
     if not finish.accepted:
         connection.quit()
     report = finish.report
@@ -99,10 +107,11 @@ def talk(connection: Connection, say: Words) -> Outcome:
         report = b"D" + connection.peer + NO_TLS
     return Outcome(
         [*dialogue.reports, *_left_out(dialogue, connection.peer), report + _how_secured(connection)],
-        elsewhere=refused and not conversation.body_begun,
+        elsewhere=dialogue.unchunked or refused and not conversation.body_begun,
         alive=finish.accepted,
         tls_trouble=dialogue.tls_trouble,
         less=dialogue.asked_for_less,
+        unchunked=dialogue.unchunked,
     )
 
 

@@ -311,3 +311,62 @@ def test_a_server_without_tls_is_no_place_where_it_must_be() -> None:
 def test_line_ends_and_dots_are_the_body(message: bytes) -> None:
     lines, dots = LineEnds(), Dots()
     assert dots.encode(lines.encode(message)) == BodyEncoder().encode(message)
+
+
+EVERYTHING = b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+
+
+def counted(offer: bytes, *, lines: bool = True, chunking: bool = True) -> Dialogue:
+    """A dialogue about a message of 7 octets, up to the answers to RCPT."""
+    measure = Measure(7, False, lines)
+    dialogue = Dialogue(b"192.0.2.1", b"me", b"s@x", [b"r@x"], measure=lambda: measure, chunking=chunking)
+    dialogue.feed(b"220 hi\r\n")
+    assert dialogue.step() == Send(b"EHLO me\r\n")
+    dialogue.feed(offer)
+    return dialogue
+
+
+@pytest.mark.parametrize(
+    ("offer", "lines", "chunking"),
+    [
+        pytest.param(EVERYTHING, True, False, id="not wanted"),
+        pytest.param(EVERYTHING, False, True, id="not lines"),
+        pytest.param(b"250-x\r\n250 PIPELINING\r\n", True, True, id="not offered"),
+    ],
+)
+def test_without_chunking_or_lines_there_is_data(offer: bytes, lines: bool, chunking: bool) -> None:
+    dialogue = counted(offer, lines=lines, chunking=chunking)
+    assert dialogue.step() == Send(b"MAIL FROM:<s@x>\r\nRCPT TO:<r@x>\r\nDATA\r\n")
+    dialogue.feed(b"250 a\r\n250 b\r\n354 c\r\n")
+    assert dialogue.step() == SendBody()
+
+
+@pytest.mark.parametrize(
+    ("reply", "report", "unchunked"),
+    [
+        pytest.param(b"250- 7 octets\r\n250 OK", b"K192.0.2.1 accepted message.\n", False, id="two lines of a success"),
+        pytest.param(b"452 full", b"Z192.0.2.1 failed after I sent the message.\n", False, id="later"),
+        pytest.param(b"421 bye", b"Z192.0.2.1 failed after I sent the message.\n", False, id="it closes"),
+        pytest.param(b"552 too big", b"D192.0.2.1 failed after I sent the message.\n", False, id="never"),
+        pytest.param(b"554 spam", b"D192.0.2.1 failed after I sent the message.\n", False, id="not this one"),
+        pytest.param(b"500 what?", b"Z192.0.2.1 offers CHUNKING but does not know BDAT.\n", True, id="no such command"),
+        pytest.param(b"502 no", b"Z192.0.2.1 offers CHUNKING but does not know BDAT.\n", True, id="not implemented"),
+        pytest.param(b"503 order", b"Z192.0.2.1 offers CHUNKING but does not know BDAT.\n", True, id="not here"),
+    ],
+)
+def test_the_answer_to_the_last_chunk_is_about_the_message(reply: bytes, report: bytes, unchunked: bool) -> None:
+    dialogue = counted(EVERYTHING)
+    assert dialogue.step() == Send(b"MAIL FROM:<s@x>\r\nRCPT TO:<r@x>\r\n")
+    dialogue.feed(b"250 a\r\n250 b\r\n")
+    assert dialogue.step() == SendBody(7)
+    dialogue.feed(reply + b"\r\n")
+    step = dialogue.step()
+    assert isinstance(step, Finish) and step.report.startswith(report)
+    assert dialogue.unchunked is unchunked and step.accepted is (report[:1] == b"K")
+
+
+def test_no_octet_is_sent_where_no_recipient_was_accepted() -> None:
+    dialogue = counted(EVERYTHING)
+    assert isinstance(dialogue.step(), Send)
+    dialogue.feed(b"250 a\r\n550 b\r\n")
+    assert dialogue.step() == Finish(b"DGiving up on 192.0.2.1.\n")
