@@ -5,6 +5,7 @@ import signal
 
 from pyqmail.protocol import pop3
 from pyqmail.stream.lines import LineReader
+from pyqmail.warm.successors import go_on_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,6 +147,6 @@ class Greeter:
             os.set_inheritable(CHECK_FD, True)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            os.execvpe(self._command[0], list(self._command), dict(self._environ))
+            go_on_as(self._command, self._environ, keep=(0, 1, 2, CHECK_FD))
         finally:
             os._exit(1)

@@ -17,6 +17,7 @@ from pyqmail.login.accounts import Account, Refused, Temporary, authenticate, lo
 from pyqmail.login.answer import Answer
 from pyqmail.login.client import ask
 from pyqmail.protocol.sasl import Credentials
+from pyqmail.warm.successors import go_on_as
 
 REQUEST_MAX = 512
 REQUEST_FD = 3
@@ -43,15 +44,16 @@ def read_request() -> tuple[bytes, bytes, bytes]:
     return fields[0], fields[1], fields[2]
 
 
-def log_in(home: str, name: bytes, password: bytes, stamp: bytes, ip: bytes) -> Account:
-    """The account behind ``name`` if ``password`` is right. Raises Refused and Temporary."""
-    credentials = Credentials(b"pop3", name, password, stamp)
+def asks_service(home: str) -> bool:
+    """Whether qmail-authd is to be asked. Raises Temporary."""
     try:
-        asks = os.geteuid() == 0 and Control(home).exists("authd") and credentials.possible
+        return os.geteuid() == 0 and Control(home).exists("authd")
     except ControlUnreadable:
         raise Temporary from None
-    if not asks:
-        return authenticate(home, name, password, stamp)
+
+
+def log_in(home: str, credentials: Credentials, ip: bytes) -> Account:
+    """The account that qmail-authd says these are of. Raises Refused and Temporary."""
     answer, user = ask(home, credentials, ip)
     if answer is Answer.LATER:
         raise Temporary
@@ -74,14 +76,19 @@ def become_user(account: Account) -> None:
     os.chdir(account.home)
 
 
-def go_on(account: Account, words: Sequence[bytes], environ: Mapping[bytes, bytes]) -> None:
-    """Become the user and the program. Returns only if that fails."""
+def go_on(account: Account, words: Sequence[bytes], environ: Mapping[bytes, bytes], *, checked_here: bool) -> None:
+    """Become the user and the program. Returns only if that fails.
+
+    A process that has ``checked_here`` has read the passwords of others, and gives up its memory.
+    """
     environment = dict(environ) | {b"USER": account.user, b"HOME": account.home, b"SHELL": account.shell}
     try:
         become_user(account)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.execvpe(words[0], list(words), environment)
+        if checked_here:
+            os.execvpe(words[0], list(words), environment)
+        go_on_as(words, environment)
     except OSError:
         return
 
@@ -93,7 +100,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         return MISUSE
     try:
         name, password, stamp = read_request()
-        account = log_in(home_of(environ), name, password, stamp, environ.get(b"TCPREMOTEIP", b""))
+        home, credentials = home_of(environ), Credentials(b"pop3", name, password, stamp)
+        checked_here = not (credentials.possible and asks_service(home))
+        if checked_here:
+            account = authenticate(home, name, password, stamp)
+        else:
+            account = log_in(home, credentials, environ.get(b"TCPREMOTEIP", b""))
     except Misuse:
         return MISUSE
     except Temporary:
@@ -101,5 +113,5 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     except Refused:
         time.sleep(max(0.0, started + FAILURE_S - time.monotonic()))
         return BAD
-    go_on(account, argv[1:], environ)
+    go_on(account, argv[1:], environ, checked_here=checked_here)
     return TEMPORARY

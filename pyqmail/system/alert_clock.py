@@ -17,6 +17,10 @@ class AlertClock:
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, 8)
 
+    def close(self) -> None:
+        """Have it no more, in a child that goes on as somebody else."""
+        self._shared.close()
+
     def due(self) -> bool:
         """Whether nobody has said anything for a minute; now somebody has."""
         now = int(time.monotonic() * 1000) + 1

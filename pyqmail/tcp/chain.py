@@ -12,13 +12,17 @@ from importlib import import_module
 from pyqmail.launch import identify
 from pyqmail.system.stamp import Seen
 from pyqmail.warm.served import Served, load
+from pyqmail.warm.successors import DEFAULT_PATH, Successors
 
 # What serves one connection after another in one process, and what gets a process for each: it sees passwords, and
 # changes its uid.
 POOLED = ("pyqmail.programs.qmail_smtpd", "pyqmail.programs.qmail_qmtpd", "pyqmail.programs.qmail_qmqpd")
 FORKED = ("pyqmail.programs.qmail_popup",)
 SCREEN = "pyqmail.programs.rblsmtpd"
-DEFAULT_PATH = b"/bin:/usr/bin"
+# What goes on as another program: how many words of its command line stand before that.
+BEFORE_NEXT = {"pyqmail.programs.qmail_popup": 2, "pyqmail.programs.checkpassword": 1}
+# What a child may go on as from memory, and what an escape from it exits with, as in admin/catalogue.
+FOLLOWING = {"pyqmail.programs.checkpassword": 111, "pyqmail.programs.qmail_pop3d": 0}
 
 Step = Callable[[Mapping[bytes, bytes]], int | None]  # None: go on with the next program
 
@@ -56,6 +60,7 @@ def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chai
         module = _locate(command[0], path, seen)
         if module in POOLED or module in FORKED:
             steps.append(_last_step(load(module, environ), command))
+            Successors.inherited = successors_of(module, command, path)
             return Chain(steps, seen=seen, pooled=module in POOLED, path=path)
         if module != SCREEN:
             return None
@@ -65,6 +70,19 @@ def find_chain(command: Sequence[bytes], environ: Mapping[bytes, bytes]) -> Chai
         step, command = found
         steps.append(step)
     return None
+
+
+def successors_of(module: str | None, command: Sequence[bytes], path: bytes) -> Successors | None:
+    """What ``module`` goes on as by its ``command``, as far as that is ours; it is in memory then."""
+    successors = None
+    while module in BEFORE_NEXT and (command := command[BEFORE_NEXT[module] :]):
+        seen = Seen()
+        module = _locate(command[0], path, seen)
+        if module not in FOLLOWING:
+            break
+        successors = successors or Successors(path)
+        successors.add(command[0], import_module(module).main, FOLLOWING[module], seen)
+    return successors
 
 
 def _last_step(served: Served, command: Sequence[bytes]) -> Step:

@@ -27,8 +27,8 @@ class Crowd:
         self._at_once = at_once
         self._a_minute = a_minute
         self._memory = mmap.mmap(-1, 8 * (places + 2 * MINUTES))
-        numbers = memoryview(self._memory).cast("Q")
-        self._places, self._minutes = numbers[:places], numbers[places:]
+        self._numbers = memoryview(self._memory).cast("Q")
+        self._places, self._minutes = self._numbers[:places], self._numbers[places:]
         self._free = list(range(places))
         self._taken: dict[int, int] = {}  # a child and its place
         self._mine = 0
@@ -62,6 +62,12 @@ class Crowd:
     def leave(self) -> None:
         """The connection has ended, and this process goes on."""
         self._places[self._mine] = 0
+
+    def close(self) -> None:
+        """Have the counts no more, in a child that goes on as somebody else."""
+        for part in (self._places, self._minutes, self._numbers):
+            part.release()
+        self._memory.close()
 
     def _too_often(self, network: int) -> bool:
         if not self._a_minute:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 
 from pyqmail.control import home_of
+from pyqmail.system.alert_clock import AlertClock
 from pyqmail.system.loop import Loop
 from pyqmail.tcp.admission import Admission
 from pyqmail.tcp.chain import Chain
@@ -14,6 +15,7 @@ from pyqmail.tcp.command_line import Options
 from pyqmail.tcp.connection_log import write_log
 from pyqmail.tcp.connection_server import ConnectionServer, reason, warning
 from pyqmail.tcp.workers import Events, Task, Workers
+from pyqmail.warm.successors import Successors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Server:
         self._outmoded = False
         admission = Admission(options.terms, environ)
         crowd = crowd_of(options)
+        keep_from_successors(crowd)
         server = ConnectionServer(options, environ, admission, chain, crowd, door_of(options, environ))
         self._children = Children(server.serve, self._ended, crowd)
         self._workers = None
@@ -148,6 +151,13 @@ def door_of(options: Options, environ: Mapping[bytes, bytes]) -> "ProxyDoor | No
     from pyqmail.tcp.proxy import ProxyDoor
 
     return ProxyDoor(home_of(environ))
+
+
+def keep_from_successors(crowd: "Crowd | None") -> None:
+    """What all processes of this server share is not for a child that becomes a user."""
+    for shared in (crowd, AlertClock.inherited):
+        if Successors.inherited is not None and shared is not None:
+            Successors.inherited.without(shared.close)
 
 
 def crowd_of(options: Options) -> "Crowd | None":
