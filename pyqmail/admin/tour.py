@@ -4,14 +4,18 @@ Runs beside the services of a quickstart, as their user, and needs nothing but t
 more is a function more, and its place in STEPS.
 """
 
+import contextlib
+import re
 import secrets
 import smtplib
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pyqmail.admin.tour_names import names
 
 ADDRESS = "127.0.0.1"
 DOMAIN = "mail.pyqmail.test"
@@ -36,6 +40,8 @@ class Tour:
     wait_for: Callable[[Callable[[], object], str], None]
     reload: Callable[[], None]  # qmail-send reads its control files again
     password: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    message: str = ""  # with its signature
+    record: str = ""  # of its key, for DNS
 
     def run(self, *words: str, given: str = "", secret: bool = False) -> str:
         """Show a command and what it says; its output. Raises TourFailure when it fails."""
@@ -149,32 +155,60 @@ def signed(tour: Tour) -> None:
     keys = tour.tree / "control" / "domainkeys" / DOMAIN
     if not keys.exists():
         tour.run("qmail-dkimkey", "make", "-t", "ed25519", DOMAIN)
-    tour.run("qmail-dkimkey", "record", DOMAIN)
+    tour.record = tour.run("qmail-dkimkey", "record", DOMAIN)
     key = min(path.name for path in keys.iterdir())
     message = f"From: {USER}\nTo: {ELSEWHERE}\nSubject: signed\n\nIt works.\n"
     told = (f"DKIMSIGN=control/domainkeys/%/{key}", "RELAYCLIENT=", "DKIMQUEUE=/bin/cat")
-    if "DKIM-Signature: " not in tour.run("env", *told, "qmail-dkim", given=message):
+    tour.message = tour.run("env", *told, "qmail-dkim", given=message)
+    if "DKIM-Signature: " not in tour.message:
         raise TourFailure("qmail-dkim: the message was not signed")
+
+
+def verified(tour: Tour) -> None:
+    """The same message as it comes from outside: verified, and once changed refused"""
+    key = next(path.name for path in sorted((tour.tree / "control" / "domainkeys" / DOMAIN).iterdir()))
+    texts = {f"{key}._domainkey.{DOMAIN}": "".join(re.findall('"([^"]*)"', tour.record))}
+    texts[f"_dmarc.{DOMAIN}"] = "v=DMARC1; p=reject"
+    show(f'(a name server of the tour\'s own says: _dmarc.{DOMAIN} TXT "v=DMARC1; p=reject", and has the key)')
+    told = names({name.encode(): text.encode() for name, text in texts.items()})
+    with told as port, controls(tour, dnsservers=f"{ADDRESS}:{port}\n", dmarcbehavior="3\n"):
+        show("$ qmail-verifyd        (where there is control/dmarcbehavior, qmail-start runs it)")
+        if not connects(tour.tree / "run" / "qmail-verifyd.sock"):
+            tour.start("qmail-verifyd", [tour.tree / "bin" / "qmail-verifyd"], {})
+        tour.wait_for(lambda: connects(tour.tree / "run" / "qmail-verifyd.sock"), "qmail-verifyd")
+        for body in (tour.message, tour.message.replace("It works.", "It works not.")):
+            show(f"$ swaks -s {ADDRESS}:{tour.port} -f {USER} -t {USER} -d message")
+            with ShownClient(tour.port, shown=False) as client:
+                client.ehlo()
+                client.mail(USER)
+                client.rcpt(USER)
+                client.shown = True
+                client.data(body)
+        tour.show_log("dkim=pass", "dmarc=pass")
+        tour.show_log("refused", "dmarc=fail")
 
 
 def watched(tour: Tour) -> None:
     """The log as JSON too, and what is going on"""
-    form = tour.tree / "control" / "logformat"
-    before = form.read_bytes() if form.exists() else None
-    show(f"$ echo both >{form}")
-    form.write_text("both\n")
-    try:
+    with controls(tour, logformat="both\n"):
         with ShownClient(tour.port, shown=False) as client:
             client.helo()
             client.mail(ELSEWHERE)
             client.rcpt(f"nobody@{DOMAIN}")
         tour.show_log(f"nobody@{DOMAIN}", '"event"')
-    finally:
-        form.unlink() if before is None else form.write_bytes(before)
     tour.run("qmail-top", "--once", f"{tour.tree}/log")
 
 
-STEPS: tuple[Callable[[Tour], None], ...] = (certificate, user, submission, refused, explained, signed, watched)
+STEPS: tuple[Callable[[Tour], None], ...] = (
+    certificate,
+    user,
+    submission,
+    refused,
+    explained,
+    signed,
+    verified,
+    watched,
+)
 
 
 def take(tour: Tour) -> None:
@@ -185,6 +219,21 @@ def take(tour: Tour) -> None:
             step(tour)
         except (OSError, smtplib.SMTPException) as error:
             raise TourFailure(f"{step.__doc__}: {error}") from error
+
+
+@contextlib.contextmanager
+def controls(tour: Tour, **files: str) -> Iterator[None]:
+    """Control files for a step; afterwards they are as they were. Raises OSError."""
+    paths = {tour.tree / "control" / name: text for name, text in files.items()}
+    before = {path: path.read_bytes() if path.exists() else None for path in paths}
+    try:
+        for path, text in paths.items():
+            show(f"$ echo {text.strip()} >{path}")
+            path.write_text(text)
+        yield
+    finally:
+        for path, old in before.items():
+            path.unlink(missing_ok=True) if old is None else path.write_bytes(old)
 
 
 def logged_in(tour: Tour, *, shown: bool = True) -> ShownClient:

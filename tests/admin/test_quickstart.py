@@ -78,6 +78,10 @@ def assert_tour(text: str) -> None:
         "$ qmail-explain ann@mail.pyqmail.test",
         "$ qmail-dkimkey record mail.pyqmail.test",
         "DKIM-Signature: v=1; a=ed25519-sha256",
+        "S: 250 ok",
+        "S: 550 DMARC: mail.pyqmail.test asks to refuse mail that it has neither signed nor sent (#5.7.1)",
+        "dkim=pass dmarc=pass",
+        "dkim=fail dmarc=fail",
         '{"time":',
         "$ qmail-top --once",
     ):
