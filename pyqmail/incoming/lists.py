@@ -84,21 +84,27 @@ class _ListCheck(Check):
     lists: tuple[str, str] = ("", "")
 
     def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._everybody = AddressList(rules, self.lists[0])
-        self._strangers = AddressList(rules, self.lists[1])
-        self.active = bool(self._everybody or self._strangers)
+        self._strangers: AddressList | None = None  # opened for the first who may not relay
+        self.active = bool(self._everybody) or any(rules.has(self.lists[1] + end) for end in ("", ".cdb"))
 
     def find(self, client: Client, text: bytes, keys: tuple[bytes, ...]) -> tuple[str, bytes] | None:
         """The list that has ``text``, and its line."""
-        for each in (self._everybody, self._strangers)[: 1 if client.relay is not None else 2]:
-            line = each.match(text, keys) if each else None
-            if line is not None:
-                return each.name, line
-        return None
+        found = self._everybody.match(text, keys) if self._everybody else None
+        if found is not None:
+            return self._everybody.name, found
+        if client.relay is not None:
+            return None
+        if self._strangers is None:
+            self._strangers = AddressList(self._rules, self.lists[1])
+        found = self._strangers.match(text, keys) if self._strangers else None
+        return None if found is None else (self._strangers.name, found)
 
     def close(self) -> None:
         self._everybody.close()
-        self._strangers.close()
+        if self._strangers is not None:
+            self._strangers.close()
 
 
 class BadHelo(_ListCheck):

@@ -5,7 +5,7 @@ expression as well, found anywhere, as in the qregex patch. ``!`` before an expr
 does not match.
 """
 
-import signal
+import _signal
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SPECIAL = frozenset(b"*+?^$[](){}|\\")
 TEXT_MAX = 1000  # bytes of a text that are looked at: an SMTP address has at most 899
 MATCH_S = 0.2  # seconds of processor time for all expressions of a list and one text
+QUANTIFIERS = frozenset(b"*+?{")
+QUICK_MAX = 64  # quick expressions: with the longest text all of them stay below MATCH_S
 CLASSES = {
     b"alnum": b"a-zA-Z0-9",
     b"alpha": b"a-zA-Z",
@@ -46,13 +48,18 @@ class Pattern:
         self.compiled = compiled
         self.negated = negated
 
+    def lists(self, text: bytes) -> bool:
+        """Whether this line lists ``text``."""
+        return self.compiled is not None and (self.compiled.search(text) is None) is self.negated
+
 
 class PatternList:
     """One list. ``complaints`` are the lines that list nothing: number, text and reason; the others work."""
 
-    __slots__ = ("complaints", "patterns", "plain")
+    __slots__ = ("_quick", "complaints", "patterns", "plain")
 
     def __init__(self, data: bytes) -> None:
+        self._quick = True
         self.plain: set[bytes] = set()
         self.patterns: list[Pattern] = []
         self.complaints: list[tuple[int, bytes, str]] = []
@@ -74,6 +81,7 @@ class PatternList:
             self.complaints.append((number, line, str(error)))
             return
         self.patterns.append(Pattern(number, line, compiled, negated=negated))
+        self._quick = self._quick and is_quick(line) and len(self.patterns) <= QUICK_MAX
 
     def __bool__(self) -> bool:
         return bool(self.plain or self.patterns)
@@ -87,12 +95,14 @@ class PatternList:
         return self._search(text) if self.patterns else None
 
     def _search(self, text: bytes) -> bytes | None:
+        if self._quick:  # a limit costs more than they do
+            return next((each.text for each in self.patterns if each.lists(text)), None)
         asked: Pattern | None = None
         while True:
             try:
                 with processor_limit(MATCH_S):
                     for asked in self.patterns:
-                        if asked.compiled is not None and (asked.compiled.search(text) is None) is asked.negated:
+                        if asked.lists(text):
                             return asked.text
                 return None
             except TooSlow:
@@ -100,6 +110,16 @@ class PatternList:
                     return None
                 self.complaints.append((asked.number, asked.text, "takes too long"))
                 asked.compiled = None
+
+
+def is_quick(expression: bytes) -> bool:
+    """Whether no text can hold up ``expression``: it repeats one thing at most, that is no group, and refers to none.
+
+    Python's search then takes the square of the text's length at most. Anything else may take exponential time.
+    """
+    repeats = [at for at, byte in enumerate(expression) if byte in QUANTIFIERS]
+    refers = any(expression[at : at + 1].isdigit() for at, byte in enumerate(expression, 1) if byte == 0x5C)
+    return len(repeats) <= 1 and not refers and all(expression[at - 1 : at] != b")" for at in repeats)
 
 
 def translate(expression: bytes) -> bytes:
@@ -138,10 +158,10 @@ def processor_limit(seconds: float) -> Iterator[None]:
     def stop(_signum: int, _frame: "FrameType | None") -> None:
         raise TooSlow
 
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    before = _signal.signal(_signal.SIGVTALRM, stop)
+    _signal.setitimer(_signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
+        _signal.setitimer(_signal.ITIMER_VIRTUAL, 0)
+        _signal.signal(_signal.SIGVTALRM, before or _signal.SIG_DFL)

@@ -24,6 +24,7 @@ SECONDS_MAX = 90 * DAY_S
 MOST_MAX = 1_000_000_000
 V6_BITS = 64  # an IPv6 address is counted as the network that one host has
 LIMITS_MAX = 4  # of one line
+KNOWN_MAX = 1024  # addresses whose line is remembered
 MESSAGES, RECIPIENTS = b"messages", b"recipients"
 LOCAL = b"uid="  # before the name or number of a local user
 REPLIES = (451, 550)
@@ -83,6 +84,7 @@ class RelayLimits:
         self.complaints: list[tuple[int, bytes, str]] = []
         self._lines: dict[bytes, Line] = {}
         self._networks: list[tuple[Network, bytes]] | None = None
+        self._known: dict[bytes, Line | None] = {}  # by address
         for number, text in enumerate(data.split(b"\n"), start=1):
             for entry in parse_lines(text):
                 line = parse_line(entry)
@@ -106,6 +108,13 @@ class RelayLimits:
     def of_address(self, ip: bytes) -> Line | None:
         """The same for a client that is known by its address alone: its own line, that of the smallest network that has
         it, or that of all others, which counts an IPv6 address as its /64."""
+        if ip not in self._known:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[ip] = self._look_up(ip)
+        return self._known[ip]
+
+    def _look_up(self, ip: bytes) -> Line | None:
         if ip in self._lines:
             return self._found(self._lines[ip], ip)
         from pyqmail.policy.networks import around, find_networks, parse_address  # they take their time to import

@@ -12,7 +12,9 @@ import pytest
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.formats.cdb import write_cdb
 from pyqmail.incoming.check import Rules
-from pyqmail.incoming.lists import AddressList, ValidRecipient, is_valid
+from pyqmail.incoming.client import Client as Peer
+from pyqmail.incoming.letter import Letter
+from pyqmail.incoming.lists import AddressList, BadRecipient, BadSender, ValidRecipient, is_valid
 from pyqmail.incoming.recipients_file import ListedRecipient
 from pyqmail.system.file_cache import FileCache
 from tests.incoming.test_security import Client
@@ -69,6 +71,22 @@ def test_a_list_refuses_and_its_twin_only_strangers(
     got = replies(door, b"HELO nodot", MAIL, *rcpts("bob"))
     assert got == [b"250", b"250", b"553" if refused else b"250"]
     assert (says.replace(f"{name}:", f"{name}{twin}:") in door.log.read_text()) is refused
+
+
+def test_a_list_for_strangers_costs_a_client_that_may_relay_nothing(door: Door) -> None:
+    door.control(badmailfromnorelay="@spam.test")
+    (door.base / "control/badrcpttonorelay.cdb").write_bytes(b"torn")
+    rules = Rules(str(door.base), {})
+    checks = [BadSender(rules), BadRecipient(rules)]
+    letter = Letter(0, b"joe@spam.test")
+    relay, stranger = (Peer(b"192.0.2.7", b"unknown", None, relay=may) for may in (b"", None))
+    assert [check.active for check in checks] == [True, True]
+    assert checks[0].sender(relay, letter) is None and checks[1].recipient(relay, letter, b"x@y.test") is None
+    assert checks[0].sender(stranger, letter) is not None
+    with pytest.raises(ControlUnreadable):
+        checks[1].recipient(stranger, letter, b"x@y.test")
+    for check in checks:
+        check.close()
 
 
 def test_a_broken_line_is_said_with_its_number_and_the_others_work(door: Door) -> None:

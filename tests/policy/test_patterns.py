@@ -1,10 +1,21 @@
 """Lists with plain lines, expressions and negation."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.policy.patterns import PatternList, address_keys, name_keys
+from pyqmail.policy import patterns
+from pyqmail.policy.patterns import (
+    MATCH_S,
+    QUICK_MAX,
+    TEXT_MAX,
+    PatternList,
+    address_keys,
+    is_quick,
+    name_keys,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +61,27 @@ def test_an_expression_that_takes_for_ever_is_given_up_and_named() -> None:
 @given(st.binary(max_size=60), st.binary(max_size=30))
 def test_any_bytes_are_a_list(data: bytes, text: bytes) -> None:
     PatternList(data).match(text, address_keys(text))
+
+
+@pytest.mark.parametrize(
+    ("expression", "quick"),
+    [
+        (b"^[0-9]+[.]dynamic[.]", True), (b"[.]click$", True), (b".*x", True), (b"(a|b)@x$", True), (b"a{2,9}", True),
+        (b"(a|aa)+$", False), (b"a+b+", False), (b"(a?)*", False), (b"a?a?b", False), (rb"(.*)\1", False),
+        (b"(?:a)b", True), (rb"\.test$", True),
+    ],
+)  # fmt: skip
+def test_only_what_cannot_take_long_is_tried_without_a_limit(expression: bytes, quick: bool) -> None:
+    assert is_quick(expression) is quick
+
+
+def test_quick_expressions_stay_below_the_limit_that_they_do_without() -> None:
+    known = PatternList(b"".join(b"[a-z%d]*!\n" % number for number in range(QUICK_MAX)))
+    began = time.process_time()
+    assert known.match(b"a" * TEXT_MAX) is None
+    assert time.process_time() - began < 10 * MATCH_S  # a machine may be slow; anything exponential takes for ever
+
+
+def test_quick_expressions_need_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "processor_limit", None)
+    assert PatternList(b"^[0-9]+[.]dynamic[.]\n[.]click$\n").match(b"ann@x.click") == b"[.]click$"
