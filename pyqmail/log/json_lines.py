@@ -10,6 +10,8 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import lru_cache
+from json.encoder import encode_basestring
 
 from pyqmail.log.events import (
     Alert,
@@ -52,7 +54,6 @@ RENAMED = {"number": "msg", "size": "bytes"}
 COUNTS = (b"bytes", b"qp")  # words of a decision that are numbers
 REMEMBERED_MAX = 65536  # messages whose submission is known; of more the oldest are forgotten
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _CLASSES = {name: kind for kind, name in NAMES.items()}
 _MEMBERS = {kind: tuple((field.name, RENAMED.get(field.name, field.name)) for field in fields(kind)) for kind in NAMES}
 _MORE = re.compile(r"(?:^|,)\+(\d{1,9})\Z")
@@ -67,7 +68,7 @@ class JsonLines:
     """
 
     def __init__(self, program: str, session: str = "", clock: Callable[[], float] = time.time) -> None:
-        self._head = {"program": program, **({"session": session} if session else {})}
+        self._head = _format_members({"program": program, **({"session": session} if session else {})})
         self._clock = clock
         self._second = (0, "")
         self._submissions: dict[int, int] = {}  # by message
@@ -89,8 +90,7 @@ class JsonLines:
         return self._line("line", {"text": _shown(text)})
 
     def _line(self, kind: str, members: dict[str, object]) -> bytes:
-        whole = {"time": self._moment(), **self._head, "event": kind, **members}
-        return _ENCODE(whole).encode("utf-8")
+        return f'{{"time":"{self._moment()}"{self._head},"event":"{kind}"{_format_members(members)}}}'.encode()
 
     def _moment(self) -> str:
         seconds, fraction = divmod(int(self._clock() * 1_000_000), 1_000_000)
@@ -120,6 +120,24 @@ class JsonLines:
         submission = self._submissions.get(number)
         if submission is not None:
             members["qp"] = submission
+
+
+def _format_members(members: dict[str, object]) -> str:
+    """Each with a comma before it. As json.dumps would, in half of its time: that makes an encoder for each call."""
+    parts = []
+    for name, value in members.items():
+        if type(value) is int:
+            parts.append(f"{_format_name(name)}{value}")
+        elif type(value) is str:
+            parts.append(_format_name(name) + encode_basestring(value))
+        else:
+            parts.append(_format_name(name) + json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return "".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _format_name(name: str) -> str:
+    return f",{encode_basestring(name)}:"
 
 
 def _shown(value: object) -> object:
