@@ -36,7 +36,7 @@ class RemoteChannel:
         self._home = home
         self._controls = watched(read_batch_controls, BATCH_FILES)
         self._latest = NOTHING_JOINED  # as of the last command
-        self._tls_in_memory = bool(environ.get(b"QMAILREMOTE"))  # or nothing of ours would use it
+        self._prepared = bool(environ.get(b"QMAILREMOTE"))  # or nothing of ours would use it
         self._name = environ.get(b"QMAILREMOTE") or b"qmail-remote"
         self._runner = Runner(
             loop,
@@ -58,8 +58,8 @@ class RemoteChannel:
 
     def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
         """Run the program for all of a group; any of their hosts has their route."""
-        if not self._tls_in_memory:
-            self._load_tls()
+        if not self._prepared:
+            self.prepare()
         first = commands[0]
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
@@ -73,12 +73,15 @@ class RemoteChannel:
 
         return {FACTS_VARIABLE: beside(message, f"{self._home}/queue/pyqmail/facts/{os.fsdecode(command.message)}")}
 
-    def _load_tls(self) -> None:
-        """Have in memory what nearly every server offers, before the first worker is forked and needs its own copy."""
-        self._tls_in_memory = True
+    def prepare(self) -> None:
+        """Have in memory what nearly every delivery needs, before the first worker is forked and makes its own copy."""
+        self._prepared = True
         try:
-            if Control(self._home).integer("remoteehlo", 1):
+            control = Control(self._home)
+            if control.integer("remoteehlo", 1):
                 importlib.import_module("pyqmail.remote.tls_client")
+            if control.exists("remotelimits"):
+                importlib.import_module("pyqmail.remote.limiter")
         except Exception:  # a half-finished upgrade, a control file: qmail-remote will say so
             return
 
@@ -125,14 +128,12 @@ def wipe_tcpto(path: str) -> None:
     """Forget the hosts that timed out. Trouble is harmless: entries expire by themselves."""
     try:
         fd = open_write(path)
+        try:
+            write_all(fd, bytes(TCPTO_SIZE))
+        finally:
+            os.close(fd)
     except OSError:
         return
-    try:
-        write_all(fd, bytes(TCPTO_SIZE))
-    except OSError:
-        return
-    finally:
-        os.close(fd)
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
