@@ -9,14 +9,16 @@ import time
 
 from pyqmail.build import HOME
 
-STAMP_S = 0.1  # how long the files that a directory had are taken for those that it has: a session's start is shorter
+NAMES_S = 0.1  # how long the files that a directory had are taken for those that it has: a session's start is shorter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
 
     from pyqmail.system.file_cache import FileCache
-    from pyqmail.system.stamp import Stamp
+
+    Made = TypeVar("Made")
 
 
 class ControlUnreadable(Exception):
@@ -69,36 +71,22 @@ class Control:
         self.directory = home + "/control"
         self._me: bytes | None = None
         self._me_read = False
-        self._stamp: Stamp | None = None  # of the directory
-        self._stamp_until = 0.0
-
-    def _directory_stamp(self, cache: "FileCache") -> "Stamp | None":
-        """The stamp of the directory, not older than a tenth of a second."""
-        now = time.monotonic()
-        if now >= self._stamp_until:
-            self._stamp_until = now + STAMP_S
-            self._stamp = cache.stamp(self.directory)
-        return self._stamp
-
-    def _missing(self, cache: "FileCache", path: str) -> bool:
-        """Whether ``path`` is known to be missing."""
-        return cache.missing(path, self._directory_stamp(cache))
+        self._names: frozenset[str] | None = None  # that the directory had a moment ago
+        self._names_until = 0.0
 
     def read(self, name: str) -> bytes | None:
         """The bytes of control file ``name``; None when there is no such file."""
+        if self.surely_missing(name):
+            return None
         path = f"{self.directory}/{name}"
         cache = self.cache
         try:
             if cache is not None:
-                if self._missing(cache, path):
-                    return None
                 known = cache.get(path)
                 if known is not None:
                     return known
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            if cache is not None:
-                cache.note_missing(path, self._stamp)
             return None
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
@@ -114,32 +102,48 @@ class Control:
         finally:
             os.close(fd)
 
+    def made(self, name: str, make: "Callable[[bytes], Made]") -> "Made | None":
+        """What ``make``, a function of a module, makes of the bytes of ``name``; None when there is no such file.
+
+        Where files are kept it is made once of each, so that it must never be changed.
+        """
+        data = self.read(name)
+        if data is None:
+            return None
+        cache = self.cache
+        return make(data) if cache is None else cache.made(f"{self.directory}/{name}", data, make)
+
     def names(self) -> "frozenset[str] | None":
         """The names of all files, in one look for the many that are seldom there; None where nobody may look."""
-        cache = self.cache
-        if cache is not None:
-            known = cache.names(self._directory_stamp(cache))
-            if known is not None:
-                return known
+        if self.cache is not None:
+            if time.monotonic() >= self._names_until:
+                self._look(self.cache)
+            return self._names
         try:
-            found = frozenset(os.listdir(self.directory))
+            return frozenset(os.listdir(self.directory))
         except OSError:
             return None
-        if cache is not None:
-            cache.note_names(found, self._stamp)
-        return found
+
+    def _look(self, cache: "FileCache") -> None:
+        self._names_until = time.monotonic() + NAMES_S
+        self._names = cache.names(self.directory)
+
+    def surely_missing(self, name: str) -> bool:
+        """Whether ``name`` is known to be missing without a look at it; never where nothing is kept."""
+        if self.cache is None:
+            return False
+        if time.monotonic() >= self._names_until:
+            self._look(self.cache)
+        names = self._names
+        return names is not None and name not in names and "/" not in name
 
     def exists(self, name: str) -> bool:
         """Whether there is something under that name, of whatever kind. Raises ControlUnreadable."""
-        path = f"{self.directory}/{name}"
-        cache = self.cache
+        if self.surely_missing(name):
+            return False
         try:
-            if cache is not None and self._missing(cache, path):
-                return False
-            os.stat(path)
+            os.stat(f"{self.directory}/{name}")
         except FileNotFoundError:
-            if cache is not None:
-                cache.note_missing(path, self._stamp)
             return False
         except OSError as error:
             raise ControlUnreadable(f"control/{name}: {error.strerror}") from error
@@ -179,8 +183,7 @@ class Control:
 
     def lines(self, name: str) -> tuple[bytes, ...] | None:
         """The values in list file ``name``; None when there is no such file."""
-        data = self.read(name)
-        return None if data is None else parse_lines(data)
+        return self.made(name, parse_lines)
 
     def mapping(self, name: str) -> dict[bytes, bytes] | None:
         """The ``key:value`` lines of ``name``; None when there is no such file."""

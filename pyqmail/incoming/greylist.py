@@ -8,7 +8,6 @@ for good: whoever hears that need not come again.
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.parsed import read_parsed
 from pyqmail.incoming.recipient_limits import setting
 from pyqmail.incoming.stated import state_of
 from pyqmail.policy.exceptions import Exceptions
@@ -30,7 +29,7 @@ class Greylist(Check):
     def __init__(self, rules: Rules) -> None:
         self.wait_s = min(setting(rules, b"GREYLIST", "greylist"), WAIT_MAX_S)
         self.active = self.wait_s > 0
-        self._white = read_parsed(rules, "greylist.white", Exceptions) if self.active else None
+        self._white = rules.control.made("greylist.white", Exceptions) if self.active else None
         self._rules = rules
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:

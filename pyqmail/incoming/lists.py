@@ -12,7 +12,7 @@ from pyqmail.formats.logline import safe
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.parsed import read_parsed, tell_complaints
+from pyqmail.incoming.parsed import tell_complaints
 from pyqmail.incoming.refusals import BAD_HELO, BAD_RECIPIENT, BAD_SENDER, NOT_VALID
 from pyqmail.policy.patterns import SPECIAL, PatternList, address_keys, name_keys
 
@@ -29,7 +29,7 @@ class AddressList:
     def __init__(self, rules: Rules, name: str, databases: "Iterable[str]" = ()) -> None:
         self.name = name
         self._rules = rules
-        self._lines = read_parsed(rules, name, PatternList) if rules.has(name) else None
+        self._lines = rules.control.made(name, PatternList) if rules.has(name) else None
         if self._lines is not None:
             tell_complaints(rules, name, self._lines)
         wanted = (name + ".cdb", *databases)

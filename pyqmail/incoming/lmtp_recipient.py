@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from pyqmail.control import ControlUnreadable
+from pyqmail.control import ControlUnreadable, parse_mapping
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
@@ -30,6 +30,12 @@ KEPT_S = {True: 600.0, False: 60.0}  # that a recipient is known to exist, or no
 KEPT_MAX = 10_000
 AWAY_S = 60.0  # that a server is not asked after it gave no answer
 _REFUSALS = (550, 551, 553)
+
+
+def parse_routes(data: bytes) -> dict[bytes, bytes]:
+    """The routes of control/smtproutes if some lead to LMTP, else none."""
+    routes = parse_mapping(data)
+    return routes if any(b"/lmtp" in value.lower() for value in routes.values()) else {}
 
 
 class Answers:
@@ -67,12 +73,11 @@ class LmtpRecipient(Check):
         self._secured = False  # servers may have to be asked under TLS
         self.active = False
         try:
-            if b"QMAILQUEUE" in rules.environ or self._control.line("rcptcheck"):
+            self._routes = self._control.made("smtproutes", parse_routes) or {}
+            if not self._routes or b"QMAILQUEUE" in rules.environ or self._control.line("rcptcheck"):
                 return
-            self._routes = self._control.mapping("smtproutes") or {}
-            if any(b"/lmtp" in value.lower() for value in self._routes.values()):
-                self._secured = bool(self._control.mapping("tlsdestinations"))
-                self.active = True
+            self._secured = bool(self._control.mapping("tlsdestinations"))
+            self.active = True
         except ControlUnreadable:
             return  # smtproutes may have passwords, which are not ours to read
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from pyqmail.incoming.check import Rules
 from pyqmail.incoming.client import Client
-from pyqmail.incoming.parsed import read_parsed
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import Stream, StreamTimedOut
 
@@ -73,7 +72,7 @@ def waits_for_nobody(rules: Rules, client: Client) -> bool:
         return True
     from pyqmail.policy.exceptions import Exceptions  # few delay anybody
 
-    white = read_parsed(rules, "greetdelay.white", Exceptions)
+    white = rules.control.made("greetdelay.white", Exceptions)
     return white is not None and white.has_client(client.ip, client.host)
 
 

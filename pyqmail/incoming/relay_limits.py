@@ -9,7 +9,7 @@ from pyqmail.formats.logline import safe
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.parsed import read_parsed, tell_complaints
+from pyqmail.incoming.parsed import tell_complaints
 from pyqmail.incoming.stated import state_of
 from pyqmail.policy.relay_limits import MESSAGES, Line, RelayLimits
 from pyqmail.protocol.reply import Reply
@@ -22,7 +22,7 @@ class RelayLimit(Check):
     name = "relaylimits"
 
     def __init__(self, rules: Rules) -> None:
-        self._limits = read_parsed(rules, "relaylimits", RelayLimits)
+        self._limits = rules.control.made("relaylimits", RelayLimits)
         if self._limits is not None:
             tell_complaints(rules, "relaylimits", self._limits)
         self._state = state_of(rules)

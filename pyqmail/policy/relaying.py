@@ -5,7 +5,7 @@ A missing rcpthosts accepts only ``me`` and ``locals``, where the original accep
 
 import os
 
-from pyqmail.control import Control, ControlUnreadable
+from pyqmail.control import Control, ControlUnreadable, parse_lines
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNSIGNED_MAX = 0xFFFFFFFF  # databytes is a 32-bit number
+MORE = "morercpthosts.cdb"
 
 
 def size_limit(control: Control, environ: "Mapping[bytes, bytes]") -> int:
@@ -26,21 +27,25 @@ def size_limit(control: Control, environ: "Mapping[bytes, bytes]") -> int:
     return limit - 1 if limit == UNSIGNED_MAX else limit
 
 
+def parse_hosts(data: bytes) -> frozenset[bytes]:
+    """The names in a list of hosts, in lower case."""
+    return frozenset(host.lower() for host in parse_lines(data))
+
+
 class Relaying:
     """The rules of one home, read when made; ``close`` it. Raises ControlUnreadable, from ``accepts`` too."""
 
     def __init__(self, control: Control) -> None:
-        hosts = control.lines("rcpthosts")
+        hosts = control.made("rcpthosts", parse_hosts)
         self.rcpthosts_missing = hosts is None
         self._more = -1
         if hosts is None:
             me = control.me()
-            own = control.lines("locals")
-            hosts = own if own is not None else ()
-            hosts = (*hosts, me) if me else hosts
-        else:
+            hosts = control.made("locals", parse_hosts) or frozenset()
+            hosts = hosts | {me.lower()} if me else hosts
+        elif not control.surely_missing(MORE):
             self._open_more(control.directory)
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = hosts
 
     def close(self) -> None:
         """Give back the open database."""
@@ -69,15 +74,15 @@ class Relaying:
     def _open_more(self, directory: str) -> None:
         """Open the second list; what is in it is first looked at when the first list has not matched."""
         try:
-            self._more = os.open(directory + "/morercpthosts.cdb", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._more = os.open(f"{directory}/{MORE}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise ControlUnreadable(f"control/morercpthosts.cdb: {error.strerror}") from error
+            raise ControlUnreadable(f"control/{MORE}: {error.strerror}") from error
 
     def _in_cdb(self, keys: list[bytes]) -> bool:
         try:
             database = Cdb(self._more)
             return any(database.get(key) is not None for key in keys)
         except (CdbCorrupt, OSError) as error:
-            raise ControlUnreadable("control/morercpthosts.cdb: damaged") from error
+            raise ControlUnreadable(f"control/{MORE}: damaged") from error
