@@ -37,13 +37,12 @@ class Rules:
         self.home = home
         self.environ = environ
         self.control = Control(home)
+        self.names = self.control.names()  # of the control files; None where nobody may look
         self.bad_recipients = 0  # that this session has named
         self.notes: list[bytes] = []  # for the log, which says them when it may
         self.state: SessionState | None = None  # what is asked of qmail-stated (incoming/stated)
         self._relaying: Relaying | None = None
         self._size_limit: int | None = None
-        self._names: frozenset[str] | None = None
-        self._names_read = False
 
     @property
     def relaying(self) -> Relaying:
@@ -58,14 +57,6 @@ class Rules:
         if self._size_limit is None:
             self._size_limit = size_limit(self.control, self.environ)
         return self._size_limit
-
-    @property
-    def names(self) -> frozenset[str] | None:
-        """The names of the control files; None where nobody may look."""
-        if not self._names_read:
-            self._names = self.control.names()
-            self._names_read = True
-        return self._names
 
     def has(self, name: str) -> bool:
         """Whether there may be a control file ``name``; what has none need not be asked."""

@@ -5,12 +5,11 @@ answers with a Verdict, or with None where it has nothing to say. The first verd
 others have found out before it goes into the decision line. SMTP, QMTP and QMQP ask the same checks.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from pyqmail.incoming.check import Check, Rules, Seldom, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.own_sender import OwnSender
 from pyqmail.incoming.recipient_check import RecipientCheck
 from pyqmail.incoming.refusals import HOPS, NOBODY, NOT_ALLOWED, TOO_BIG
 from pyqmail.protocol.smtp_server import declared_size
@@ -34,9 +33,10 @@ class MessageSize(Check):
 
     def __init__(self, rules: Rules) -> None:
         self._limit = rules.size_limit
+        self.active = self._limit > 0
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
-        too_big = self._limit and declared_size(letter.parameters) > self._limit + SIZE_SLACK
+        too_big = declared_size(letter.parameters) > self._limit + SIZE_SLACK
         return Verdict(TOO_BIG, at_once=True) if too_big else None
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
@@ -86,7 +86,7 @@ CHECKS: tuple[Kind, ...] = (
     MessageSize,
     Seldom("lists:BadSender", "badmailfrom", listed("badmailfrom", "badmailfromnorelay")),
     Seldom("lists:BadHelo", "badhelo", listed("badhelo", "badhelonorelay")),
-    OwnSender,
+    Seldom("own_sender:OwnSender", "mailfromrules", (), (b"FORCEAUTHMAILFROM", b"FORCEAUTHFROM")),
     Seldom("recipient_limits:BadRecipientLimit", "brtlimit", ("brtlimit",), (b"BRTLIMIT",)),
     Seldom("recipient_limits:Tarpit", "tarpitcount", ("tarpitcount",), (b"TARPITCOUNT",)),
     Seldom("lists:BadRecipient", "badrcptto", listed("badrcptto", "badrcpttonorelay")),
@@ -113,10 +113,12 @@ VARIABLES = frozenset(name for kind in CHECKS if isinstance(kind, Seldom) for na
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
 
-@cache
-def having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
-    """Which of ``kinds`` have something to say at ``hook``; the same for each session."""
-    return tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook))
+@lru_cache(maxsize=64)
+def having(kinds: tuple[type[Check], ...], *hooks: str) -> tuple[tuple[int, ...], ...]:
+    """Which of ``kinds`` have something to say at each of ``hooks``; the same for each session."""
+    return tuple(
+        tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook)) for hook in hooks
+    )
 
 
 @lru_cache(maxsize=64)
@@ -145,12 +147,14 @@ class Checks:
         checks = [check for check in made if check.active]
         self._rules = rules
         active = tuple(map(type, checks))
-        self._connected = [checks[at].connected for at in having(active, "connected")]
-        self._sender = [checks[at].sender for at in having(active, "sender")]
-        self._recipient = [checks[at].recipient for at in having(active, "recipient")]
-        self._message = [checks[at].message for at in having(active, "message")]
-        self._closing = [check.close for check in made if type(check).close is not Check.close]
-        self.recipients_max = max((check.recipients_max for check in checks), default=0)
+        connected, sender, recipient, message = having(active, "connected", "sender", "recipient", "message")
+        self._connected = [checks[at].connected for at in connected]
+        self._sender = [checks[at].sender for at in sender]
+        self._recipient = [checks[at].recipient for at in recipient]
+        self._message = [checks[at].message for at in message]
+        (closing,) = having(tuple(map(type, made)), "close")
+        self._closing = [made[at].close for at in closing]
+        self.recipients_max = max([0, *[check.recipients_max for check in checks]])
         self._holding = [each.holds for each in checks if each.wants_message or type(each).holds is not Check.holds]
 
     @property
@@ -160,7 +164,7 @@ class Checks:
 
     def hold(self, client: Client) -> bool:
         """Whether a check wants the whole text of a message of this ``client``."""
-        return any(holds(client) for holds in self._holding)
+        return bool(self._holding) and any(holds(client) for holds in self._holding)
 
     def take_notes(self) -> list[bytes]:
         """What the log should hear of the checks themselves, once."""

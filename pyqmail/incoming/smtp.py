@@ -60,11 +60,16 @@ class SmtpSession:
                 self._offer.smtputf8 = self._settings.offers_smtputf8
                 self._offer.requiretls = self._settings.offers_requiretls(self._session.client)
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
-            connection.answer(self._act(effect, argument) or reply)
+            if effect is not Effect.NONE:
+                if effect is Effect.QUIT:
+                    connection.answer(reply)
+                    connection.stream.flush()
+                    return 0
+                reply = self._act(effect, argument) or reply
+            if reply:
+                connection.answer(reply)
             if verb not in GATHERING:
                 connection.stream.flush()
-            if effect is Effect.QUIT:
-                return 0
 
     def _offer_now(self) -> Offer:
         """What EHLO is told."""

@@ -68,7 +68,7 @@ class SmtpConnection:
         self._lines.unread(data)
 
     def answer(self, reply: bytes) -> None:
-        """Say ``reply``, lines with CR LF; empty where it was said before. Raises SessionEnd if it is the last."""
+        """Say ``reply``, lines with CR LF. Raises SessionEnd if it is the last."""
         self.stream.write(reply)
         if self._patience.exhausted(reply):
             raise SessionEnd(TOO_MANY_ERRORS)

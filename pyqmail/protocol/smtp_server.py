@@ -152,14 +152,8 @@ _FIXED = {
 def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
     """What one command does, by its order alone (RFC 5321 section 4.1.4). Never raises."""
     match verb:
-        case b"MAIL" | b"RCPT" | b"DATA" if state is State.CHUNKS:
-            return Effect.NONE, WANT_LAST, b""
-        case b"MAIL":
-            return Effect.SENDER, b"", argument
-        case b"RCPT":
-            return (Effect.NONE, WANT_MAIL, b"") if state is State.IDLE else (Effect.RECIPIENT, b"", argument)
-        case b"DATA":
-            return (Effect.NONE, _wanting(state), b"") if _wanting(state) else (Effect.DATA, b"", b"")
+        case b"MAIL" | b"RCPT" | b"DATA":
+            return _step_of_message(state, verb, argument)
         case b"BDAT" if offer.chunking:  # its octets follow, whatever the reply is
             return Effect.CHUNK, _wanting(state), argument
         case b"HELO":
@@ -178,9 +172,23 @@ def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
             return Effect.NONE, _FIXED.get(verb, UNKNOWN), b""
 
 
+def _step_of_message(state: State, verb: bytes, argument: bytes) -> Step:
+    """MAIL, RCPT and DATA."""
+    if state is State.CHUNKS:
+        return Effect.NONE, WANT_LAST, b""
+    if verb == b"MAIL":
+        return Effect.SENDER, b"", argument
+    if verb == b"RCPT":
+        return (Effect.NONE, WANT_MAIL, b"") if state is State.IDLE else (Effect.RECIPIENT, b"", argument)
+    wanting = _wanting(state)
+    return (Effect.NONE, wanting, b"") if wanting else (Effect.DATA, b"", b"")
+
+
 def _wanting(state: State) -> bytes:
     """Why there can be no message yet; empty where there can."""
-    return {State.IDLE: WANT_MAIL, State.SENDER: WANT_RCPT}.get(state, b"")
+    if state is State.IDLE:
+        return WANT_MAIL
+    return WANT_RCPT if state is State.SENDER else b""
 
 
 def format_ehlo(offer: Offer) -> bytes:
