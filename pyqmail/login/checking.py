@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable
-from pyqmail.login.accounts import Refused, Temporary, authenticate, load_pam
+from pyqmail.login.accounts import Refused, Temporary, authenticate, prepare_pam
 from pyqmail.login.answer import Answer
 from pyqmail.login.checker import run_checker
 from pyqmail.login.virtual_users import VirtualUnreadable, find_user
@@ -50,7 +50,7 @@ def _prepare(home: str) -> None:
     """Load PAM before the fork, once, where accounts of the system are asked: else each check would load it anew."""
     try:
         if SYSTEM in (Control(home).lines(CONTROL) or (SYSTEM,)):
-            load_pam()
+            prepare_pam()
     except (ControlUnreadable, Temporary):
         pass  # the check meets the same, and says so
 
