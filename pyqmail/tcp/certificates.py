@@ -5,9 +5,12 @@ after that it is in force: OpenSSL takes a certificate with a key of another typ
 breaks the context that it was meant for. Whatever happens to a file later, what is in force stays so, with an alert, as
 long as the file exists. Without anything in force a broken file is an error for each client: 454, never clear text.
 
-Contexts and keys belong to one worker. What the parent makes before it forks is one clock for all alerts.
+Contexts and keys belong to one worker. What the parent makes before it forks is one clock for all alerts, and one note
+of which file has proved itself.
 """
 
+import hashlib
+import mmap
 import os
 import re
 import ssl
@@ -19,6 +22,7 @@ from pyqmail.stream.tls import reason
 from pyqmail.system.alert_clock import AlertClock
 from pyqmail.system.stamp import Stamp, stamp_of
 from pyqmail.tcp.pem import PEM_MAX, PemError, split_pairs
+from pyqmail.warm.successors import Successors
 
 FILE = "servercert.pem"
 NAMES_MAX = 32  # contexts that a worker keeps for names beside the default
@@ -72,11 +76,38 @@ def new_context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
+class Proof:
+    """Which file has last shaken hands with itself, known to all processes that were forked after this was made.
+
+    A digest of the file and of the settings: another byte, and it has to prove itself again.
+    """
+
+    inherited: "Proof | None" = None
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, hashlib.sha256().digest_size)
+
+    def close(self) -> None:
+        """Have it no more, in a child that goes on as somebody else."""
+        self._shared.close()
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether it was this one."""
+        return self._shared[:] == digest
+
+    def note(self, digest: bytes) -> None:
+        """It is this one now."""
+        self._shared[:] = digest
+
+
 def rehearse() -> None:
     """Have OpenSSL make what all its contexts and handshakes use, before workers are forked that share it.
 
     No key takes part: the suite is an anonymous one, which no client is ever offered.
     """
+    proof = Proof.inherited = Proof()
+    if Successors.inherited is not None:
+        Successors.inherited.without(proof.close)
     try:
         context = new_context(TlsSettings())
         context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -87,7 +118,10 @@ def rehearse() -> None:
 
 
 def load(data: bytes, settings: TlsSettings) -> ssl.SSLContext:
-    """A context that shows what is in the PEM ``data``, proved by handshakes. Raises PemError."""
+    """A context that shows what is in the PEM ``data``, proved by handshakes, once for all processes with one Proof.
+
+    Raises PemError.
+    """
     context = new_context(settings)
     pairs = split_pairs(data)
     for pair in pairs:
@@ -95,12 +129,17 @@ def load(data: bytes, settings: TlsSettings) -> ssl.SSLContext:
             _load_from_memory(pair, lambda path: context.load_cert_chain(path, password=_no_password))
         except (ssl.SSLError, ValueError, OSError) as error:
             raise PemError(_why_not_loaded(error, pair)) from None
+    proof, digest = Proof.inherited, hashlib.sha256(repr((settings.key(), data)).encode()).digest()
+    if proof is not None and proof.holds(digest):
+        return context
     shown = set()
     for suite in _BY_KEY if len(pairs) > 1 else ("",):
         shown.add(_shake_hands(context, suite))
     leaves = {ssl.PEM_cert_to_DER_cert(_first_certificate(pair)) for pair in pairs}
     if shown != leaves:
         raise PemError("a key and its certificate do not fit, or two keys are of one type")
+    if proof is not None:
+        proof.note(digest)
     return context
 
 

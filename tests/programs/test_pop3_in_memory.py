@@ -1,6 +1,7 @@
 """POP3 from tcpserver's memory: qmail-popup, checkpassword and qmail-pop3d without an interpreter for each."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pyqmail.launch import launcher_text
 from pyqmail.login.passwords import hash_password
 from pyqmail.login.virtual_users import VirtualUser, write_users
 from pyqmail.tcp.chain import FOLLOWING
+from tests.certificates import self_signed
 from tests.login.test_service import authd
 from tests.programs.door import DEADLINE_S, Door, door_of
 from tests.programs.tcp_servers import BIN, Running, Servers
@@ -74,6 +76,9 @@ def last_command(server: Running) -> bytes:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which becomes the user")
 def test_the_user_s_process_has_nothing_of_root_s(servers: Servers, door: Door) -> None:
     door.control(authd="virtual")
+    pem = self_signed(door.base, "mx.test").rename(door.base / "control/servercert.pem")  # so that there is TLS, too
+    shutil.chown(pem, "qmaild")
+    pem.chmod(0o400)
     process = authd(door)
     try:
         server = start(servers, door)

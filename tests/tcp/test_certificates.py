@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.system.alert_clock import AlertClock
+from pyqmail.tcp import certificates as module
 from pyqmail.tcp.certificates import NoCertificate, ServerCertificates, TlsSettings, load
 from pyqmail.tcp.pem import split_pairs
 from tests.certificates import self_signed, signed_by
@@ -279,3 +280,34 @@ def test_ciphers_that_there_are_not_are_named(home: Path, made: dict[str, bytes]
 def test_tls_before_1_2_is_not_spoken(made: dict[str, bytes]) -> None:
     context = load(made["mx.test-rsa"], DEFAULT)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_a_file_proves_itself_once_for_all_processes_and_another_anew(
+    made: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands: list[int] = []
+    shake = module._shake_hands
+    monkeypatch.setattr(module, "_shake_hands", lambda *words: hands.append(1) or shake(*words))
+    monkeypatch.setattr(module.Proof, "inherited", module.Proof())
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            load(made["mx.test-rsa"], DEFAULT)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert handshakes_of(made, hands, "mx.test-rsa") == 0
+    assert handshakes_of(made, hands, "mx.test-ecdsa") == 1
+    assert handshakes_of(made, hands, "mx.test-ecdsa") == 0
+    hands.clear()
+    load(made["mx.test-ecdsa"], TlsSettings(ciphers="ECDHE-ECDSA-AES128-GCM-SHA256"))
+    assert len(hands) == 1
+
+
+def handshakes_of(made: dict[str, bytes], hands: list[int], name: str) -> int:
+    """How many handshakes a load of ``name`` takes."""
+    hands.clear()
+    load(made[name], DEFAULT)
+    return len(hands)
