@@ -12,6 +12,7 @@ from typing import IO
 
 from pyqmail.log import events
 from pyqmail.log.joiner import shown
+from pyqmail.log.sources import LINE_MAX
 from pyqmail.log.stamps import TAI_LABEL, TAI_OFFSET_S, parse_line
 from pyqmail.log.statistics import Statistics
 from pyqmail.log.twins import Twins
@@ -188,7 +189,8 @@ def halves(files: Iterable[str]) -> tuple[list[Piece], list[Piece]]:
             continue
         with open(path, "rb") as file:
             file.seek(left)
-            file.readline()
+            while (part := file.readline(CHUNK)) and not part.endswith(b"\n"):
+                pass  # a torn log may have no line end for long
             cut = file.tell()
         first.append((path, start, cut))
         return first, [(path, cut, end), *pieces]
@@ -196,7 +198,7 @@ def halves(files: Iterable[str]) -> tuple[list[Piece], list[Piece]]:
 
 
 def texts_of(pieces: Iterable[Piece]) -> Iterator[bytes]:
-    """All of it, in parts of whole lines. Raises OSError."""
+    """All of it, in parts of whole lines, of which one has at most LINE_MAX and CHUNK. Raises OSError."""
     for path, start, end in pieces:
         try:
             file = _open(path)
@@ -212,8 +214,8 @@ def texts_of(pieces: Iterable[Piece]) -> Iterator[bytes]:
                 if newline:
                     yield rest + whole + newline
                     rest = after
-                else:
-                    rest += data
+                elif len(rest) < LINE_MAX:
+                    rest += data  # of a line that has no end the beginning counts
             if rest:
                 yield rest + b"\n"
 

@@ -12,6 +12,7 @@ from pyqmail.log.continuations import whole_lines
 
 DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
 FOLLOW_S = 0.2  # between two looks at a file that did not grow
+LINE_MAX = 1 << 20  # characters of a line that are kept: a torn log may have gigabytes without a line end
 
 
 def read_directory(path: str, follow: bool) -> Iterator[str]:
@@ -19,10 +20,19 @@ def read_directory(path: str, follow: bool) -> Iterator[str]:
     for name in sorted(name for name in os.listdir(path) if name.startswith("@")):
         try:
             with open_text(f"{path}/{name}") as file:
-                yield from file
+                yield from lines_of(file)
         except FileNotFoundError:
             continue  # the logger removed it meanwhile
     yield from read_file(f"{path}/current", follow)
+
+
+def lines_of(file: TextIO) -> Iterator[str]:
+    """The lines of a file; of one that is longer than LINE_MAX the beginning."""
+    begins = True
+    while line := file.readline(LINE_MAX):
+        if begins:
+            yield line
+        begins = line.endswith("\n")
 
 
 def open_text(path: str) -> TextIO:
@@ -38,19 +48,21 @@ def read_file(path: str, follow: bool) -> Iterator[str]:
     """The lines of a file; with ``follow`` what is added to it, and to the one that takes its place."""
     if path.endswith(".gz"):
         with open_text(path) as compressed:
-            yield from compressed
+            yield from lines_of(compressed)
         return
     file = open_text(path)  # another may take its place
     try:
         partial = ""
         while True:
-            line = file.readline()
+            line = file.readline(LINE_MAX)
             if line:
-                partial += line
-                if partial.endswith("\n") or not follow:
+                partial += line if len(partial) < LINE_MAX else ""
+                if line.endswith("\n"):
                     yield partial
                     partial = ""
             elif not follow:
+                if partial:
+                    yield partial
                 return
             elif replaced(file.fileno(), path):
                 rest = file.read()

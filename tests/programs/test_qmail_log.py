@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 PROGRAM = str(Path(__file__).resolve().parents[2] / "bin" / "qmail-log")
+TORN = (10 << 30) if os.environ.get("PYQMAIL_TESTS_LONG") else (160 << 20)  # bytes
+MEMORY_KIB = 160 << 10  # of address space; Python itself has 30 MiB
 T0 = (1 << 62) + 10 + 1_700_000_000  # 2023-11-14 22:13:20 UTC
 
 
@@ -204,3 +206,19 @@ def test_a_trace_is_a_messages_life_from_all_logs_together(tmp_path: Path) -> No
         "smtpd qmail-smtpd: refused ip=192.0.2.66 helo=x from=<s@p.test> to=<a@z.test> reason=553_sorry"
     ]
     assert trace("nobody@nowhere", doors, sends) == []
+
+
+@pytest.mark.parametrize("begin", [line(0, "new msg 5"), "a torn"], ids=["of multilog", "of nobody"])
+@pytest.mark.parametrize("options", [[], ["-s"]], ids=["messages", "statistics"])
+def test_a_log_that_is_torn_is_read_in_bounded_memory(tmp_path: Path, begin: str, options: list[str]) -> None:
+    """A hole as after a crash: zeros without end, and a log after them."""
+    torn = tmp_path / "log"
+    with torn.open("wb") as log:
+        log.write(begin.encode())
+        log.truncate(TORN)
+        log.seek(0, os.SEEK_END)
+        log.write(b"\n" + LOG.encode())
+    words = ["sh", "-c", f'ulimit -v {MEMORY_KIB} && exec "$@"', "sh", PROGRAM, "--utc", *options, str(torn)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert ("msg 5 qp 77" if not options else "messages that left the queue: 2") in done.stdout
