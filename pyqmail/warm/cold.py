@@ -10,7 +10,8 @@ from pyqmail.system.process import become, ignore_signals, reset_signals
 from pyqmail.system.processes import kill_family
 
 Done = Callable[[int | None], None]
-_USED = (_signal.SIGALRM, _signal.SIGCHLD, _signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGXFSZ)
+# Not SIGXFSZ: qmail-local, which alone ignores it, does so from the beginning of each job.
+_USED = (_signal.SIGALRM, _signal.SIGCHLD, _signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
 NULL = -1  # in place of a descriptor: /dev/null
 
 
