@@ -8,14 +8,14 @@ With control/remotebatch, deliveries of one message, sender and route that wait 
 as its recipients; its reports are taken apart again, so that qmail-send sees no difference.
 """
 
-import importlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
 
-from pyqmail.control import Control, ControlUnreadable
+from pyqmail.control import ControlUnreadable
 from pyqmail.formats.report import FACTS_VARIABLE, append_remote, remote_report, too_many, with_recipients
 from pyqmail.protocol.spawn import Command
 from pyqmail.remote.controls import BATCH_FILES, NOTHING_JOINED, BatchControls, read_batch_controls, watched
+from pyqmail.remote.preload import preload
 from pyqmail.remote.routes import LMTP, Route
 from pyqmail.remote.security import Target
 from pyqmail.system.files import open_write, write_all
@@ -59,7 +59,8 @@ class RemoteChannel:
     def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
         """Run the program for all of a group; any of their hosts has their route."""
         if not self._prepared:
-            self.prepare()
+            preload(self._home)
+            self._prepared = True
         first = commands[0]
         host = first.recipient.rpartition(b"@")[2]
         argv = (self._name, host, first.sender, *(command.recipient for command in commands))
@@ -72,18 +73,6 @@ class RemoteChannel:
         from pyqmail.spool.facts import beside  # few messages have any
 
         return {FACTS_VARIABLE: beside(message, f"{self._home}/queue/pyqmail/facts/{os.fsdecode(command.message)}")}
-
-    def prepare(self) -> None:
-        """Have in memory what nearly every delivery needs, before the first worker is forked and makes its own copy."""
-        self._prepared = True
-        try:
-            control = Control(self._home)
-            if control.integer("remoteehlo", 1):
-                importlib.import_module("pyqmail.remote.tls_client")
-            if control.exists("remotelimits"):
-                importlib.import_module("pyqmail.remote.limiter")
-        except Exception:  # a half-finished upgrade, a control file: qmail-remote will say so
-            return
 
     def group(self, command: Command) -> tuple[Hashable, int]:
         """Message, sender and where it goes; as many as control/remotebatch says, if warm workers serve."""

@@ -2,12 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from pyqmail.programs.qmail_rspawn import RemoteChannel
-from pyqmail.system.loop import Loop
 from tests.programs.spawn_bench import Home, Spawn, install_script
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs files of another owner")
@@ -18,30 +15,6 @@ def home() -> Iterator[Home]:
     made = Home()
     yield made
     made.close()
-
-
-@pytest.mark.parametrize(
-    ("controls", "loaded"),
-    [
-        pytest.param({}, {"tls_client"}, id="no file"),
-        pytest.param({"remotelimits": "*::"}, {"tls_client", "limiter"}, id="limits"),
-        pytest.param({"remoteehlo": "0"}, set(), id="HELO only"),
-        pytest.param({"remoteehlo": "no number"}, {"tls_client"}, id="a number that is none"),
-    ],
-)
-def test_workers_find_in_memory_what_their_deliveries_need(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controls: dict[str, str], loaded: set[str]
-) -> None:
-    """A worker that imported control/remotelimits' part by itself took four times the processor time to begin."""
-    (tmp_path / "control").mkdir()
-    for name, text in controls.items():
-        (tmp_path / "control" / name).write_text(text + "\n")
-    names: list[str] = []
-    monkeypatch.setattr("importlib.import_module", names.append)
-    loop = Loop()
-    RemoteChannel(loop, str(tmp_path), {}, 10).prepare()
-    loop.close()
-    assert {name.rpartition(".")[2] for name in names} == loaded
 
 
 @pytest.mark.contract("spawn 1.4", "spawn 9.6")
