@@ -33,11 +33,12 @@ overlay syncprov
 
 
 class Slapd:
-    """One server on a socket in ``base``. It keeps its data from one start to the next."""
+    """One server on a socket in ``base``, and at ``more``, a URI. It keeps its data from one start to the next."""
 
-    def __init__(self, base: Path, ldif: Path) -> None:
+    def __init__(self, base: Path, ldif: Path, more: str = "") -> None:
         self.base = base
         self.uri = "ldapi://" + str(base / "socket").replace("/", "%2F")
+        self._uris = f"{self.uri} {more}"
         self._process: subprocess.Popen[bytes] | None = None
         self._configuration = base / "slapd.conf"
         self._configuration.write_text(
@@ -49,7 +50,7 @@ class Slapd:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = ["slapd", "-d", "0", "-f", str(self._configuration), "-h", self.uri]
+        words = ["slapd", "-d", "0", "-f", str(self._configuration), "-h", self._uris]
         self._process = subprocess.Popen(words, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self._answers, "slapd")
 
@@ -69,13 +70,13 @@ ENVIRON = {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
 
 
 @contextmanager
-def slapd(ldif: Path) -> Iterator[Slapd]:
+def slapd(ldif: Path, more: str = "") -> Iterator[Slapd]:
     """A server that has the entries of ``ldif``, in a directory that is removed with it."""
     if shutil.which("slapd", path=ENVIRON["PATH"]) is None:
         pytest.skip("slapd is not installed")
     with tempfile.TemporaryDirectory(prefix="pyqmail-slapd-") as base:
         Path(base).chmod(0o755)
-        server = Slapd(Path(base), ldif)
+        server = Slapd(Path(base), ldif, more)
         server.start()
         try:
             yield server

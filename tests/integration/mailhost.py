@@ -96,14 +96,21 @@ class MailHost:
         wait_for(lambda: b"status" in self.log.read_bytes(), "the first status line")
         return process
 
-    def start_smtp(self, program: str | None = None, **environ: str) -> None:
-        """A tcpserver (the tree's own unless told otherwise) in front of qmail-smtpd."""
+    def start_smtp(self, program: str | None = None, *options: str, **environ: str) -> None:
+        """A tcpserver (the tree's own unless told otherwise) in front of qmail-smtpd, with more ``options``."""
         entry = pwd.getpwnam("qmaild")
         server = program or str(self.home / "bin" / "tcpserver")
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [*self.prefix, server, "-1", "-H", "-R", "-l", "0", "-c", "100", "-u", str(entry.pw_uid)]
-                + ["-g", str(entry.pw_gid), self.listen, str(self.port), str(self.home / "bin" / "qmail-smtpd")],
+                + [
+                    "-g",
+                    str(entry.pw_gid),
+                    *options,
+                    self.listen,
+                    str(self.port),
+                    str(self.home / "bin" / "qmail-smtpd"),
+                ],
                 env=self.environ() | environ,
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from tests.integration.mailhost import ROOT, MailHost, install
 from tests.postgresql import PASSWORD, PostgreSQL
@@ -17,12 +18,19 @@ SCHEMA = ROOT / "control-examples/cluster/schema.sql"
 MODULES = ("psycopg", "psycopg_binary", "psycopg_binary.libs", "typing_extensions.py")
 
 
+class Database(Protocol):
+    """A server, or several that stand for one."""
+
+    url: str
+
+    def run(self, sql: str) -> list[str]:
+        """The lines that ``sql`` answers with."""
+
+
 class Node(MailHost):
     """One machine of several: its own queue, and the database that all of them have."""
 
-    def __init__(
-        self, home: Path, database: PostgreSQL, name: str, policy: str = "require", lease_s: int = 300
-    ) -> None:
+    def __init__(self, home: Path, database: Database, name: str, policy: str = "require", lease_s: int = 300) -> None:
         install(home, me=f"{name}\n", locals="example.test\n", shadow=f"{database.url} {policy}\n",
                 shadowlease=f"{lease_s}\n")  # fmt: skip
         password = home / "control/shadowpassword"
@@ -61,7 +69,10 @@ class Node(MailHost):
     def adopt(self, *names: str) -> list[str]:
         """What `qmail-shadowd --adopt` says, one line each."""
         done = subprocess.run(
-            [self.home / "bin/qmail-shadowd", "--adopt", *names], capture_output=True, text=True, env=self.environ()
+            [*self.prefix, self.home / "bin/qmail-shadowd", "--adopt", *names],
+            capture_output=True,
+            text=True,
+            env=self.environ(),
         )
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout.splitlines()
