@@ -68,14 +68,14 @@ class Node(MailHost):
 
     def adopt(self, *names: str) -> list[str]:
         """What `qmail-shadowd --adopt` says, one line each."""
-        done = subprocess.run(
-            [*self.prefix, self.home / "bin/qmail-shadowd", "--adopt", *names],
-            capture_output=True,
-            text=True,
-            env=self.environ(),
-        )
+        done = self.try_to_adopt(*names)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout.splitlines()
+
+    def try_to_adopt(self, *names: str) -> "subprocess.CompletedProcess[str]":
+        """`qmail-shadowd --adopt`, which may leave something for the next call."""
+        words = [*self.prefix, self.home / "bin/qmail-shadowd", "--adopt", *names]
+        return subprocess.run(words, capture_output=True, text=True, env=self.environ())
 
     def die(self) -> None:
         """All its processes at once, as when the machine loses its power."""
