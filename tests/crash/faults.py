@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyqmail import launch
+from pyqmail.formats.facts import Facts, format_facts
 from pyqmail.intake import client
 from pyqmail.local import recipient_workers
 from pyqmail.programs import (
@@ -156,7 +157,8 @@ class Bench:
         ledger = Ledger()
         self.restart.empty()
         self.restart.submit(ledger, 301, "one", "ann@here.example")
-        self.restart.submit(ledger, 302, "two", "bob@here.example", "carl@far.example")
+        facts = format_facts(Facts(smtputf8=True), b"sender-two@far.example")
+        self.restart.submit(ledger, 302, "two", "bob@here.example", "carl@far.example", facts=facts)
         self.restart.submit(ledger, 304, "three", "fail-1@here.example", "dora@here.example")
         self.restart.age()
         return ledger

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pyqmail.formats.netstring import format_netstring, format_netstrings
 from tests.crash.mail import FAILS, Ledger, text, token_of
 from tests.crash.scenario import SPLIT
 
@@ -62,6 +63,7 @@ class Restart:
         (home / "run/send").mkdir(parents=True, exist_ok=True)
         (home / "bouncer").write_text(BOUNCER.replace("SPLIT", str(split)))
         (home / "bouncer").chmod(0o755)
+        self.facts: dict[str, bytes] = {}  # the files of what was submitted, by token
         self._ours: dict[int, int] = {}
         self._kernel = ctypes.CDLL(None)
         self.service = False  # bounces go to a qmail-queued that runs, not to the bouncer
@@ -85,14 +87,23 @@ class Restart:
             for name in names:
                 os.utime(os.path.join(folder, name), (past, past))
 
-    def submit(self, ledger: Ledger, number: int, token: str, *recipients: str) -> bool:
-        """Accept a message under ``number`` as qmail-queue does when the inode is free; False when it would refuse."""
+    def submit(self, ledger: Ledger, number: int, token: str, *recipients: str, facts: bytes = b"") -> bool:
+        """Accept a message under ``number`` as qmail-queue does when the inode is free; False when it would refuse.
+
+        ``facts`` are known of it beside its envelope: each delivery must find them.
+        """
         mess, todo = self.queue / f"mess/{number % self.split}/{number}", self.queue / f"todo/{number}"
         if mess.exists() or todo.exists():
             return False
         recipients = recipients or (f"{token}-1@here.example", f"{token}-2@here.example")[: 1 + number % 2]
         mess.write_bytes(b"Received: (qmail)\n" + text(token))
+        if facts:
+            mess.chmod(0o1644)  # which says that there are some
+            words = [b"facts 1", b"t", b"Received: (qmail)", b"%d" % mess.stat().st_size, facts]
+            self.facts[token] = format_netstring(format_netstrings(words))
+            (self.queue / f"pyqmail/facts/{number % self.split}/{number}").write_bytes(self.facts[token])
         envelope = [
+            *([b"p0 facts t"] if facts else []),
             b"u1",
             b"p1",
             f"Fsender-{token}@far.example".encode(),
@@ -257,9 +268,9 @@ class Restart:
             answer = b"D" if recipient.startswith(FAILS) else b"K"
             if answer == b"K":
                 try:
-                    trouble = ledger.deliver(
-                        recipient.decode(), sender, (self.queue / "mess" / message.decode()).read_bytes()
-                    )
+                    whole = (self.queue / "mess" / message.decode()).read_bytes()
+                    trouble = ledger.deliver(recipient.decode(), sender, whole)
+                    trouble = trouble or self._unknown(message.decode(), whole)
                 except OSError as error:
                     trouble = f"a delivery to {recipient!r} without its message: {error}"
                 wrong += [trouble] if trouble else []
@@ -267,6 +278,13 @@ class Restart:
                 wrong.append(f"a delivery to {recipient!r}, whom nobody named")
             self._say(fd + 1, slot + answer + b"test\n\0")
         return data
+
+    def _unknown(self, message: str, data: bytes) -> str | None:
+        """What is wrong with the facts that a delivery of ``data`` finds, where its message has some."""
+        path, kept = self.queue / "pyqmail/facts" / message, self.facts.get(token_of(data) or "")
+        if kept and (path.read_bytes() if path.exists() else b"") != kept:
+            return f"{message} has not its facts"
+        return None
 
     def _say(self, fd: int, answer: bytes) -> None:
         try:

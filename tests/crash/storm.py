@@ -4,7 +4,8 @@
 
 As root, with the real users. A small supervisor starts what died. At the end each acknowledged message must lie in the
 Maildir once for each of its recipients, by the hash of its body; more than once only where a process died between a
-delivery and its mark, so no more copies than kills. Prints counts; exits 1 when something was wrong.
+delivery and its mark, so no more copies than kills. Of every other message more is known than its envelope says, which
+each delivery must have found. Prints counts; exits 1 when something was wrong.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyqmail.formats.facts import Facts, format_facts
 from tests.crash.mail import text, token_of
 from tests.integration.mailhost import MailHost, body_hash, fresh_maildir, install, own_user
 
@@ -30,6 +32,9 @@ USER = own_user("pqtest")
 DOMAIN = "example.test"
 SENDERS = 6
 SETTLE_S = 180.0
+SENDER = "ann@client.test"
+TOLD = "told"  # beside the Maildir: a line of each delivery, with what it knew of its sender's wishes
+INSTRUCTIONS = f"""|printf '%s %s\\n' "$EXT" "$QMAILDSN" >>{TOLD}\n./Maildir/\n"""
 AT_ONCE = 64  # copies that one kill can cause: what was being delivered then
 
 
@@ -114,6 +119,11 @@ def _line(pid: int) -> bytes:
         return b""
 
 
+def noted(token: str) -> bool:
+    """Whether more is known of a message than its envelope says."""
+    return int(token.rpartition("-")[2]) % 2 == 1
+
+
 class Storm:
     """One storm of ``count`` acknowledged messages."""
 
@@ -134,9 +144,10 @@ class Storm:
                 self._last += 1
                 token = f"storm-{self._last}"
             names = [f"{USER}-{token}-{n}@{DOMAIN}" for n in range(1 + self._last % 3)]
+            wishes = [f"ENVID={token}"] if noted(token) else []
             try:
                 with smtplib.SMTP("127.0.0.1", self.host.inner.port, timeout=30) as client:
-                    client.sendmail("ann@client.test", names, text(token).replace(b"\n", b"\r\n"))
+                    client.sendmail(SENDER, names, text(token).replace(b"\n", b"\r\n"), wishes)
             except (smtplib.SMTPException, OSError):
                 self.result.refused += 1
                 time.sleep(0.02)
@@ -178,8 +189,21 @@ class Storm:
         self.result.deliveries = found.total()
         self.result.copies = found.total() - len(found)
         self.result.wrong += [f"{token} never reached {name}" for token, name in sorted(wanted - set(found))]
+        self._audit_wishes(maildir.with_name(TOLD), found)
         if self.result.copies > self.result.kills.total() * AT_ONCE:
             self.result.wrong.append("more copies than kills explain")
+
+    def _audit_wishes(self, told: Path, found: "Counter[tuple[str, str]]") -> None:
+        """Each delivery knew what its sender had said, and nothing of another message."""
+        known = {tuple(line.split(" ", 1)) for line in told.read_text().splitlines()}
+        for token, name in found:
+            ext = name.partition("@")[0].removeprefix(f"{USER}-")
+            said = {wishes for extension, wishes in known if extension == ext}
+            wanted = format_facts(Facts(envid=token.encode()), SENDER.encode()) if noted(token) else b""
+            if said != {wanted.decode()}:
+                self.result.wrong.append(f"{name} knew {said} of {token}")
+        if b"the facts of msg" in self.host.inner.log.read_bytes():
+            self.result.wrong.append("facts that todo/N names were not there")
 
     def _take(self, data: bytes, found: "Counter[tuple[str, str]]") -> None:
         token, recipient = token_of(data), re.search(rb"^Delivered-To: (\S+)$", data, re.MULTILINE)
@@ -198,8 +222,12 @@ def storm(count: int, pause_s: float) -> Result:
     base = Path(tempfile.mkdtemp(prefix="pyqmail-storm-"))
     base.chmod(0o755)
     maildir = fresh_maildir(USER)
+    instructions = maildir.with_name(".qmail-default")
+    instructions.write_text(INSTRUCTIONS)
+    shutil.chown(instructions, USER)
+    maildir.with_name(TOLD).unlink(missing_ok=True)
     names = {name: f"{DOMAIN}\n" for name in ("locals", "rcpthosts", "defaulthost", "defaultdomain", "plusdomain")}
-    install(base / "qmail", me="mx.example.test\n", concurrencylocal="20\n", **names)
+    install(base / "qmail", me="mx.example.test\n", concurrencylocal="20\n", dsnpublic="1\n", **names)
     host = Host(base / "qmail")
     try:
         raging = Storm(host, count)
