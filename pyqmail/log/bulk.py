@@ -17,6 +17,7 @@ from pyqmail.log.stamps import TAI_LABEL, TAI_OFFSET_S, parse_line
 from pyqmail.log.statistics import Statistics
 from pyqmail.log.twins import Twins
 from pyqmail.system.process import fork_child
+from pyqmail.system.progress import Progress
 
 CHUNK = 1 << 20
 APART_MIN = 32 << 20  # bytes from which on two processes share the work
@@ -228,6 +229,19 @@ def _open(path: str) -> IO[bytes]:
     return gzip.open(path, "rb")  # type: ignore[return-value]
 
 
+def told(pieces: list[Piece], what: str) -> Iterator[bytes]:
+    """As texts_of, and a terminal is told how far it is; what is compressed counts as long as it comes."""
+    progress = Progress(what, sum(end - start for _, start, end in pieces) >> 20)
+    done = 0
+    try:
+        for text in texts_of(pieces):
+            progress.tell(done >> 20)
+            done += len(text)
+            yield text
+    finally:
+        progress.end()
+
+
 def sum_up(log: str) -> Bulk:
     """All of ``log``, by two processes if it is long and there are two processors. Raises OSError."""
     files = files_of(log)
@@ -235,14 +249,14 @@ def sum_up(log: str) -> Bulk:
     whole = Bulk()
     size = sum(end - start for _, start, end in (*first, *second))
     if size < APART_MIN or len(os.sched_getaffinity(0)) < 2:
-        for text in texts_of([*first, *second]):
+        for text in told([*first, *second], "MiB of the log"):
             whole.feed(text)
         return whole
     reader, writer = os.pipe()
     pid = fork_child(lambda: os.close(reader), lambda: _count_apart(second, writer))
     os.close(writer)
     with open(reader, "rb") as answer:
-        for text in texts_of(first):
+        for text in told(first, "MiB of one half"):
             whole.feed(text)
         data = answer.read()
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:

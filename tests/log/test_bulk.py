@@ -158,3 +158,23 @@ def test_the_halves_are_all_of_it_in_order(log: Path) -> None:
     assert b"".join(texts_of([(str(log / "current"), 0, 12)])) == b"@ no newline\n"
     (log / "empty").write_bytes(b"")
     assert halves([str(log / "empty")]) == ([], [(str(log / "empty"), 0, 0)]) and not is_of_multilog(str(log / "empty"))
+
+
+def test_a_terminal_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    class Told:
+        def __init__(self, what: str, whole: int) -> None:
+            seen.append((what, whole))
+
+        def tell(self, done: int) -> None:
+            seen.append(done)
+
+        def end(self) -> None:
+            seen.append("end")
+
+    monkeypatch.setattr(bulk, "Progress", Told)
+    log = tmp_path / "log"
+    log.write_bytes(b"@4000000065000000000000001 end msg 5\n" * 90_000)  # 3.3 MB
+    assert sum_up(str(log)).understood
+    assert seen == [("MiB of the log", 3), 0, 0, 1, 2, "end"]  # parts end with a line, a little below 1 MiB
