@@ -175,6 +175,6 @@ def test_a_terminal_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(bulk, "Progress", Told)
     log = tmp_path / "log"
-    log.write_bytes(b"@4000000065000000000000001 end msg 5\n" * 90_000)  # 3.3 MB
+    log.write_bytes(b"@400000006500000000000000 end msg 5\n" * 90_000)  # 3.1 MiB
     assert sum_up(str(log)).understood
     assert seen == [("MiB of the log", 3), 0, 0, 1, 2, "end"]  # parts end with a line, a little below 1 MiB
