@@ -13,7 +13,7 @@ import pytest
 
 from pyqmail.formats.facts import Facts, RecipientFacts, format_facts
 from pyqmail.formats.netstring import format_netstring, format_netstrings
-from pyqmail.formats.report import PASSED_ON
+from pyqmail.formats.report import EXPANDED, FORWARDED, PASSED_ON
 from tests.programs.sending import Sending
 
 NEAR, FAR = b"ann@here.example", b"bob@far.example"
@@ -83,10 +83,14 @@ def fields(message: email.message.Message) -> tuple[email.message.Message, list[
 @pytest.mark.parametrize(
     ("recipient", "letter", "text", "action", "keyword"),
     [
-        pytest.param(NEAR, b"K", b"did 1+0+0\n", "delivered", "SUCCESS", id="delivered"),
-        pytest.param(FAR, b"K", b"192.0.2.1 accepted message.\n", "relayed", "SUCCESS", id="relayed"),
-        pytest.param(FAR, b"K", b"192.0.2.1 accepted message." + PASSED_ON, "", "SUCCESS", id="passed on"),
-        pytest.param(FAR, b"D", b"no such user (#5.1.1)\n", "failed", "FAILURE", id="failed"),
+        pytest.param(NEAR, b"K", b"did 1+0+0\n", "delivered", "SUCCESS", id="5.2.3 delivered"),
+        pytest.param(
+            FAR, b"K", b"192.0.2.1 accepted message.\n", "relayed", "SUCCESS", id="5.2.2 relayed to who knows no DSN"
+        ),
+        pytest.param(NEAR, b"K", b"did 0+1+0\nqp 7\n" + FORWARDED, "", "SUCCESS", id="5.2.7.2 one forward"),
+        pytest.param(NEAR, b"K", b"did 0+2+0\nqp 7\n" + EXPANDED, "expanded", "SUCCESS", id="5.2.7.3 several forwards"),
+        pytest.param(FAR, b"K", b"192.0.2.1 accepted message." + PASSED_ON, "", "SUCCESS", id="5.2.1 passed on"),
+        pytest.param(FAR, b"D", b"no such user (#5.1.1)\n", "failed", "FAILURE", id="5.2.6 failed"),
     ],
 )
 def test_who_hears_of_what(
