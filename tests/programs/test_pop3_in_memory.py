@@ -65,7 +65,10 @@ def log_in(server: Running, password: bytes = b"right") -> tuple[socket.socket, 
 
 def below(pid: int) -> list[int]:
     """All processes that began below ``pid``, the last one last."""
-    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []  # it has just ended
     return children + [other for child in children for other in below(child)]
 
 
