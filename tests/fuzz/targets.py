@@ -33,7 +33,7 @@ from pyqmail.formats import (
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.incoming import decisions
 from pyqmail.intake.client import Injection
-from pyqmail.policy import classify, patterns, relaying, routing_wire, users
+from pyqmail.policy import classify, forwards, patterns, relaying, routing_wire, users
 from pyqmail.protocol import (
     clean,
     control,
@@ -233,13 +233,13 @@ def queue_files(data: bytes) -> None:
 
 
 def message_facts(data: bytes) -> None:
-    """$QMAILFACTS and the file of a message's facts: what is read is written alike, and a forward has no wishes."""
+    """$QMAILFACTS and the file of a message's facts: what is read is written alike, and a forward has no more."""
     with suppress(facts.FactsError):
         found = facts.parse_facts(data)
         made = facts.format_facts(found, data)
         assert len(made) > facts.FACTS_MAX or not made or facts.parse_facts(made).requiretls == found.requiretls
         facts.belong_to(data, b"a", [b"b"])
-    assert len(facts.forwarded(data, data)) < 100
+    assert len(forwards.facts_of_forward(data, data, data, [b"a"], alone=False)) <= facts.FACTS_MAX
     path = tree() / "mess"
     path.write_bytes(data)
     message = os.open(path, os.O_RDONLY)
