@@ -18,20 +18,24 @@ def place(facts: Facts, routing: Routing) -> Places:
     """The recipients of ``facts`` where they are in the channel files. Equal addresses want what any of them wants."""
     places: dict[tuple[str, int], RecipientFacts] = {}
     offsets = {"local": 0, "remote": 0}
-    wanted: dict[tuple[str, bytes], set[bytes]] = {}
+    wanted: dict[tuple[str, bytes], list[frozenset[bytes]]] = {}
     for one in facts.recipients:
         channel, address = classify(one.address, routing)
         places[channel, offsets[channel]] = replace(one, address=address)
         offsets[channel] += len(address) + 2
-        wanted.setdefault((channel, address), set()).update(one.notify or {FAILURE})
+        wanted.setdefault((channel, address), []).append(one.notify)
     return {
         (channel, offset): replace(one, notify=_united(wanted[channel, one.address]))
         for (channel, offset), one in places.items()
     }
 
 
-def _united(words: set[bytes]) -> frozenset[bytes]:
-    return frozenset(words - {NEVER} or {NEVER})
+def _united(wanted: list[frozenset[bytes]]) -> frozenset[bytes]:
+    """None where nobody said any: a NOTIFY that did not come does not go on (RFC 3461 section 5.2.1)."""
+    if not any(wanted):
+        return frozenset()
+    words = frozenset[bytes]().union(*(one or {FAILURE} for one in wanted))
+    return words - {NEVER} or frozenset({NEVER})
 
 
 def at(places: Places, channel: str, offset: int, address: bytes) -> RecipientFacts:
