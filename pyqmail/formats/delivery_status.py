@@ -15,6 +15,7 @@ PARAGRAPH_MAX = 16384  # bytes of one recipient's paragraph that are looked at; 
 DIAGNOSTIC_MAX = 900  # bytes of a text in its field; a line has 998 (RFC 5322 section 2.1.1)
 UNKNOWN = b"5.0.0"  # other undefined status (RFC 3463)
 _SAID = b"Remote host said: "
+_SAYER = re.compile(rb"^(?:Connected to )?([0-9a-f.:]{3,45}) [^\n]*\n" + _SAID, re.MULTILINE)
 _ENHANCED = re.compile(rb"[245]\d\d[ -]([45]\.\d{1,3}\.\d{1,3})(?!\d)")
 _OWN = re.compile(rb"#([45]\.\d{1,3}\.\d{1,3})(?!\d)")
 _NOT_PRINTED = re.compile(rb"[^\x20-\x7e]")
@@ -68,11 +69,11 @@ def format_message_fields(host: bytes, arrival: int, envid: bytes = b"") -> byte
 
 def format_recipient_fields(address: bytes, text: bytes, orcpt: bytes = b"") -> bytes:
     """An empty line, and the fields of a recipient that failed with ``text`` (RFC 3464 section 2.3)."""
-    return b"\n%bFinal-Recipient: %b\nAction: failed\nStatus: %b\nDiagnostic-Code: %b\n" % (
+    return b"\n%bFinal-Recipient: %b\nAction: failed\nStatus: %b\n%b" % (
         _original(orcpt),
         format_typed_address(address),
         status_of(text),
-        _diagnostic(text),
+        _answer(text),
     )
 
 
@@ -88,7 +89,9 @@ def format_outcome(outcome: Outcome, until: int) -> bytes:
         status,
     )
     if delayed:
-        fields += b"Diagnostic-Code: %b\nWill-Retry-Until: %b\n" % (_diagnostic(outcome.text), format_date(until))
+        fields += b"%bWill-Retry-Until: %b\n" % (_answer(outcome.text), format_date(until))
+    elif outcome.action == "relayed" and _SAID in outcome.text:
+        fields += _answer(outcome.text)
     return fields
 
 
@@ -126,11 +129,17 @@ def status_of(text: bytes) -> bytes:
     return found[1] if found else UNKNOWN
 
 
-def _diagnostic(text: bytes) -> bytes:
-    """The reply of the other host, or what this one says, in one line."""
-    said = text.partition(_SAID)[2]
-    words = b" ".join((said or text).split())
-    return (b"smtp; " if said else b"x-qmail; ") + _printed(words[:DIAGNOSTIC_MAX] or b"no text")
+def _answer(text: bytes) -> bytes:
+    """The fields with the reply of the other host, and its address; or with what this one says, in one line.
+
+    RFC 3461 section 6.3 (h) and (i). The host has no name in ``text``: section 9.3 takes a domain literal for one.
+    """
+    said, sayer = text.partition(_SAID)[2], _SAYER.search(text)
+    words = _printed(b" ".join((said or text).split())[:DIAGNOSTIC_MAX] or b"no text")
+    code = b"Diagnostic-Code: %b; %b\n" % (b"smtp" if said else b"x-qmail", words)
+    if sayer is None:
+        return code
+    return b"Remote-MTA: dns; [%b%b]\n%b" % (b"IPv6:" if b":" in sayer[1] else b"", sayer[1], code)
 
 
 def _printed(text: bytes) -> bytes:

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from pyqmail.formats.bounce_text import format_paragraph
 from pyqmail.formats.delivery_status import (
     PARAGRAPH_MAX,
+    Outcome,
+    format_message_fields,
+    format_outcome,
     format_recipient_fields,
     format_typed_address,
     parse_paragraphs,
@@ -76,3 +79,30 @@ def test_no_text_can_add_a_field_or_a_recipient(address: bytes, text: bytes) -> 
         and all(b" " <= bytes((byte,)) <= b"~" for line in lines for byte in line)
     )
     assert len(lines[4]) <= 998
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        (b"192.0.2.1 does not like recipient.\nRemote host said: 550 no\n", b"[192.0.2.1]"),
+        (b"Connected to 192.0.2.1 but sender was rejected.\nRemote host said: 550 no\n", b"[192.0.2.1]"),
+        (b"2001:db8::1 failed on DATA command.\nRemote host said: 550 no\n", b"[IPv6:2001:db8::1]"),
+        (b"/run/lmtp does not like recipient.\nRemote host said: 550 no\n", b""),
+        (b"192.0.2.1 accepted message.\n", b""),
+    ],
+)
+@pytest.mark.parametrize("action", ["failed", "delayed", "relayed", "delivered"])
+def test_who_answered_is_the_remote_mta(text: bytes, host: bytes, action: str) -> None:
+    """RFC 3461 section 6.3 (h) and (i)."""
+    of_failure = format_recipient_fields(b"a@b", text)
+    fields = of_failure if action == "failed" else format_outcome(Outcome(b"a@b", action, text), 0)
+    answered = b"Remote host said" in text and action != "delivered"
+    assert (b"\nRemote-MTA: dns; %b\n" % host in fields) == bool(host and answered)
+    assert (b"\nDiagnostic-Code: smtp; 550 no\n" in fields) == answered
+
+
+def test_xtext_adds_no_field() -> None:
+    fields = format_message_fields(b"mx", 0, b"a+0D+0AX:+20y") + format_recipient_fields(
+        b"a@b", b"no", b"rfc822;o+0D+0AX:+20y@x"
+    )
+    assert b"\nX:" not in fields and b"Original-Envelope-Id: a??X: y\n" in fields and b"rfc822; o??X: y@x\n" in fields
