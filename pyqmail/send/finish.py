@@ -94,8 +94,20 @@ class Finisher:
         self._inject(number, sender, envelope)
 
     def _inject(self, number: int, sender: bytes, envelope: tuple[bytes, bytes]) -> None:
-        self._injecting.add(number)
         bounce_sender, recipient = envelope
+        known: tuple[Facts, Mapping[bytes, bytes]] | tuple[()] = ()
+        own = b""
+        if number in self._means.facts:
+            from pyqmail.send.notices import facts_for_bounce, facts_of_notice  # few messages have facts
+
+            try:
+                known = facts_for_bounce(self._means, number)
+            except OSError:  # a bounce without them could give away what REQUIRETLS protects
+                self._means.log(Warn(b"unable to read facts of msg %d; will try again later" % number))
+                self._later(number)
+                return
+            own = facts_of_notice(known[0], bounce_sender)
+        self._injecting.add(number)
 
         def done(status: int, qp: int) -> None:
             self._injecting.discard(number)
@@ -107,13 +119,6 @@ class Finisher:
                 self._means.log(_START if status == NOT_STARTED else _INJECT)
                 self._later(number)
 
-        known: tuple[Facts, Mapping[bytes, bytes]] | tuple[()] = ()
-        own = b""
-        if number in self._means.facts:
-            from pyqmail.send.notices import facts_for_bounce, facts_of_notice  # few messages have facts
-
-            known = facts_for_bounce(self._means, number)
-            own = facts_of_notice(known[0], bounce_sender)
         self._injections.inject(
             bounce_pieces(self._means.layout, number, sender, recipient, self._means.controls, *known),
             bounce_sender,

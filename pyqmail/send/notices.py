@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from pyqmail.formats.bounce_text import return_address
 from pyqmail.formats.delivery_status import Outcome
-from pyqmail.formats.facts import DELAY, FAILURE, NO_FACTS, SUCCESS, Facts, RecipientFacts, format_facts
+from pyqmail.formats.facts import DELAY, FAILURE, SUCCESS, Facts, RecipientFacts, format_facts
 from pyqmail.formats.notice_text import Notice, format_notice
 from pyqmail.formats.report import EXPANDED, FORWARDED, PASSED_ON
 from pyqmail.intake.background import BackgroundInjections
@@ -105,7 +105,11 @@ class Notices:
             means.log(Warn(b"too many notices wait; one of msg %d is lost" % job.number))
             return
         controls = means.controls
-        facts, _ = facts_for_bounce(means, job.number)
+        try:
+            facts = means.facts.of(job.number)
+        except OSError:
+            means.log(Warn(b"unable to read the facts of msg %d; a notice of it is lost" % job.number))
+            return
         try:
             header = read_header(means.layout.mess(job.number), HEADER_MAX)
         except OSError:
@@ -153,11 +157,8 @@ def _success(channel: str, text: bytes) -> tuple[str, bytes]:
 
 
 def facts_for_bounce(means: Means, number: int) -> tuple[Facts, dict[bytes, bytes]]:
-    """The facts of ``number`` for its bounce, and each ORCPT by address; none where they cannot be read."""
-    try:
-        facts = means.facts.of(number)
-    except OSError:
-        return NO_FACTS, {}
+    """The facts of ``number`` for its bounce, and each ORCPT by address. Raises OSError."""
+    facts = means.facts.of(number)
     routing = means.controls.routing
     return facts, wishes.named_first(wishes.place(facts, routing), routing.virtual)
 

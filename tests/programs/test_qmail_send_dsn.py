@@ -129,6 +129,7 @@ def test_a_notice_does_not_look_like_a_bounce_and_has_the_header_alone(spied: Se
 
 @pytest.mark.parametrize(("ret", "kind"), [(b"HDRS", "text/rfc822-headers"), (b"FULL", "message/rfc822")])
 def test_a_bounce_has_as_much_of_the_message_as_its_sender_wants(spied: Sending, ret: bytes, kind: str) -> None:
+    """Section 6.2."""
     number = put(spied, told((NEAR, ""), ret=ret))
     answer(spied, b"D", b"no\n")
     spied.until_log(f"bounce msg {number} qp ")
@@ -138,6 +139,7 @@ def test_a_bounce_has_as_much_of_the_message_as_its_sender_wants(spied: Sending,
 
 @pytest.mark.parametrize("letter", [b"D", b"K"])
 def test_what_is_told_of_a_message_with_requiretls_has_it_too(spied: Sending, letter: bytes) -> None:
+    """RFC 8689 section 5: REQUIRETLS itself, and the header alone whatever RET says."""
     facts = told((NEAR, "SUCCESS,FAILURE"), ret=b"FULL")
     number = put(spied, dataclasses.replace(facts, requiretls=True))
     answer(spied, letter, b"no\n")
@@ -145,6 +147,22 @@ def test_what_is_told_of_a_message_with_requiretls_has_it_too(spied: Sending, le
     ((message, _),) = heard(spied)
     assert message.get_payload()[2].get_content_type() == "text/rfc822-headers"  # type: ignore[index,union-attr]
     assert (spied.home / "spied-facts").read_bytes() == format_facts(Facts(requiretls=True), b"")
+
+
+def test_one_bounce_tells_of_all_that_failed_and_wants_to_hear_of_nothing(spied: Sending) -> None:
+    """Sections 5.2.8 and 6.1: each has its own fields, and who did not fail has none."""
+    number = put(spied, told((NEAR, "FAILURE"), (FAR, "FAILURE"), (b"x@far.example", ALL)))
+    spied.until(lambda: sum(map(len, spied.commands.values())) == 3)
+    for channel, commands in spied.commands.items():
+        for command in commands:
+            good = command.recipient == b"x@far.example"
+            spied.report(channel, command.slot, b"K" if good else b"D", PASSED_ON if good else b"no\n")
+    spied.until_log(f"bounce msg {number} qp ")
+    ((message, envelope),) = heard(spied)
+    about, each = fields(message)
+    assert about["Original-Envelope-Id"] is None  # 6.3 (a)
+    assert sorted(str(one["Final-Recipient"]) for one in each) == [f"rfc822; {to.decode()}" for to in (NEAR, FAR)]
+    assert envelope.startswith(b"F\0T") and (spied.home / "spied-facts").read_bytes() == b""
 
 
 def test_one_of_two_recipients_is_passed_over_in_silence(spied: Sending) -> None:
@@ -157,6 +175,7 @@ def test_one_of_two_recipients_is_passed_over_in_silence(spied: Sending) -> None
 
 @pytest.mark.parametrize("sender", [b"", b"#@[]"])
 def test_nobody_is_told_of_a_bounces_success(spied: Sending, sender: bytes) -> None:
+    """Section 6.1: there is no address to copy."""
     number = put(spied, told((NEAR, "SUCCESS")), sender)
     answer(spied, b"K", b"did 1+0+0\n")
     spied.until_log(f"end msg {number}\n")
@@ -164,6 +183,7 @@ def test_nobody_is_told_of_a_bounces_success(spied: Sending, sender: bytes) -> N
 
 
 def test_a_delay_is_told_once_and_even_a_restart_does_not_tell_it_again(spied: Sending, send_home: Path) -> None:
+    """Section 5.2.5 (a) and (c)."""
     (send_home / "control/dsndelay").write_text("100\n")
     number = put(spied, told((FAR, "DELAY"), (b"x@far.example", "FAILURE")))
     answer(spied, b"Z", b"busy\n", 2)
@@ -216,3 +236,26 @@ def test_a_queue_that_takes_no_notice_is_asked_again(spied: Sending, monkeypatch
     answer(spied, b"K", b"did 1+0+0\n")
     spied.until_log(f"warning: trouble queueing a notice of msg {number}, will try later\n")
     assert spied.finish() == 0
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "torn"])
+def test_a_bounce_waits_for_facts_that_may_be_read_later_and_for_no_others(spied: Sending, damage: str) -> None:
+    """Without them it could be the whole of a message with REQUIRETLS, and go in clear."""
+    number = put(spied, dataclasses.replace(told((NEAR, "")), requiretls=True))
+    spied.until(lambda: len(spied.commands["local"]) == 1)
+    other = put(spied, told((FAR, "")))  # what qmail-send has in mind is that of one message
+    spied.until(lambda: len(spied.commands["remote"]) == 1)
+    assert other != number
+    path = spied.queue / f"pyqmail/facts/{number % 3}/{number}"
+    kept = path.read_bytes()
+    path.unlink()
+    if damage == "unreadable":
+        path.mkdir()
+    else:
+        path.write_bytes(kept[:-5])
+    spied.report("local", spied.commands["local"][0].slot, b"D", b"no\n")
+    if damage == "torn":
+        spied.until_log(f"bounce msg {number} qp ")
+        return
+    spied.until_log(f"warning: unable to read facts of msg {number}; will try again later\n")
+    assert not heard(spied) and (spied.queue / f"bounce/{number}").exists()

@@ -96,6 +96,26 @@ def test_found_facts_must_fit_their_message(queue: Queue) -> None:
     assert queue.facts.of(7) is NO_FACTS and len(queue.lines) == 1
 
 
+@pytest.mark.parametrize("damage", ["gone", "torn", "zeros", "another version", "no facts in it"])
+def test_facts_that_are_lost_do_not_keep_their_message(queue: Queue, damage: str) -> None:
+    """The rule of qmail-queue(8)."""
+    queue.put()
+    path = queue.folder / "7"
+    data = path.read_bytes()
+    damaged = {
+        "torn": data[:-5],
+        "zeros": bytes(len(data)),
+        "another version": data.replace(b"facts 1", b"facts 2"),
+        "no facts in it": format_netstring(format_netstrings([b"facts 1", b"t", b"Received: mine", b"20", b"?"])),
+    }
+    path.write_bytes(damaged.get(damage, b""))
+    if damage == "gone":
+        path.unlink()
+    assert queue.facts.arrived(7, b"t") is None
+    assert queue.facts.of(7) is NO_FACTS and 7 in queue.facts  # so that what is left of it goes with the message
+    assert queue.lines == [b"alert: the facts of msg 7 are lost; it is delivered without them"]
+
+
 def test_facts_that_cannot_be_read_make_their_message_wait(queue: Queue) -> None:
     (queue.folder / "7").mkdir()
     with pytest.raises(PreprocessTrouble):
