@@ -17,7 +17,7 @@ class WrongParameter(Exception):
 def values(parameters: bytes, names: tuple[bytes, ...]) -> dict[bytes, bytes]:
     """Those of ``names`` in ``parameters``, words KEY=VALUE. Raises WrongParameter for one that comes twice."""
     found: dict[bytes, bytes] = {}
-    for word in parameters.split():
+    for word in parameters.split(b" "):  # a CR or a tab is no end of a word, but wrong in it
         key, _, value = word.partition(b"=")
         key = key.upper()
         if key in names:

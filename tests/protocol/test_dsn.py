@@ -26,6 +26,9 @@ from pyqmail.protocol.smtp_server import names_any, parse_address, parse_paramet
         (b" ENVID=a+2b", None, b""),
         (b" ENVID=a+", None, b""),
         (b" ENVID=a\xe9", None, b""),
+        (b" ENVID=a ENVID=a", None, b""),
+        (b" ENVID=a\rb", None, b""),
+        (b" ENVID=a+0D+0AX:+20y", b"", b"a+0D+0AX:+20y"),  # harmless: what is decoded is printed in one line
     ],
 )
 def test_parameters_of_mail(parameters: bytes, ret: bytes | None, envid: bytes) -> None:
@@ -53,7 +56,12 @@ def test_parameters_of_mail(parameters: bytes, ret: bytes | None, envid: bytes) 
         (b" ORCPT=other;a@c", None, b""),
         (b" ORCPT=rfc822;\xe9@c", None, b""),
         (b" ORCPT=utf-8;\xe9@c", None, b""),
-        (b" ORCPT=rfc822;" + b"x" * 500, None, b""),
+        (b" ORCPT=rfc822;" + b"x" * 493, set(), b"rfc822;" + b"x" * 493),  # RFC 3461 section 5.4
+        (b" ORCPT=rfc822;" + b"x" * 494, None, b""),
+        (b" ORCPT=rfc822;" + b"x" * 10240, None, b""),
+        (b" NOTIFY=" + b"NEVER," * 1700, None, b""),
+        (b" ORCPT=rfc822;a@c ORCPT=rfc822;a@c", None, b""),
+        (b" ORCPT=rfc822;a\r@c", None, b""),
     ],
 )
 def test_parameters_of_rcpt(parameters: bytes, notify: set[bytes] | None, orcpt: bytes) -> None:
