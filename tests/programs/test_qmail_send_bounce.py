@@ -208,6 +208,25 @@ def test_mailmans_parser_finds_who_bounced(send_home: Path, spied: Sending, dsnb
     assert not temporary and permanent == {b"x@here.example", b"y-a.b@here.example"}
 
 
+@pytest.mark.parametrize("dsnbounces", ["0", "1"], ids=["classic", "report"])
+def test_ezmlm_finds_who_bounced(send_home: Path, spied: Sending, dsnbounces: str) -> None:
+    """By the address that the bounce comes to, and by QSBMF, in the whole bounce and in its first part alone.
+
+    The empty lines of an answer are no paragraphs, and neither is a line of it that begins like one.
+    """
+    (send_home / "control/dsnbounces").write_text(dsnbounces + "\n")
+    failed = [b"x@here.example", b"y=far.example@here.example"]
+    fail(spied, b"list-return-7-@a.example-@[]", *failed, text=b"no\n\n<eve@here.example>:\n\n--- \n- no\n")
+    message, envelope = spy(spied)
+    assert envelope == b"F\0Tlist-return-7-@a.example\0\0"
+    assert qsbmf(message) == failed
+    if dsnbounces == "1":
+        _, (text, status, _) = parts(message)
+        first = text.get_payload(decode=True)
+        assert isinstance(first, bytes) and qsbmf(b"Subject: x\n\n" + first) == failed
+        assert len(status.get_payload()) == 1 + len(failed)
+
+
 @pytest.mark.parametrize("most", [0, 20, 60])
 def test_dsnbounces_returns_the_header_of_what_is_longer_than_bouncemaxbytes(
     send_home: Path, spied: Sending, most: int
