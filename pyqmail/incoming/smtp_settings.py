@@ -32,7 +32,7 @@ class Settings:
         greeting = control.line_or_me("smtpgreeting")
         if greeting is None:
             raise ControlUnreadable("control/smtpgreeting: neither it nor control/me exists")
-        self.greeting = greeting
+        self.greeting = greeting if greeting.isascii() else _with_ascii_name(greeting)
         self.home = home
         self.environ = environ
         timeout_s = control.integer("timeoutsmtpd", TIMEOUT_S) & 0xFFFFFFFF  # an int, as in the original
@@ -104,6 +104,14 @@ class Settings:
         except OSError:
             raise SessionEnd(NO_ADDRESSES) from None
         return box + at + self.local_ip_host if packed in own else address
+
+
+def _with_ascii_name(greeting: bytes) -> bytes:
+    """``greeting``, whose first word is our name, with that as A-labels (RFC 6531 section 3.7.1)."""
+    from pyqmail.protocol.host_names import ascii_host  # names are ASCII, but for few
+
+    name, blank, words = greeting.partition(b" ")
+    return ascii_host(name) + blank + words
 
 
 def literal_address(host: bytes) -> bytes | None:

@@ -90,7 +90,7 @@ class SmtpTransaction:
         if refusal is not None:
             return refusal.line
         if not _sayable(letter, sender):
-            unsayable = self._not_ascii()
+            unsayable = Reply(550, self._not_ascii().text)  # 553 is of RCPT (RFC 6531 section 3.5)
             self._log.refused(self._session.client, letter, (), unsayable)
             return unsayable.line
         return self._begin(letter)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
 
+from pyqmail.protocol.host_names import ascii_host
 from pyqmail.protocol.sasl_client import Exchange
 from pyqmail.protocol.smtp_extensions import NOTHING_OFFERED, Extensions, parse_extensions
 from pyqmail.protocol.smtp_replies import Reply, ReplyReader
@@ -78,7 +79,7 @@ class Dialogue:
         self.tls_trouble = b""  # why there is no TLS though there must be
         self.offered = offered or NOTHING_OFFERED
         self._peer = peer
-        self._helohost = helohost
+        self._helohost = ascii_host(helohost)  # what the peer knows is not known yet (RFC 6531 section 3.7.1)
         self._sender = sender
         self._recipients = recipients
         self._tls = tls

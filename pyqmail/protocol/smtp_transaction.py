@@ -18,7 +18,8 @@ from pyqmail.protocol.smtp_replies import Reply, quoted_reply
 EHLO, HELO = b"EHLO", b"HELO"
 GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)
 NO_REQUIRETLS = b" does not offer REQUIRETLS, which this message needs. (#5.7.30)\n"
-NO_SMTPUTF8 = b" does not know SMTPUTF8, which this message needs. (#5.6.7)\n"
+NO_SMTPUTF8 = b" does not know SMTPUTF8, which this address needs. (#5.6.7)\n"
+NO_UTF8_HEADER = b" does not know SMTPUTF8, which the header needs. (#5.6.9)\n"
 _OF_COMMANDS = range(500, 505)  # of a command and not of the mail (RFC 5321 section 4.2.2)
 # 552 with a mailbox that is full or a message that is too long, not too many recipients (RFC 3463 section 3.3, 3.4)
 _OF_MAILBOX = re.compile(rb"552[ -]5\.[23]\.")

@@ -7,7 +7,7 @@ from pyqmail.formats.facts import Facts, FactsError, format_notify, parse_facts
 from pyqmail.policy import wishes
 from pyqmail.policy.routing import read_routing
 from pyqmail.protocol.smtp_extensions import Extensions
-from pyqmail.protocol.smtp_transaction import NO_REQUIRETLS, NO_SMTPUTF8
+from pyqmail.protocol.smtp_transaction import NO_REQUIRETLS, NO_SMTPUTF8, NO_UTF8_HEADER
 
 
 class Extras:
@@ -62,8 +62,9 @@ class Extras:
             return NO_REQUIRETLS
         if b"SMTPUTF8" in offered:
             return b""
-        needed = not sender.isascii() or self._facts.smtputf8 and not self._header_is_ascii()
-        return NO_SMTPUTF8 if needed else b""
+        if not sender.isascii():
+            return NO_SMTPUTF8
+        return NO_UTF8_HEADER if self._facts.smtputf8 and not self._header_is_ascii() else b""
 
     def cannot_name(self, offered: Extensions, recipient: bytes) -> bool:
         """Whether the server cannot hear of ``recipient``: it does not know SMTPUTF8, and the address needs it."""
