@@ -46,7 +46,7 @@ class Extras:
     def of_mail(self, offered: Extensions) -> bytes:
         """Parameters for MAIL, each with a blank before it."""
         words = b" SMTPUTF8" if self._utf8 and b"SMTPUTF8" in offered else b""
-        words += b" REQUIRETLS" if self.requires_tls else b""
+        words += b" REQUIRETLS" if self.requires_tls and b"REQUIRETLS" in offered else b""
         if b"DSN" not in offered:
             return words
         ret, envid = self._facts.ret, self._facts.envid
@@ -58,13 +58,20 @@ class Extras:
         SMTPUTF8 is what sender and header may need. Of a header in bytes above 127 that nobody declared so, nothing is
         known: it goes as it is, as in qmail. Raises TemporaryFailure.
         """
-        if self.requires_tls and b"REQUIRETLS" not in offered:
+        if self.misses_requiretls(offered, sender):
             return NO_REQUIRETLS
         if b"SMTPUTF8" in offered:
             return b""
         if not sender.isascii():
             return NO_SMTPUTF8
         return NO_UTF8_HEADER if self._facts.smtputf8 and not self._header_is_ascii() else b""
+
+    def misses_requiretls(self, offered: Extensions, sender: bytes) -> bool:
+        """Whether the server would have to offer REQUIRETLS and does not.
+
+        A notice, of the empty sender, is not lost for want of the word (RFC 8689 section 5): verified TLS will do.
+        """
+        return self.requires_tls and bool(sender) and b"REQUIRETLS" not in offered
 
     def cannot_name(self, offered: Extensions, recipient: bytes) -> bool:
         """Whether the server cannot hear of ``recipient``: it does not know SMTPUTF8, and the address needs it."""

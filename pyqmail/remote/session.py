@@ -117,7 +117,7 @@ def talk(connection: Connection, say: Words) -> Outcome:
 
 def _unprotected(say: Words, dialogue: Dialogue) -> bool:
     """Whether another host may offer REQUIRETLS, which this one does not."""
-    return say.extras is not None and say.extras.requires_tls and b"REQUIRETLS" not in dialogue.offered
+    return say.extras is not None and say.extras.misses_requiretls(dialogue.offered, say.sender)
 
 
 def _kind(place: Place) -> type[Transaction]:

@@ -147,6 +147,7 @@ def test_the_queue_program_hears_of_the_connection(door: Door, pem: Path) -> Non
 
 
 def test_requiretls_is_for_sessions_under_tls(door: Door, pem: Path) -> None:
+    """RFC 8689: section 2, who is offered it, and section 4.1, the message is tagged."""
     door.queue(f'printf %s "$QMAILFACTS" >{door.base}/facts')
     door.control(requiretls="1", factsafe=door.environ["QMAILQUEUE"])
     client = Client(door)

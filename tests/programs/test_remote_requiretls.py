@@ -1,4 +1,8 @@
-"""A message with REQUIRETLS goes to verified servers that offer it, and nowhere else (RFC 8689 section 4.2.1)."""
+"""A message with REQUIRETLS goes to verified servers that offer it, and nowhere else (RFC 8689 section 4.2.1).
+
+At the door: tests/incoming/test_security.py (sections 2 and 4.1). Bounces: test_qmail_send_dsn.py (section 5).
+Forwards: tests/policy/test_forwards.py (section 6). TLS-Required: tests/remote/test_mta_sts.py (section 3).
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +11,15 @@ import pytest
 
 from pyqmail.failure import PermanentFailure, TemporaryFailure
 from pyqmail.formats.facts import Facts, format_facts
+from pyqmail.remote.controls import read_controls
+from pyqmail.remote.outlasting import Outlasting
 from pyqmail.remote.routes import Route
 from pyqmail.remote.security import BY_DANE, BY_DANE_ALONE, BY_STS, LeftOut, Level, Policies, Security, TlsControls
 from tests.certificates import self_signed, server_context, signed_by
 from tests.mail_sink import Transaction, accept_all, mail_sink
 from tests.programs.test_remote_tls import NAME, to_one
+from tests.remote.one_transaction import one_transaction
+from tests.scripted_peers import remote_home
 
 FACTS = format_facts(Facts(requiretls=True), b"s@y.test")
 
@@ -115,3 +123,28 @@ def test_it_fails_only_where_no_exchanger_is_left_that_may_take_it(others: bool)
     attempts = object.__new__(Attempts)
     attempts._left_out, attempts._others = LeftOut(b"text", final=True), others
     assert type(attempts._no_connection()) is (TemporaryFailure if others else PermanentFailure)
+
+
+@pytest.mark.parametrize(
+    ("sender", "offers", "mail", "refused"),
+    [
+        pytest.param(b"s@y.test", [b"REQUIRETLS"], b"MAIL FROM:<s@y.test> REQUIRETLS", b"", id="4.2.1 item 5"),
+        pytest.param(b"s@y.test", [], b"", b"#5.7.30", id="4.2.1: not to who does not offer it"),
+        pytest.param(b"", [b"REQUIRETLS"], b"MAIL FROM:<> REQUIRETLS", b"", id="5: a bounce says it"),
+        pytest.param(b"", [], b"MAIL FROM:<>", b"", id="5: and is not lost where it is not offered"),
+    ],
+)
+def test_what_is_said(tmp_path: Path, sender: bytes, offers: list[bytes], mail: bytes, refused: bytes) -> None:
+    commands, report = one_transaction(tmp_path, Facts(requiretls=True), sender, [b"r@x.test"], offers)
+    assert b"".join(commands[:1]) == mail and refused in report and bool(report) == bool(refused)
+
+
+def test_tls_required_no_says_nothing_beside_it(tmp_path: Path) -> None:
+    """Section 4.1: the field is ignored, so that the domain's policy is asked for."""
+    controls = read_controls(str(remote_home(tmp_path, mtasts="inet:127.0.0.1:1")))  # nobody answers there
+    usual, strict = (
+        Outlasting().published(controls, b"x.test", None, lambda: True, strict=strict) for strict in (False, True)
+    )
+    assert usual is not None and usual.of(b"mx.test", Security(Level.MAY)) == Security(Level.MAY)
+    with pytest.raises(TemporaryFailure):
+        assert strict is not None and strict.of(b"mx.test", Security(Level.MAY))
