@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import re
 import shutil
 import smtplib
 import ssl
@@ -103,6 +104,25 @@ def test_the_checker_of_a_command_line(words: list[str], found: list[str], tmp_p
     (tmp_path / "control/me").write_text("mx.test\n")
     command = checker([word.encode() for word in words], Control(str(tmp_path)), {b"PATH": b"/bin"})
     assert [word.decode() for word in command] == found
+
+
+@pytest.mark.parametrize(
+    ("secured", "known", "word"),
+    [(False, True, b"UTF8SMTPA"), (True, False, b"UTF8SMTPS"), (True, True, b"UTF8SMTPSA")],
+)
+def test_utf_8_mail_has_the_words_of_rfc_6531(door: Door, pem: Path, secured: bool, known: bool, word: bytes) -> None:
+    """Section 4.3; UTF8SMTP alone is in tests/programs/test_rfc_6531.py."""
+    door.control(smtputf8="1", factsafe=door.environ["QMAILQUEUE"])
+    install(door, pem)
+    client = greeted(door)
+    if secured:
+        client.say(b"STARTTLS")
+        client.secure(client_context(pem))
+    assert b"SMTPUTF8" in client.say(b"EHLO c")
+    assert not known or client.say(b"AUTH PLAIN " + PLAIN).startswith(b"235 ")
+    for command in (b"MAIL FROM:<\xce\xb4@b> SMTPUTF8", b"RCPT TO:<c@here.test>", b"DATA", b"x: y\r\n."):
+        client.say(command)
+    assert re.findall(rb" with (\w+)", (door.base / "message").read_bytes()) == [word]
 
 
 def test_after_it_the_client_may_send_anywhere_and_programs_hear_who_it_is(door: Door) -> None:
