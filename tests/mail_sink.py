@@ -58,11 +58,13 @@ class MailSink:
 
     def serve(self, line: socket.socket) -> None:
         """One connection, to its end."""
-        number = self.connections
-        if line.family != socket.AF_UNIX:
-            self.clients.append(line.getpeername()[0])
-        self._note(lambda: setattr(self, "connections", number + 1))
-        self._note(lambda: setattr(self, "open", self.open + 1))
+        with self.changed:  # other connections are counted at the same time
+            if line.family != socket.AF_UNIX:
+                self.clients.append(line.getpeername()[0])
+            number = self.connections
+            self.connections += 1
+            self.open += 1
+            self.changed.notify_all()
         with contextlib.suppress(OSError):
             if self.context and self.immediate:
                 line = self._secured(line)

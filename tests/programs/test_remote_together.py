@@ -299,7 +299,7 @@ def test_whatever_the_peer_does_each_report_tells_what_became_of_its_recipient(h
         assert spawn.end() == 0
     taken = [name.strip(b"<>") for one in sink.taken for name in one.recipients]
     assert sorted(taken) == sorted(name for name, letter in reports.items() if letter == b"K")
-    assert set(reports.values()) == {b"K", b"Z", b"D"}
+    assert {b"K"} < set(reports.values()) <= {b"K", b"Z", b"D"}  # which failures there are is the threads' order
     assert len(sink.taken) < len(taken)
 
 
