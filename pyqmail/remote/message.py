@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from pyqmail.failure import TemporaryFailure
 from pyqmail.protocol.smtp_transaction import Measure
+from pyqmail.system.files import write_all
 
 PIECE = 65536  # bytes of the message in memory at once
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
@@ -45,10 +46,10 @@ class Message:
     def _copied(self) -> int:
         import tempfile  # heavy, and only behind a filter
 
-        copy = tempfile.TemporaryFile()  # noqa: SIM115
-        copy.writelines(self.pieces())
-        copy.flush()
+        copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._copy, fd = copy, copy.fileno()
+        for piece in self.pieces():
+            write_all(fd, piece)
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
 

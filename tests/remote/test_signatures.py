@@ -174,7 +174,7 @@ def test_a_key_is_read_anew_when_it_has_changed_and_set_aside_by_its_name(tmp_pa
 
 def test_a_full_disk_behind_a_filter_makes_mail_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a filter writes to a pipe is copied before it is signed."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: open("/dev/full", "w+b", buffering=buffering))
     reading, writing = os.pipe()
     os.write(writing, FROM + b"\nhello\n")
     os.close(writing)
