@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a name server at port 53, and users to become")
+@pytest.mark.skipif(not shutil.which("nsd") and "PYQMAIL_TESTS_WHOLE" not in os.environ, reason="needs nsd")
 def test_our_domain_is_looked_at_beside_the_page_and_nobody_stays(home: Path) -> None:
     with Metrics(home, looks_at_dns=True) as metrics:
         children = Path(f"/proc/{metrics.pid}/task/{metrics.pid}/children").read_text().split()
