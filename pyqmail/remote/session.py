@@ -60,22 +60,8 @@ def format_failure(failure: MailFailure) -> bytes:
 
 def talk(connection: Connection, say: Words) -> Outcome:
     """What comes of ``say`` on ``connection``, which is closed then, or ``alive`` and the caller's."""
-    security = connection.place.security
     immediate = connection.place.port == SMTPS_PORT
-    dialogue = Dialogue(
-        connection.peer,
-        connection.place.helo or say.helohost,
-        say.sender,
-        say.recipients,
-        offered=connection.offered,
-        extended=say.extended,
-        tls=Tls.NEVER if immediate else security.starttls,
-        measure=say.message.measure,
-        login=_login(connection.place),
-        kind=_kind(connection.place),
-        extras=say.extras,
-        chunking=say.chunking and not connection.place.lmtp,
-    )
+    dialogue = _dialogue(connection, say, immediate=immediate)
     conversation = Conversation(connection, dialogue, say.message)
     try:
         if immediate and connection.fresh:
@@ -112,6 +98,25 @@ def talk(connection: Connection, say: Words) -> Outcome:
         tls_trouble=dialogue.tls_trouble,
         less=dialogue.asked_for_less,
         unchunked=dialogue.unchunked,
+    )
+
+
+def _dialogue(connection: Connection, say: Words, *, immediate: bool) -> Dialogue:
+    """What is said on ``connection``; ``immediate``: TLS comes before it."""
+    place = connection.place
+    return Dialogue(
+        connection.peer,
+        place.helo or say.helohost,
+        say.sender,
+        say.recipients,
+        offered=connection.offered,
+        extended=say.extended,
+        tls=Tls.NEVER if immediate else place.security.starttls,
+        measure=say.message.measure,
+        login=_login(place),
+        kind=_kind(place),
+        extras=say.extras,
+        chunking=say.chunking and not place.lmtp,
     )
 
 
