@@ -110,6 +110,8 @@ class Daemon:
         self._control.close()
         for channel in self._messages.channels.values():
             channel.save_times()
+        if means.shadow is not None:
+            means.shadow.save()
         self._metrics.write_last()
         means.log(Exiting())
 

@@ -1,8 +1,9 @@
 """What qmail-send tells qmail-shadowd, which recipients are done and which messages have left, and what it hears: until
 when the messages that have copies are this node's to deliver, and which are others' by now (qmail-shadowd(8)).
 
-What is told stays here until the copy is known to be gone, and is told again to the next qmail-shadowd. A message whose
-end was never heard keeps its copy, and would be delivered once more if this machine died for good.
+What is told stays here until the copy is known to be gone, and is told again to the next qmail-shadowd; a qmail-send
+that ends in order leaves it to its successor (spool/ended). A message whose end was never heard keeps its copy, and is
+delivered once more when the machine is started anew, or by whoever adopts it.
 """
 
 import socket
@@ -12,6 +13,7 @@ from pyqmail.formats.todo import parse_info_shadow
 from pyqmail.log.events import Warn
 from pyqmail.log.sinks import Sink
 from pyqmail.protocol import shadow
+from pyqmail.spool.ended import read_ended, write_ended
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 from pyqmail.system.loop import Loop
@@ -41,6 +43,10 @@ class ShadowLink:
         self._until = 0.0  # of the lease, by the monotonic clock
         self._taken: set[bytes] = set()
         self._waits = False  # it was said that messages wait for the lease
+        try:
+            self._untold.update(dict.fromkeys(filter(shadow.is_id, read_ended(layout))))
+        except OSError as error:
+            log(Warn(b"unable to read queue/pyqmail/ended: " + (error.strerror or "").encode()))
         self._tell()
 
     def identity(self, number: int) -> bytes:
@@ -109,6 +115,13 @@ class ShadowLink:
     def idle(self) -> bool:
         """Whether all was told that can be."""
         return self._socket is None or not self._untold
+
+    def save(self) -> None:
+        """Leave to the next qmail-send what is not known to be gone."""
+        try:
+            write_ended(self._layout, (*self._told, *self._untold))
+        except OSError as error:
+            self._log(Warn(b"unable to write queue/pyqmail/ended: " + (error.strerror or "").encode()))
 
     def _tell(self) -> None:
         """Tell what has gathered."""

@@ -93,6 +93,11 @@ class Layout:
         return self.private + "/transfers"
 
     @property
+    def ended(self) -> str:
+        """Copies of messages that have left the queue (spool/ended)."""
+        return self.private + "/ended"
+
+    @property
     def send_socket(self) -> str:
         """The socket of a running qmail-send, for qmail-q."""
         return self.home + "/run/send/control"
