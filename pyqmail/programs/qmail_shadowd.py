@@ -1,18 +1,21 @@
 """qmail-shadowd: keeps a second copy of each message in PostgreSQL until it has left the queue (qmail-shadowd(8)).
 
-Started by qmail-start where there is control/shadow. It reads its password and binds its socket as root, and then is
-another user for good, who can read no queue: messages come to it as open files.
+Started by qmail-start where there is control/shadow. As root it reads its password, looks which messages of the queue
+have copies, and binds its socket; then it is another user for good, who can read no queue: messages come to it as open
+files.
 """
 
 import os
 import resource
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.dependencies import missing_module
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.protocol.shadow import SOCKET
+from pyqmail.spool.layout import read_layout
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, reset_signals, set_title
 from pyqmail.system.unix_listener import listen
@@ -35,24 +38,28 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     loop.add_signal(signal.SIGTERM, loop.stop)
     try:
         from pyqmail.shadow.identity import read_queue_id  # what the parent of all helpers need not hold
+        from pyqmail.shadow.present import copies_in
         from pyqmail.shadow.settings import read_settings
 
         accounts = read_accounts(home)
         settings = read_settings(home)
         queue = read_queue_id(home + "/queue/pyqmail/id")
+        present = copies_in(read_layout(home))
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         listener = listen(home + SOCKET)
         if not accounts.single_user:
             become(accounts.uid_remote, accounts.gid_nofiles, [accounts.gid_nofiles])
         os.chdir("/")
+        from pyqmail.shadow.adoption import take_in_all
         from pyqmail.shadow.service import Service
     except ModuleNotFoundError as error:
         return complain(f"{error}: run {missing_module(error.name or '')}")
     except (OSError, AccountMissing, ControlUnreadable, ValueError) as error:
         return complain(str(error))
     copying, ending = {0, accounts.uid_queue}, {0, accounts.uid_send}
-    Service(loop, listener, settings, queue, copying=copying, ending=ending)
+    take_in = partial(take_in_all, home=home)
+    Service(loop, listener, settings, queue, present=present, take_in=take_in, copying=copying, ending=ending)
     loop.run()
     return 0
 
@@ -60,11 +67,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
 def adopt_dead(home: str, names: Sequence[str]) -> int:
     """Put into our queue what nodes without a lease had."""
     try:
-        from pyqmail.shadow.adoption import NoLease, Refused, adopt
+        from pyqmail.shadow.adoption import NoLease, adopt
         from pyqmail.shadow.database import Away
         from pyqmail.shadow.identity import read_queue_id
         from pyqmail.shadow.nodes import Nodes
         from pyqmail.shadow.settings import read_settings
+        from pyqmail.shadow.store import Refused
 
         settings, accounts = read_settings(home), read_accounts(home)
         queue = read_queue_id(home + "/queue/pyqmail/id")

@@ -1,4 +1,4 @@
-"""Taking over the messages of nodes that are dead: `qmail-shadowd --adopt` (qmail-shadowd(8)).
+"""Taking over what dead nodes had, `qmail-shadowd --adopt`, and what the queue of this one has lost (qmail-shadowd(8)).
 
     adopt     the rows of a node whose lease is over become ours, in one transaction, and what it must not deliver any
               more when it comes back is kept for it
@@ -6,7 +6,8 @@
               old row is removed
 
 Whatever dies in between, what is ours and in no queue yet is taken in by the next call. The queue takes each row once,
-as it does a message that another node sends (spool/transfers), and keeps its age; it believes that of qmaild alone.
+as it does a message that another node sends (spool/transfers), and keeps its age; it believes that of qmaild and of
+qmail-shadowd alone.
 """
 
 from collections import Counter
@@ -15,18 +16,14 @@ from dataclasses import replace
 from uuid import UUID
 
 from pyqmail.formats.facts import NO_FACTS, FactsError, RecipientFacts, Transfer, format_facts, parse_facts
-from pyqmail.formats.todo import UnknownRecord, parse_todo
+from pyqmail.formats.todo import Todo, UnknownRecord, parse_todo
 from pyqmail.intake.client import FACTS, Injection
 from pyqmail.shadow.nodes import Adopted, Nodes
-from pyqmail.shadow.store import Node
+from pyqmail.shadow.store import Node, Refused
 
 
 class NoLease(Exception):
     """This node has no lease, and so may own nothing."""
-
-
-class Refused(Exception):
-    """The queue did not take a message; the text says why."""
 
 
 def adopt(nodes: Nodes, home: str, queue: str, names: Sequence[str]) -> tuple[list[tuple[str, int]], int]:
@@ -37,25 +34,36 @@ def adopt(nodes: Nodes, home: str, queue: str, names: Sequence[str]) -> tuple[li
     node = nodes.own(queue)
     if node is None:
         raise NoLease("this node has no lease: is qmail-shadowd running?")
-    return nodes.adopt(node, names), _take_in_all(nodes, node, home)
+    return nodes.adopt(node, names), take_in_all(nodes, node, home)
 
 
-def _take_in_all(nodes: Nodes, node: Node, home: str) -> int:
-    count = 0
-    while nodes.take_in(node, lambda adopted: _inject(home, adopted)):
-        count += 1
+def take_in_all(nodes: Nodes, node: Node, home: str) -> int:
+    """Put into the queue of ``home`` what is to be taken in: how many. Raises Away, Refused and OSError.
+
+    A row without an envelope stays, and keeps no other from being taken in.
+    """
+    count, unreadable = 0, list[str]()
+
+    def take(adopted: Adopted) -> bool:
+        try:
+            _inject(home, adopted, parse_todo(adopted.envelope))
+        except UnknownRecord:
+            unreadable.append(adopted.identity)
+            return False
+        return True
+
+    while (taken := nodes.take_in(node, take, unreadable)) is not None:
+        count += taken
+    if unreadable:
+        raise Refused(f"{len(unreadable)} rows have no envelope, the first is {unreadable[0]}")
     return count
 
 
-def _inject(home: str, adopted: Adopted) -> bool:
-    """Put one into the queue: true, also where nobody is left to deliver it to. Raises Refused."""
-    try:
-        todo = parse_todo(adopted.envelope)
-    except UnknownRecord:
-        raise Refused(f"the row {adopted.identity} has no envelope") from None
+def _inject(home: str, adopted: Adopted, todo: Todo) -> None:
+    """Put one into the queue, if anybody is left to deliver it to. Raises Refused."""
     recipients = remaining(todo.recipients, adopted.done)
     if not recipients:
-        return True
+        return
     transfer = Transfer(UUID(adopted.identity).hex.encode(), adopted.birth)
     facts = facts_of_rest(adopted.facts, todo.sender, recipients, transfer)
     injection = Injection.open(home, {FACTS: facts}, warm=True)
@@ -64,7 +72,6 @@ def _inject(home: str, adopted: Adopted) -> bool:
     answer = injection.close(todo.sender, recipients)
     if answer.status:
         raise Refused(f"qmail-queue says {answer.letter_text()[1].decode()} of {adopted.identity}")
-    return True
 
 
 def remaining(recipients: Sequence[bytes], done: Sequence[bytes]) -> list[bytes]:

@@ -5,7 +5,7 @@ question. So clocks that differ do no harm, and a node stops before another one 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from pyqmail.shadow.database import Away
@@ -33,11 +33,22 @@ NOTHING = Held(None, frozenset(), 0.0)
 class Lease:
     """Taken and kept in a thread of its own."""
 
-    def __init__(self, settings: Settings, queue: str, machine: str, tell: Callable[[Held, str], None]) -> None:
-        """``tell`` is called from the thread with what is held, and what is wrong, if anything."""
+    def __init__(
+        self,
+        settings: Settings,
+        queue: str,
+        machine: str,
+        present: Collection[str],
+        tell: Callable[[Held, str], None],
+    ) -> None:
+        """``present``: the copies of messages that the queue has, or has had.
+
+        ``tell`` is called from the thread with what is held, and what is wrong, if anything.
+        """
         self._settings = settings
         self._queue = queue
         self._machine = machine
+        self._present = present
         self._tell = tell
         self._held = NOTHING
 
@@ -56,8 +67,9 @@ class Lease:
         seconds = self._settings.lease_s * (1 + MARGIN)
         try:
             if self._held.node is None:
-                node = nodes.register(self._queue, self._settings.name, self._machine, seconds)
+                node = nodes.register(self._queue, self._settings.name, self._machine, seconds, self._present)
                 self._held = Held(node, nodes.taken(node), 0.0)
+                self._present = ()
             else:
                 nodes.renew(self._held.node, self._machine, seconds)
             return None

@@ -1,6 +1,6 @@
 """Nodes in the database: who has a lease, whose messages are whose, and what is adopted (qmail-shadowd(8))."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from pyqmail.shadow.database import Database
@@ -25,9 +25,10 @@ GIVE_UP = (
 ADOPT = "UPDATE shadow_message SET owner = %s, taking = true WHERE owner = %s"
 NEXT = (
     "SELECT id::text, facts, envelope, message, extract(epoch FROM born)::bigint FROM shadow_message"
-    " WHERE owner = %s AND taking ORDER BY born LIMIT 1 FOR UPDATE SKIP LOCKED"
+    " WHERE owner = %s AND taking AND NOT id = ANY(%s::uuid[]) ORDER BY born LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 READ_PART = "SELECT data FROM shadow_part WHERE id = %s AND number = %s"
+LACKED = "UPDATE shadow_message SET taking = true WHERE owner = %s AND NOT taking AND NOT id = ANY(%s::uuid[])"
 TAKEN = "SELECT replace(id::text, '-', '') FROM shadow_taken WHERE queue = %s"
 FORGET = "DELETE FROM shadow_taken WHERE adopted < now() - interval '30 days'"
 
@@ -51,10 +52,13 @@ class Adopted:
 class Nodes(Database):
     """What is done with nodes. Each method raises Away."""
 
-    def register(self, queue: str, name: str, machine: str, seconds: float) -> Node:
+    def register(self, queue: str, name: str, machine: str, seconds: float, present: Collection[str]) -> Node:
         """Be the node that has ``queue``, for so long. Raises Taken.
 
         The lease of an earlier start of this very machine is taken over at once, that of another one when it has ended.
+        Then what is this queue's and not ``present`` is to be taken in (take_in): without a lease nothing that has a
+        copy has come into the queue meanwhile. While the machine goes on, so may those who put messages there and have
+        not finished: then nothing is known of what it lacks.
         """
         epoch = 1
         with self.transaction() as connection:
@@ -63,6 +67,8 @@ class Nodes(Database):
                     if alive and place != machine:
                         raise Taken("queue/pyqmail/id is that of another machine, whose lease has not ended")
                     epoch = int(str(its_epoch))
+                    if place != machine:
+                        connection.execute(LACKED, (queue, list(present)))
                 elif alive:
                     raise Taken(f"another queue, {other}, is called {name}: one of both needs another control/me")
                 else:
@@ -102,13 +108,13 @@ class Nodes(Database):
                 found.append((str(name), count))
         return found
 
-    def take_in(self, node: Node, take: Callable[[Adopted], bool]) -> bool | None:
-        """Offer ``take`` one message that was adopted and is in no queue yet: whether it was taken; None without one.
+    def take_in(self, node: Node, take: Callable[[Adopted], bool], but: Collection[str] = ()) -> bool | None:
+        """Offer ``take`` one message that is in no queue yet, none of ``but``: whether it was taken; None without one.
 
         The row is locked meanwhile, and removed then: whoever comes at the same time gets another one.
         """
         with self.transaction() as connection:
-            row = connection.execute(NEXT, (node.queue,)).fetchone()
+            row = connection.execute(NEXT, (node.queue, list(but))).fetchone()
             if row is None:
                 return None
             identity, facts, envelope, first = str(row[0]), bytes(row[1]), bytes(row[2]), bytes(row[3])  # type: ignore[call-overload]

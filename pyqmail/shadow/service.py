@@ -8,14 +8,15 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import shadow
 from pyqmail.shadow.identity import boot_id
 from pyqmail.shadow.lease import NOTHING, Held, Lease
+from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Copy, Mark
+from pyqmail.shadow.store import Copy, Mark, Node
 from pyqmail.shadow.writer import Writer
 from pyqmail.system.foreign import rights_of
 from pyqmail.system.logpipe import LogWriter
@@ -48,7 +49,11 @@ class Client:
 
 
 class Service:
-    """The loop. ``copying`` are the uids that may have messages copied, ``ending`` those that say which have left."""
+    """The loop. ``copying`` are the uids that may have messages copied, ``ending`` those that say which have left.
+
+    ``present`` are the copies of messages that the queue has or has had (shadow/present); ``take_in`` puts into it what
+    it lacks (shadow/adoption).
+    """
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class Service:
         settings: Settings,
         queue: str,
         *,
+        present: Collection[str],
+        take_in: Callable[[Nodes, Node], int],
         copying: Collection[int],
         ending: Collection[int],
     ) -> None:
@@ -73,11 +80,12 @@ class Service:
         self._log = LogWriter(2, NAME)
         self._unsaid: deque[bytes] = deque(maxlen=LINES_MAX)  # lines that nobody has heard
         self._quiet: set[str] = set()  # troubles that were told of a moment ago
-        lease = Lease(settings, queue, boot_id(), self._tell_lease)
+        lease = Lease(settings, queue, boot_id(), present, self._tell_lease)
         self._writer = Writer(settings, lease, self._copied, self._removed, self._sized)
         loop.add_reader(listener.fileno(), self._accept)
         loop.add_reader(self._writer.event, self._writer.collect)
         self._writer.start()
+        self._writer.take_in(take_in, self._taken_in)
 
     def _tell_lease(self, held: Held, trouble: str) -> None:
         """Called from the thread that keeps the lease."""
@@ -247,6 +255,12 @@ class Service:
         for client, ids in gone.items():
             for start in range(0, len(ids), shadow.IDS_MAX):
                 client.say(shadow.GONE, *ids[start : start + shadow.IDS_MAX])
+
+    def _taken_in(self, count: int, trouble: str) -> None:
+        if trouble:
+            self._say_seldom("lacked", f"messages that only the database has are not in the queue yet: {trouble}")
+        elif count:
+            self.say(f"{count} messages that only the database had are in the queue again")
 
     def _sized(self, size: int) -> None:
         self._bytes = size

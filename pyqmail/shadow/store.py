@@ -25,6 +25,10 @@ class Fenced(Exception):
     """What this node had was adopted: it may not go on as if it were not."""
 
 
+class Refused(Exception):
+    """The queue did not take a message; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """Who owns copies: a queue, in one of its lives."""

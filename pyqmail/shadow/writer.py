@@ -1,5 +1,5 @@
 """Threads that wait for the database, so that the loop does not: two for copies, one for what is removed, one that
-keeps the lease (shadow/lease).
+keeps the lease (shadow/lease), one that puts into the queue what it lacks (shadow/adoption).
 
 What has gathered while one transaction was under way makes the next, so that many messages share a COMMIT. A server
 that failed is left alone for AGAIN_S: until then every copy fails at once.
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from pyqmail.shadow.database import Away, Database
-from pyqmail.shadow.lease import Lease
+from pyqmail.shadow.lease import RENEWALS, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Store
+from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Refused, Store
 
 WRITERS = 2
 COPIES_MAX = 64  # of one transaction
@@ -127,6 +127,31 @@ class Writer:
         for work in (*(self._copy,) * WRITERS, self._remove):
             self._start_thread(Store, work)
         self._start_thread(Nodes, self._lease.keep)
+
+    def take_in(self, take_in: Callable[[Nodes, Node], int], told: Callable[[int, str], None]) -> None:
+        """Have ``take_in`` put into the queue what only the database has, with each renewal of the lease.
+
+        ``told`` hears how many there were, or why some are left.
+        """
+
+        def work(nodes: Nodes) -> None:
+            while True:
+                if (node := self.node) is None:
+                    time.sleep(AGAIN_S)
+                    continue
+                count, why = 0, ""
+                try:
+                    count = take_in(nodes, node)
+                except Away:
+                    pass  # who keeps the lease says so
+                except (Refused, OSError) as error:
+                    why = str(error)
+                nodes.close()
+                if count or why:
+                    self.tell(lambda count=count, why=why: told(count, why))  # type: ignore[misc]
+                time.sleep(self._settings.lease_s / RENEWALS)
+
+        self._start_thread(Nodes, work)
 
     def copy(self, copy: Copy) -> None:
         """Copy one, and give back its files."""

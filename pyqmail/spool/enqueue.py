@@ -33,6 +33,7 @@ class Spool:
         self.accounts = accounts
         self.drafts = Drafts(layout)
         self._copies = copies
+        self._trusted = {accounts.uid_daemon} | ({accounts.uid_remote} if copies is not None else set())
         self._commit = Commit(self.drafts, copies)
 
     def begin(self, uid: int, submission: int, facts: bytes = b"") -> Draft:
@@ -71,7 +72,7 @@ class Spool:
             if draft.facts and not draft.token:
                 from pyqmail.spool.facts import announce  # few messages have any
 
-                announce(draft, trusted=self.accounts.uid_daemon)
+                announce(draft, trusted=self._trusted)
             try:
                 files.write_all(draft.envelope, draft.pending)
             except OSError:

@@ -18,6 +18,7 @@ The file is made once mess/N has its name, and is on disk with its own before to
 
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import replace
 
 from pyqmail.formats.facts import FACTS_MAX, Facts, FactsError, belong_to, format_facts, parse_facts
@@ -36,10 +37,10 @@ class FactsLost(Exception):
     """The file is not there, is torn, of another version, or another message's: waiting does not bring it back."""
 
 
-def announce(draft: Draft, *, trusted: int) -> None:
+def announce(draft: Draft, *, trusted: Collection[int]) -> None:
     """Put the record of its facts before what of ``draft``'s envelope is not written yet; drop facts that do not fit.
 
-    That it comes from another node is believed of the uid ``trusted`` alone, whose qmail-xferd is.
+    That it comes from another node is believed of the uids ``trusted`` alone, whose qmail-xferd and qmail-shadowd are.
 
     To be called before the first byte of the envelope is written, when all of it or more than FACTS_MAX have come.
     """
@@ -54,7 +55,7 @@ def announce(draft: Draft, *, trusted: int) -> None:
     if not fits:
         draft.facts = b""
         return
-    if facts.transfer is not None and b"u%d" % trusted not in records:
+    if facts.transfer is not None and not any(b"u%d" % uid in records for uid in trusted):
         draft.facts = format_facts(replace(facts, transfer=None), sender)
         if not draft.facts:
             return

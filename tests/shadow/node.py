@@ -117,10 +117,14 @@ def load_schema(database: PostgreSQL) -> None:
 
 
 @contextmanager
-def node(database: PostgreSQL, name: str, policy: str = "require", lease_s: int = 300) -> Iterator[Node]:
-    """A node that runs, gone afterwards."""
+def node(
+    database: PostgreSQL, name: str, policy: str = "require", lease_s: int = 300, **controls: str
+) -> Iterator[Node]:
+    """A node that runs, with more ``controls``; gone afterwards."""
     with public_directory() as base:
         made = Node(base / "qmail", database, name, policy, lease_s)
+        for control, text in controls.items():
+            made.write(control, text)
         try:
             made.start()
             yield made

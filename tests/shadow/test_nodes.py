@@ -2,14 +2,15 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
+from pyqmail.shadow import adoption
 from pyqmail.shadow.database import Away
 from pyqmail.shadow.nodes import Adopted, Nodes, Taken
-from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Store
+from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Refused, Store
 from tests.postgresql import PASSWORD, PostgreSQL
 from tests.waiting import wait_for
 
@@ -30,9 +31,11 @@ def store(database: PostgreSQL) -> Iterator[Store]:
     made.close()
 
 
-def register(nodes: Nodes, machine: str = "here", queue: str = "", name: str = "") -> Node:
+def register(
+    nodes: Nodes, machine: str = "here", queue: str = "", name: str = "", present: Collection[str] = ()
+) -> Node:
     queue = queue or str(uuid.uuid4())
-    return nodes.register(queue, name or queue + ".test", machine, LEASE_S)
+    return nodes.register(queue, name or queue + ".test", machine, LEASE_S, present)
 
 
 def end(database: PostgreSQL, node: Node) -> None:
@@ -97,6 +100,45 @@ def test_adoption_is_done_once_and_fences_who_comes_back(
     assert nodes.take_in(heir, lambda adopted: not seen.append(adopted)) is True  # type: ignore[func-returns-value]
     assert nodes.take_in(heir, lambda adopted: True) is None
     assert [adopted.done for adopted in seen] == [[b"a@x"]] * 2
+
+
+def taken_in(nodes: Nodes, node: Node) -> list[str]:
+    """What the queue of that node is offered, and takes."""
+    seen: list[str] = []
+    while nodes.take_in(node, lambda adopted: not seen.append(adopted.identity)):  # type: ignore[func-returns-value]
+        pass
+    return seen
+
+
+def test_what_a_queue_lacks_when_its_machine_is_started_anew_is_offered_to_it_once(
+    database: PostgreSQL, nodes: Nodes, store: Store, tmp_path: Path
+) -> None:
+    node = register(nodes)
+    here, lost = (copy(store, node, tmp_path / name) for name in ("here", "lost"))
+    present = {uuid.UUID(here).hex}
+    assert taken_in(nodes, register(nodes, queue=node.queue, present=present)) == []  # the same start of the machine
+    end(database, node)
+    assert taken_in(nodes, register(nodes, "anew", node.queue, present=present)) == [lost]
+    assert taken_in(nodes, register(nodes, "anew", node.queue)) == []
+    end(database, node)
+    assert taken_in(nodes, register(nodes, "again", node.queue, present=present)) == []
+
+
+def test_a_row_without_an_envelope_stays_and_keeps_no_other_from_the_queue(
+    database: PostgreSQL, nodes: Nodes, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = register(nodes)
+    torn, whole = (copy(store, node, tmp_path / name) for name in ("torn", "whole"))
+    database.run(f"UPDATE shadow_message SET envelope = 'edited by hand' WHERE id = '{torn}'")
+    end(database, node)
+    register(nodes, "anew", node.queue)
+    seen: list[str] = []
+    monkeypatch.setattr(adoption, "_inject", lambda _home, adopted, _todo: seen.append(adopted.identity))
+    for _ in range(2):
+        with pytest.raises(Refused, match=f"1 rows have no envelope, the first is {torn}"):
+            adoption.take_in_all(nodes, node, "/nowhere")
+    assert seen == [whole]
+    assert database.run(f"SELECT id FROM shadow_message WHERE owner = '{node.queue}'") == [torn]
 
 
 def test_a_connection_that_was_lost_is_made_again(database: PostgreSQL, nodes: Nodes) -> None:

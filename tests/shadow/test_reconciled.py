@@ -1,0 +1,98 @@
+"""A node comes back with a queue and a database that do not agree: each message is delivered, and once."""
+
+import uuid
+from pathlib import Path
+
+import psycopg
+
+from pyqmail.formats.todo import Todo, parse_info_shadow, parse_todo
+from pyqmail.shadow.present import copies_in
+from pyqmail.spool.ended import read_ended
+from pyqmail.spool.layout import read_layout
+from tests.integration.mailhost import fresh_maildir
+from tests.postgresql import PASSWORD, PostgreSQL
+from tests.shadow.conftest import USER
+from tests.shadow.node import Node, node
+from tests.shadow.test_adoption import subjects
+from tests.spool.queue_tree import Tree
+from tests.waiting import wait_for
+
+PLAIN = f"{USER}@example.test".encode()
+
+
+def lose(home: Path, subject: bytes) -> None:
+    """All files of that message are gone from the queue."""
+    queue = home / "queue"
+    (message,) = [path for path in queue.glob("mess/*/*") if b"Subject: " + subject in path.read_bytes()]
+    gone = [path for path in queue.rglob(message.name) if path.is_file()]
+    assert len(gone) >= 2
+    for path in gone:
+        path.unlink()
+
+
+def start_anew(lost: Node) -> None:
+    """As after a start of the machine."""
+    lost.lose_lease()
+    lost.database.run("UPDATE shadow_node SET machine = 'before'")
+    lost.start()
+
+
+def test_whatever_the_queue_or_the_database_has_lost_is_delivered_once(database: PostgreSQL, maildir: Path) -> None:
+    large = b"Subject: lacked, large\n\n" + b"x" * 300_000
+    messages = [b"Subject: %b\n\n" % word for word in (b"in both", b"without row", b"lacked")] + [large]
+    with node(database, "three.example.test", concurrencylocal="0\n") as lost:
+        for message in messages:
+            assert lost.queue(message, PLAIN) == 0
+        assert len(lost.copies()) == 4
+        lost.die()
+        database.run("DELETE FROM shadow_message WHERE encode(message, 'escape') LIKE '%without row%'")
+        lose(lost.home, b"lacked\n")
+        lose(lost.home, b"lacked, large\n")
+        (lost.home / "control/concurrencylocal").unlink()
+        start_anew(lost)
+        said = b"qmail-shadowd: 2 messages that only the database had are in the queue again"
+        wait_for(lambda: said in lost.log.read_bytes(), "the line")
+        wait_for(lambda: lost.queued() == 0 and not lost.copies(), "the end of all")
+        assert subjects(maildir) == sorted(message.partition(b"\n")[0] for message in messages)
+        assert any(b"x" * 300_000 in path.read_bytes() for path in (maildir / "new").iterdir())
+
+
+def test_what_has_left_the_queue_before_an_orderly_end_is_not_delivered_again(database: PostgreSQL) -> None:
+    maildir = fresh_maildir(USER)
+    with node(database, "four.example.test") as lost, psycopg.connect(database.url, password=PASSWORD) as elsewhere:
+        elsewhere.execute("LOCK TABLE shadow_done")  # rows are made, and cannot be removed
+        assert lost.queue(b"Subject: once\n\n", PLAIN) == 0
+        wait_for(lambda: lost.queued() == 0, "the delivery")
+        lost.stop()
+        layout = read_layout(str(lost.home))
+        (identity,) = lost.copies()
+        assert read_ended(layout) == [uuid.UUID(identity).hex.encode()]
+        elsewhere.rollback()
+        assert lost.copies() == [identity]
+        start_anew(lost)
+        wait_for(lambda: not lost.copies(), "the end of its copy")
+        assert subjects(maildir) == [b"Subject: once"]
+        lost.stop()
+        assert read_ended(layout) == []
+
+
+def test_present_is_what_has_body_and_envelope_and_what_has_ended() -> None:
+    tree = Tree(single_user=True)
+    try:
+        layout = read_layout(str(tree.home))
+        names = {number: f"{number:032x}" for number in (24, 25, 26, 27, 28, 29)}
+        for number in (24, 25, 26, 27):
+            Path(layout.mess(number)).write_bytes(b"x")
+        for number in (24, 28):  # 28 has no body
+            Path(layout.todo(number)).write_bytes(b"u1\0p2\0p0 shadow %b\0Fa@x\0Tb@x\0" % names[number].encode())
+        for number in (25, 29):
+            Path(layout.info(number)).write_bytes(b"Fa@x\0p0 shadow %b\0" % names[number].encode())
+        Path(layout.info(26)).write_bytes(b"Fa@x\0p0 shadow edited by hand\0")
+        Path(layout.todo(27)).write_bytes(b"torn %b" % names[27].encode())
+        Path(layout.ended).write_bytes(b"f" * 32 + b"\nno ID\n")
+        todo: Todo = parse_todo(Path(layout.todo(24)).read_bytes())
+        assert todo.shadow == names[24].encode() == b"%032x" % 24
+        assert parse_info_shadow(Path(layout.info(25)).read_bytes()) == names[25].encode()
+        assert copies_in(layout) == {names[24], names[25], "f" * 32}
+    finally:
+        tree.close()
