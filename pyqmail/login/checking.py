@@ -1,4 +1,4 @@
-"""One check in a process of its own: who knows the password, as control/authd has it (qmail-authd(8)).
+"""One check: who knows the password, as control/authd has it (qmail-authd(8)).
 
 Lines ``virtual``, ``accounts`` and ``system``: virtual users, those of the database in control/accounts and, by PAM,
 accounts of the system; an empty file: all that there are. A line that begins with a slash: that program, compatible
@@ -7,8 +7,6 @@ with checkpassword, and nothing else. ``dovecot:SOCKET``: Dovecot's users, and n
 
 import hashlib
 import hmac
-import os
-import signal
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control, ControlUnreadable
@@ -17,37 +15,20 @@ from pyqmail.login.answer import Answer
 from pyqmail.login.checker import run_checker
 from pyqmail.login.virtual_users import VirtualUnreadable, find_user
 from pyqmail.protocol.sasl import Credentials
-from pyqmail.system.process import close_all_but, plug_standard_descriptors, reset_signals
 
-CHECK_S = 70  # after that the kernel ends it, PAM's modules included
 CONTROL = "authd"
 VIRTUAL, ACCOUNTS, SYSTEM = b"virtual", b"accounts", b"system"
 CRAM = b"cram-md5"
 DOVECOT = b"dovecot:"
-CODES = {Answer.YES: 0, Answer.NO: 1, Answer.LATER: 111}
-ANSWERS = {code: answer for answer, code in CODES.items()}  # every other end is LATER
 
 
-def start(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) -> int:
-    """The pid of a process that checks and ends with one of CODES. Raises OSError."""
-    if b"@" not in credentials.user and not single_user:
-        _prepare(home)
-    pid = os.fork()
-    if pid:
-        return pid
-    code = CODES[Answer.LATER]
-    try:
-        reset_signals()
-        signal.alarm(CHECK_S)
-        close_all_but(())
-        plug_standard_descriptors()
-        code = CODES[check(home, credentials, ip, single_user=single_user)]
-    finally:
-        os._exit(code)
+def of_system(credentials: Credentials, *, single_user: bool) -> bool:
+    """Whether they can be those of an account of the system only."""
+    return b"@" not in credentials.user and not single_user
 
 
-def _prepare(home: str) -> None:
-    """Load PAM before the fork, once, where accounts of the system are asked: else each check would load it anew."""
+def prepare(home: str) -> None:
+    """Load PAM once, before processes are forked that check accounts of the system: each would load it anew."""
     try:
         if SYSTEM in (Control(home).lines(CONTROL) or (SYSTEM,)):
             prepare_pam()

@@ -1,11 +1,9 @@
-"""qmail-authd at work: a question a connection, each answered by a forked check, with a wait for those who guess.
+"""qmail-authd at work: a question a connection, each answered in a forked process, with a wait for those who guess.
 
 This process reads 1 KiB at most of whom it trusts to ask, and looks at no password. A question that would be wrong is
 answered at the same time after it was taken up, whatever was wrong.
 """
 
-import os
-import signal
 import socket
 import struct
 import time
@@ -13,6 +11,7 @@ from collections.abc import Callable
 
 from pyqmail.login import checking
 from pyqmail.login.answer import Answer
+from pyqmail.login.check_workers import CheckWorkers
 from pyqmail.login.failures import Failures, network_of
 from pyqmail.protocol.logins import QUESTION_MAX, parse_question
 from pyqmail.protocol.sasl import Credentials
@@ -51,7 +50,7 @@ class Service:
         self._listener = listener
         self._home = home
         self._trusted = trusted  # the uid of who asks
-        self._single_user = single_user
+        self._workers = CheckWorkers(loop, home, single_user=single_user)
         self._open = 0
         self._waiting: list[Question] = []
         self._running: list[Question] = []
@@ -129,23 +128,18 @@ class Service:
 
     def _begin(self, question: Question) -> None:
         question.began = time.monotonic()
+
+        def ended(answer: Answer) -> None:
+            self._running.remove(question)
+            self._judge(question, answer)
+            self._go_on()
+
         try:
-            pid = checking.start(self._home, question.credentials, question.ip, single_user=self._single_user)
-            watch = watched(pid)
+            self._workers.ask(question.credentials, question.ip, ended)
         except OSError:
             self._answer(question, Answer.LATER)
             return
         self._running.append(question)
-
-        def ended() -> None:
-            self._loop.remove_reader(watch)
-            os.close(watch)
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            self._running.remove(question)
-            self._judge(question, checking.ANSWERS.get(code, Answer.LATER))
-            self._go_on()
-
-        self._loop.add_reader(watch, ended)
 
     def _judge(self, question: Question, answer: Answer) -> None:
         now = time.monotonic()
@@ -170,13 +164,3 @@ class Service:
         self._loop.remove_reader(sock.fileno())
         sock.close()
         self._open -= 1
-
-
-def watched(pid: int) -> int:
-    """A descriptor that tells the end of our child. Raises OSError; there is no child then."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise

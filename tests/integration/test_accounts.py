@@ -14,11 +14,12 @@ import pytest
 
 from pyqmail.control import Control
 from pyqmail.incoming.own_sender import may_use
-from pyqmail.login import checking
 from pyqmail.login.accounts import look_up
 from pyqmail.login.answer import Answer
+from pyqmail.login.check_workers import CheckWorkers
 from pyqmail.login.passwords import hash_password
 from pyqmail.protocol.sasl import Credentials
+from pyqmail.system.loop import Loop
 from pyqmail.warm.supervised import HELPERS, answers
 from tests.integration.mailhost import ROOT, MailHost, ensure_user, install, own_user
 from tests.postgresql import PASSWORD, PostgreSQL, postgresql
@@ -204,8 +205,13 @@ def test_passwords_are_asked_for_at_once(node: Node) -> None:
 
     def check(user: str, password: bytes) -> Answer:
         """By a process of its own, as qmail-authd has it."""
-        pid = checking.start(str(node.home), Credentials(b"plain", user.encode(), password), b"", single_user=False)
-        return checking.ANSWERS.get(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), Answer.LATER)
+        loop, heard = Loop(), list[Answer]()
+        workers = CheckWorkers(loop, str(node.home), single_user=False)
+        workers.ask(Credentials(b"plain", user.encode(), password), b"", heard.append)
+        while not heard:
+            loop.run_once()
+        loop.close()
+        return heard[0]
 
     (node.home / "control" / "authd").write_text("")
     assert check("Ann@v.test", b"ann") is Answer.YES and check("bob@V.test", b"bob") is Answer.YES

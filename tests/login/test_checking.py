@@ -1,6 +1,5 @@
 """What the parent of the checks loads before it forks one."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,30 +9,33 @@ import pytest
 from pyqmail.login import checking
 from pyqmail.protocol.sasl import Credentials
 
-CHILD = 4711
-
 
 @pytest.mark.parametrize(
-    ("authd", "user", "loads"),
+    ("authd", "loads"),
     [
-        pytest.param("", b"ann", True, id="an account of the system"),
-        pytest.param("virtual\nsystem\n", b"ann", True, id="an account, where both are asked"),
-        pytest.param("", b"ann@x.test", False, id="a virtual user"),
-        pytest.param("virtual\n", b"ann", False, id="an account, where virtual users alone are known"),
-        pytest.param("dovecot:/run/auth\n", b"ann", False, id="a user of Dovecot's"),
-        pytest.param("/bin/checker\n", b"ann", False, id="a user of a program's"),
+        pytest.param("", True, id="all that there are"),
+        pytest.param("virtual\nsystem\n", True, id="both"),
+        pytest.param("virtual\n", False, id="virtual users alone"),
+        pytest.param("dovecot:/run/auth\n", False, id="users of Dovecot's"),
+        pytest.param("/bin/checker\n", False, id="users of a program's"),
     ],
 )
-def test_pam_is_loaded_once_for_all_checks_that_need_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authd: str, user: bytes, loads: bool
+def test_pam_is_loaded_for_those_who_ask_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authd: str, loads: bool
 ) -> None:
     (tmp_path / "control").mkdir()
     (tmp_path / "control/authd").write_text(authd)
     done: list[str] = []
     monkeypatch.setattr(checking, "prepare_pam", lambda: done.append("load"))
-    monkeypatch.setattr(os, "fork", lambda: done.append("fork") or CHILD)
-    assert checking.start(str(tmp_path), Credentials(b"plain", user, b"x"), b"127.0.0.1", single_user=False) == CHILD
-    assert done == (["load", "fork"] if loads else ["fork"])
+    checking.prepare(str(tmp_path))
+    assert done == ["load"] * loads
+
+
+@pytest.mark.parametrize(
+    ("user", "single_user", "found"), [(b"ann", False, True), (b"ann@x.test", False, False), (b"ann", True, False)]
+)
+def test_a_name_without_a_domain_is_an_account_of_the_system(user: bytes, single_user: bool, found: bool) -> None:
+    assert checking.of_system(Credentials(b"plain", user, b"x"), single_user=single_user) is found
 
 
 def test_the_modules_of_pam_are_in_the_memory_of_those_who_fork() -> None:
