@@ -22,6 +22,7 @@ from pyqmail.system.process import (
     find_program,
     fork_child,
     plug_standard_descriptors,
+    prepare_titles,
     set_title,
 )
 from pyqmail.warm.helper_process import SIGNALS
@@ -33,6 +34,7 @@ SEND = b"qmail-send"
 LSPAWN = b"qmail-lspawn"
 PROGRAMS = (b"qmail-rspawn", b"qmail-clean", SEND)
 QUEUED = b"qmail-queued"
+IN_WORKERS = {LSPAWN: ("pyqmail.programs.qmail_local", "pyqmail.programs.qmail_getpw")}  # what each one's workers run
 
 
 class Start:
@@ -55,6 +57,9 @@ class Start:
                 self._warm[name] = module
                 if name != SEND:  # it forks nothing: what it alone needs would make every fork of the others dearer
                     import_module(module)
+                for module in IN_WORKERS.get(name, ()):
+                    import_module(module)
+        prepare_titles()
         gc.collect()
         gc.freeze()
 
