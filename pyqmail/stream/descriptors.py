@@ -16,6 +16,7 @@ import time
 from pyqmail.stream.stream import CHUNK, Stream, StreamEnded, StreamTimedOut
 
 PIPE_PIECE = 4096  # POSIX: a pipe that polls as writable takes PIPE_BUF bytes
+_STANDARD: dict[int, _socket.socket] = {}  # what sets options of the socket on 0 or 1, whichever is there now
 
 
 class DescriptorStream(Stream):
@@ -37,19 +38,13 @@ class DescriptorStream(Stream):
 
     def _arm(self, timeout_s: float) -> bool:
         """Let the kernel limit each read and write; false where one of the descriptors is no socket."""
+        limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
         try:
-            sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fileno=self._reader)  # of whatever family
+            _set_option(self._reader, _socket.SO_RCVTIMEO, limit)
+            _set_option(self._writer, _socket.SO_SNDTIMEO, limit)
+            return True
         except OSError:
             return False
-        try:
-            limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
-            return _is_socket(self._writer)
-        except OSError:
-            return False
-        finally:
-            sock.detach()
 
     def until(self, deadline: float | None) -> None:
         self._deadline = deadline
@@ -133,6 +128,21 @@ def _poll(fd: int, event: int, seconds: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, event)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+def _set_option(fd: int, option: int, value: bytes) -> None:
+    """Set an option of the socket ``fd``. Raises OSError where it is none.
+
+    To make an object of a descriptor costs a system call, so that those of 0 and 1 serve all sessions of a process.
+    """
+    sock = _STANDARD.get(fd) or _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fileno=fd)  # of any family
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, option, value)
+    finally:
+        if fd in (0, 1):
+            _STANDARD[fd] = sock
+        else:
+            sock.detach()
 
 
 def _is_socket(fd: int) -> bool:

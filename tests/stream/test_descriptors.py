@@ -170,3 +170,22 @@ def test_closing_says_what_has_gathered_and_leaves_the_descriptors() -> None:
         ours.sendall(b"still open")
         ours.close()
         assert everything(theirs) == b"still open"
+
+
+def test_standard_input_and_output_are_sockets_in_one_session_and_pipes_in_the_next() -> None:
+    pid = os.fork()
+    if pid == 0:
+        found = []
+        for kind in ("a socket", "pipes", "a socket"):
+            made = Ends(kind)
+            mine = sorted(made.mine)
+            os.dup2(mine[0], 0)
+            os.dup2(mine[-1], 1)
+            started = time.monotonic()
+            stream = DescriptorStream(0, 1, WAIT_S)
+            try:
+                stream.read()
+            except StreamTimedOut:
+                found.append((stream.sockets, WAIT_S * 0.9 <= time.monotonic() - started < 10))
+        os._exit(0 if found == [(True, True), (False, True), (True, True)] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
