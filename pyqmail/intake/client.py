@@ -90,8 +90,18 @@ def answer_of(sock: "_socket.socket") -> tuple[int, int]:
 
 def own_queue(home: str) -> bool:
     """Whether our effective user owns the queue: qmailq, or anyone in a single-user tree of theirs."""
+    return _owns_queue(os.geteuid(), home)
+
+
+def may_write_queue(home: str) -> bool:
+    """Whether our effective user owns the queue, or is root."""
+    user = os.geteuid()
+    return user == 0 or _owns_queue(user, home)
+
+
+def _owns_queue(user: int, home: str) -> bool:
     try:
-        return os.stat(home + "/queue").st_uid == os.geteuid()
+        return os.stat(home + "/queue").st_uid == user
     except OSError:
         return False
 
@@ -274,7 +284,7 @@ class Injection:
 
     def _reach(self) -> "_socket.socket | None":
         """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
-        own = os.geteuid() == 0 or own_queue(self._home)
+        own = may_write_queue(self._home)
         run = self._home + "/run/qmail-queued."
         sock = connect(run + "sock", 0 if own else CONNECT_SECONDS, run + "own" if self._serial else "")
         if sock is None and own:
@@ -396,13 +406,23 @@ def _fill(fd: int, data: bytes) -> bytes:
     """Write to an empty pipe that nobody reads yet; what it does not take."""
     if len(data) <= PAGE:
         return data[os.write(fd, data) :] if data else b""
+    try:
+        return data[os.pwritev(fd, (data,), -1, os.RWF_NOWAIT) :]
+    except BlockingIOError:
+        return data
+    except OSError:  # before Linux 6.4 pipes know no such write
+        return data[_write_at_once(fd, data) :]
+
+
+def _write_at_once(fd: int, data: bytes) -> int:
+    """As much as there is room for; how much that was."""
     os.set_blocking(fd, False)
     try:
-        done = os.write(fd, data)
+        return os.write(fd, data)
     except BlockingIOError:
-        done = 0
-    os.set_blocking(fd, True)
-    return data[done:]
+        return 0
+    finally:
+        os.set_blocking(fd, True)
 
 
 def _written(fd: int, data: "bytes | bytearray | memoryview") -> bool:

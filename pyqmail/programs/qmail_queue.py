@@ -22,7 +22,7 @@ def main(argv: "Sequence[bytes]", environ: "Mapping[bytes, bytes]") -> int:
     if code != QueueExit.DONE:
         return code
     facts = environ.get(client.FACTS, b"")
-    if (os.geteuid() == 0 or client.own_queue(home)) and not direct.copies_are_made(home):
+    if client.may_write_queue(home) and not direct.copies_are_made(home):
         return direct.write_queue(home, os.getuid(), facts)
     sock = client.connect(home + "/run/qmail-queued.sock", client.CONNECT_SECONDS)
     if sock is None:

@@ -1,5 +1,6 @@
 """An Injection as its callers use it: through the service, in a child, through QMAILQUEUE."""
 
+import errno
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import pytest
 
 from pyqmail.intake import client
 from pyqmail.intake.client import Answer, Injection
-from tests.spool.queue_tree import ORDINARY_UID, REPO, Tree
+from tests.spool.queue_tree import REPO, Tree
 
 
 @pytest.fixture(params=["service", "own queue", "program"])
@@ -71,6 +72,18 @@ def test_an_aborted_submission_is_not_queued_and_leaves_no_descriptor(tree: Tree
 def test_a_large_message_and_envelope_pass(tree: Tree) -> None:
     injection = start(tree)
     body = os.urandom(1 << 20)
+    injection.write(body)
+    assert injection.close(b"", [b"user%d@host" % n for n in range(20000)]).status == 0
+    assert tree.read(tree.todo()[0])[0].endswith(b"\n" + body)
+
+
+def test_a_kernel_whose_pipes_cannot_be_asked_to_be_quick(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "no such write")
+
+    monkeypatch.setattr("os.pwritev", unknown)
+    injection = start(tree)
+    body = os.urandom(40000)
     injection.write(body)
     assert injection.close(b"", [b"user%d@host" % n for n in range(20000)]).status == 0
     assert tree.read(tree.todo()[0])[0].endswith(b"\n" + body)
@@ -177,8 +190,7 @@ def test_a_foreign_qmail_queue_in_home_is_executed(plain: Tree) -> None:
 @pytest.mark.contract("queue 7.7")
 def test_no_service_is_73_for_those_who_may_not_write_the_queue(plain: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0)
-    monkeypatch.setattr(client, "own_queue", lambda home: False)
-    monkeypatch.setattr("os.geteuid", lambda: ORDINARY_UID)
+    monkeypatch.setattr(client, "may_write_queue", lambda home: False)
     injection = start(plain)
     injection.write(b"x")
     assert injection.close(b"s", [b"r"]).status == 73
