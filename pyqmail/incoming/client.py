@@ -1,5 +1,7 @@
 """Who is at the other end, as far as is known by now (tcp-environ(5))."""
 
+from typing import NamedTuple
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,48 +15,21 @@ def by_sendmail(environ: "Mapping[bytes, bytes]") -> bool:
     return environ.get(b"TCPREMOTEINFO") == b"sendmail-bs" and environ.get(b"TCPREMOTEIP") == b"127.0.0.1"
 
 
-class Client:
+class Client(NamedTuple):
     """One client at one moment. It never changes: what a session learns makes another Client of it.
 
     So nothing that was learnt in clear is believed after STARTTLS, by construction: ``secured_by`` keeps only what the
     connection itself says.
     """
 
-    __slots__ = ("helo", "host", "ident", "ip", "method", "relay", "secured", "user")
-
     ip: bytes  # "unknown" where nobody says
     host: bytes
     ident: bytes | None
-    helo: bytes | None  # None: it has not greeted
-    relay: bytes | None  # it may send anywhere, with this appended to each recipient; None: it may not
-    secured: "Secured | None"
-    user: bytes | None  # who has proved in this session to be that user, and by nothing else
-    method: bytes  # by which mechanism
-
-    def __init__(
-        self,
-        ip: bytes,
-        host: bytes,
-        ident: bytes | None,
-        *,
-        helo: bytes | None = None,
-        relay: bytes | None = None,
-        secured: "Secured | None" = None,
-        user: bytes | None = None,
-        method: bytes = b"",
-    ) -> None:
-        put = object.__setattr__
-        put(self, "ip", ip)
-        put(self, "host", host)
-        put(self, "ident", ident)
-        put(self, "helo", helo)
-        put(self, "relay", relay)
-        put(self, "secured", secured)
-        put(self, "user", user)
-        put(self, "method", method)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Client does not change: {name}")
+    helo: bytes | None = None  # None: it has not greeted
+    relay: bytes | None = None  # it may send anywhere, with this appended to each recipient; None: it may not
+    secured: "Secured | None" = None
+    user: bytes | None = None  # who has proved in this session to be that user, and by nothing else
+    method: bytes = b""  # by which mechanism
 
     @classmethod
     def from_environ(cls, environ: "Mapping[bytes, bytes]") -> "Client":
@@ -66,13 +41,9 @@ class Client:
             relay=environ.get(b"RELAYCLIENT"),
         )
 
-    def _with(self, *, helo: bytes | None, relay: bytes | None, user: bytes | None, method: bytes) -> "Client":
-        secured = self.secured
-        return Client(self.ip, self.host, self.ident, helo=helo, relay=relay, secured=secured, user=user, method=method)
-
     def greeted(self, helo: bytes) -> "Client":
         """After HELO or EHLO."""
-        return self._with(helo=helo, relay=self.relay, user=self.user, method=self.method)
+        return self._replace(helo=helo)
 
     def secured_by(self, secured: "Secured", environ: "Mapping[bytes, bytes]") -> "Client":
         """After a TLS handshake: the greeting is forgotten, and the user."""
@@ -80,11 +51,11 @@ class Client:
 
     def known_as(self, user: bytes, method: bytes = b"") -> "Client":
         """After a user has proved to be one; that user may send anywhere."""
-        return self._with(helo=self.helo, relay=self.relay or b"", user=user, method=method)
+        return self._replace(relay=self.relay or b"", user=user, method=method)
 
     def trusted(self) -> "Client":
         """After it has shown a certificate that lets it send anywhere."""
-        return self._with(helo=self.helo, relay=self.relay or b"", user=self.user, method=self.method)
+        return self._replace(relay=self.relay or b"")
 
     @property
     def received_with(self) -> bytes:
