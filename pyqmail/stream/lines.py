@@ -34,11 +34,17 @@ class LineReader:
 
     def line(self) -> bytes:
         """The next line without its LF. Raises LineTooLong, and whatever the stream's ``read`` raises."""
-        end = self._data.find(b"\n", self._at)
+        data, at = self._data, self._at
+        if at == len(data):
+            data, at = self._stream.read(), 0
+        end = data.find(b"\n", at)
         if end >= 0:
-            line = self._data[self._at : end]
-            self._at = end + 1
-            return line
+            self._data, self._at = data, end + 1
+            return data[at:end]
+        self._data, self._at = data, at
+        return self._line_in_pieces()
+
+    def _line_in_pieces(self) -> bytes:
         parts, size = [], 0
         while True:
             data = self.read()

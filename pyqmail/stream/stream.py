@@ -64,13 +64,16 @@ class Stream(ABC):
 
     def flush(self) -> None:
         """Send what has gathered. Raises StreamEnded; what was not sent is forgotten then."""
-        if not self._out:
+        out = self._out
+        if not out:
             return
         try:
-            while self._out:
-                del self._out[: self._send(self._out)]
+            sent = self._send(out)
+            while sent < len(out):
+                del out[:sent]
+                sent = self._send(out)
         finally:
-            self._out.clear()
+            out.clear()
 
     def start_tls(
         self, context: "ssl.SSLContext", *, server_side: bool, name: str | None = None, within_s: float = HANDSHAKE_S
