@@ -67,12 +67,13 @@ class Control:
 
     cache: "FileCache | None" = None
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, names: "frozenset[str] | None" = None) -> None:
+        """``names`` are those that the directory has, where they have just been looked at."""
         self.directory = home + "/control"
         self._me: bytes | None = None
         self._me_read = False
-        self._names: frozenset[str] | None = None  # that the directory had a moment ago
-        self._names_until = 0.0
+        self._names = names  # that the directory had a moment ago
+        self._names_until = 0.0 if names is None else time.monotonic() + NAMES_S
 
     def read(self, name: str) -> bytes | None:
         """The bytes of control file ``name``; None when there is no such file."""

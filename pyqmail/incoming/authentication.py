@@ -40,14 +40,19 @@ ACCEPTED = Reply(235, b"ok, go ahead (#2.0.0)")
 class Authentication:
     """What one session does about AUTH. ``mechanisms`` is None where there is none."""
 
+    mechanisms: bytes | None = None
+    required = False
+    _needs_tls = False
+    _checker: Sequence[bytes] = ()
+
     def __init__(self, control: Control, words: Sequence[bytes], environ: Mapping[bytes, bytes]) -> None:
         """``words`` is the command line behind the program. Raises ControlUnreadable."""
-        setting = environ.get(b"SMTPAUTH")
-        self.mechanisms = None if by_sendmail(environ) else mechanisms(setting)
-        self._checker: Sequence[bytes] = ()
-        self.required = self._needs_tls = False
         self.failures = 0
-        if self.mechanisms is None or setting is None:
+        setting = environ.get(b"SMTPAUTH")
+        if setting is None or by_sendmail(environ):
+            return
+        self.mechanisms = mechanisms(setting)
+        if self.mechanisms is None:
             return
         self._checker = checker(words, control, environ)
         self.required = setting.startswith(b"!")

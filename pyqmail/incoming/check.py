@@ -6,7 +6,8 @@ from importlib import import_module
 from pyqmail.control import Control
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.policy.relaying import Relaying, size_limit
+from pyqmail.incoming.site import site_of
+from pyqmail.policy.relaying import Relaying, size_limit_by
 from pyqmail.protocol.reply import Reply
 
 TYPE_CHECKING = False
@@ -31,13 +32,17 @@ class Verdict:
 
 
 class Rules:
-    """What the checks of one session are made of: the control files, each read when it is first asked for."""
+    """What the checks of one session are made of: the control files, each read when it is first asked for.
+
+    ``site`` knows what they say to all clients alike.
+    """
 
     def __init__(self, home: str, environ: Mapping[bytes, bytes]) -> None:
         self.home = home
         self.environ = environ
-        self.control = Control(home)
-        self.names = self.control.names()  # of the control files; None where nobody may look
+        self.site = site_of(home)
+        self.names = self.site.names  # of the control files; None where nobody may look
+        self.control = Control(home, self.names)
         self.bad_recipients = 0  # that this session has named
         self.notes: list[bytes] = []  # for the log, which says them when it may
         self.state: SessionState | None = None  # what is asked of qmail-stated (incoming/stated)
@@ -48,14 +53,14 @@ class Rules:
     def relaying(self) -> Relaying:
         """rcpthosts and morercpthosts.cdb. Raises ControlUnreadable."""
         if self._relaying is None:
-            self._relaying = Relaying(self.control)
+            self._relaying = Relaying(self.control, self.site.hosts)
         return self._relaying
 
     @property
     def size_limit(self) -> int:
         """The largest message in bytes, 0 for any. Raises ControlUnreadable."""
         if self._size_limit is None:
-            self._size_limit = size_limit(self.control, self.environ)
+            self._size_limit = size_limit_by(self.site.size_limit, self.environ)
         return self._size_limit
 
     def has(self, name: str) -> bool:
@@ -74,7 +79,6 @@ class Check:
     """One rule. Making it raises ControlUnreadable, and so may asking it."""
 
     name = ""  # for qmail-explain
-    wants_message = False  # hold the message until ``message`` has answered
     active = True  # one that is not is never asked
     recipients_max = 0  # of one message, as EHLO tells; 0 for any number
 
@@ -83,7 +87,7 @@ class Check:
 
     def holds(self, client: Client) -> bool:
         """Whether the text of this ``client`` is to be held until ``message`` has answered."""
-        return self.wants_message
+        return False
 
     def connected(self, client: Client) -> Verdict | None:
         """Before the greeting; a reply ends the session."""

@@ -83,7 +83,7 @@ AUTHENTICATING = ("spfbehavior", "dmarcbehavior", "domainkeys")  # where Authent
 Kind = type[Check] | Seldom
 CHECKS: tuple[Kind, ...] = (
     HopCount,
-    MessageSize,
+    Seldom("checks:MessageSize", "databytes", ("databytes",), (b"DATABYTES",)),
     Seldom("lists:BadSender", "badmailfrom", listed("badmailfrom", "badmailfromnorelay")),
     Seldom("lists:BadHelo", "badhelo", listed("badhelo", "badhelonorelay")),
     Seldom("own_sender:OwnSender", "mailfromrules", (), (b"FORCEAUTHMAILFROM", b"FORCEAUTHFROM")),
@@ -113,12 +113,24 @@ VARIABLES = frozenset(name for kind in CHECKS if isinstance(kind, Seldom) for na
 TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules have chosen its clients
 
 
-@lru_cache(maxsize=64)
-def having(kinds: tuple[type[Check], ...], *hooks: str) -> tuple[tuple[int, ...], ...]:
-    """Which of ``kinds`` have something to say at each of ``hooks``; the same for each session."""
-    return tuple(
-        tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook)) for hook in hooks
-    )
+class Hooks:
+    """Which of some checks have something to say, by their places among them: who leaves a hook alone is not asked."""
+
+    __slots__ = ("connected", "holds", "message", "recipient", "sender")
+
+    def __init__(self, kinds: tuple[type[Check], ...]) -> None:
+        self.connected = _having(kinds, "connected")
+        self.sender = _having(kinds, "sender")
+        self.recipient = _having(kinds, "recipient")
+        self.message = _having(kinds, "message")
+        self.holds = _having(kinds, "holds")
+
+
+def _having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
+    return tuple(at for at, kind in enumerate(kinds) if getattr(kind, hook) is not getattr(Check, hook))
+
+
+hooks_of = lru_cache(maxsize=64)(Hooks)  # the same for each session
 
 
 @lru_cache(maxsize=64)
@@ -136,26 +148,20 @@ def wanted(
 
 
 class Checks:
-    """The checks of one session. Making them raises ControlUnreadable, and so may each question.
-
-    Only those are asked that have something to say: a check costs nothing where it has left a hook alone.
-    """
+    """The checks of one session. Making them raises ControlUnreadable, and so may each question."""
 
     def __init__(self, kinds: tuple[Kind, ...], rules: Rules) -> None:
         variables = VARIABLES.intersection(rules.environ)
-        made = [kind(rules) for kind in wanted(kinds, rules.names, variables)]
-        checks = [check for check in made if check.active]
         self._rules = rules
-        active = tuple(map(type, checks))
-        connected, sender, recipient, message = having(active, "connected", "sender", "recipient", "message")
-        self._connected = [checks[at].connected for at in connected]
-        self._sender = [checks[at].sender for at in sender]
-        self._recipient = [checks[at].recipient for at in recipient]
-        self._message = [checks[at].message for at in message]
-        (closing,) = having(tuple(map(type, made)), "close")
-        self._closing = [made[at].close for at in closing]
-        self.recipients_max = max([0, *[check.recipients_max for check in checks]])
-        self._holding = [each.holds for each in checks if each.wants_message or type(each).holds is not Check.holds]
+        self.notes = rules.notes  # what the log should hear of the checks themselves, once
+        self._made = [kind(rules) for kind in wanted(kinds, rules.names, variables)]
+        self._checks = [check for check in self._made if check.active]
+        self._hooks = hooks_of(tuple(map(type, self._checks)))
+
+    @property
+    def recipients_max(self) -> int:
+        """How many recipients a message may have, 0 for any number."""
+        return max((check.recipients_max for check in self._checks), default=0)
 
     @property
     def names_relay_clients(self) -> bool:
@@ -164,33 +170,29 @@ class Checks:
 
     def hold(self, client: Client) -> bool:
         """Whether a check wants the whole text of a message of this ``client``."""
-        return bool(self._holding) and any(holds(client) for holds in self._holding)
-
-    def take_notes(self) -> list[bytes]:
-        """What the log should hear of the checks themselves, once."""
-        notes, self._rules.notes = self._rules.notes, []
-        return notes
+        places = self._hooks.holds
+        return bool(places) and any(self._checks[at].holds(client) for at in places)
 
     def connected(self, client: Client) -> Verdict | None:
         """The verdict on a client that has said nothing yet."""
-        for ask in self._connected:
-            verdict = ask(client)
+        for at in self._hooks.connected:
+            verdict = self._checks[at].connected(client)
             if verdict is not None and verdict.reply is not None:
                 return verdict
         return None
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
         """The verdict on the sender; what all that were asked have found is the letter's from now on."""
-        for ask in self._sender:
-            verdict = ask(client, letter)
+        for at in self._hooks.sender:
+            verdict = self._checks[at].sender(client, letter)
             if verdict is not None and decides(verdict, letter):
                 return verdict
         return None
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
         """The verdict on one recipient; evidence as for the sender."""
-        for ask in self._recipient:
-            verdict = ask(client, letter, address)
+        for at in self._hooks.recipient:
+            verdict = self._checks[at].recipient(client, letter, address)
             if verdict is not None and decides(verdict, letter):
                 if verdict.reply is not None and verdict.reply.code >= 500:
                     self._rules.bad_recipients += 1
@@ -199,16 +201,16 @@ class Checks:
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
         """The verdict on the whole; evidence as for the sender."""
-        for ask in self._message:
-            verdict = ask(client, letter)
+        for at in self._hooks.message:
+            verdict = self._checks[at].message(client, letter)
             if verdict is not None and decides(verdict, letter):
                 return verdict
         return None
 
     def close(self) -> None:
         """Give back what the checks have open."""
-        for close in self._closing:
-            close()
+        for check in self._made:
+            check.close()
 
 
 def decides(verdict: Verdict, letter: Letter) -> bool:

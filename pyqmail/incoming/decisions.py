@@ -15,9 +15,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pyqmail.control import ControlUnreadable, parse_integer
+from pyqmail.control import Control, ControlUnreadable, parse_integer
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
@@ -50,7 +51,7 @@ class DecisionLog:
     ) -> None:
         self._program = program
         self._mode = log_mode(environ, sockets=sockets)
-        form, self._decides = read_form(rules) if self._mode and rules is not None else (None, True)
+        form, self._decides = form_of(rules) if self._mode and rules is not None else (None, True)
         self._classic = True
         self._json: JsonLines | None = None
         if form is not None:
@@ -99,16 +100,15 @@ class DecisionLog:
             self.wait_s = 0.0
 
 
-def read_form(rules: "Rules") -> tuple[bytes | None, bool]:
+def form_of(rules: "Rules") -> tuple[bytes | None, bool]:
     """The form of the log, if one is named, and whether it has decisions; None and yes where that cannot be read."""
+    given = rules.environ.get(b"LOGDECISIONS")
     try:
-        form = rules.control.line("logformat") if rules.has("logformat") else None
-        wanted = rules.environ.get(b"LOGDECISIONS")
-        if wanted is None and rules.has("logdecisions"):
-            wanted = rules.control.line("logdecisions")
+        form = rules.site.log_form
+        decides = rules.site.logs_decisions if given is None else parse_integer(given) != 0
     except ControlUnreadable:
         return None, True
-    return form, wanted is None or parse_integer(wanted) != 0
+    return form, decides
 
 
 def decision(
@@ -161,6 +161,12 @@ def format_recipients(recipients: Sequence[bytes], room: int) -> bytes:
     return b",".join(shown)
 
 
+@lru_cache(maxsize=1)
+def _log_of_process() -> os.stat_result:
+    """What descriptor 2 is, for all sessions of a process that serves many."""
+    return os.fstat(2)
+
+
 def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:
     """The mode of descriptor 2 if it is a log, else 0: open, no socket, no end of the session, not sendmail -bs.
 
@@ -170,7 +176,7 @@ def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:
     if by_sendmail(environ):
         return 0
     try:
-        log = os.fstat(2)
+        log = os.fstat(2) if Control.cache is None else _log_of_process()
         if stat.S_ISSOCK(log.st_mode):
             journal = environ.get(b"JOURNAL_STREAM") == b"%d:%d" % (log.st_dev, log.st_ino)
             return log.st_mode if journal else 0

@@ -33,7 +33,10 @@ class OwnSender(Check):
     def __init__(self, rules: Rules) -> None:
         self._control = rules.control
         self._on = rules.environ.get(b"FORCEAUTHMAILFROM", b"") not in OFF
-        self.wants_message = rules.environ.get(b"FORCEAUTHFROM", b"") not in OFF
+        self._reads = rules.environ.get(b"FORCEAUTHFROM", b"") not in OFF
+
+    def holds(self, client: Client) -> bool:
+        return self._reads
 
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
         if not self._on or client.user is None or not letter.sender:
@@ -41,7 +44,7 @@ class OwnSender(Check):
         return None if may_use(self._control, client.user, letter.sender) else Verdict(NOT_YOUR_SENDER, at_once=True)
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
-        if not self.wants_message or client.user is None or letter.held is None:
+        if not self._reads or client.user is None or letter.held is None:
             return None
         user = client.user
         authors = list(from_addresses(letter.held))

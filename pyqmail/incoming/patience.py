@@ -14,6 +14,7 @@ from pyqmail.incoming.client import Client
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import Stream, StreamTimedOut
 
+VARIABLES = frozenset((b"SMTPD_GREETDELAY", b"DROP_PRE_GREET", b"SMTPD_ERRORLIMIT", b"SMTPD_SESSIONLIMIT"))
 GREETDELAY_MAX = 300
 LAST_WORDS_S = 10.0  # to take them, for a client whose time is over
 
@@ -55,9 +56,9 @@ class Patience:
             time.sleep(max(0.0, until - time.monotonic()))
         return early and self._drops_early
 
-    def exhausted(self, reply: bytes) -> bool:
-        """Whether ``reply``, if it is a refusal, is the last that this client gets."""
-        if not self._errors_max or reply[:1] not in (b"4", b"5"):
+    def exhausted(self) -> bool:
+        """One more refusal: whether it is the last that this client gets."""
+        if not self._errors_max:
             return False
         self._errors += 1
         return self._errors >= self._errors_max
@@ -82,3 +83,11 @@ def number(text: bytes) -> int:
         return 0
     digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
     return int(digits[:9] or b"0")
+
+
+WITHOUT_END = Patience({})  # which never changes, and so serves all
+
+
+def patience_of(environ: Mapping[bytes, bytes]) -> Patience:
+    """What the variables say of one session."""
+    return WITHOUT_END if VARIABLES.isdisjoint(environ) else Patience(environ)

@@ -5,6 +5,7 @@ without it, ``@`` no mail without a verified certificate of the client, ``-`` no
 """
 
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.incoming.client import by_sendmail
@@ -22,6 +23,8 @@ OWN_VARIABLES = (b"SSL_PROTOCOL", b"SSL_CIPHER", b"SSL_CIPHER_ALGKEYSIZE", b"SSL
 
 
 CLAIMS = (b"SSL_", b"SMTPAUTHUSER", b"SMTPAUTHMETHOD", b"SMTP_AUTH_", b"AUTH", b"QMAILFACTS")
+_claims = methodcaller("startswith", CLAIMS)
+SETTINGS = frozenset((b"UCSPITLS", b"DISABLETLS", b"SMTPS", b"POP3S"))
 
 
 class TlsUnavailable(Exception):
@@ -37,18 +40,22 @@ class Security:
     """What one session does about TLS. Where control files are kept (``Control.cache``) certificates are: ``kept``."""
 
     kept: "ServerCertificates | None" = None
+    implicit = False  # before the greeting
+    required = False
+    needs_client_certificate = False
 
     def __init__(self, control: Control, environ: Mapping[bytes, bytes], *, from_start: bytes = b"SMTPS") -> None:
         """``from_start`` is the variable that asks for TLS before the greeting. Raises ControlUnreadable."""
-        word = environ.get(b"UCSPITLS", b"")
-        within = by_sendmail(environ)  # a local user, who may not read the key
         self._control = control
         self._environ = environ
-        off = within or word == b"-" or set_and_on(environ, b"DISABLETLS")
-        self.implicit = set_and_on(environ, from_start) and not off
+        off = by_sendmail(environ)  # a local user, who may not read the key
+        if not off and not SETTINGS.isdisjoint(environ):
+            word = environ.get(b"UCSPITLS", b"")
+            off = word == b"-" or set_and_on(environ, b"DISABLETLS")
+            self.implicit = set_and_on(environ, from_start) and not off
+            self.required = word in (b"!", b"@")
+            self.needs_client_certificate = word == b"@"
         self.offered = not off and not self.implicit and control.exists(CERTIFICATE)
-        self.required = word in (b"!", b"@") and not within
-        self.needs_client_certificate = word == b"@" and not within
 
     def start(self, stream: "Stream", alert: Callable[[str], None], ready: bytes = b"") -> "tuple[Stream, list[bytes]]":
         """Say ``ready`` and shake hands: the stream to talk on, and the addresses in the client's verified certificate.
@@ -133,5 +140,6 @@ def tls_variables(stream: "Stream", addresses: list[bytes]) -> dict[bytes, bytes
 def without_claims(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
     """``environ`` without what only this session may say: who its client is, how the connection is, what is said
     of its mail."""
-    claims = [name for name in environ if name.startswith(CLAIMS)]
-    return {name: value for name, value in environ.items() if name not in claims} if claims else environ
+    if not any(map(_claims, environ)):
+        return environ
+    return {name: value for name, value in environ.items() if not _claims(name)}

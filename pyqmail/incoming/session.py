@@ -108,8 +108,11 @@ class Session:
 
     def say_notes(self) -> None:
         """Let the log hear what is wrong with the lists that the checks are made of."""
-        for note in self.checks.take_notes():
-            self.log.say(note)
+        notes = self.checks.notes
+        if notes:
+            for note in notes:
+                self.log.say(note)
+            notes.clear()
 
     def log_decision(self, letter: Letter, reply: Reply, number: int) -> None:
         """One line for the whole letter."""

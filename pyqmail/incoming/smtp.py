@@ -56,34 +56,36 @@ class SmtpSession:
         while True:
             verb, argument = parse_command(connection.command())
             if verb == b"EHLO":
-                self._offer.dsn = self._settings.offers_dsn(self._session.client)
-                self._offer.smtputf8 = self._settings.offers_smtputf8
-                self._offer.requiretls = self._settings.offers_requiretls(self._session.client)
+                self._offer_more()
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
             if effect is not Effect.NONE:
                 if effect is Effect.QUIT:
                     connection.answer(reply)
                     connection.stream.flush()
                     return 0
-                reply = self._act(effect, argument) or reply
+                reply = self._ACTS[effect](self, argument) or reply
             if reply:
                 connection.answer(reply)
             if verb not in GATHERING:
                 connection.stream.flush()
 
     def _offer_now(self) -> Offer:
-        """What EHLO is told."""
+        """What there is for the client to use."""
         settings = self._settings
         secured = self.stream.secured is not None
-        offer = Offer(
-            settings.greeting,
-            settings.rules.size_limit,
-            tls=settings.security.offered and not secured,
-            mechanisms=settings.authentication.offer(secured=secured),
-            recipients_max=settings.checks.recipients_max,
-        )
-        offer.chunking = settings.offers_chunking
+        offer = Offer(settings.greeting, settings.rules.size_limit)
+        offer.tls = settings.security.offered and not secured
+        offer.mechanisms = settings.authentication.offer(secured=secured)
+        offer.chunking = settings.rules.site.chunking
         return offer
+
+    def _offer_more(self) -> None:
+        """What only EHLO is told, and what may have changed since the last."""
+        settings, offer, client = self._settings, self._offer, self._session.client
+        offer.recipients_max = settings.checks.recipients_max
+        offer.dsn = settings.offers_dsn(client)
+        offer.smtputf8 = settings.offers_smtputf8
+        offer.requiretls = settings.offers_requiretls(client)
 
     def _greet(self) -> None:
         refusal = self._session.greet()
@@ -126,29 +128,28 @@ class SmtpSession:
 
     # The commands. Each returns the reply, empty for the one that the protocol has.
 
-    def _act(self, effect: Effect, argument: bytes) -> bytes:
-        if effect is Effect.SENDER:
-            refusal = self._missing()
-            return self._transaction.begin(argument) if refusal is None else refusal.line
-        if effect is Effect.RECIPIENT:
-            return self._transaction.add(argument)
-        if effect is Effect.DATA:
-            return self._transaction.take_message()
-        if effect is Effect.CHUNK:
-            return self._transaction.take_chunk(argument)
-        if effect is Effect.HELLO:
-            return self._hello(argument)
-        if effect is Effect.TLS:
-            return self._start_tls()
-        if effect is Effect.AUTH:
-            return self._authenticate(argument)
-        return self._transaction.forget() if effect is Effect.RESET else b""
+    def _mail(self, argument: bytes) -> bytes:
+        refusal = self._missing()
+        return self._transaction.begin(argument) if refusal is None else refusal.line
+
+    def _rcpt(self, argument: bytes) -> bytes:
+        return self._transaction.add(argument)
+
+    def _data(self, argument: bytes) -> bytes:
+        return self._transaction.take_message()
+
+    def _bdat(self, argument: bytes) -> bytes:
+        return self._transaction.take_chunk(argument)
+
+    def _rset(self, argument: bytes) -> bytes:
+        return self._transaction.forget()
 
     def _hello(self, name: bytes) -> bytes:
+        """HELO and EHLO."""
         self._session.client = self._session.client.greeted(name)
         return self._transaction.forget() or self._transaction.greeted()
 
-    def _start_tls(self) -> bytes:
+    def _start_tls(self, argument: bytes) -> bytes:
         """STARTTLS."""
         if self._connection.pending:
             raise SessionEnd(BEFORE_TLS)
@@ -176,3 +177,14 @@ class SmtpSession:
         if security.needs_client_certificate and (secured is None or secured.certificate is None):
             return NO_CLIENT_CERTIFICATE
         return self._settings.authentication.missing(self._session.client.user)
+
+    _ACTS = {
+        Effect.SENDER: _mail,
+        Effect.RECIPIENT: _rcpt,
+        Effect.DATA: _data,
+        Effect.CHUNK: _bdat,
+        Effect.RESET: _rset,
+        Effect.HELLO: _hello,
+        Effect.TLS: _start_tls,
+        Effect.AUTH: _authenticate,
+    }

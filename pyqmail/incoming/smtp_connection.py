@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 
+from pyqmail.formats.hops import HopCounter
 from pyqmail.incoming.patience import Patience
-from pyqmail.incoming.refusals import NO_MEMORY, TALKED_EARLY, TIMEOUT, TOO_MANY_ERRORS
+from pyqmail.incoming.refusals import NO_MEMORY, STRAY_LF, TALKED_EARLY, TIMEOUT, TOO_MANY_ERRORS
 from pyqmail.protocol.reply import Reply
+from pyqmail.protocol.smtp_server import BareLineFeed, BodyDecoder
 from pyqmail.stream.lines import LineReader, LineTooLong
 from pyqmail.stream.stream import Stream, StreamEnded, StreamTimedOut
 
+REFUSES = 0x34  # the first digit of a reply that is a refusal, 4 or 5
 COMMAND_MAX = 1048576  # bytes of one command line: more is "out of memory", which the original would reach later
 
 
@@ -63,6 +66,17 @@ class SmtpConnection:
             count -= len(data)
             yield data
 
+    def message(self, hops: HopCounter) -> Iterator[bytes]:
+        """The text of a message that comes by DATA, LF line ends, its ``hops`` counted. Raises SessionEnd."""
+        decoder = BodyDecoder(hops)
+        while not decoder.done:
+            try:
+                yield decoder.feed(self.text())
+            except BareLineFeed:
+                raise SessionEnd(STRAY_LF) from None
+        if decoder.rest:
+            self.unread(decoder.rest)
+
     def unread(self, data: bytes) -> None:
         """Put back ``data``, the end of the text that came last: commands follow it."""
         self._lines.unread(data)
@@ -70,7 +84,9 @@ class SmtpConnection:
     def answer(self, reply: bytes) -> None:
         """Say ``reply``, lines with CR LF. Raises SessionEnd if it is the last."""
         self.stream.write(reply)
-        if self._patience.exhausted(reply):
+        if reply[0] < REFUSES:
+            return
+        if self._patience.exhausted():
             raise SessionEnd(TOO_MANY_ERRORS)
         if reply[:4] == b"421 ":  # whoever hears this has to go (RFC 5321 section 3.8)
             raise SessionEnd

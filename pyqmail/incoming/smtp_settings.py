@@ -3,12 +3,11 @@
 import _socket
 from collections.abc import Mapping, Sequence
 
-from pyqmail.control import ControlUnreadable
 from pyqmail.incoming.authentication import Authentication
 from pyqmail.incoming.check import Rules
 from pyqmail.incoming.checks import CHECKS, Checks
 from pyqmail.incoming.client import Client
-from pyqmail.incoming.patience import Patience
+from pyqmail.incoming.patience import patience_of
 from pyqmail.incoming.refusals import NO_ADDRESSES
 from pyqmail.incoming.security import Security, without_claims
 from pyqmail.incoming.smtp_connection import SessionEnd
@@ -18,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.incoming.plugins import Plugins
 
-TIMEOUT_S = 1200
-
 
 class Settings:
     """What one session knows before it begins. Raises ControlUnreadable, also when there is no name to greet with."""
@@ -28,19 +25,15 @@ class Settings:
         """``words`` name the checker of passwords."""
         environ = without_claims(environ)
         self.rules = Rules(home, environ)
-        control = self.rules.control
-        greeting = control.line_or_me("smtpgreeting")
-        if greeting is None:
-            raise ControlUnreadable("control/smtpgreeting: neither it nor control/me exists")
-        self.greeting = greeting if greeting.isascii() else _with_ascii_name(greeting)
+        control, site = self.rules.control, self.rules.site
+        self.greeting = site.greeting
         self.home = home
         self.environ = environ
-        timeout_s = control.integer("timeoutsmtpd", TIMEOUT_S) & 0xFFFFFFFF  # an int, as in the original
-        self.timeout_s = timeout_s if 0 < timeout_s < 0x80000000 else 1
-        self.local_ip_host = control.line_or_me("localiphost")
+        self.timeout_s = site.timeout_s
+        self.local_ip_host = site.local_ip_host
         self.security = Security(control, environ)
         self.authentication = Authentication(control, words, environ)
-        self.patience = Patience(environ)
+        self.patience = patience_of(environ)
         self.checks = Checks(CHECKS, self.rules)
         self.plugins: Plugins | None = None
         if b"SPPCONFFILE" in environ or (self.rules.has("smtpplugins") and b"NOSPP" not in environ):
@@ -74,11 +67,6 @@ class Settings:
         wanted = client.secured is not None and self.rules.has("requiretls") and control.integer("requiretls", 0)
         return bool(wanted) and self._keeps_facts()
 
-    @property
-    def offers_chunking(self) -> bool:
-        """Whether BDAT is taken (RFC 3030): with control/chunking."""
-        return self.rules.has("chunking") and bool(self.rules.control.integer("chunking", 0))
-
     def _keeps_facts(self) -> bool:
         program = self.environ.get(b"QMAILQUEUE")
         safe = program is None or program in (self.rules.control.lines("factsafe") or ())
@@ -104,14 +92,6 @@ class Settings:
         except OSError:
             raise SessionEnd(NO_ADDRESSES) from None
         return box + at + self.local_ip_host if packed in own else address
-
-
-def _with_ascii_name(greeting: bytes) -> bytes:
-    """``greeting``, whose first word is our name, with that as A-labels (RFC 6531 section 3.7.1)."""
-    from pyqmail.protocol.host_names import ascii_host  # names are ASCII, but for few
-
-    name, blank, words = greeting.partition(b" ")
-    return ascii_host(name) + blank + words
 
 
 def literal_address(host: bytes) -> bytes | None:

@@ -18,7 +18,11 @@ MORE = "morercpthosts.cdb"
 
 def size_limit(control: Control, environ: "Mapping[bytes, bytes]") -> int:
     """The largest message in bytes, 0 for no limit: $DATABYTES, else control/databytes. Raises ControlUnreadable."""
-    limit = control.integer("databytes", 0)
+    return size_limit_by(control.integer("databytes", 0), environ)
+
+
+def size_limit_by(limit: int, environ: "Mapping[bytes, bytes]") -> int:
+    """The same, where control/databytes says ``limit``."""
     given = environ.get(b"DATABYTES")
     if given is not None:
         digits = given[: len(given) - len(given.lstrip(b"0123456789"))]
@@ -32,20 +36,38 @@ def parse_hosts(data: bytes) -> frozenset[bytes]:
     return frozenset(host.lower() for host in parse_lines(data))
 
 
+class Hosts:
+    """The names of rcpthosts, or what stands in where that is ``missing``."""
+
+    __slots__ = ("missing", "names")
+
+    def __init__(self, names: frozenset[bytes], *, missing: bool) -> None:
+        self.names = names
+        self.missing = missing
+
+
+def read_hosts(control: Control) -> Hosts:
+    """The hosts of ``control``. Raises ControlUnreadable."""
+    hosts = control.made("rcpthosts", parse_hosts)
+    if hosts is not None:
+        return Hosts(hosts, missing=False)
+    me = control.me()
+    hosts = control.made("locals", parse_hosts) or frozenset()
+    return Hosts(hosts | {me.lower()} if me else hosts, missing=True)
+
+
 class Relaying:
     """The rules of one home, read when made; ``close`` it. Raises ControlUnreadable, from ``accepts`` too."""
 
-    def __init__(self, control: Control) -> None:
-        hosts = control.made("rcpthosts", parse_hosts)
-        self.rcpthosts_missing = hosts is None
-        self._more = -1
+    def __init__(self, control: Control, hosts: Hosts | None = None) -> None:
+        """``hosts`` are those of ``control``, where they are known."""
         if hosts is None:
-            me = control.me()
-            hosts = control.made("locals", parse_hosts) or frozenset()
-            hosts = hosts | {me.lower()} if me else hosts
-        elif not control.surely_missing(MORE):
+            hosts = read_hosts(control)
+        self.rcpthosts_missing = hosts.missing
+        self._hosts = hosts.names
+        self._more = -1
+        if not hosts.missing and not control.surely_missing(MORE):
             self._open_more(control.directory)
-        self._hosts = hosts
 
     def close(self) -> None:
         """Give back the open database."""

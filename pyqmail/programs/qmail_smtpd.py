@@ -12,9 +12,10 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.refusals import NO_CONTROLS, NO_MEMORY
 from pyqmail.incoming.security import TlsUnavailable
+from pyqmail.incoming.site import TIMEOUT_S
 from pyqmail.incoming.smtp import SmtpSession
 from pyqmail.incoming.smtp_connection import SessionEnd, say_last
-from pyqmail.incoming.smtp_settings import TIMEOUT_S, Settings
+from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
 from pyqmail.system.process import ignore_signals

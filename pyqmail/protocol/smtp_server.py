@@ -17,9 +17,10 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
 
     One CR is dropped, a NUL ends the line, only the blank separates, trailing blanks stay in the argument.
     """
-    if line.endswith(b"\r"):
-        line = line[:-1]
-    verb, _, argument = line.partition(b"\0")[0].partition(b" ")
+    line = line.removesuffix(b"\r")
+    if b"\0" in line:
+        line = line.partition(b"\0")[0]
+    verb, _, argument = line.partition(b" ")
     return verb.upper(), argument.lstrip(b" ")
 
 
@@ -72,6 +73,8 @@ class Effect(Enum):
     RESET = "forget the message"
     QUIT = "end the session"
 
+    __hash__ = object.__hash__  # that of Enum asks for the name, and is no quick one
+
 
 class State(Enum):
     """What the client may do next."""
@@ -85,29 +88,14 @@ class State(Enum):
 class Offer:
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    __slots__ = (
-        "chunking", "dsn", "greeting", "mechanisms", "recipients_max", "requiretls", "size_limit", "smtputf8", "tls",
-    )  # fmt: skip
+    tls = False
+    mechanisms: bytes | None = None  # of AUTH; empty: none before TLS; None: there is no AUTH
+    chunking = dsn = smtputf8 = requiretls = False
 
-    def __init__(
-        self,
-        greeting: bytes,
-        size_limit: int,
-        *,
-        tls: bool = False,
-        mechanisms: bytes | None = None,
-        recipients_max: int = 0,
-        dsn: bool = False,
-    ) -> None:
+    def __init__(self, greeting: bytes, size_limit: int, *, recipients_max: int = 0) -> None:
         self.greeting = greeting
         self.size_limit = size_limit
-        self.tls = tls
-        self.dsn = dsn
-        self.smtputf8 = False
-        self.chunking = False
-        self.requiretls = False
         self.recipients_max = recipients_max  # of one message, 0 for any number
-        self.mechanisms = mechanisms  # of AUTH; empty: none before TLS; None: there is no AUTH
 
 
 # The extensions in the order of the answer to EHLO: a keyword, and its parameters or None where it is not offered.
@@ -135,53 +123,85 @@ WANT_RCPT = b"503 RCPT first (#5.5.1)\r\n"
 WANT_LAST = b"503 the message must end first, BDAT LAST, or RSET (#5.5.1)\r\n"
 NO_PARAMETERS = b"501 STARTTLS takes no parameters (#5.5.4)\r\n"
 NO_AUTH_NOW = b"503 no auth during mail transaction (#5.5.0)\r\n"
-UNKNOWN = b"502 unimplemented (#5.5.1)\r\n"
 GO_AHEAD = b"354 go ahead\r\n"
 OK = b"250 ok\r\n"
 CHUNK_TAKEN = b"250 ok, more octets\r\n"
 READY_FOR_TLS = b"220 ready for tls\r\n"
 GATHERING = frozenset((b"MAIL", b"RCPT", b"RSET"))  # the replies that wait for the next read; all others go at once
 
-_FIXED = {
-    b"NOOP": OK,
-    b"HELP": b"214 pyqmail: the qmail mail transfer agent\r\n",
-    b"VRFY": b"252 send some mail, i'll try my best\r\n",
-}
-
 
 def step(state: State, verb: bytes, argument: bytes, offer: Offer) -> Step:
     """What one command does, by its order alone (RFC 5321 section 4.1.4). Never raises."""
-    match verb:
-        case b"MAIL" | b"RCPT" | b"DATA":
-            return _step_of_message(state, verb, argument)
-        case b"BDAT" if offer.chunking:  # its octets follow, whatever the reply is
-            return Effect.CHUNK, _wanting(state), argument
-        case b"HELO":
-            return Effect.HELLO, b"250 " + offer.greeting + b"\r\n", argument
-        case b"EHLO":
-            return Effect.HELLO, format_ehlo(offer), argument
-        case b"STARTTLS" if offer.tls:
-            return (Effect.NONE, NO_PARAMETERS, b"") if argument else (Effect.TLS, b"", b"")
-        case b"AUTH" if offer.mechanisms is not None:
-            return (Effect.AUTH, b"", argument) if state is State.IDLE else (Effect.NONE, NO_AUTH_NOW, b"")
-        case b"RSET":
-            return Effect.RESET, b"250 flushed\r\n", b""
-        case b"QUIT":
-            return Effect.QUIT, b"221 " + offer.greeting + b"\r\n", b""
-        case _:
-            return Effect.NONE, _FIXED.get(verb, UNKNOWN), b""
+    known = COMMANDS.get(verb)
+    return UNIMPLEMENTED if known is None else known(state, argument, offer)
 
 
-def _step_of_message(state: State, verb: bytes, argument: bytes) -> Step:
-    """MAIL, RCPT and DATA."""
-    if state is State.CHUNKS:
-        return Effect.NONE, WANT_LAST, b""
-    if verb == b"MAIL":
-        return Effect.SENDER, b"", argument
-    if verb == b"RCPT":
-        return (Effect.NONE, WANT_MAIL, b"") if state is State.IDLE else (Effect.RECIPIENT, b"", argument)
-    wanting = _wanting(state)
-    return (Effect.NONE, wanting, b"") if wanting else (Effect.DATA, b"", b"")
+def _mail(state: State, argument: bytes, offer: Offer) -> Step:
+    return _UNFINISHED if state is State.CHUNKS else (Effect.SENDER, b"", argument)
+
+
+def _rcpt(state: State, argument: bytes, offer: Offer) -> Step:
+    if state is State.IDLE:
+        return Effect.NONE, WANT_MAIL, b""
+    return _UNFINISHED if state is State.CHUNKS else (Effect.RECIPIENT, b"", argument)
+
+
+def _data(state: State, argument: bytes, offer: Offer) -> Step:
+    if state is State.RECIPIENTS:
+        return Effect.DATA, b"", b""
+    return _UNFINISHED if state is State.CHUNKS else (Effect.NONE, _wanting(state), b"")
+
+
+def _bdat(state: State, argument: bytes, offer: Offer) -> Step:
+    """Its octets follow, whatever the reply is."""
+    return (Effect.CHUNK, _wanting(state), argument) if offer.chunking else UNIMPLEMENTED
+
+
+def _helo(state: State, argument: bytes, offer: Offer) -> Step:
+    return Effect.HELLO, b"250 " + offer.greeting + b"\r\n", argument
+
+
+def _ehlo(state: State, argument: bytes, offer: Offer) -> Step:
+    return Effect.HELLO, format_ehlo(offer), argument
+
+
+def _starttls(state: State, argument: bytes, offer: Offer) -> Step:
+    if not offer.tls:
+        return UNIMPLEMENTED
+    return (Effect.NONE, NO_PARAMETERS, b"") if argument else (Effect.TLS, b"", b"")
+
+
+def _auth(state: State, argument: bytes, offer: Offer) -> Step:
+    if offer.mechanisms is None:
+        return UNIMPLEMENTED
+    return (Effect.AUTH, b"", argument) if state is State.IDLE else (Effect.NONE, NO_AUTH_NOW, b"")
+
+
+def _quit(state: State, argument: bytes, offer: Offer) -> Step:
+    return Effect.QUIT, b"221 " + offer.greeting + b"\r\n", b""
+
+
+def _always(effect: Effect, reply: bytes) -> Callable[[State, bytes, Offer], Step]:
+    return lambda state, argument, offer: (effect, reply, b"")
+
+
+_UNFINISHED: Step = (Effect.NONE, WANT_LAST, b"")
+UNIMPLEMENTED: Step = (Effect.NONE, b"502 unimplemented (#5.5.1)\r\n", b"")
+COMMANDS: dict[bytes, Callable[[State, bytes, Offer], Step]] = {
+    b"MAIL": _mail,
+    b"RCPT": _rcpt,
+    b"DATA": _data,
+    b"BDAT": _bdat,
+    b"HELO": _helo,
+    b"EHLO": _ehlo,
+    b"STARTTLS": _starttls,
+    b"AUTH": _auth,
+    b"RSET": _always(Effect.RESET, b"250 flushed\r\n"),
+    b"QUIT": _quit,
+    b"NOOP": _always(Effect.NONE, OK),
+    b"HELP": _always(Effect.NONE, b"214 pyqmail: the qmail mail transfer agent\r\n"),
+    b"VRFY": _always(Effect.NONE, b"252 send some mail, i'll try my best\r\n"),
+}
 
 
 def _wanting(state: State) -> bytes:

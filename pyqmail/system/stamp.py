@@ -41,9 +41,14 @@ class Seen:
         self._stamps[path] = stamp(path)
         return self._stamps[path] is not None
 
+    def look_once(self, path: str) -> None:
+        """Look at one more, unless that has been done."""
+        if path not in self._stamps:
+            self.look(path)
+
     def unchanged(self) -> bool:
         """Whether each is the one that it was, or still missing."""
-        return all(stamp(path) == seen for path, seen in self._stamps.items())
+        return list(map(stamp, self._stamps)) == list(self._stamps.values())
 
     def settled(self) -> bool:
         """Whether a change after the look would be seen by ``unchanged``: none had only just changed."""

@@ -63,8 +63,10 @@ class Unasked(Check):
 class Reads(Check):
     """Wants the message, and refuses one that holds a word."""
 
-    wants_message = True
     pieces: list[int] = []
+
+    def holds(self, client: Client) -> bool:
+        return True
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
         assert letter.held is not None
