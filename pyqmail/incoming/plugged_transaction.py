@@ -44,8 +44,7 @@ class PluggedTransaction(SmtpTransaction):
     def _begin(self, letter: Letter, *, checked: bool = True) -> bytes:
         outcome = self._run(MAIL, letter.sender, b"SMTPMAILFROM")
         if outcome.refusal is not None:
-            self._log.refused(self._session.client, letter, (), outcome.refusal)
-            return outcome.refusal.line
+            return self._refuse(letter, (), outcome.refusal)
         letter.sender = outcome.address
         self._asked = 0
         return super()._begin(letter, checked=not outcome.unchecked)

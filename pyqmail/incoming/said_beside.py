@@ -4,7 +4,13 @@ from collections.abc import Callable
 
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
-from pyqmail.incoming.refusals import NO_REQUIRETLS, NO_SUCH_PARAMETER, TOO_MANY_RECIPIENTS
+from pyqmail.incoming.refusals import (
+    NO_REQUIRETLS,
+    NO_SUCH_PARAMETER,
+    NOT_ASCII,
+    NOT_SAID_ASCII,
+    TOO_MANY_RECIPIENTS,
+)
 from pyqmail.incoming.smtp_settings import Settings
 from pyqmail.protocol.reply import Reply
 
@@ -57,12 +63,15 @@ def note_recipient(
     return refusal
 
 
-def is_sayable(letter: Letter, address: bytes) -> bool:
-    """Whether ``letter`` may have ``address``: UTF-8 after SMTPUTF8, else ASCII (RFC 6531 section 3.1, item 8)."""
-    if address.isascii():
-        return True
-    if letter.facts is None or not letter.facts.smtputf8:
-        return False
+def unsayable(settings: Settings, letter: Letter, address: bytes) -> Reply | None:
+    """The refusal of an ``address`` that ``letter`` may not have: UTF-8 without SMTPUTF8, or none of both (RFC 6531
+    section 3.1, item 8)."""
+    if address.isascii() or (letter.facts is not None and letter.facts.smtputf8 and _is_utf8(address)):
+        return None
+    return NOT_SAID_ASCII if settings.offers_smtputf8 else NOT_ASCII
+
+
+def _is_utf8(address: bytes) -> bool:
     try:
         address.decode()
     except UnicodeDecodeError:

@@ -1,5 +1,7 @@
 """One SMTP session: the protocol core joined to a stream, and to what all protocols do alike (qmail-smtpd(8))."""
 
+from collections.abc import Callable
+
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.authentication import FAILURES_MAX
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
@@ -26,7 +28,7 @@ class SmtpSession:
         log.before_waiting = stream.flush
         self._session = Session(settings.home, settings.environ, settings.checks, log)
         self._offer = self._offer_now()
-        self._transaction = self._new_transaction()
+        self.transaction = self._new_transaction()
 
     def _new_transaction(self) -> SmtpTransaction:
         settings = self._settings
@@ -49,10 +51,10 @@ class SmtpSession:
             self._greet()
             return self._converse()
         finally:
-            self._transaction.forget()
+            self.transaction.forget()
 
     def _converse(self) -> int:
-        connection, transaction = self._connection, self._transaction
+        connection, transaction = self._connection, self.transaction
         while True:
             verb, argument = parse_command(connection.command())
             if verb == b"EHLO":
@@ -63,7 +65,7 @@ class SmtpSession:
                     connection.answer(reply)
                     connection.stream.flush()
                     return 0
-                reply = self._ACTS[effect](self, argument) or reply
+                reply = ACTS[effect](self, argument) or reply
             if reply:
                 connection.answer(reply)
             if verb not in GATHERING:
@@ -91,7 +93,7 @@ class SmtpSession:
         refusal = self._session.greet()
         if refusal is not None:
             raise SessionEnd(refusal)
-        self._transaction.connected()
+        self.transaction.connected()
         settings, client = self._settings, self._session.client
         trusted = not settings.patience.delay_s or waits_for_nobody(settings.rules, client)
         try:
@@ -118,7 +120,7 @@ class SmtpSession:
         self._connection.go_on(stream)
         self._offer = self._offer_now()
         self._log.before_waiting = stream.flush
-        self._transaction.forget()
+        self.transaction.forget()
         self._session.secured(stream, tls_variables(stream, addresses))
         if self._settings.security.may_relay(addresses):
             self._session.client = self._session.client.trusted()
@@ -126,30 +128,17 @@ class SmtpSession:
     def _alert(self, text: str) -> None:
         self._log.say(b"alert: " + text.encode("utf-8", "replace"))
 
-    # The commands. Each returns the reply, empty for the one that the protocol has.
-
-    def _mail(self, argument: bytes) -> bytes:
+    def mail(self, argument: bytes) -> bytes:
+        """MAIL."""
         refusal = self._missing()
-        return self._transaction.begin(argument) if refusal is None else refusal.line
+        return self.transaction.begin(argument) if refusal is None else refusal.line
 
-    def _rcpt(self, argument: bytes) -> bytes:
-        return self._transaction.add(argument)
-
-    def _data(self, argument: bytes) -> bytes:
-        return self._transaction.take_message()
-
-    def _bdat(self, argument: bytes) -> bytes:
-        return self._transaction.take_chunk(argument)
-
-    def _rset(self, argument: bytes) -> bytes:
-        return self._transaction.forget()
-
-    def _hello(self, name: bytes) -> bytes:
+    def hello(self, name: bytes) -> bytes:
         """HELO and EHLO."""
         self._session.client = self._session.client.greeted(name)
-        return self._transaction.forget() or self._transaction.greeted()
+        return self.transaction.forget() or self.transaction.greeted()
 
-    def _start_tls(self, argument: bytes) -> bytes:
+    def start_tls(self, argument: bytes) -> bytes:
         """STARTTLS."""
         if self._connection.pending:
             raise SessionEnd(BEFORE_TLS)
@@ -159,10 +148,10 @@ class SmtpSession:
             return NO_TLS.line
         return b""
 
-    def _authenticate(self, argument: bytes) -> bytes:
+    def authenticate(self, argument: bytes) -> bytes:
         """AUTH."""
         authentication, connection = self._settings.authentication, self._connection
-        admitted = self._transaction.admitted
+        admitted = self.transaction.admitted
         reply = authentication.answer(argument, self._session, connection.command, self.stream.write, admitted)
         if authentication.failures >= FAILURES_MAX:
             raise SessionEnd(reply)
@@ -178,13 +167,15 @@ class SmtpSession:
             return NO_CLIENT_CERTIFICATE
         return self._settings.authentication.missing(self._session.client.user)
 
-    _ACTS = {
-        Effect.SENDER: _mail,
-        Effect.RECIPIENT: _rcpt,
-        Effect.DATA: _data,
-        Effect.CHUNK: _bdat,
-        Effect.RESET: _rset,
-        Effect.HELLO: _hello,
-        Effect.TLS: _start_tls,
-        Effect.AUTH: _authenticate,
-    }
+
+# What the effects of commands are. Each returns the reply, empty for the one that the protocol has.
+ACTS: dict[Effect, Callable[[SmtpSession, bytes], bytes]] = {
+    Effect.SENDER: SmtpSession.mail,
+    Effect.RECIPIENT: lambda session, argument: session.transaction.add(argument),
+    Effect.DATA: lambda session, argument: session.transaction.take_message(),
+    Effect.CHUNK: lambda session, argument: session.transaction.take_chunk(argument),
+    Effect.RESET: lambda session, argument: session.transaction.forget(),
+    Effect.HELLO: SmtpSession.hello,
+    Effect.TLS: SmtpSession.start_tls,
+    Effect.AUTH: SmtpSession.authenticate,
+}

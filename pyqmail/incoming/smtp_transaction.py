@@ -4,8 +4,8 @@ from functools import partial
 
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import Letter, TooManyRecipients
-from pyqmail.incoming.refusals import NO_MEMORY, NO_QUEUE, NOT_ASCII, NOT_SAID_ASCII
-from pyqmail.incoming.said_beside import OF_MAIL, OF_RCPT, is_sayable, note_mail, note_recipient
+from pyqmail.incoming.refusals import NO_MEMORY, NO_QUEUE
+from pyqmail.incoming.said_beside import OF_MAIL, OF_RCPT, note_mail, note_recipient, unsayable
 from pyqmail.incoming.session import Session
 from pyqmail.incoming.smtp_connection import SessionEnd, SmtpConnection
 from pyqmail.incoming.smtp_settings import Settings
@@ -75,19 +75,21 @@ class SmtpTransaction:
         refusal = note_mail(self._settings, self._session.client, letter) if said else None
         if refusal is not None:
             return refusal.line
-        if not is_sayable(letter, sender):
-            unsayable = Reply(550, self._not_ascii().text)  # 553 is of RCPT (RFC 6531 section 3.5)
-            self._log.refused(self._session.client, letter, (), unsayable)
-            return unsayable.line
+        refusal = unsayable(self._settings, letter, sender)
+        if refusal is not None:
+            return self._refuse(letter, (), Reply(550, refusal.text))  # 553 is of RCPT (RFC 6531 section 3.5)
         return self._begin(letter)
 
     def _begin(self, letter: Letter, *, checked: bool = True) -> bytes:
         refusal = self._session.judge_sender(letter) if checked else None
         if refusal is not None:
-            self._log.refused(self._session.client, letter, (), refusal)
-            return refusal.line
+            return self._refuse(letter, (), refusal)
         self._letter = letter
         return OK
+
+    def _refuse(self, letter: Letter, recipients: tuple[bytes, ...], refusal: Reply) -> bytes:
+        self._log.refused(self._session.client, letter, recipients, refusal)
+        return refusal.line
 
     def add(self, argument: bytes) -> bytes:
         """RCPT."""
@@ -107,18 +109,10 @@ class SmtpTransaction:
                 refusal = note_recipient(letter, letter.facts, parameters, recipient, add)
         except TooManyRecipients:
             raise SessionEnd(NO_MEMORY) from None
-        if refusal is None:
-            return OK
-        self._log.refused(self._session.client, letter, (recipient,), refusal)
-        return refusal.line
+        return OK if refusal is None else self._refuse(letter, (recipient,), refusal)
 
     def _add(self, letter: Letter, recipient: bytes, *, checked: bool = True) -> Reply | None:
-        if not is_sayable(letter, recipient):
-            return self._not_ascii()
-        return self._session.add(letter, recipient, checked=checked)
-
-    def _not_ascii(self) -> Reply:
-        return NOT_SAID_ASCII if self._settings.offers_smtputf8 else NOT_ASCII
+        return unsayable(self._settings, letter, recipient) or self._session.add(letter, recipient, checked=checked)
 
     def take_message(self) -> bytes:
         """DATA: everything between 354 and the final reply, which is sent here, before the log hears of it."""
