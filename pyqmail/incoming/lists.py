@@ -29,14 +29,16 @@ class AddressList:
     def __init__(self, rules: Rules, name: str, databases: "Iterable[str]" = ()) -> None:
         self.name = name
         self._rules = rules
-        self._lines = rules.control.made(name, PatternList) if rules.has(name) else None
+        self._lines = rules.site.made(name, PatternList) if rules.has(name) else None
         if self._lines is not None:
             tell_complaints(rules, name, self._lines)
-        wanted = (name + ".cdb", *databases)
-        self._databases = [(each, open_database(rules.control, each)) for each in wanted if rules.has(each)]
+        self._databases: list[tuple[str, int]] = []
+        if rules.site.databases:
+            wanted = (name + ".cdb", *databases)
+            self._databases = [(each, open_database(rules.control, each)) for each in wanted if rules.has(each)]
 
     def __bool__(self) -> bool:
-        return bool(self._lines) or bool(self._databases)
+        return bool(self._lines or self._databases)
 
     def match(self, text: bytes, keys: "tuple[bytes, ...]") -> bytes | None:
         """The line that lists ``text``, which plain lines may also name by one of ``keys``."""
@@ -45,6 +47,8 @@ class AddressList:
             tell_complaints(self._rules, self.name, self._lines)
             if found is not None:
                 return found
+        if not self._databases:
+            return None
         return next((key for key in (text.lower(), *keys) if self._in_database(key)), None)
 
     def has(self, key: bytes) -> bool:
@@ -62,10 +66,10 @@ class AddressList:
 
     def close(self) -> None:
         """Give back the open databases."""
-        for _, fd in self._databases:
+        while self._databases:
+            _, fd = self._databases.pop()
             if fd >= 0:
                 os.close(fd)
-        self._databases = []
 
 
 def open_database(control: Control, name: str) -> int:
@@ -91,14 +95,14 @@ class _ListCheck(Check):
 
     def find(self, client: Client, text: bytes, keys: tuple[bytes, ...]) -> tuple[str, bytes] | None:
         """The list that has ``text``, and its line."""
-        found = self._everybody.match(text, keys) if self._everybody else None
+        found = self._everybody.match(text, keys)
         if found is not None:
             return self._everybody.name, found
         if client.relay is not None:
             return None
         if self._strangers is None:
             self._strangers = AddressList(self._rules, self.lists[1])
-        found = self._strangers.match(text, keys) if self._strangers else None
+        found = self._strangers.match(text, keys)
         return None if found is None else (self._strangers.name, found)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ All are control files, and variables of the same name in capitals for a rule of 
 
 import time
 
+from pyqmail.control import parse_integer
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
@@ -20,7 +21,8 @@ def setting(rules: Rules, variable: bytes, name: str, default: int = 0) -> int:
     given = rules.environ.get(variable)
     if given is not None:
         return number(given)
-    return rules.control.integer(name, default) if rules.has(name) else default
+    found = rules.site.made(name, parse_integer) if rules.has(name) else None
+    return default if found is None else found
 
 
 def recipients_max(rules: Rules) -> int:

@@ -5,13 +5,15 @@ relay that is no user. A message is counted with its first recipient, and only w
 Where qmail-stated does not answer there is no limit.
 """
 
+from functools import lru_cache
+
 from pyqmail.formats.logline import safe
 from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client, by_sendmail
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.parsed import tell_complaints
 from pyqmail.incoming.stated import state_of
-from pyqmail.policy.relay_limits import MESSAGES, Line, RelayLimits
+from pyqmail.policy.relay_limits import KNOWN_MAX, MESSAGES, Line, RelayLimits
 from pyqmail.protocol.reply import Reply
 from pyqmail.protocol.state import KEY_MAX, OVER, TAKE, Rule
 
@@ -22,7 +24,7 @@ class RelayLimit(Check):
     name = "relaylimits"
 
     def __init__(self, rules: Rules) -> None:
-        self._limits = rules.control.made("relaylimits", RelayLimits)
+        self._limits = rules.site.made("relaylimits", RelayLimits)
         if self._limits is not None:
             tell_complaints(rules, "relaylimits", self._limits)
         self._state = state_of(rules)
@@ -33,13 +35,7 @@ class RelayLimit(Check):
         line = None if self._limits is None else line_of(self._limits, client, letter)
         if line is None:
             return None
-        new = letter is not self._letter
-        key = safe(line.key[:KEY_MAX])
-        rules = [
-            Rule(limit.kind, 1, limit.most, limit.seconds).format()
-            for limit in line.limits
-            if new or limit.kind != MESSAGES
-        ]
+        key, *rules = question(line, new=letter is not self._letter)
         answer = self._state.ask(TAKE, key, *rules) if rules else []
         if answer and answer[0] == OVER:
             return over(key, line.reply, answer[1])
@@ -52,6 +48,13 @@ def line_of(limits: RelayLimits, client: Client, letter: Letter) -> Line | None:
     if client.user is not None:
         return limits.of_user(client.user)
     return limits.of_address(client.ip) if client.relay is not None and letter.sender else None
+
+
+@lru_cache(maxsize=KNOWN_MAX)
+def question(line: Line, *, new: bool) -> tuple[bytes, ...]:
+    """What is counted, and by which rules: of a ``new`` message that too, else one more recipient."""
+    limits = [limit for limit in line.limits if new or limit.kind != MESSAGES]
+    return safe(line.key[:KEY_MAX]), *(Rule(limit.kind, 1, limit.most, limit.seconds).format() for limit in limits)
 
 
 def over(key: bytes, code: int, rule: bytes) -> Verdict:

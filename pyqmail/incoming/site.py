@@ -7,7 +7,12 @@ from pyqmail.policy.relaying import Hosts, read_hosts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from pyqmail.system.stamp import Seen
+
+    Made = TypeVar("Made")
 
 TIMEOUT_S = 1200
 
@@ -22,6 +27,7 @@ class Site:
         self.home = home
         self._control = Control(home)
         self._seen = look_at(self._control.directory)  # whatever a value was made of; None: nothing is to be kept
+        self._made: dict[tuple[str, object], tuple[object]] = {}  # of a file, by a maker
         self.names = self._control.names()  # of all control files; None where nobody may look
 
     def stands(self) -> bool:
@@ -37,6 +43,18 @@ class Site:
             if not self._seen.settled():
                 self._seen = None
         return self._control
+
+    def made(self, name: str, make: "Callable[[bytes], Made]") -> "Made | None":
+        """What ``make``, a function of a module, makes of the bytes of file ``name``; None without one."""
+        known = self._made.get((name, make))
+        if known is None:
+            known = self._made[name, make] = (self._look(name).made(name, make),)
+        return known[0]  # type: ignore[return-value]  # each maker has its own entry
+
+    @cached_property
+    def databases(self) -> bool:
+        """Whether there may be lists that qmail-newlist has made."""
+        return self.names is None or any(name.endswith(".cdb") for name in self.names)
 
     @cached_property
     def greeting(self) -> bytes:

@@ -89,14 +89,20 @@ class PatternList:
     def match(self, text: bytes, keys: Iterable[bytes] = ()) -> bytes | None:
         """The line that lists ``text``, or None; ``keys`` are what plain lines may say for it, in lower case."""
         text = text[:TEXT_MAX]
-        for key in (text.lower(), *keys):
+        lowered = text.lower()
+        if lowered in self.plain:
+            return lowered
+        for key in keys:
             if key in self.plain:
                 return key
         return self._search(text) if self.patterns else None
 
     def _search(self, text: bytes) -> bytes | None:
         if self._quick:  # a limit costs more than they do
-            return next((each.text for each in self.patterns if each.lists(text)), None)
+            for each in self.patterns:
+                if each.lists(text):
+                    return each.text
+            return None
         asked: Pattern | None = None
         while True:
             try:

@@ -20,6 +20,7 @@ NUMBER_MAX = 0xFFFFFFFF
 RULES_MAX = 8  # that one question counts by
 TAKE, FIRST, SHOW, RESET = b"take", b"first", b"show", b"reset"
 OK, OVER, WAIT = b"ok", b"over", b"wait"
+_OK = format_record(OK)  # most answers
 
 
 class Rule:
@@ -50,4 +51,4 @@ def parse_rule(text: bytes) -> Rule | None:
 
 def parse_record(record: bytes) -> list[bytes]:
     """The words of a record; none for anything else."""
-    return parse_words(record, RECORD_MAX)
+    return [OK] if record == _OK else parse_words(record, RECORD_MAX)

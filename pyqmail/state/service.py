@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 
 from pyqmail.dependencies import missing_module
 from pyqmail.formats.logline import safe_words
@@ -26,6 +27,7 @@ SWEEP_S = 60.0  # from one look for what has expired to the next
 SAVE_S = 300.0  # from one file to the next
 FILE = "state"  # in the directory that is current
 NAME = b"qmail-stated"
+_parsed = lru_cache(maxsize=256)(parse_record)  # who sends much asks the same again and again
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
@@ -109,7 +111,7 @@ class Service:
     def _hear(self, sock: socket.socket, uid: int) -> None:
         """One question, or the end of a client; one who asks what is no question, or takes no answer, is left."""
         try:
-            words = parse_record(sock.recv(state.RECORD_MAX + 1))
+            words = _parsed(sock.recv(state.RECORD_MAX + 1))
             if self._answer(sock, words, from_root=uid in (0, os.geteuid())):
                 return
         except OSError:

@@ -51,14 +51,15 @@ class Windows:
         """Count by all ``rules``, or by none and say which is over."""
         states = []
         for rule in rules:
-            state = self._state(counter_name(key, rule), rule.seconds, now)
+            name = counter_name(key, rule)
+            state = self._state(name, rule.seconds, now)
             if weighted(state, rule.seconds, now) + rule.amount > rule.most:
                 number, current, previous, refused = state
-                self._put(key, rule, (number, current, previous, min(refused + rule.amount, NUMBER_MAX)))
+                self._put(name, rule, (number, current, previous, min(refused + rule.amount, NUMBER_MAX)))
                 return Over(rule, room_after(state, rule, now))
-            states.append((rule, state))
-        for rule, (number, current, previous, refused) in states:
-            self._put(key, rule, (number, min(current + rule.amount, NUMBER_MAX), previous, refused))
+            states.append((name, rule, state))
+        for name, rule, (number, current, previous, refused) in states:
+            self._put(name, rule, (number, min(current + rule.amount, NUMBER_MAX), previous, refused))
         return None
 
     def _state(self, name: bytes, seconds: int, now: float) -> tuple[int, int, int, int]:
@@ -71,9 +72,9 @@ class Windows:
             return number, current, previous, refused
         return number, 0, current if last == number - 1 else 0, refused
 
-    def _put(self, key: bytes, rule: Rule, state: tuple[int, int, int, int]) -> None:
+    def _put(self, name: bytes, rule: Rule, state: tuple[int, int, int, int]) -> None:
         expires = (state[0] + 2) * rule.seconds + 1
-        self._table.put(counter_name(key, rule), _COUNTER.pack(*state), min(expires, NUMBER_MAX))
+        self._table.put(name, _COUNTER.pack(*state), min(expires, NUMBER_MAX))
 
     def counts(self, now: float) -> Iterator[Count]:
         """All counters."""
