@@ -13,7 +13,7 @@ leaves the lines of accepted mail and refusals out.
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -121,7 +121,7 @@ def decision(
 ) -> Decision:
     """What the log says; the evidence follows ``words``, and recipients without room are a number at the end."""
     ip, helo = client.ip[:64], (client.helo or b"")[:256]
-    words = (*words, *found_out(client, letter))
+    words += found_out(client, letter)
     room = LINE_MAX - FIXED_BYTES - len(ip) - len(helo) - len(letter.sender)
     for key, value in words:
         room -= len(key) + len(value) + 2
@@ -139,14 +139,14 @@ def decision_object(lines: "JsonLines", event: Decision, recipients: int) -> byt
     return line
 
 
-def found_out(client: Client, letter: Letter) -> Iterator[tuple[bytes, bytes]]:
+def found_out(client: Client, letter: Letter) -> tuple[tuple[bytes, bytes], ...]:
     """The evidence: what the connection is, then what the checks have found out."""
-    if client.user is not None:
-        yield b"authuser", client.user
-        yield b"authtype", client.method
+    found = tuple(letter.evidence)
     if client.secured is not None:
-        yield b"encrypted", client.secured.version.encode("ascii")
-    yield from letter.evidence
+        found = ((b"encrypted", client.secured.version.encode("ascii")), *found)
+    if client.user is not None:
+        found = ((b"authuser", client.user), (b"authtype", client.method), *found)
+    return found
 
 
 def format_recipients(recipients: Sequence[bytes], room: int) -> bytes:

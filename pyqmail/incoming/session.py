@@ -83,9 +83,10 @@ class Session:
         if self.client.relay is not None and RULE in self.environ:
             letter.complete(Control(self._home).line_or_me("idhost") or b"localhost")
         hide = self.client.user is not None and self.environ.get(b"HIDECLIENT", b"") not in (b"", b"0")
-        environ, spf = self.environ, dict(letter.evidence).get(b"spf")
-        if spf is not None:
-            environ = {**environ, b"SPFRESULT": spf}
+        environ = self.environ
+        if letter.evidence:
+            spf = dict(letter.evidence).get(b"spf")
+            environ = environ if spf is None else {**environ, b"SPFRESULT": spf}
         if letter.facts is not None:
             if letter.facts.smtputf8:  # UTF8SMTP, UTF8SMTPSA (RFC 6531 section 4.3)
                 word = b"UTF8SMTP" + word.removeprefix(b"E").removeprefix(b"SMTP")

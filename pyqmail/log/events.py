@@ -192,7 +192,7 @@ class Alert:
         return b"alert: " + self.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each message has one, and that doubles the time to make it
 class Decision:
     """A door has accepted or refused mail (qmail-smtpd(8), DECISIONS).
 
@@ -216,7 +216,7 @@ class Decision:
     @property
     def tail(self) -> bytes:
         """The words as they stand in the line, each with a blank before it."""
-        return b"".join(b" %b=%b" % (key, safe(value)) for key, value in self.words)
+        return b"".join([b" %b=%b" % (key, safe(value)) for key, value in self.words])
 
     @classmethod
     def parse(cls, match: "re.Match[bytes]") -> Self:
