@@ -125,7 +125,10 @@ class Trip:
                 return call(args[0], bytes(args[1])[: max(1, len(args[1]) // 2)])
             if self.action == "killed":
                 call(*args, **named)
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._kill()
             return None
 
         return wrapped
+
+    def _kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
