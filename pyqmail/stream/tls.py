@@ -24,6 +24,7 @@ class TlsStream(Stream):
         """Shakes hands, in ``within_s`` at most. Raises TlsFailed."""
         super().__init__()
         self._below = below
+        self._over = False  # whether the peer has said goodbye, or something that is no TLS
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
@@ -69,7 +70,7 @@ class TlsStream(Stream):
 
     def close(self) -> None:
         try:
-            self.flush()
+            super().flush()  # as records, which go with the goodbye
             self.ssl_object.unwrap()  # writes close_notify, and would read the peer's, for which nobody waits
         except (StreamEnded, ssl.SSLError, ValueError):
             pass
@@ -83,7 +84,9 @@ class TlsStream(Stream):
             self._push()
 
     def _receive(self) -> bytes:
-        while True:
+        while not self._over:
+            if not (self._incoming.pending or self.ssl_object.pending()):
+                self._fetch()  # what OpenSSL would say by an exception, which it takes long to make
             try:
                 data = self.ssl_object.read(CHUNK)
             except ssl.SSLWantReadError:
@@ -91,10 +94,12 @@ class TlsStream(Stream):
                 continue
             except (ssl.SSLError, ValueError):
                 self._tell_alert()
-                raise StreamEnded from None
+                break
             if not data:
-                raise StreamEnded
+                break
             return data
+        self._over = True
+        raise StreamEnded
 
     def _send(self, data: bytearray) -> int:
         try:
@@ -104,7 +109,8 @@ class TlsStream(Stream):
 
     def _fetch(self) -> None:
         """One more read of the stream below, after everything was sent that the peer may wait for."""
-        self._push()
+        if self._outgoing.pending:
+            self._below.write(self._outgoing.read())
         self._incoming.write(self._below.read())
 
     def _push(self) -> None:

@@ -303,6 +303,22 @@ def test_a_connection_that_is_cut_is_an_end(pem: Path) -> None:
             stream.read()
 
 
+def test_who_has_said_goodbye_is_waited_for_no_more(pem: Path) -> None:
+    def talk(tls: ssl.SSLSocket) -> None:
+        tls.sendall(b"last words")
+        tls.unwrap()  # which waits for ours, and leaves the socket open until then
+
+    with peer(client(pem, talk)) as clear:
+        stream = clear.start_tls(server_context(pem), server_side=True)
+        assert stream.read() == b"last words"
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(StreamEnded):
+                stream.read()
+        assert time.monotonic() - began < DEADLINE_S / 2
+        stream.close()
+
+
 def test_the_time_limit_is_that_of_the_stream_below(pem: Path) -> None:
     ours, theirs = socket.socketpair()
     quiet = threading.Event()
