@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from pyqmail.control import Control, ControlUnreadable, parse_integer
 from pyqmail.formats.logline import safe
@@ -26,6 +25,7 @@ from pyqmail.log.events import Decision
 from pyqmail.protocol.reply import Reply
 from pyqmail.system.logpipe import LINE_MAX, write_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.incoming.check import Rules
     from pyqmail.log.json_lines import JsonLines

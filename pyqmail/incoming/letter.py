@@ -6,7 +6,6 @@ The text goes to the queue as it arrives. Only where a check wants the whole mes
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from pyqmail.exits import QueueExit
 from pyqmail.formats.hops import HopCounter
@@ -18,6 +17,7 @@ from pyqmail.incoming.refusals import NO_ROOM
 from pyqmail.intake.client import Answer, Injection
 from pyqmail.protocol.reply import Reply
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.incoming.letter_facts import LetterFacts
 

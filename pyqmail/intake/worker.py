@@ -30,6 +30,7 @@ from pyqmail.spool.draft import QueueFailure
 from pyqmail.spool.enqueue import Spool
 from pyqmail.system import foreign
 from pyqmail.system.loop import Loop
+from pyqmail.system.process import ignore_signals
 
 LIFETIME_SECONDS = 86400.0  # of a submission: qmail-queue's alarm
 INSPECT_SECONDS = 60.0  # from one look at the ages to the next
@@ -197,9 +198,7 @@ class Worker:
 
 def serve(spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool) -> int:
     """A worker's life, from its job socket."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file size limit is a write error
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the end of the job socket is what ends a worker
+    ignore_signals(signal.SIGPIPE, signal.SIGXFSZ)  # a file size limit is a write error
+    ignore_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the end of the job socket is what ends a worker
     jobs.send(READY, socket.MSG_NOSIGNAL)
     return Worker(spool, jobs, pulse, alone=alone).run()

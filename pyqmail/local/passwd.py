@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from pyqmail.exits import SpawnExit
 from pyqmail.policy.users import catch_all
 from pyqmail.system.errors import temporary
+from pyqmail.system.typed import Any
 
 USER_LENGTH_MAX = 32  # candidates of this length or more are no account names
 

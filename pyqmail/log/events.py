@@ -6,9 +6,9 @@ format is identity.
 
 import re
 from dataclasses import dataclass
-from typing import Protocol, Self
 
 from pyqmail.formats.logline import safe
+from pyqmail.system.typed import Protocol, Self
 
 
 class Event(Protocol):

@@ -4,11 +4,12 @@ The log is lines on a descriptor: the classic ones, JSON objects, or both (contr
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
 
 from pyqmail.log.events import Event
 from pyqmail.system import files
+from pyqmail.system.typed import Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.log.json_lines import JsonLines
 

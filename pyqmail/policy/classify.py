@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+
+from pyqmail.system.typed import Literal
 
 Channel = Literal["local", "remote"]
 

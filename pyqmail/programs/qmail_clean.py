@@ -1,7 +1,7 @@
 """qmail-clean: removes queue files for qmail-send, which may not (qmail-clean(8))."""
 
+import _signal
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +9,7 @@ from pyqmail.control import home_of
 from pyqmail.protocol import clean
 from pyqmail.spool.layout import Layout, read_layout
 from pyqmail.system import files
+from pyqmail.system.process import ignore_signals
 
 STALE_SECONDS = 129600  # 36 h; a live qmail-queue ends itself after 24
 SWEEP_EVERY = 31  # requests from one look at pid/ to the next
@@ -55,7 +56,7 @@ def _remove_facts(layout: Layout, number: int) -> bytes:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Requests on fd 0, answers on fd 1. Exits 0 at the end of input, 100 if it cannot answer, 111 without a queue."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    ignore_signals(_signal.SIGPIPE)
     try:
         layout = read_layout(home_of(environ))
         os.chdir(layout.queue)

@@ -11,7 +11,7 @@ from pyqmail.intake.doors import inherited_socket, lock_service, open_public, pr
 from pyqmail.intake.service import SLOTS, Service
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.spool.layout import read_layout
-from pyqmail.system.process import reset_signals, schedule_as_batch, set_title
+from pyqmail.system.process import ignore_signals, reset_signals, schedule_as_batch, set_title
 from pyqmail.system.readiness import tell_ready
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def _complain(text: str) -> int:
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve until SIGTERM; 0 then, 111 when it cannot start (another one runs, an account is missing)."""
     reset_signals()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    ignore_signals(signal.SIGPIPE)
     os.umask(0o033)
     schedule_as_batch()
     try:

@@ -18,7 +18,7 @@ from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.policy.routing_wire import parse_routing
 from pyqmail.protocol.recipients import SOCKET
 from pyqmail.system import files
-from pyqmail.system.process import become, reset_signals, set_title
+from pyqmail.system.process import become, ignore_signals, reset_signals, set_title
 
 RECORD_MAX = 256 * 1048576  # of maps; more is no record of ours
 
@@ -63,7 +63,7 @@ def bind(home: str, accounts: Accounts) -> socket.socket:
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve until descriptor 0 ends; 0 then, 111 when it cannot start. Nobody misses it: all are accepted then."""
     reset_signals()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ignore_signals(signal.SIGHUP)
     home = home_of(environ)
     set_title("qmail-rcptd")
     record = read_record()  # a second qmail-send, which ends for want of the lock, never tells us anything

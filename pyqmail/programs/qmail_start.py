@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.policy.accounts import AccountMissing, read_accounts
-from pyqmail.send.start import LSPAWN, Start, start_daemons, start_logger, start_supervisor
+from pyqmail.send.start import Start, start_daemons, start_logger, start_supervisor
 from pyqmail.spool.layout import read_layout
 from pyqmail.system.process import schedule_as_batch
 from pyqmail.system.readiness import without_request
@@ -37,7 +37,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     try:
         fcntl.fcntl(0, fcntl.F_GETFD)
         start = Start(home, accounts, without_request(environ))
-        start.load([LSPAWN])
+        start.load()
         if not accounts.single_user:
             os.setgroups([accounts.gid_qmail])
             os.setgid(accounts.gid_qmail)

@@ -9,11 +9,11 @@ Whoever drives it is told what to do next by a `Step`, and sends replies.
 import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from pyqmail import address
 from pyqmail.protocol.smtp_extensions import Extensions
 from pyqmail.protocol.smtp_replies import Reply, quoted_reply
+from pyqmail.system.typed import Protocol
 
 EHLO, HELO = b"EHLO", b"HELO"
 GROUP_MAX = 16_384  # bytes of commands without a reply: what fits every socket's buffers (RFC 2920 section 3.1)

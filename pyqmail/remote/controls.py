@@ -4,12 +4,12 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.remote import sources
 from pyqmail.remote.security import Directions, TlsControls
 from pyqmail.system.stamp import Seen, Watched
+from pyqmail.system.typed import TypeVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

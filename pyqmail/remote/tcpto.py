@@ -17,9 +17,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
 
 from pyqmail.system.stamp import settled
+from pyqmail.system.typed import Self
 
 RECORD = 16
 SIZE = 64 * RECORD

@@ -1,12 +1,12 @@
 """Prepared messages, many to one sync: syncing in the thread, then asked of qmail-clean (INTERNALS 3)."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from pyqmail.log.events import Warn
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.means import Means
 from pyqmail.spool.preprocess import Prepared, make_durable
+from pyqmail.system.typed import Protocol
 
 BATCH = 32
 

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from pyqmail.formats.bounce_text import (
     Charset,
@@ -21,6 +20,7 @@ from pyqmail.send.controls import Controls
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.formats.facts import Facts
 

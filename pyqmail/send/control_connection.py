@@ -4,7 +4,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from pyqmail.protocol import control
 from pyqmail.protocol.control import BadRequest, Request
@@ -13,6 +12,7 @@ from pyqmail.send.order_book import OrderBook
 from pyqmail.send.order_requests import OrderRequests
 from pyqmail.send.retry import Schedule
 from pyqmail.system.loop import Loop, Timer
+from pyqmail.system.typed import Protocol
 
 IDLE_S = 30.0
 TAKEN_S = 900.0  # while it has taken messages: longer than the transfer of one may last

@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 from pyqmail.formats.logline import safe_words
 from pyqmail.intake.background import BackgroundInjections
@@ -33,6 +32,7 @@ from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
 from pyqmail.spool.split import describe_odd, odd_directories
 from pyqmail.system.loop import Loop
+from pyqmail.system.typed import Protocol
 
 CHANNELS = ("local", "remote")
 SLEEP_S = 10

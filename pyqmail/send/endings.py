@@ -1,7 +1,6 @@
 """Messages that are deleted, bounced or moved by order: done in the thread, once nothing else works on them."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
 from pyqmail.log.events import Warn
 from pyqmail.send.holds import DELETE
@@ -9,6 +8,7 @@ from pyqmail.send.means import Means
 from pyqmail.send.order_book import OrderBook
 from pyqmail.send.order_states import end_message
 from pyqmail.send.retry import TROUBLE_S, Schedule
+from pyqmail.system.typed import Protocol
 
 
 class Ordered(Protocol):

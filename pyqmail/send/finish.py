@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from pyqmail.formats.bounce_text import bounce_envelope, return_address
 from pyqmail.intake.background import NOT_STARTED, BackgroundInjections
@@ -17,6 +16,7 @@ from pyqmail.spool import sweep
 from pyqmail.spool.channel import read_info
 from pyqmail.system import files
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.formats.facts import Facts
 

@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 from pyqmail.log.events import Alert, Warn
 from pyqmail.send.means import Means
 from pyqmail.send.retry import TROUBLE_S, Schedule
 from pyqmail.spool import sweep
+from pyqmail.system.typed import Protocol
 
 CHANNELS = ("local", "remote")
 SLICE_S = 0.003  # how long a turn may read

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pyqmail.log.sinks import Sink
 from pyqmail.send.background import Background
@@ -13,6 +12,7 @@ from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
 from pyqmail.system.loop import Loop
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.send.shadow_link import ShadowLink
 

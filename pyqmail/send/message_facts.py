@@ -5,7 +5,6 @@ message is removed; one that does not fit its message is not used, and removed w
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pyqmail.log.events import Alert, Warn
 from pyqmail.log.sinks import Sink
@@ -14,6 +13,7 @@ from pyqmail.spool import sweep
 from pyqmail.spool.layout import Layout
 from pyqmail.spool.preprocess import PreprocessTrouble
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.formats.facts import Facts, Transfer
 

@@ -1,7 +1,6 @@
 """The life of a message across the parts: from todo/ or the queue as found, through the channels, to its end."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from pyqmail.intake.background import BackgroundInjections
 from pyqmail.log.events import MessageEnded
@@ -17,6 +16,7 @@ from pyqmail.send.todo_pass import TodoPass
 from pyqmail.spool import sweep
 from pyqmail.spool.preprocess import New
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyqmail.send.notices import Notices
 

@@ -1,10 +1,10 @@
 """What a channel asks of the rest of qmail-send."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from pyqmail.send.job import Delivery, Job
 from pyqmail.spool.preprocess import New
+from pyqmail.system.typed import Protocol
 
 
 class Orders(Protocol):

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Collection
 from types import TracebackType
-from typing import Self
 
 from pyqmail.formats.printable import printable
 from pyqmail.policy.classify import Routing
@@ -32,6 +31,7 @@ from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
 from pyqmail.system.process import Acting
+from pyqmail.system.typed import Self
 
 NO_ROUTING = Routing(b"", frozenset(), frozenset(), {})
 ENDINGS = {"delete": DELETE, "bounce": BOUNCE, MOVED_ORDER: MOVED}

@@ -6,11 +6,11 @@ delivery there has ended. When nothing waits for a provider any more its domains
 """
 
 from collections import OrderedDict
-from typing import Generic
 
 from pyqmail.formats.report import HeldBack
 from pyqmail.send.shares import Entry, Shares
 from pyqmail.system.loop import Loop, Timer
+from pyqmail.system.typed import Generic
 
 DOMAINS_MAX = 10_000  # that are known to share exchangers; the one learnt first makes room
 NARROW_S = 60.0  # after which more connections than there were are tried again

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 from pyqmail.log.events import Warn
 from pyqmail.log.sinks import Sink
 from pyqmail.send.job import Job
 from pyqmail.send.shares import Key
 from pyqmail.spool.channel import Pause, UnknownMark
+from pyqmail.system.typed import Protocol
 
 SKIPPED_MAX = 50_000  # recipients whose offsets wait for their domains; more wait for their message's next retry
 

@@ -7,7 +7,8 @@ on as soon as a delivery there ends: an entry is whatever the channel needs to g
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+
+from pyqmail.system.typed import Generic, TypeVar
 
 Entry = TypeVar("Entry")
 Key = Callable[[bytes], bytes]

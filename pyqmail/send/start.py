@@ -19,6 +19,7 @@ from pyqmail.spool.layout import Layout
 from pyqmail.system.process import (
     become,
     close_all_but,
+    default_signals,
     find_program,
     fork_child,
     plug_standard_descriptors,
@@ -46,9 +47,9 @@ class Start:
         self.environ = environ
         self._warm: dict[bytes, str] = {}
 
-    def load(self, names: Sequence[bytes]) -> None:
-        """Import, before any fork that is to share it, each of the programs ``names`` that is ours."""
-        for name in names:
+    def load(self) -> None:
+        """Import, before the first fork, so that all share it, each of the programs that is ours."""
+        for name in (LSPAWN, *PROGRAMS, *(helper.name for helper in HELPERS if helper.configured(self.home))):
             path = find_program(name, self.environ.get(b"PATH"))
             if path is None and name not in (LSPAWN, *PROGRAMS):
                 path = f"{self.home}/bin/{name.decode()}"
@@ -63,14 +64,9 @@ class Start:
         gc.collect()
         gc.freeze()
 
-    def load_others(self) -> None:
-        """Import all but qmail-lspawn, which has been forked: each of its workers would copy some of what it has."""
-        self.load([*PROGRAMS, *(helper.name for helper in HELPERS if helper.configured(self.home))])
-
     def run(self, argv: Sequence[bytes]) -> int:
         """Be the program ``argv[0]``: its exit code if it is ours, else it is executed. Raises OSError."""
-        for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-            signal.signal(signum, signal.SIG_DFL)  # Python's own settings are not the caller's
+        default_signals(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)  # Python's own settings are not the caller's
         module = self._warm.get(argv[0])
         if module is None:
             os.execvpe(argv[0], list(argv), dict(self.environ))
@@ -182,8 +178,6 @@ def start_daemons(start: Start, delivery: bytes) -> None:
             close_all(ends)
 
         fork_child(prepare, lambda argv=argv: start.run(argv))  # type: ignore[misc]
-        if argv[0] == LSPAWN:
-            start.load_others()
     os.dup2(1, 0)
     for target, (reader, writer) in enumerate(pipes, start=1):
         os.dup2(writer if target % 2 else reader, target)

@@ -1,10 +1,10 @@
 """What the two channels count together: the numbers of deliveries, and the status line (qmail-log(5))."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from pyqmail.log.events import Running
 from pyqmail.send.means import Means
+from pyqmail.system.typed import Protocol
 
 
 class Busy(Protocol):

@@ -11,7 +11,6 @@ prepared.  A message that fails anywhere stays in todo/ and is found again by th
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from pyqmail.log.events import Warn
 from pyqmail.policy.classify import Routing
@@ -21,6 +20,7 @@ from pyqmail.send.means import Means
 from pyqmail.send.retry import TROUBLE_S
 from pyqmail.send.todo_scan import TodoScan
 from pyqmail.spool.preprocess import LongTodo, New, Prepared, PreprocessTrouble, examine, prepare, prepare_long
+from pyqmail.system.typed import Protocol
 
 Written = Callable[[bool], None]
 

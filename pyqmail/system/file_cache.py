@@ -3,9 +3,9 @@
 import os
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 from pyqmail.system.stamp import Stamp, settled, stamp, stamp_of
+from pyqmail.system.typed import TypeVar
 
 Made = TypeVar("Made")
 

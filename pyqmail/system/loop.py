@@ -1,9 +1,9 @@
 """The selector loop of the long-lived programs: descriptors, timers and signals, one callback at a time."""
 
+import _signal  # whose wrapper's enums would touch, and so copy, pages in each process that has just been forked
 import heapq
 import os
 import selectors
-import signal
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -89,10 +89,10 @@ class Loop:
         """Call ``callback`` from the loop, not from the handler, after ``signum`` has come."""
         if self._wakeup is None:
             self._wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+            _signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
             self.add_reader(self._wakeup[0], self._drain_wakeup)
         self._signals[signum] = callback
-        signal.signal(signum, self._pending.setdefault)  # (number, frame)
+        _signal.signal(signum, self._pending.setdefault)  # (number, frame)
 
     def stop(self) -> None:
         """Make ``run`` return after the current callbacks."""
@@ -130,7 +130,7 @@ class Loop:
     def close(self) -> None:
         """Give back the loop's own descriptors."""
         if self._wakeup is not None:
-            signal.set_wakeup_fd(-1)
+            _signal.set_wakeup_fd(-1)
             os.close(self._wakeup[0])
             os.close(self._wakeup[1])
             self._wakeup = None

@@ -144,6 +144,12 @@ def ignore_signals(*signums: int) -> None:
             _signal.signal(signum, _signal.SIG_IGN)
 
 
+def default_signals(*signums: int) -> None:
+    """Let each do what it does by default; by the C module, as in ``reset_signals``."""
+    for signum in signums:
+        _signal.signal(signum, _signal.SIG_DFL)
+
+
 def prepare_titles() -> None:
     """Load what ``set_title`` needs, in a parent whose children load and copy nothing after their fork.
 

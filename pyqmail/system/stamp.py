@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+
+from pyqmail.system.typed import Generic, TypeVar
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import HIGHEST, fork_child, limit_memory
+from pyqmail.system.process import HIGHEST, default_signals, fork_child, limit_memory
 from pyqmail.warm.supervised import Helper
 
 FIRST_WAIT_S = 1.0  # before a helper that ended is started again; twice that each time,
@@ -100,8 +100,7 @@ class HelperProcess:
 
 def prepare(helper: Helper, feed: socket.socket | None) -> None:
     """In the child: a fresh program's signals and descriptors, and no more memory than it should need."""
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_DFL)
+    default_signals(*SIGNALS)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if feed is not None:

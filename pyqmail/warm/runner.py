@@ -4,12 +4,12 @@ import gc
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from pyqmail import build, launch
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, prepare_titles
 from pyqmail.system.stamp import Stamp, stamp
+from pyqmail.system.typed import cast
 from pyqmail.warm.cold import NULL, Done, Program, start_program
 from pyqmail.warm.jobs import Jobs, format_job
 from pyqmail.warm.pool import Pool

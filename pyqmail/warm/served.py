@@ -6,7 +6,8 @@ identities are dropped and before workers are forked, and returns what serves th
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
+
+from pyqmail.system.typed import Protocol
 
 Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
 

@@ -12,8 +12,8 @@ import socket
 import struct
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
+from pyqmail.system.typed import cast
 from pyqmail.warm.wire import pair, receive_record, send_record
 from pyqmail.warm.worker import Serve, Wait, enter, serve_jobs
 

@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
@@ -26,7 +25,8 @@ from pyqmail.protocol.spawn import (
 )
 from pyqmail.spool.layout import MARK
 from pyqmail.system.loop import Loop
-from pyqmail.system.process import plug_standard_descriptors
+from pyqmail.system.process import default_signals, ignore_signals, plug_standard_descriptors
+from pyqmail.system.typed import Protocol
 from pyqmail.warm.batch import Batches
 from pyqmail.warm.collector import READ_SIZE, Collector, Done, Stop
 from pyqmail.warm.message_file import Refused, check_message_name, open_message
@@ -244,6 +244,6 @@ def begin(environ: Mapping[bytes, bytes]) -> tuple[str, Accounts, int] | None:
         begun = home, read_accounts(home), read_knobs(home).spawn
     except (OSError, AccountMissing, ControlUnreadable):
         return None
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ignore_signals(signal.SIGPIPE)
+    default_signals(signal.SIGCHLD)
     return begun
