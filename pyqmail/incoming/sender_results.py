@@ -1,6 +1,7 @@
 """What qmail-verifyd has found out about one message: as evidence, as fields above it, and as a reason to refuse it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from pyqmail.formats.header import field_name
 from pyqmail.formats.netstring import NetstringError, parse_netstrings
@@ -9,6 +10,7 @@ from pyqmail.incoming.client import Client
 from pyqmail.mailauth.results import Result, authserv_id, format_received_spf, format_results
 from pyqmail.protocol.reply import Reply
 
+AUTHENTICATION_RESULTS = b"authentication-results"
 FIELD_MAX = 65536  # bytes of an Authentication-Results field that is looked at; a longer one is left out
 UNANSWERED = [(b"dmarc", b"temperror"), (b"problem", b"")]  # what is known of a text where nobody answers
 
@@ -111,6 +113,15 @@ def outcome_parts(value: bytes) -> "tuple[bytes, bytes, bytes, bytes, bytes, byt
 
 def without_results_of(name: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
     """``pieces`` of a message without the Authentication-Results fields of its header that claim to be ``name``'s."""
+    source = iter(pieces)
+    first = next(source, b"")
+    end = first.find(b"\n\n")
+    if end >= 0 and AUTHENTICATION_RESULTS not in first[:end].lower():  # as most mail is: there is nothing to look for
+        return chain((first,), source)
+    return _without_results_of(name, chain((first,), source))
+
+
+def _without_results_of(name: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
     rest, field, header = b"", b"", True  # a line that has not ended, and a field that may have to go
     for piece in pieces:
         if not header:
@@ -127,7 +138,7 @@ def without_results_of(name: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
                 passed.append(_kept(field, name))
                 field = b""
             header = header and line != b"\n"
-            if header and field_name(line) == b"authentication-results":
+            if header and field_name(line) == AUTHENTICATION_RESULTS:
                 field = line
             else:
                 passed.append(line)

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from pyqmail.mailauth.canonical import Field
 
 _AT = re.compile(rb"@[^\s<>,;:()\"]*")
+_ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_ADDRESS = rb"(%b(?:\.%b)*@[A-Za-z0-9_.-]+)" % (_ATOM, _ATOM)
+PLAIN_MAX = 1000  # bytes; of a long field the expression would keep each word that it may have to give back
+PLAIN = re.compile(
+    rb"[ \t]*(?:%b|(?:\"[^\"\\\r\n]*\"|%b(?:[ \t]+%b)*)?[ \t]*<%b>)[ \t]*" % (_ADDRESS, _ATOM, _ATOM, _ADDRESS)
+)
 
 
 class BadAuthor(Exception):
@@ -26,14 +32,21 @@ def domain_of_author(bodies: Sequence[bytes]) -> bytes:
     """As ``author_domain``, from the unfolded bodies of all From fields. Raises BadAuthor."""
     if len(bodies) != 1:
         raise BadAuthor("the message has no From field" if not bodies else "the message has several From fields")
-    text = bodies[0]
-    reading = read_list(text)
-    addresses = [address.text for address in reading.addresses]
-    address = addresses[0] if len(addresses) == 1 and reading.sure else _in_brackets(text)
+    address = _address_in(bodies[0])
     domain = _domain_of(address)
     if b"@" not in address or not is_name(domain):
         raise BadAuthor("the From field has not exactly one address with a domain")
     return domain
+
+
+def _address_in(text: bytes) -> bytes:
+    """The one address of a list; empty where there are others, or a doubt."""
+    plain = PLAIN.fullmatch(text) if len(text) <= PLAIN_MAX else None
+    if plain is not None:  # ``ann@host`` or ``Ann Lee <ann@host>``, as nearly all have it: read in a tenth of the time
+        return plain[1] or plain[2]
+    reading = read_list(text)
+    addresses = [address.text for address in reading.addresses]
+    return addresses[0] if len(addresses) == 1 and reading.sure else _in_brackets(text)
 
 
 def _in_brackets(text: bytes) -> bytes:

@@ -6,21 +6,20 @@ Text comes with LF line ends, as the queue has it; each becomes CR LF. A last li
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HEADER_MAX = 1048576  # bytes; of a longer header nothing is believed
 FIELDS_MAX = 10000
 BLANKS_SLICE = 4096  # empty lines that are hashed at once
 _BLANKS = re.compile(rb"[ \t]+")
-_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:")
+_FIELD = re.compile(rb"([\x21-\x39\x3b-\x7e]+)[ \t]*:.*?\n(?![ \t])", re.DOTALL)
 
 
 class BadHeader(Exception):
     """The header is no header, or too long: no signature of it can be right."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field: its lower-cased name, and all of it with LF line ends and the last of them."""
 
     name: bytes
@@ -39,35 +38,21 @@ def parse_fields(header: bytes) -> list[Field]:
     """
     if len(header) > HEADER_MAX:
         raise BadHeader("the header is too long")
-    fields: list[list[bytes]] = []
-    for line in _lines(header):
-        if line[:1] in (b" ", b"\t"):
-            if not fields:
-                raise BadHeader("the header begins with a blank")
-            fields[-1].append(line)
-            continue
-        if not _NAME.match(line):
-            raise BadHeader("a line of the header is no field")
-        fields.append([line])
-    if len(fields) > FIELDS_MAX:
-        raise BadHeader("the header has too many fields")
-    found = []
-    for lines in fields:
-        name = _NAME.match(lines[0])
-        assert name is not None
-        found.append(Field(name[1].lower(), b"".join(lines)))
-    return found
-
-
-def _lines(header: bytes) -> Iterator[bytes]:
+    if header[:1] in (b" ", b"\t"):
+        raise BadHeader("the header begins with a blank")
+    if header and header[-1:] != b"\n":
+        header += b"\n"
+    fields: list[Field] = []
     at = 0
     while at < len(header):
-        end = header.find(b"\n", at) + 1
-        if not end:
-            yield header[at:] + b"\n"
-            return
-        yield header[at:end]
-        at = end
+        found = _FIELD.match(header, at)
+        if found is None:
+            raise BadHeader("a line of the header is no field")
+        if len(fields) >= FIELDS_MAX:
+            raise BadHeader("the header has too many fields")
+        fields.append(Field(found[1].lower(), found[0]))
+        at = found.end()
+    return fields
 
 
 def split_message(pieces: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -165,10 +150,11 @@ def signed_fields(fields: list[Field], names: Iterable[bytes]) -> Iterator[Field
             yield left[name.lower()].pop()
 
 
-_B_VALUE = re.compile(rb"((?:\A|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+_B_VALUE = re.compile(rb"(?:\A|;)[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
 
 
 def without_signature(text: bytes) -> bytes:
     """A signature field with the value of its ``b=`` left out, which is what is hashed of it."""
     name, colon, body = text.partition(b":")
-    return name + colon + _B_VALUE.sub(rb"\1", body, count=1)
+    found = _B_VALUE.search(body)
+    return name + colon + (body[: found.start(1)] + body[found.end(1) :] if found else body)

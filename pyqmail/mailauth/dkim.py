@@ -41,6 +41,7 @@ class Signature:
     names: tuple[bytes, ...]
     body_hash: bytes
     value: bytes
+    text: bytes = b""  # the value as it stands in b=, without blanks
     header_form: bytes = b"simple"
     body_form: bytes = b"simple"
     limit: int | None = None
@@ -86,9 +87,10 @@ def parse_signature(field: Field, now: float, *, arc: bool = False) -> Signature
     if b"@" not in identity or (host != domain and not host.endswith(b"." + domain)):
         raise BadTags("i= is not within d=")
     _check_times(tags, now)
+    text = without_blanks(tags[b"b"])
     return Signature(
-        field, tags[b"a"].lower(), domain, selector, identity, names, parse_base64(tags[b"bh"]),
-        parse_base64(tags[b"b"]), forms[0], forms[1], parse_number(tags[b"l"]) if tags.get(b"l") else None,
+        field, tags[b"a"].lower(), domain, selector, identity, names, parse_base64(tags[b"bh"]), parse_base64(text),
+        text, forms[0], forms[1], parse_number(tags[b"l"]) if tags.get(b"l") else None,
     )  # fmt: skip
 
 
@@ -227,10 +229,9 @@ def _with_key(signature: Signature, digest: bytes, key: PublicKey) -> Outcome:
 
 
 def _outcome(signature: Signature, result: bytes, reason: str = "", key: str = "") -> Outcome:
-    tags = parse_tags(signature.field.body)
     return Outcome(
-        result, signature.domain, signature.selector, signature.identity, signature.algorithm,
-        without_blanks(tags.get(b"b", b"")), reason, key,
+        result, signature.domain, signature.selector, signature.identity, signature.algorithm, signature.text, reason,
+        key,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ No list of public suffixes is asked. A walk is 8 questions at most; ``psd`` ends
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pyqmail.mailauth.lookups import Absent, Lookups
 from pyqmail.mailauth.tags import BadTags, parse_tags
@@ -45,6 +46,7 @@ class Verdict:
     steps: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=256)  # much mail comes from few domains
 def parse_record(domain: bytes, text: bytes) -> Record | None:
     """The record of ``domain`` in a TXT record; None where it is none. What is malformed in it counts as left out."""
     first, _, rest = text.partition(b";")

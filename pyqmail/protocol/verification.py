@@ -1,6 +1,7 @@
 """What qmail-verifyd is asked, and what it answers: netstrings in pairs, a name and a value (qmail-verifyd(8)).
 
 A question is one record; ``message`` brings the descriptor of the text along. Of equal names in an answer each counts.
+An empty value is as good as none, and is left out.
 """
 
 from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_netstrings
@@ -21,7 +22,7 @@ Pairs = list[tuple[bytes, bytes]]
 
 def format_pairs(pairs: "Iterable[tuple[bytes, bytes]]") -> bytes:
     """The record; values are cut to VALUE_MAX bytes."""
-    return format_netstrings(part for name, value in pairs for part in (name, value[:VALUE_MAX]))
+    return format_netstrings([part for name, value in pairs if value for part in (name, value[:VALUE_MAX])])
 
 
 def parse_pairs(record: bytes) -> Pairs | None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.mailauth.author import BadAuthor, author_domain
+from pyqmail.formats.address_list import read_list
+from pyqmail.mailauth.author import PLAIN, BadAuthor, author_domain
 from pyqmail.mailauth.canonical import parse_fields
 from pyqmail.mailauth.dmarc import Verdict, evaluate, names_to_ask, parse_record
 from pyqmail.mailauth.lookups import TemporaryFailure
@@ -139,6 +140,13 @@ def test_any_text_is_a_record_or_none(text: bytes) -> None:
     record = parse_record(b"a.example", b"v=DMARC1;" + text)
     assert record is not None and record.policy in (b"none", b"quarantine", b"reject")
     parse_record(b"a.example", text)
+
+
+@given(st.from_regex(PLAIN, fullmatch=True))
+def test_what_is_read_quickly_is_what_the_list_of_addresses_says(text: bytes) -> None:
+    found, reading = PLAIN.fullmatch(text), read_list(text)
+    assert found and reading.sure
+    assert [address.text for address in reading.addresses] == [found[1] or found[2]]
 
 
 @given(st.text('From:<>@,;"() ab.', max_size=40))
