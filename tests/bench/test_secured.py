@@ -66,4 +66,5 @@ def test_the_secured_workloads_give_their_figures() -> None:
     assert "errors" not in found
     for workload, name in FIGURES.items():
         (figures,) = found["workloads"][workload]["pyqmail"]
+        figures.pop("check_cpu_ms", None)  # a difference: of four messages it may be anything
         assert figures[name] > 0 and all(value > 0 for value in figures.values())

@@ -218,7 +218,7 @@ class Pyqmail(QmailLike):
 
     name = "pyqmail"
     sharing = SHARING
-    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.POP3S, kinds.CHECKED, kinds.SIGNED)
+    kinds = (kinds.SUBMISSION, kinds.TLS, kinds.POP3S, kinds.CHECKED, kinds.UNCHECKED, kinds.SIGNED)
 
     def __init__(self):
         super().__init__(os.environ.get("QMAIL", "/var/qmail"))
@@ -252,7 +252,7 @@ class Pyqmail(QmailLike):
 
     def listeners(self):
         # what is said of strangers begins with their names, which Postfix and Exim look up, too
-        words = self.smtpd.replace(" -H ", " ") if self.kind == kinds.CHECKED else self.smtpd
+        words = self.smtpd.replace(" -H ", " ") if self.kind in (kinds.CHECKED, kinds.UNCHECKED) else self.smtpd
         smtpd = (words, kinds.QMAIL_ENVIRON.get(self.kind, {"RELAYCLIENT": ""}))
         return [smtpd] + [(kinds.qmail_pop3s(self.home), {"POP3S": "1"})] * (self.kind == kinds.POP3S)
 

@@ -47,6 +47,7 @@ ROWS = (
     Row("checked: SPF, DKIM, DMARC, one message each", "w10", "one_accept_per_s", {"postfix": 1.5, "exim": None}),
     Row("checked, many messages a connection", "w10", "many_accept_per_s", {"postfix": 1.5, "exim": 1}),
     Row("processor time a message, checked, many", "w10", "many_cpu_ms", {"postfix": None, "exim": None}),
+    Row("processor time of a message's checks", "w10", "check_cpu_ms", {}, 3),
     Row("signed, to a sink in TLS, concurrency 20", "w11", "sunk_per_s", {"postfix": 1.2, "exim": None}),
     Row("processor time a message, signed", "w11", "cpu_ms", {"postfix": None, "exim": None}),
     Row("10,000 users of 1,000 uids", "w12", "delivered_per_s", {"notqmail": None, "postfix": None}),

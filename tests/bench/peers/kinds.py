@@ -1,7 +1,8 @@
 """What each server is told for a kind of work beyond plain mail, as its manual or its package has it.
 
 submission: STARTTLS and AUTH PLAIN, a sender bound to the user. tls: STARTTLS. pop3s: a Maildir read in TLS. checked:
-strangers' mail, SPF, DKIM and DMARC looked at, and what fails refused. signed: mail that goes out by DKIM, in TLS.
+strangers' mail, SPF, DKIM and DMARC looked at, and what fails refused. unchecked: the same mail, and nothing looked at.
+signed: mail that goes out by DKIM, in TLS.
 """
 
 import functools
@@ -15,6 +16,7 @@ from tests.bench.peers.private import crypted
 from tests.certificates import self_signed
 
 SUBMISSION, TLS, POP3S, CHECKED, SIGNED = "submission", "tls", "pop3s", "checked", "signed"
+UNCHECKED = "unchecked"
 
 
 @functools.cache
@@ -60,6 +62,7 @@ QMAIL_ENVIRON = {
         "SMTPD_ERRORLIMIT": "20",
     },
     CHECKED: {},  # no relay client
+    UNCHECKED: {},
 }
 QMAIL_SOCKETS = {  # of helpers that it waits for
     SUBMISSION: ("qmail-authd.sock",),
