@@ -60,12 +60,12 @@ rspamd_config:register_symbol({
 class Rspamd:
     """One that runs."""
 
-    def __init__(self, base: Path, nameserver: str, rules: str) -> None:
+    def __init__(self, base: Path, nameserver: str, rules: str, more: str) -> None:
         self.port = free_port()
         self._log = base / "log"
-        (base / "domains").write_text("test\n")
+        (base / "domains").write_text("test\nexample\n")
         (base / "rules.lua").write_text(RULES + rules)
-        (base / "rspamd.conf").write_text(CONF.format(base=base, port=self.port, nameserver=nameserver))
+        (base / "rspamd.conf").write_text(CONF.format(base=base, port=self.port, nameserver=nameserver) + more)
         account: dict[str, object] = {}
         if os.geteuid() == 0:
             os.chown(base, NOBODY, NOBODY)
@@ -110,12 +110,14 @@ class Rspamd:
 
 
 @contextlib.contextmanager
-def rspamd(nameserver: str = "127.0.0.1:53", *, rules: str = "") -> Iterator[Rspamd]:
-    """One that answers, in a directory that is removed with it; ``nameserver``: whom it asks; ``rules``: more Lua."""
+def rspamd(nameserver: str = "127.0.0.1:53", *, rules: str = "", more: str = "") -> Iterator[Rspamd]:
+    """One that answers, in a directory that is removed with it; ``nameserver``: whom it asks; ``rules``: more Lua;
+    ``more``: more of its configuration.
+    """
     if shutil.which("rspamd", path=ENVIRON["PATH"]) is None:
         pytest.skip("rspamd is not installed")
     with tempfile.TemporaryDirectory(prefix="pyqmail-rspamd-", ignore_cleanup_errors=True) as base:
-        server = Rspamd(Path(base), nameserver, rules)
+        server = Rspamd(Path(base), nameserver, rules, more)
         try:
             server.wait()
             yield server
