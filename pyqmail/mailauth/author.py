@@ -1,4 +1,6 @@
-"""Who a message says it is from: exactly one From field with exactly one address, or nobody (RFC 5322, RFC 9989)."""
+"""Who a message says it is from: exactly one From field with exactly one address, or nobody (RFC 5322, RFC 9989
+section 5.3.1).
+"""
 
 import re
 from collections.abc import Sequence

@@ -11,7 +11,7 @@ from pyqmail.mailauth.lookups import Absent, Lookups
 from pyqmail.mailauth.tags import BadTags, parse_tags
 from pyqmail.protocol.dns import Kind
 
-WALK_MAX = 8  # questions (RFC 9989, DNS Tree Walk)
+WALK_MAX = 8  # questions (RFC 9989 section 4.10)
 POLICIES = (b"none", b"quarantine", b"reject")
 MILDER = {b"reject": b"quarantine", b"quarantine": b"none", b"none": b"none"}
 
@@ -48,7 +48,9 @@ class Verdict:
 
 @lru_cache(maxsize=256)  # much mail comes from few domains
 def parse_record(domain: bytes, text: bytes) -> Record | None:
-    """The record of ``domain`` in a TXT record; None where it is none. What is malformed in it counts as left out."""
+    """The record of ``domain`` in a TXT record; None where it is none. What is malformed in it counts as left out
+    (RFC 9989 section 4.8).
+    """
     first, _, rest = text.partition(b";")
     name, equals, version = first.partition(b"=")
     if not equals or name.strip(b" \t") != b"v" or version.strip(b" \t") != b"DMARC1":
@@ -112,7 +114,7 @@ def walk(lookups: Lookups, domain: bytes) -> list[Record]:
 
 
 def organizational_domain(domain: bytes, records: Sequence[Record]) -> bytes:
-    """The domain that stands for all below it, by the ``records`` of a walk from ``domain``."""
+    """The domain that stands for all below it, by the ``records`` of a walk from ``domain`` (RFC 9989 section 4.10.2)."""
     for record in records:
         if record.suffix == b"n":
             return record.domain
@@ -153,7 +155,7 @@ def policy_for(author: bytes, lookups: Lookups) -> bytes:
 
 
 def _applicable(author: bytes, organization: bytes, records: Sequence[Record]) -> Record | None:
-    """The author's record, else the organization's, else that of the public suffix."""
+    """The author's record, else the organization's, else that of the public suffix (RFC 9989 section 4.10.1)."""
     by_domain = {record.domain: record for record in records}
     suffix = next((record for record in records if record.suffix == b"y"), None)
     return by_domain.get(author) or by_domain.get(organization) or suffix
@@ -178,7 +180,10 @@ def _policy(record: Record, author: bytes, lookups: Lookups) -> bytes:
 
 
 def exists(domain: bytes, lookups: Lookups) -> bool:
-    """Whether anything is under that name (RFC 9989: NXDOMAIN for A, AAAA and MX alike). Raises TemporaryFailure."""
+    """Whether anything is under that name: NXDOMAIN, for whichever type, says no (RFC 9989 section 3.2.13, RFC 8020).
+
+    Raises TemporaryFailure.
+    """
     try:
         lookups.addresses(domain, Kind.A)
     except Absent as absent:
