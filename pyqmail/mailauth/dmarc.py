@@ -114,7 +114,7 @@ def walk(lookups: Lookups, domain: bytes) -> list[Record]:
 
 
 def organizational_domain(domain: bytes, records: Sequence[Record]) -> bytes:
-    """The domain that stands for all below it, by the ``records`` of a walk from ``domain`` (RFC 9989 section 4.10.2)."""
+    """The domain that stands for all below it, by the ``records`` of a walk from it (RFC 9989 section 4.10.2)."""
     for record in records:
         if record.suffix == b"n":
             return record.domain

@@ -1,4 +1,5 @@
-"""Whom a domain's reports go to: the addresses in rua=, as far as those who get the mail agree (RFC 9990).
+"""Whom a domain's reports go to: the addresses in rua=, as far as those who get the mail agree (RFC 9990,
+Verifying External Destinations).
 
 _report._dmarc    POLICY-DOMAIN._report._dmarc.HOST has a record where HOST takes reports about another's domain
 """
@@ -13,22 +14,22 @@ from pyqmail.mailauth.lookups import Absent, Lookups
 from pyqmail.protocol.host_names import is_name
 
 DESTINATIONS_MAX = 5  # addresses of one domain that get a report
-_URI = re.compile(rb"mailto:([^!?]+)(?:!(\d{1,9})([kmgt]?))?(?:\?.*)?", re.IGNORECASE)
+_URI = re.compile(rb"mailto:([^!?]+)(?:!\d{1,9}[kmgt]?)?(?:\?.*)?", re.IGNORECASE)
 _ADDRESS = re.compile(rb"[\w.!#$%&'*+/=?^`{|}~-]+@([\w.-]+)", re.ASCII)
-_UNITS = {b"": 1, b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30, b"t": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An address, its host, and how many bytes it takes at most; 0 for any number."""
+    """An address and its host."""
 
     address: bytes
     host: bytes
-    size_max: int = 0
 
 
 def parse_uri(uri: bytes) -> Destination | None:
-    """The destination in a URI of rua=; None for one that is no plain mail address."""
+    """The destination in a URI of rua=; None for one that is no plain mail address. A size is passed over (RFC 9989
+    section 4.8).
+    """
     found = _URI.fullmatch(uri)
     if found is None:
         return None
@@ -36,7 +37,7 @@ def parse_uri(uri: bytes) -> Destination | None:
     parts = _ADDRESS.fullmatch(address)
     if parts is None or len(address) > 254 or not is_name(parts[1].lower()):
         return None
-    return Destination(address, parts[1].lower(), int(found[2] or 0) * _UNITS[(found[3] or b"").lower()])
+    return Destination(address, parts[1].lower())
 
 
 def destinations(record: Record, lookups: Lookups) -> list[Destination]:

@@ -24,6 +24,7 @@ PERIOD = Period(1764288000, 1764374399)
 GOOD = Event("a.test", "a.test", "192.0.2.1", "none", "", True, False, "b.test", "softfail", (("a.test", "s", "pass"),))
 BAD = Event("a.test", "x.a.test", "2001:db8::1", "reject", "", False, False, "", "none", ())
 QUESTION = {b"ip": b"192.0.2.1", b"spf": b"pass", b"domain": b"a.test", b"behavior": b"3"}
+PASSED = [(b"dmarc", b"pass"), (b"policy", b"none")]
 FAILED = [(b"author", b"a.test"), (b"dmarc", b"fail"), (b"policy", b"reject"), (b"reporting", b"a.test")]
 
 # Of each element what is in it and how often, in the order of the tables of RFC 9990.
@@ -111,6 +112,8 @@ def test_what_strangers_wrote_makes_no_other_xml(author: str, selector: str) -> 
         pytest.param({b"behavior": b"4"}, [(b"policy", b"quarantine"), (b"testing", b"y")], b"", "quarantine",
                      "policy_test_mode", id="under test"),
         pytest.param({}, [], b"list.test", "none", "local_policy", id="signed by somebody in dmarcwhite"),
+        pytest.param({}, [*PASSED, (b"published", b"reject")], b"", "pass", "", id="it passed, and others would not"),
+        pytest.param({}, [*PASSED, (b"published", b"none")], b"", "none", "", id="it passed, as all would"),
     ],
 )  # fmt: skip
 def test_what_was_done_and_why(
@@ -148,7 +151,7 @@ def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
     ("uri", "expected"),
     [
         (b"mailto:d@a.test", Destination(b"d@a.test", b"a.test")),
-        (b"MAILTO:d%2Bx@A.test!10m", Destination(b"d+x@A.test", b"a.test", 10 << 20)),
+        (b"MAILTO:d%2Bx@A.test!10m", Destination(b"d+x@A.test", b"a.test")),
         (b"mailto:d@a.test?subject=x", Destination(b"d@a.test", b"a.test")),
         (b"https://a.test/", None),
         (b"mailto:d@a.test%0aBcc:x@y.test", None),

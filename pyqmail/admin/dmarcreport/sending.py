@@ -86,8 +86,7 @@ class Sending:
         if record is None:
             return None  # it asks for none any more
         data = compress(format_report(record, counts, period, self._reporter))
-        encoded = len(data) * 4 // 3
-        found = [each for each in destinations(record, lookups) if not each.size_max or encoded <= each.size_max]
+        found = destinations(record, lookups)
         if not found:
             return None
         return Report(domain, period, data, tuple(each.address for each in found))
