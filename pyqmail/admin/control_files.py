@@ -365,7 +365,9 @@ OURS: tuple[ControlFile, ...] = (
     ),
     _list("recipients", "Recipients: ", "", "No effect.", INCOMING, CONNECTION, ours=True),
     _list("rejectspam", "Spam: ", "", "Spam is delivered.", ("spawn-filter",), DELIVERY, ours=True),
-    _number("remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-rspawn",), DELIVERY, ours=True),
+    _number(
+        "remotebatch", "Recipients in one transaction: ", "", "1", ("qmail-send", "qmail-rspawn"), HANGUP, ours=True
+    ),
     _number(
         "remotechunking",
         "Messages go by BDAT where that is known, unless this is 0: ",

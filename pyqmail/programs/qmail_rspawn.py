@@ -74,6 +74,11 @@ class RemoteChannel:
 
         return {FACTS_VARIABLE: beside(message, f"{self._home}/queue/pyqmail/facts/{os.fsdecode(command.message)}")}
 
+    def together(self) -> int:
+        """As many as control/remotebatch says; 1 where a route leads to LMTP, whose recipients go side by side."""
+        controls = self._read()
+        return 1 if controls.directions.lead_to_lmtp or not self._runner.warm else controls.recipients_max
+
     def group(self, command: Command) -> tuple[Hashable, int]:
         """Message, sender and where it goes; as many as control/remotebatch says, if warm workers serve."""
         controls = self._latest = self._read()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.protocol.spawn import TOGETHER_MAX
 from pyqmail.remote import sources
 from pyqmail.remote.security import Directions, TlsControls
 from pyqmail.system.stamp import Seen, Watched
@@ -41,7 +42,7 @@ FILES = (
 )
 BATCH_FILES = ("remotebatch", "remotereuse", *SECRETS, "tlsdestinations")
 TIMEOUT_MAX_S = 1_000_000  # what fits every clock of the kernel; control files may ask for more
-BATCH_MAX = 100  # recipients in one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)
+
 
 T = TypeVar("T")
 
@@ -147,7 +148,7 @@ def _names_in(home: str, name: str) -> frozenset[bytes]:
 def read_batch_controls(home: str) -> BatchControls:
     """The control files that say what may be joined. Raises ControlUnreadable."""
     control = Control(home)
-    recipients_max = min(control.integer("remotebatch", 0), BATCH_MAX)
+    recipients_max = min(control.integer("remotebatch", 0), TOGETHER_MAX)
     reuse_s = control.integer("remotereuse", 0)
     wanted = recipients_max > 1 or reuse_s > 0
     return BatchControls(recipients_max, reuse_s, _directions(control) if wanted else NOTHING_JOINED.directions)

@@ -17,7 +17,7 @@ from enum import Enum
 
 from pyqmail.control import ControlUnreadable
 from pyqmail.protocol.smtp_client import Tls
-from pyqmail.remote.routes import CLEAR, UNVERIFIED, Route, find_route, parse_route, route_keys, sender_key
+from pyqmail.remote.routes import CLEAR, LMTP, UNVERIFIED, Route, find_route, parse_route, route_keys, sender_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,6 +127,12 @@ class Directions:
         """What recipients at ``host`` must share with others to go with them."""
         route, _ = self.route(host, sender)
         return route or host.lower(), destination_key(self.destinations, host, route)
+
+    @property
+    def lead_to_lmtp(self) -> bool:
+        """Whether some route does."""
+        routes = (parse_route(value) for value in (*self.routes.values(), *self.senders.values()))
+        return any(route is not None and LMTP in route.options for route in routes)
 
 
 class LeftOut(Exception):

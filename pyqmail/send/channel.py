@@ -14,6 +14,8 @@ todo/N is what a crash would start again from.  Once delivered it leaves the que
 anything but success waits until they are durable, and is then acted on as for any other message.
 """
 
+from collections.abc import Sequence
+
 from pyqmail.log.events import Warn
 from pyqmail.send.agenda import Agenda, Begin, First, Resume
 from pyqmail.send.delivery import Deliveries
@@ -22,6 +24,7 @@ from pyqmail.send.job import Delivery, JobState
 from pyqmail.send.means import Means
 from pyqmail.send.neighbours import Messages, Orders
 from pyqmail.send.passes import Passes
+from pyqmail.send.queue_pass import Start
 from pyqmail.send.settling import Settling
 from pyqmail.send.status import Status
 from pyqmail.spool.preprocess import New
@@ -79,38 +82,41 @@ class Channel:
         self.deliveries.fit_shares()
         for first in self.agenda.impatient(now):
             self._fresh.withhold(first.job)
-        for _ in range(RECORDS_PER_TURN):
+        left = RECORDS_PER_TURN
+        while left > 0:
             if self._means.exiting or not self.deliveries.ready:
                 return
-            if not self._passes.next_recipient() and not self._next_step(now):
+            records = self._passes.next_recipients() or self._next_step(now)
+            if not records:
                 return
+            left -= records
 
-    def _next_step(self, now: float) -> bool:
-        """Begin with what the agenda says; False when nothing is due."""
+    def _next_step(self, now: float) -> int:
+        """Begin with what the agenda says; how many records that took, 0 when nothing is due."""
         match self.agenda.next(now):
             case First(job, recipient):
                 fenced = self._means.shadow is not None and self._means.shadow.stops(job.copy)
                 if fenced or self._orders.stops(job.number) or self._orders.withholds_recipient(recipient):
                     self._fresh.withhold(job)
                 else:
-                    self.deliveries.start(job, 0, recipient)
+                    self.deliveries.start(job, (Start(0, recipient),))
             case Resume(job, offset):
-                self._passes.go_on(job, offset)
+                return self._passes.go_on(job, offset)
             case Begin(number):
                 self._passes.begin(number, int(now))
             case None:
-                return False
-        return True
+                return 0
+        return 1
 
     def offer(self, new: New, recipient: bytes) -> bool:
         """Deliver ``new`` to its one recipient as soon as a slot is free; False where it should get its files first."""
         return self.deliveries.link.alive and self._fresh.offer(new, recipient)
 
-    def _reported(self, delivery: Delivery, letter: bytes, text: bytes) -> None:
-        if delivery.job.state is JobState.FRESH:
-            self._fresh.reported(delivery, letter, text)
+    def _reported(self, deliveries: Sequence[Delivery], letter: bytes, text: bytes) -> None:
+        if deliveries[0].job.state is JobState.FRESH:
+            self._fresh.reported(deliveries[0], letter, text)
         else:
-            self._settling.act_on(delivery, letter, text)
+            self._settling.act_on(deliveries, letter, text)
 
     def save_times(self) -> None:
         """Write when each waiting message is due into its file, for the next start."""

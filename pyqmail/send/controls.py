@@ -20,6 +20,7 @@ class Controls:
     in a bounce, None for all of it. ``dsn_bounces``: whether bounces are multipart/report. ``delay_notice_s``: how old
     a message must be for a notice of its delay, 0 for none. ``double_bounce_to``: None where double bounces are
     discarded. ``metrics_file``: a path, below the home if it is relative; empty for none.
+    ``together``: how many recipients of one domain may go in one command to the remote channel.
     ``log_format`` and ``copies`` (whether messages are copied elsewhere): at start only. ``share``: by channel, how
     many deliveries at once a user or a domain without a limit of its own may have; 0 for as many as there are slots,
     None where nothing says so.
@@ -39,6 +40,7 @@ class Controls:
     delay_notice_s: int
     double_bounce_to: bytes | None
     metrics_file: bytes
+    together: int
     log_format: bytes
     copies: bool
     faults: tuple[str, ...]
@@ -133,6 +135,7 @@ def read_controls(home: str, old: Controls | None = None) -> Controls:
         delay_notice_s=reader.integer("dsndelay", 14400),
         double_bounce_to=_double_bounce_to(control),
         metrics_file=control.line("metricsfile") or b"",
+        together=reader.integer("remotebatch", 1),
         log_format=reader.word("logformat", FORMATS),
         copies=control.exists("shadow"),
         faults=tuple(reader.faults),

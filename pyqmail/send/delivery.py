@@ -1,6 +1,6 @@
 """One channel's deliveries: what is started, what the spawner reports, and how many may run (qmail-send(8))."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyqmail.formats.report import held_back
 from pyqmail.log.events import Alert, DeliveryEnded, DeliveryStarted, Warn
@@ -10,17 +10,21 @@ from pyqmail.send.agenda import First, Resume
 from pyqmail.send.job import Delivery, Job, judge
 from pyqmail.send.means import Means
 from pyqmail.send.providers import Providers
+from pyqmail.send.queue_pass import Start
 from pyqmail.send.shares import Shares, domain_of, share_of, user_of
 from pyqmail.send.slots import Slots
 from pyqmail.send.spawner_link import SpawnerLink
 from pyqmail.send.status import Status
 
-Reported = Callable[[Delivery, bytes, bytes], None]
+Reported = Callable[[Sequence[Delivery], bytes, bytes], None]
 TERM_S = 150  # that local deliveries may still run after TERM
 
 
 class Deliveries:
-    """Starts deliveries and judges reports; ``reported`` gets each delivery with its letter and text."""
+    """Starts deliveries and judges reports; ``reported`` gets those of one message with one letter and text.
+
+    Several recipients that go together are one of the deliveries that are counted: they are one program's.
+    """
 
     def __init__(
         self, name: str, means: Means, status: Status, *, commands: int, reports: int, reported: Reported
@@ -62,10 +66,18 @@ class Deliveries:
         return bool(self.link.alive and self.slots.used and not self._given_up)
 
     def controls_changed(self) -> None:
-        """Serve by the controls, which are new; ask for a wide limit where that would help."""
+        """Serve by the controls, which are new; ask for a wide limit and for joint commands where that would help."""
         self._shared = -1
-        if self._means.controls.concurrency[self.name] > spawn.LIMIT_MAX:
-            self.link.widen()
+        wide = self.link.limit == spawn.LIMIT_MAX < self._means.controls.concurrency[self.name]
+        remote = self.name == "remote"
+        if wide or remote and self._means.controls.together > 1:
+            self.link.widen(together=remote)
+
+    def together(self, job: Job) -> int:
+        """How many recipients of ``job`` may go in one command: one if each has a sender of its own."""
+        if self.name == "local" or variable_sender(job.sender, b"@") != job.sender:
+            return 1
+        return max(1, min(self._means.controls.together, self.link.together))
 
     def fit_shares(self) -> None:
         """Make what one domain or user may use fit the limit, after either has changed."""
@@ -79,26 +91,28 @@ class Deliveries:
             default = share_of(limit)
         self.shares.replace(controls.domain_concurrency if self.name == "remote" else {}, default or None)
 
-    def start(self, job: Job, offset: int, recipient: bytes) -> None:
-        """Have the message of ``job`` delivered to ``recipient``."""
+    def start(self, job: Job, recipients: Sequence[Start]) -> None:
+        """Have the message of ``job`` delivered to ``recipients``, all of one domain and no more than ``together``."""
         means = self._means
         job.started = True
-        job.open += 1
-        job.not_done += 1
-        means.counters.started[self.name] += 1
-        key = self._key(recipient)
+        job.open += len(recipients)
+        job.not_done += len(recipients)
+        means.counters.started[self.name] += len(recipients)
+        first = recipients[0].recipient
+        key = self._key(first)
         self.shares.started(key)
-        delivery = Delivery(job, self._status.next_serial(), offset, recipient, key)
-        slot = self.slots.take(delivery)
-        means.log(DeliveryStarted(delivery.serial, job.number, self.name, recipient))
+        deliveries = [Delivery(job, self._status.next_serial(), one.offset, one.recipient, key) for one in recipients]
+        slot = self.slots.take(deliveries)
+        for delivery in deliveries:
+            means.log(DeliveryStarted(delivery.serial, job.number, self.name, delivery.recipient))
         means.log(self._status.running())
         message = b"%d/%d" % (job.number % means.layout.split, job.number)
-        self.link.command(slot, message, variable_sender(job.sender, recipient), recipient)
+        self.link.command(slot, message, variable_sender(job.sender, first), [one.recipient for one in recipients])
 
     def give_up(self) -> None:
         """Wait no longer for what runs; a report that comes all the same is still acted on."""
         self._given_up = True
-        for delivery in self.slots.used.values():
+        for delivery in (each for together in self.slots.used.values() for each in together.values()):
             self._means.log(
                 Warn(
                     b"delivery %d: still running %d seconds after TERM, not waited for; it will be made again"
@@ -108,19 +122,23 @@ class Deliveries:
 
     def _report(self, report: spawn.Report) -> None:
         means = self._means
-        delivery = self.slots.release(report.slot)
-        if delivery is None:
+        deliveries = self.slots.release(report.slot, report.first, report.last)
+        if not deliveries:
             means.log(Warn(b"internal error: delivery report out of range"))
             return
-        self.shares.ended(delivery.key)
+        job = deliveries[0].job
+        if report.slot not in self.slots.used:
+            self.shares.ended(deliveries[0].key)
         held = held_back(report.letter, report.text) if self.name == "remote" else None
         if held is not None:
-            self._providers.held_back(domain_of(delivery.recipient), held)
-        letter, text = judge(delivery.job, report.letter, report.text)
-        means.counters.reported(self.name, letter, means.clock() - delivery.job.birth)
-        means.log(ended(delivery.serial, letter, text))
+            self._providers.held_back(domain_of(deliveries[0].recipient), held)
+        letter, text = judge(job, report.letter, report.text)
+        age_s = means.clock() - job.birth
+        for delivery in deliveries:
+            means.counters.reported(self.name, letter, age_s)
+            means.log(ended(delivery.serial, letter, text))
         means.log(self._status.running())
-        self._reported(delivery, letter, text)
+        self._reported(deliveries, letter, text)
 
     def _lost(self) -> None:
         self._means.log(Alert(b"oh no! lost spawn connection! dying..."))

@@ -63,6 +63,6 @@ class FreshMessages:
             self.awaited -= 1
             if done:
                 self._settling.jobs[job.number] = job
-                self._settling.act_on(delivery, letter, text)
+                self._settling.act_on((delivery,), letter, text)
 
         self._messages.fresh_to_be_written(new, written)

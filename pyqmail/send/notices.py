@@ -22,7 +22,7 @@ from pyqmail.send.bounce import HEADER_MAX, read_header
 from pyqmail.send.job import Delivery, Job
 from pyqmail.send.means import Means
 from pyqmail.send.retry import TROUBLE_S
-from pyqmail.spool.channel import recipient_at
+from pyqmail.spool.channel import recipients_at
 
 PENDING_MAX = 1000  # notices in memory
 FULL_S = 0.1  # until bounces have left a place
@@ -65,7 +65,7 @@ class Notices:
             outcomes = [
                 self._outcome(one, "delayed", note.replies.get(offset, b"") + b"\n")
                 for (name, offset), one in self._places(job.number).items()
-                if name == channel and one.wants(DELAY) and recipient_at(path, offset) == one.address
+                if name == channel and one.wants(DELAY) and recipients_at(path, (offset,)).get(offset) == one.address
             ]
         except OSError:
             return  # the next pass looks again

@@ -1,17 +1,18 @@
 """The passes of one channel, one after another, and the recipients that they had to skip (qmail-send(8))."""
 
 from pyqmail.log.events import Warn
-from pyqmail.send.agenda import Agenda
+from pyqmail.send.agenda import Agenda, First, Resume
 from pyqmail.send.delivery import Deliveries
 from pyqmail.send.job import Job
 from pyqmail.send.means import Means
 from pyqmail.send.neighbours import Messages, Orders
-from pyqmail.send.queue_pass import Nothing, QueuePass
+from pyqmail.send.queue_pass import Nothing, QueuePass, Start
 from pyqmail.send.retry import ROOT_STEP, TROUBLE_S, next_retry
 from pyqmail.send.settling import Settling
 from pyqmail.send.shadow_link import WAIT_S
+from pyqmail.send.shares import domain_of
 from pyqmail.spool import sweep
-from pyqmail.spool.channel import RecipientFile, read_info, recipient_at
+from pyqmail.spool.channel import RecipientFile, read_info, recipients_at
 
 
 class Passes:
@@ -82,42 +83,61 @@ class Passes:
         self._messages.channel_empty(self._name, number)
         return True
 
-    def go_on(self, job: Job, offset: int) -> None:
-        """Start the delivery to a recipient that had been skipped."""
+    def go_on(self, job: Job, offset: int) -> int:
+        """Start the delivery to a recipient that had been skipped, and to those with it; how many were looked at."""
         job.held -= 1
         fenced = self._means.shadow is not None and self._means.shadow.stops(job.copy)
         if fenced or self._orders.stops(job.number):
             self._settling.settle(job)
-            return
+            return 1
+        offsets = [offset]
         try:
-            recipient = recipient_at(self._path(job.number), offset)
+            recipients = recipients_at(self._path(job.number), offsets)
+            if offset in recipients:
+                offsets += self._waiting_with(job, recipients[offset])
+                recipients = recipients_at(self._path(job.number), offsets)
         except OSError:
             self._means.log(Warn(b"trouble reading %b; will try again later" % self._relative(job.number)))
             self._settling.settle(job)
-            return
-        if recipient is not None and self._orders.withholds_recipient(recipient):
-            self._settling.settle(job)
-            return
-        job.not_done -= 1
-        if recipient is None:
-            self._settling.settle(job)  # done meanwhile
+            return len(offsets)
+        going = [Start(at, one) for at, one in recipients.items() if not self._orders.withholds_recipient(one)]
+        job.not_done -= len(offsets) - len(recipients) + len(going)  # the others are done meanwhile
+        if going:
+            self._deliveries.start(job, going)
         else:
-            self._deliveries.start(job, offset, recipient)
+            self._settling.settle(job)
+        return len(offsets)
 
-    def next_recipient(self) -> bool:
-        """Go on with the current pass; False when there is none."""
+    def _waiting_with(self, job: Job, recipient: bytes) -> list[int]:
+        """The offsets of those behind ``recipient`` in its line that go with it: they are not in the line any more."""
+        shares = self._agenda.shares
+        key, domain = shares.key(recipient), domain_of(recipient)
+        if key != domain:  # the line of a provider, with recipients of several domains
+            return []
+
+        def wanted(entry: int | Resume | First) -> bool:
+            return isinstance(entry, Resume) and entry.job is job
+
+        found = shares.take_with(key, self._deliveries.together(job) - 1, wanted)
+        job.held -= len(found)
+        return [entry.offset for entry in found if isinstance(entry, Resume)]
+
+    def next_recipients(self) -> int:
+        """Go on with the current pass; how many recipients that took, 0 when there is none."""
         current = self.current
         if current is None:
-            return False
+            return 0
         if self._means.shadow is not None and self._means.shadow.stops(current.job.copy):
             self._end_pass(current)
-            return True
+            return 1
         found = current.advance(self._orders, self._agenda.shares)
         if found is Nothing.OVER:
             self._end_pass(current)
         elif found is not Nothing.PASSED:
-            self._deliveries.start(current.job, found.offset, found.recipient)
-        return True
+            going = current.neighbours(found, self._deliveries.together(current.job), self._orders)
+            self._deliveries.start(current.job, going)
+            return len(going)
+        return 1
 
     def _end_pass(self, current: QueuePass) -> None:
         self.current = None

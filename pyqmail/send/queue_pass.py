@@ -6,7 +6,7 @@ from enum import Enum
 from pyqmail.log.events import Warn
 from pyqmail.log.sinks import Sink
 from pyqmail.send.job import Job
-from pyqmail.send.shares import Key
+from pyqmail.send.shares import Key, domain_of
 from pyqmail.spool.channel import Pause, UnknownMark
 from pyqmail.system.typed import Protocol
 
@@ -67,13 +67,38 @@ class QueuePass:
         self._recipients = recipients
         self._name = name
         self._log = log
+        self._met: tuple[int, bytes] | OSError | UnknownMark | None = None  # while looking for neighbours
+
+    def _read_on(self) -> tuple[int, bytes] | Pause | None:
+        met, self._met = self._met, None
+        if isinstance(met, Exception):
+            raise met
+        return met or self._recipients.read_on()
+
+    def neighbours(self, first: Start, most: int, permits: Permits) -> list[Start]:
+        """``first`` and those right behind it that may go with it: of its domain, and no more than ``most``."""
+        found = [first]
+        domain = domain_of(first.recipient)
+        while len(found) < most:
+            try:
+                met = self._read_on()
+            except (OSError, UnknownMark) as error:
+                self._met = error
+                break
+            if met is None or isinstance(met, Pause):
+                break
+            if domain_of(met[1]) != domain or permits.withholds_recipient(met[1]):
+                self._met = met
+                break
+            found.append(Start(*met))
+        return found
 
     def advance(self, permits: Permits, room: Room) -> Start | Nothing:
         """Look at one more recipient, or a piece of the file without any."""
         if permits.stops(self.job.number):
             return Nothing.OVER
         try:
-            found = self._recipients.read_on()
+            found = self._read_on()
         except UnknownMark:
             self._log(Warn(b"unknown record type in %b!" % self._name))
             return Nothing.OVER

@@ -36,27 +36,37 @@ class Settling:
         """Whether all that was reported is in the queue's files."""
         return self._failures.idle
 
-    def act_on(self, delivery: Delivery, letter: bytes, text: bytes) -> None:
-        """Do in the queue what a report asks for."""
-        facts = delivery.job.number in self._means.facts
+    def act_on(self, deliveries: Sequence[Delivery], letter: bytes, text: bytes) -> None:
+        """Do in the queue what a report on ``deliveries``, all of one message, asks for."""
+        job = deliveries[0].job
+        facts = job.number in self._means.facts
         if letter == spawn.SUCCESS:
-            if facts:
-                self._messages.notices.reached(self._name, delivery, text)
-            if self._means.shadow is not None:
-                recipient = strip_prepend(delivery.recipient, self._means.controls.routing.virtual)
-                self._means.shadow.done(delivery.job.copy, self._name, delivery.offset, recipient)
-            self._done(delivery)
-        elif letter == spawn.FAILURE and facts and self._messages.notices.unwanted(self._name, delivery):
-            self._means.log(BounceSuppressed(delivery.job.number))
-            self._done(delivery)
+            for delivery in deliveries:
+                self._tell_of_success(delivery, text, facts=facts)
+            self._done(job, deliveries)
         elif letter == spawn.FAILURE:
-            self._failures.add(delivery, text)
+            for delivery in deliveries:
+                self._fail(delivery, text, facts=facts)
         else:
-            if len(delivery.job.replies) < REPLIES_MAX:
-                delivery.job.replies[delivery.offset] = trimmed(text)
+            for delivery in deliveries[: REPLIES_MAX - len(job.replies)]:
+                job.replies[delivery.offset] = trimmed(text)
             if self._name == "remote" and held_back(letter, text):
-                self.hold(delivery.job, [(self._shares.key(delivery.recipient), delivery.offset)])
-            self._release(delivery.job)
+                self.hold(job, [(self._shares.key(delivery.recipient), delivery.offset) for delivery in deliveries])
+            self._release(job, len(deliveries))
+
+    def _tell_of_success(self, delivery: Delivery, text: bytes, *, facts: bool) -> None:
+        if facts:
+            self._messages.notices.reached(self._name, delivery, text)
+        if self._means.shadow is not None:
+            recipient = strip_prepend(delivery.recipient, self._means.controls.routing.virtual)
+            self._means.shadow.done(delivery.job.copy, self._name, delivery.offset, recipient)
+
+    def _fail(self, delivery: Delivery, text: bytes, *, facts: bool) -> None:
+        if facts and self._messages.notices.unwanted(self._name, delivery):
+            self._means.log(BounceSuppressed(delivery.job.number))
+            self._done(delivery.job, (delivery,))
+        else:
+            self._failures.add(delivery, text)
 
     def hold(self, job: Job, recipients: Sequence[tuple[bytes, int]]) -> None:
         """Let ``recipients``, keys with offsets, wait for room, but no longer than those that were tried wait."""
@@ -77,23 +87,22 @@ class Settling:
 
     def _failure_recorded(self, delivery: Delivery, believed: bool) -> None:
         if believed:
-            self._done(delivery)
+            self._done(delivery.job, (delivery,))
         else:
             self._release(delivery.job)
 
-    def _release(self, job: Job) -> None:
-        job.open -= 1
+    def _release(self, job: Job, deliveries: int = 1) -> None:
+        job.open -= deliveries
         self.settle(job)
 
-    def _done(self, delivery: Delivery) -> None:
-        job = delivery.job
+    def _done(self, job: Job, deliveries: Sequence[Delivery]) -> None:
         try:
-            mark_done(self._means.layout.part(self._name, job.number), delivery.offset)
+            mark_done(self._means.layout.part(self._name, job.number), [delivery.offset for delivery in deliveries])
         except OSError:
             name = self._means.layout.relative(self._name, job.number).encode()
             self._means.log(Warn(b"trouble marking %b; message will be delivered twice!" % name))
-        job.not_done -= 1
-        self._release(job)
+        job.not_done -= len(deliveries)
+        self._release(job, len(deliveries))
 
     def settle(self, job: Job) -> None:
         """Reschedule ``job``, or end it in this channel, once nothing holds it."""

@@ -93,6 +93,17 @@ class Shares(Generic[Entry]):
             return entry
         return None
 
+    def take_with(self, key: bytes, most: int, wanted: Callable[[Entry], bool]) -> list[Entry]:
+        """The entries at the head of the line of ``key`` up to the first that is not ``wanted``, at most ``most``."""
+        line = self._lines.get(key, deque())
+        taken: list[Entry] = []
+        while line and len(taken) < most and wanted(line[0]):
+            taken.append(line.popleft())
+        if not line:
+            self._lines.pop(key, None)
+            self._open.pop(key, None)
+        return taken
+
     def replace(self, limits: Mapping[bytes, int], default: int | None = None) -> None:
         """New limits; what runs and what waits is as before."""
         self.limits = limits

@@ -1,14 +1,17 @@
 """The two pipes to a spawner: commands in one piece a turn, reports as they come, and its limit (qmail-lspawn(8))."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyqmail.protocol import spawn
 from pyqmail.system.loop import Loop
 
 
 class SpawnerLink:
-    """Sends commands without waiting. ``limit``: the most deliveries at once that the spawner knows how to number."""
+    """Sends commands without waiting. ``limit``: the most deliveries at once that the spawner knows how to number.
+
+    ``together``: how many recipients it takes in one command.
+    """
 
     def __init__(
         self,
@@ -21,6 +24,7 @@ class SpawnerLink:
     ) -> None:
         self.alive = True
         self.limit = 0
+        self.together = 1
         self._loop = loop
         self._commands = commands
         self._reports = reports
@@ -43,20 +47,23 @@ class SpawnerLink:
         """Whether a command would go out at once."""
         return self.alive and not self._probing and not self._out
 
-    def widen(self) -> None:
-        """Ask the spawner, if it may be one of ours, for more slots than a byte can number; once."""
-        if self.limit != spawn.LIMIT_MAX or self._probing is not None or not self.alive:
+    def widen(self, *, together: bool) -> None:
+        """Ask the spawner, which may be ours, for more slots than a byte can number and for joint commands; once."""
+        if self._probing is not None or not self.alive:
             return
         self._probing = True
         self._parser.expect_probe_answer()
         self._send_gathered()
-        self._send(spawn.format_probe())
+        self._send(spawn.format_probe(together=together))
 
-    def command(self, slot: int, message: bytes, sender: bytes, recipient: bytes) -> None:
-        """Have ``message`` delivered, with the other commands of this turn."""
+    def command(self, slot: int, message: bytes, sender: bytes, recipients: Sequence[bytes]) -> None:
+        """Have ``message`` delivered, with the other commands of this turn; to one where none may go together."""
         if not self._gathered:
             self._loop.before_wait(self._send_gathered)
-        self._gathered.append(spawn.format_command(slot, message, sender, recipient, wide=self._parser.wide))
+        if self._parser.joint:
+            self._gathered.append(spawn.format_joint_command(slot, message, sender, recipients))
+        else:
+            self._gathered.append(spawn.format_command(slot, message, sender, recipients[0], wide=self._parser.wide))
 
     def _send_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -111,8 +118,9 @@ class SpawnerLink:
         for report in self._parser.feed(data):
             if self._probing and report.slot == spawn.PROBE_SLOT:
                 self._probing = False
-                limit = spawn.parse_probe_answer(report)
-                self.limit = self.limit if limit is None else limit
+                granted = spawn.parse_probe_answer(report)
+                if granted is not None:
+                    self.limit, self.together = granted.limit, granted.together
             else:
                 self._reported(report)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections import deque
+from collections.abc import Iterable
 
 from pyqmail.formats.todo import RecipientParser
 from pyqmail.system import files
@@ -62,19 +63,25 @@ class RecipientFile:
         os.close(self._fd)
 
 
-def recipient_at(path: str, offset: int) -> bytes | None:
-    """The recipient whose record begins at ``offset``; None if it is done or nothing of the kind. Raises OSError."""
+def recipients_at(path: str, offsets: Iterable[int]) -> dict[int, bytes]:
+    """The recipients whose records begin at ``offsets``, without what is done or no recipient. Raises OSError."""
     fd = files.open_read(path)
     try:
-        data = b""
-        while b"\0" not in data:
-            chunk = os.pread(fd, 1024, offset + len(data))
-            if not chunk:
-                return None
-            data += chunk
+        found = {offset: _record_at(fd, offset) for offset in offsets}
     finally:
         os.close(fd)
-    return data[1 : data.index(b"\0")] if data.startswith(b"T") else None
+    return {offset: data[1:] for offset, data in found.items() if data.startswith(b"T")}
+
+
+def _record_at(fd: int, offset: int) -> bytes:
+    """The record that begins at ``offset``, without its NUL; empty where none ends."""
+    data = b""
+    while b"\0" not in data:
+        chunk = os.pread(fd, 1024, offset + len(data))
+        if not chunk:
+            return b""
+        data += chunk
+    return data[: data.index(b"\0")]
 
 
 def read_info(path: str) -> tuple[bytes, int]:
@@ -92,6 +99,6 @@ def read_info(path: str) -> tuple[bytes, int]:
     return data[1 : data.index(b"\0")], birth
 
 
-def mark_done(path: str, offset: int) -> None:
-    """The recipient at ``offset`` is done. Raises OSError."""
-    files.overwrite_byte(path, offset, DONE)
+def mark_done(path: str, offsets: Iterable[int]) -> None:
+    """The recipients at ``offsets`` are done. Raises OSError; some of them may be marked then."""
+    files.overwrite_bytes(path, offsets, DONE)

@@ -80,8 +80,7 @@ def fail_recipients(
             )
             if text:
                 _append_durably(layout, number, text)
-            for offset, _ in batch:
-                mark_done(layout.part(channel, number), offset)
+            mark_done(layout.part(channel, number), [offset for offset, _ in batch])
         failed += len(recipients)
         files.unlink_if_present(layout.part(channel, number))
     return failed

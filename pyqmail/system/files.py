@@ -8,6 +8,10 @@ import errno
 import os
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 Path = str | bytes
 CHUNK = 1 << 16
 USERS_FILE_MAX = 16 << 20  # what is read of a user's file that is instructions: .qmail, .forward, what it includes
@@ -166,11 +170,12 @@ def replace_file(temporary: Path, path: Path, data: bytes, *, mode: int = 0o644)
     sync_directory(os.path.dirname(path) or ("." if isinstance(path, str) else b"."))
 
 
-def overwrite_byte(path: Path, offset: int, byte: bytes) -> None:
-    """Write one byte in place: qmail's done mark."""
+def overwrite_bytes(path: Path, offsets: "Iterable[int]", byte: bytes) -> None:
+    """Write one byte in place, at each of ``offsets``: qmail's done marks."""
     fd = open_write(path)
     try:
-        os.pwrite(fd, byte, offset)
+        for offset in offsets:
+            os.pwrite(fd, byte, offset)
     finally:
         os.close(fd)
 

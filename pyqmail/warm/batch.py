@@ -37,12 +37,14 @@ class Batches:
         self._joined: dict[Hashable, None] = {}  # groups that have more since the loop last waited
         self._quiet: Timer | None = None
 
-    def add(self, key: Hashable, command: Command, most: int) -> None:
-        """One more delivery of the group ``key``, of which ``most`` may go together."""
+    def add(self, key: Hashable, commands: Sequence[Command], most: int) -> None:
+        """More deliveries of the group ``key``, of which ``most`` may go together; ``commands`` are not more."""
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
-        group.commands.append(command)
+        if len(group.commands) + len(commands) > most:
+            self._go(key, group)
+        group.commands += commands
         if len(group.commands) >= most:
             self._go(key, group)
             return

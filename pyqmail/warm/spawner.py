@@ -8,20 +8,18 @@ over when its program's status is known *and* nobody holds its output pipe any m
 
 import os
 import signal
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.protocol.spawn import (
     DEFERRAL,
-    FAILURE,
     LIMIT_MAX,
     WIDE_LIMIT_MAX,
     Command,
     CommandParser,
     format_probe_answer,
-    format_report,
 )
 from pyqmail.spool.layout import MARK
 from pyqmail.system.loop import Loop
@@ -31,8 +29,13 @@ from pyqmail.warm.batch import Batches
 from pyqmail.warm.collector import READ_SIZE, Collector, Done, Stop
 from pyqmail.warm.message_file import Refused, check_message_name, open_message
 from pyqmail.warm.reports import Reports
+from pyqmail.warm.slots import Slots
 from pyqmail.warm.time_limits import TimeLimits
 
+Over = Callable[[list[Command]], None]
+
+NO_HOST = b"DRecipient address has no host name. (#5.1.3)\n"
+NO_MEMORY = b"ZOut of memory. (#4.3.0)\n"
 TOO_SLOW = b"ZThis delivery took too long and was ended. (#4.4.7)\n"
 
 
@@ -57,6 +60,9 @@ class Channel(Protocol):
 
 class Joiner(Protocol):
     """What else a channel knows that can make several deliveries together (control/remotebatch)."""
+
+    def together(self) -> int:
+        """How many recipients one command may have; 1 where they would not be delivered to together."""
 
     def group(self, command: Command) -> tuple[Hashable, int]:
         """What all deliveries have in common that may go with this one, and how many may at most; 1: it goes alone."""
@@ -94,7 +100,7 @@ class Spawner:
         self._limit = min(spawn_limit, LIMIT_MAX)
         self._message_owner = message_owner
         self._parser = CommandParser()
-        self._busy: set[int] = set()
+        self._slots = Slots()
         self._limits = TimeLimits(loop, delivery_s)
         self._reports = Reports(loop)
         self._reading = True
@@ -108,8 +114,8 @@ class Spawner:
         except PermissionError:  # a file or /dev/null: never blocks, and cannot be watched
             while self._reading:
                 self._readable()
-        while self._reading or self._busy or self._reports.pending:
-            if self._reading or self._busy:
+        while self._reading or self._slots or self._reports.pending:
+            if self._reading or self._slots:
                 self._loop.run_once()
             else:
                 self._reports.write()
@@ -133,102 +139,122 @@ class Spawner:
 
     def _command(self, command: Command) -> None:
         if command.probe and not self._parser.wide:
-            self._reports.send(format_probe_answer(self._wide_limit))
-            self._parser.wide = True
-            self._limit = self._wide_limit
+            self._widen(command)
             return
         try:
             if command.out_of_memory:
                 raise MemoryError
             self._deliver(command)
         except Refused as refused:
-            self._report(command.slot, refused.letter + refused.text)
+            self._reports.send(self._slots.refuse(command.slot, refused.letter + refused.text))
         except MemoryError:
-            self._report(command.slot, b"ZOut of memory. (#4.3.0)\n")
+            self._reports.send(self._slots.refuse(command.slot, NO_MEMORY))
+
+    def _widen(self, probe: Command) -> None:
+        """Grant what ``probe`` asks for."""
+        asked = probe.asks_for_together and self._joiner is not None
+        together = self._joiner.together() if asked and self._joiner is not None else 1
+        self._reports.send(format_probe_answer(self._wide_limit, together))
+        self._limit = self._wide_limit
+        self._parser.wide = self._slots.wide = True
+        self._parser.joint = self._slots.joint = together > 1
 
     def _deliver(self, command: Command) -> None:
         slot = command.slot
         if slot >= self._limit:
             raise Refused(DEFERRAL, b"Internal error: slot number is out of range. (#4.3.5)\n")
-        if slot in self._busy:
+        if slot in self._slots:
             raise Refused(DEFERRAL, b"Internal error: slot number is in use. (#4.3.5)\n")
         check_message_name(command.message)
-        if b"@" not in command.recipient:
-            raise Refused(FAILURE, b"Recipient address has no host name. (#5.1.3)\n")
+        commands = command.apart()
+        self._slots.take(slot, len(commands))
+        if nowhere := [one for one in commands if b"@" not in one.recipient]:
+            self._answer(nowhere, [NO_HOST] * len(nowhere))
+            commands = [one for one in commands if b"@" in one.recipient]
+        if commands:
+            self._begin(commands)
+
+    def _begin(self, commands: list[Command]) -> None:
+        """Deliver to the recipients of one slot: together with those of others, or by themselves."""
+        key, most = None, 1
         if self._joiner is not None:
-            key, most = self._joiner.group(command)
-            if most > 1:
-                self._busy.add(slot)
-                self._batches.add(key, command, most)
+            try:
+                key, most = self._joiner.group(commands[0])
+            except MemoryError:
+                self._answer(commands, [NO_MEMORY] * len(commands))
                 return
-        message, status = open_message(command.message, self._message_owner)
-        command = _with_facts(command, status)
+        if 1 < most >= len(commands):
+            self._batches.add(key, commands, most)
+        else:
+            self._in_turn(commands, most)
+
+    def _in_turn(self, commands: list[Command], most: int) -> None:
+        """So many of ``commands`` at once, so that their slot never has two programs."""
+        later = commands[most:]
+
+        def over(again: list[Command]) -> None:
+            if again or later:
+                self._in_turn(again + later, most)
+
+        self._start(commands[:most], over)
+
+    def _start_together(self, key: Hashable, commands: Sequence[Command]) -> None:
+        def over(again: list[Command]) -> None:
+            if again:
+                self._batches.add(key, again, len(commands))
+            self._batches.ended(key)
+
+        self._start(commands, over)
+
+    def _start(self, commands: Sequence[Command], over: Over) -> None:
+        """Run the program for ``commands``. In the end all are answered but those that ``over`` gets."""
         try:
-            collector = Collector(self._loop, self._channel.append, lambda status, out: self._over(slot, status, out))
+            message, status = open_message(commands[0].message, self._message_owner)
+            self._run([_with_facts(command, status) for command in commands], message, status.st_size, over)
+        except Refused as refused:
+            self._answer(commands, [refused.letter + refused.text] * len(commands))
+            over([])
+        except MemoryError:
+            self._answer(commands, [NO_MEMORY] * len(commands))
+            over([])
+
+    def _run(self, commands: Sequence[Command], message: int, size: int, over: Over) -> None:
+        slot = commands[0].slot
+
+        def ended(status: int | None, output: bytes) -> None:
+            reports = self._judge(commands, status, output)
+            if self._limits.ended_late(slot, status):
+                reports = [TOO_SLOW] * len(commands)
+            told = [(command, report) for command, report in zip(commands, reports, strict=True) if report is not None]
+            self._answer([command for command, _ in told], [report for _, report in told])
+            over([command for command, report in zip(commands, reports, strict=True) if report is None])
+
+        try:
+            collector = Collector(self._loop, self._channel.append, ended)
         except OSError:
             os.close(message)
             raise Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
-        self._busy.add(slot)
         try:
-            self._limits.begin(slot, status.st_size, collector)
-            collector.stop = self._channel.start(command, message, collector.output, collector.ended)
+            self._limits.begin(slot, size, collector)
+            collector.stop = self._run_program(commands, message, collector)
         except OSError:
-            self._busy.discard(slot)
             self._limits.drop(slot)
             collector.cancel()
             os.close(message)
             raise Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
 
-    def _start_together(self, key: Hashable, commands: Sequence[Command]) -> None:
-        try:
-            message, status = open_message(commands[0].message, self._message_owner)
-            commands = [_with_facts(command, status) for command in commands]
-            self._run_together(key, commands, message, status.st_size)
-        except Refused as refused:
-            self._over_together(key, commands, [refused.letter + refused.text] * len(commands))
+    def _run_program(self, commands: Sequence[Command], message: int, collector: Collector) -> Stop:
+        if self._joiner is not None and len(commands) > 1:
+            return self._joiner.start_together(commands, message, collector.output, collector.ended)
+        return self._channel.start(commands[0], message, collector.output, collector.ended)
 
-    def _run_together(self, key: Hashable, commands: Sequence[Command], message: int, size: int) -> None:
-        joiner = self._joiner
-        assert joiner is not None
-        first = commands[0].slot
+    def _judge(self, commands: Sequence[Command], status: int | None, output: bytes) -> Sequence[bytes | None]:
+        if self._joiner is not None and len(commands) > 1:
+            return self._joiner.reports(status, output, commands)
+        return [self._channel.report(status, output)]
 
-        def over(status: int | None, output: bytes) -> None:
-            reports = joiner.reports(status, output, commands)
-            late = self._limits.ended_late(first, status)
-            self._over_together(key, commands, [TOO_SLOW] * len(commands) if late else reports)
-
-        try:
-            collector = Collector(self._loop, self._channel.append, over)
-        except OSError:
-            os.close(message)
-            raise Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
-        try:
-            self._limits.begin(first, size, collector)
-            collector.stop = joiner.start_together(commands, message, collector.output, collector.ended)
-        except OSError:
-            self._limits.drop(first)
-            collector.cancel()
-            os.close(message)
-            raise Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
-
-    def _over_together(self, key: Hashable, commands: Sequence[Command], reports: Sequence[bytes | None]) -> None:
-        wire = b""
-        for command, report in zip(commands, reports, strict=True):
-            if report is None:
-                self._batches.add(key, command, len(commands))
-                continue
-            self._busy.discard(command.slot)
-            wire += format_report(command.slot, report[:1], report[1:], wide=self._parser.wide)
-        self._reports.send(wire)
-        self._batches.ended(key)
-
-    def _over(self, slot: int, status: int | None, output: bytes) -> None:
-        self._busy.discard(slot)
-        late = self._limits.ended_late(slot, status)
-        self._report(slot, TOO_SLOW if late else self._channel.report(status, output))
-
-    def _report(self, slot: int, report: bytes) -> None:
-        self._reports.send(format_report(slot, report[:1], report[1:], wide=self._parser.wide))
+    def _answer(self, commands: Sequence[Command], reports: Sequence[bytes]) -> None:
+        self._reports.send(self._slots.answer(commands, reports))
 
 
 def begin(environ: Mapping[bytes, bytes]) -> tuple[str, Accounts, int] | None:

@@ -226,7 +226,7 @@ def queue_files(data: bytes) -> None:
     finally:
         recipients_of.close()
     with suppress(channel.UnknownMark, ValueError):
-        channel.recipient_at(str(path), len(data) // 2)
+        channel.recipients_at(str(path), (0, len(data) // 2))
     with suppress(channel.UnknownMark, ValueError, OSError):
         channel.read_info(str(path))
     list(tcpto.parse_table(data[:1024]))

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from pyqmail.protocol.spawn import Report, format_command
+from pyqmail.protocol.spawn import (
+    Report,
+    format_command,
+    format_joint_command,
+    format_probe,
+    parse_probe_answer,
+)
 from pyqmail.system.stamp import settled
 from tests.certificates import self_signed, server_context
 from tests.mail_sink import Transaction, accept_all, mail_sink
@@ -47,6 +53,81 @@ def ask(spawn: Spawn, recipients: Sequence[str], **fields: str) -> list[Report]:
     )
     reports = [spawn.report() for _ in recipients]
     return sorted(reports, key=lambda report: report.slot)
+
+
+def ask_jointly(spawn: Spawn, recipients: Sequence[str], *, slot: int = 7, message: str = "0/1") -> dict[int, Report]:
+    """The report on each recipient of one command, by its place; the slot is free then."""
+    os.write(
+        spawn.to, format_joint_command(slot, message.encode(), b"s@example.org", [one.encode() for one in recipients])
+    )
+    found: dict[int, Report] = {}
+    while len(found) < len(recipients):
+        report = spawn.report()
+        places = range(report.first, min(report.last, len(recipients) - 1) + 1)
+        assert report.slot == slot and not found.keys() & set(places)
+        found |= dict.fromkeys(places, report)
+    return found
+
+
+def joint(home: Home) -> Spawn:
+    """A spawner that was asked to take several recipients in one command, and does."""
+    spawn = Spawn(home, "qmail-rspawn")
+    spawn.parser.expect_probe_answer()
+    os.write(spawn.to, format_probe(together=True))
+    assert parse_probe_answer(spawn.report()) is not None and spawn.parser.joint
+    return spawn
+
+
+def test_a_command_for_several_recipients_is_one_transaction_and_one_report(home: Home) -> None:
+    with mail_sink() as sink:
+        settle(home, smtproutes=f":127.0.0.1:{sink.port}", remotebatch="50")
+        spawn = joint(home)
+        reports = ask_jointly(spawn, [f"r{number}@x.test" for number in range(50)])
+        accepted = b"127.0.0.1 accepted message.\nRemote host said: 250 ok\n"
+        assert set(reports.values()) == {Report(7, b"K", accepted, 0, 49)}
+        assert [len(one.recipients) for one in sink.taken] == [50]
+        os.write(
+            spawn.to, b"".join(format_joint_command(slot, b"0/1", b"", [b"a@x.test", b"b@x.test"]) for slot in (0, 1))
+        )
+        assert {spawn.report().slot for _ in range(2)} == {0, 1}
+        assert [len(one.recipients) for one in sink.taken] == [50, 4], "what comes together goes together"
+        assert spawn.end() == 0
+
+
+def test_each_recipient_of_a_joint_command_gets_what_became_of_it(home: Home) -> None:
+    def picky(line: bytes, transaction: Transaction) -> bytes | None:
+        if b"bad@" in line:
+            return b"550 no such user\r\n"
+        full = line.startswith(b"RCPT") and len(transaction.recipients) >= 2
+        return b"452 too many recipients\r\n" if full else accept_all(line, transaction)
+
+    with mail_sink(picky) as sink:
+        settle(home, smtproutes=f":127.0.0.1:{sink.port}", remotebatch="9")
+        spawn = joint(home)
+        reports = ask_jointly(spawn, ["a@x.test", "bad@x.test", "b@x.test", "c@x.test", "d@x.test", "nowhere"])
+        assert b"".join(reports[place].letter for place in range(6)) == b"KDKKKD"
+        assert reports[5].text == b"Recipient address has no host name. (#5.1.3)\n"
+        assert [len(one.recipients) for one in sink.taken] == [2, 2]
+        for message, place in (("0/77", 0), ("../x", 1)):
+            report = ask_jointly(spawn, ["a@x.test", "b@x.test"], message=message)[place]
+            assert report.letter in (b"Z", b"D") and report.first == 0 and report.last >= 1
+        assert ask_jointly(spawn, ["a@x.test", "b@x.test"])[0].letter == b"K", "the slot is free"
+        assert spawn.end() == 0
+
+
+def test_routes_to_lmtp_are_given_one_recipient_at_a_time_whatever_was_granted(home: Home) -> None:
+    with mail_sink() as sink:
+        settle(home, smtproutes=f":127.0.0.1:{sink.port}", remotebatch="50", remotereuse="20")
+        spawn = joint(home)
+        settle(home, smtproutes=f":127.0.0.1:{sink.port}/lmtp")
+        assert {one.letter for one in ask_jointly(spawn, ["a@x.test", "b@x.test", "c@x.test"]).values()} == {b"K"}
+        assert [len(one.recipients) for one in sink.taken] == [1, 1, 1] and sink.connections == 1, "one after another"
+        assert spawn.end() == 0
+        other = Spawn(home, "qmail-rspawn")
+        other.parser.expect_probe_answer()
+        os.write(other.to, format_probe(together=True))
+        assert other.report().text == b"120" and not other.parser.joint
+        assert other.end() == 0
 
 
 def test_without_the_controls_each_recipient_has_its_own_connection(home: Home) -> None:
@@ -277,7 +358,7 @@ def test_domains_of_one_relay_share_a_transaction(home: Home) -> None:
         spawn.end()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_whatever_the_peer_does_each_report_tells_what_became_of_its_recipient(home: Home, seed: int) -> None:
     """Reuse and batches with a peer that fails anywhere: success exactly for what it took, and nothing taken twice."""
     chance = random.Random(seed)
@@ -290,11 +371,12 @@ def test_whatever_the_peer_does_each_report_tells_what_became_of_its_recipient(h
 
     with mail_sink(moody) as sink:
         settle(home, smtproutes=f":127.0.0.1:{sink.port}", remotebatch="7", remotereuse="5")
-        spawn = Spawn(home, "qmail-rspawn")
+        spawn = joint(home) if seed % 2 else Spawn(home, "qmail-rspawn")
         reports: dict[bytes, bytes] = {}
         for turn in range(12):
             names = [f"r{turn}-{number}@{chance.choice('xyz')}.test" for number in range(20)]
-            for name, report in zip(names, ask(spawn, names), strict=True):
+            told = list(dict(sorted(ask_jointly(spawn, names).items())).values()) if seed % 2 else ask(spawn, names)
+            for name, report in zip(names, told, strict=True):
                 reports[name.encode()] = report.letter
         assert spawn.end() == 0
     taken = [name.strip(b"<>") for one in sink.taken for name in one.recipients]

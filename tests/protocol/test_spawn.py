@@ -8,15 +8,19 @@ from pyqmail.protocol.spawn import (
     PROBE_SLOT,
     Command,
     CommandParser,
+    Granted,
     Report,
     ReportParser,
     format_command,
+    format_joint_command,
+    format_joint_report,
     format_probe,
     format_probe_answer,
     format_report,
     parse_probe_answer,
 )
 
+SLOT, PLACE = st.integers(0, 65535), st.integers(0, 99)
 FIELD = st.binary(max_size=40).map(lambda data: data.replace(b"\0", b""))
 
 
@@ -61,13 +65,63 @@ def test_a_probe_is_no_legal_command_and_only_our_answer_counts() -> None:
     (command,) = CommandParser().feed(format_probe())
     assert (command.slot, command.probe) == (PROBE_SLOT, True)
     (answer,) = ReportParser().feed(format_probe_answer(500))
-    assert parse_probe_answer(answer) == 500
-    assert parse_probe_answer(Report(PROBE_SLOT, b"Z", b"out of range\n")) is None
+    assert parse_probe_answer(answer) == Granted(500)
+    for text in (b"out of range\n", b"", b"500 ", b"500 many", b"x 50"):
+        assert parse_probe_answer(Report(PROBE_SLOT, b"Z", text)) is None
+        assert parse_probe_answer(Report(PROBE_SLOT, b"W", text)) is None
+
+
+def test_several_recipients_in_one_command_are_granted_only_to_who_asks_for_them() -> None:
+    (plain,), (asking,) = CommandParser().feed(format_probe()), CommandParser().feed(format_probe(together=True))
+    assert (plain.asks_for_together, asking.asks_for_together, asking.probe) == (False, True, True)
+    parser = ReportParser()
+    parser.expect_probe_answer()
+    wire = format_probe_answer(120, 50) + format_joint_report(7, b"K", b"fine", 3, 49)
+    answer, report = parser.feed(wire)
+    assert parse_probe_answer(answer) == Granted(120, 50) and parser.joint
+    assert report == Report(7, b"K", b"fine", 3, 49)
+
+
+@given(st.lists(st.tuples(SLOT, FIELD, FIELD, st.lists(FIELD, min_size=1, max_size=4)), max_size=4), st.integers(1, 9))
+def test_joint_commands_survive_any_chunking(fields: list[tuple[int, bytes, bytes, list[bytes]]], size: int) -> None:
+    parser = CommandParser()
+    parser.wide = parser.joint = True
+    data = b"".join(format_joint_command(*command) for command in fields)
+    got = [command for start in range(0, len(data), size) for command in parser.feed(data[start : start + size])]
+    assert [(one.slot, one.message, one.sender, [one.recipient, *one.others]) for one in got] == fields
+    apart = [one for command in got for one in command.apart()]
+    wanted = [(slot, place, each) for slot, _, _, names in fields for place, each in enumerate(names)]
+    assert [(one.slot, one.place, one.recipient) for one in apart] == wanted
+
+
+@given(st.lists(st.tuples(SLOT, FIELD, PLACE, PLACE), max_size=5), st.integers(1, 9))
+def test_joint_reports_survive_any_chunking(fields: list[tuple[int, bytes, int, int]], size: int) -> None:
+    parser = ReportParser()
+    parser.wide = parser.joint = True
+    data = b"".join(format_joint_report(slot, b"Z", *rest) for slot, *rest in fields)
+    got = [report for start in range(0, len(data), size) for report in parser.feed(data[start : start + size])]
+    assert got == [Report(slot, b"Z", *rest) for slot, *rest in fields]
+
+
+@given(st.binary())
+def test_no_joint_bytes_raise(data: bytes) -> None:
+    commands, reports = CommandParser(), ReportParser()
+    commands.wide = commands.joint = reports.wide = reports.joint = True
+    commands.feed(data)
+    reports.feed(data)
+
+
+def test_a_joint_report_that_says_no_places_is_mangled() -> None:
+    parser = ReportParser()
+    parser.wide = parser.joint = True
+    assert parser.feed(b"\0\7Kfine\0") == [Report(7, b"", b"")]
 
 
 @pytest.mark.contract("spawn 2.1")
-@given(st.integers(1, 40), st.integers(0, 30))
-def test_a_command_that_memory_failed_for_says_so_and_the_next_one_is_whole(size: int, failing: int) -> None:
+@given(st.integers(1, 40), st.integers(0, 30), st.booleans())
+def test_a_command_that_memory_failed_for_says_so_and_the_next_one_is_whole(
+    size: int, failing: int, joint: bool
+) -> None:
     class Short(CommandParser):
         """Runs out of memory once, after ``failing`` bytes."""
 
@@ -82,11 +136,34 @@ def test_a_command_that_memory_failed_for_says_so_and_the_next_one_is_whole(size
     seen = [0]
     wire = format_command(3, b"1/24", b"a@b", b"c@d") + format_command(4, b"1/47", b"", b"e@f")
     parser = Short()
+    if joint:
+        parser.wide = parser.joint = True
+        wire = format_joint_command(3, b"1/24", b"a@b", [b"c@d", b"e@d", b"f@d"])
+        wire += format_joint_command(4, b"1/47", b"", [b"e@f"])
     commands: list[Command] = []
     for at in range(0, len(wire), size):
         commands += parser.feed(wire[at : at + size])
         seen[0] += size
     assert commands[-1] == Command(4, b"1/47", b"", b"e@f") or commands[-1].out_of_memory
     lost = [command for command in commands if command.out_of_memory]
-    assert len(commands) == 2 and len(lost) == parser.failed
+    assert len(commands) == 2 and len(lost) <= parser.failed
     assert all(command.slot in (3, 4) for command in lost)
+
+
+def test_memory_that_fails_within_a_command_loses_that_one_with_all_its_recipients() -> None:
+    class Short(CommandParser):
+        """Has no memory for some word."""
+
+        def _collect(self, data: bytes) -> list[Command]:
+            if b"big" in data:
+                raise MemoryError
+            return super()._collect(data)
+
+    parser = Short()
+    parser.wide = parser.joint = True
+    wire = format_joint_command(3, b"1/24", b"a@b", [b"c@d", b"big@d", b"f@d"])
+    following = format_joint_command(0, b"1/47", b"", [b"e@f"])
+    assert parser.feed(wire[:13]) == []
+    lost, whole = parser.feed(wire[13:] + following)
+    assert (lost.slot, lost.out_of_memory) == (3, True)
+    assert whole == Command(0, b"1/47", b"", b"e@f")

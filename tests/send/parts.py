@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pyqmail.log.events import Event
 from pyqmail.policy.classify import Routing
-from pyqmail.protocol.spawn import Command, CommandParser, format_report
+from pyqmail.protocol.spawn import Command, CommandParser, format_joint_report, format_probe_answer, format_report
 from pyqmail.send.background import Background
 from pyqmail.send.background import Job as BackgroundJob
 from pyqmail.send.channel import Channel
@@ -35,6 +35,7 @@ def controls(**values: object) -> Controls:
         concurrency={"local": 10, "remote": 20},
         domain_concurrency={},
         share={"local": 0, "remote": 0},
+        together=1,
         break_char=b"-",
     )
     given.__dict__.update(values)
@@ -136,6 +137,16 @@ class OneChannel:
         self.channel.start(limit)
         os.set_blocking(self.commands, False)
         self._parser = CommandParser()
+        if self.means.controls.together > 1:
+            self._grant(limit)
+
+    def _grant(self, limit: int) -> None:
+        """Answer the probe as our own spawner does."""
+        (probe,) = self._parser.feed(os.read(self.commands, 65536))
+        assert probe.probe and probe.asks_for_together
+        self._parser.wide = self._parser.joint = True
+        os.write(self.reports, format_probe_answer(limit, 50))
+        self.loop.run_once(0)
 
     def _say(self, event: Event) -> None:
         self.lines.append(event.format())
@@ -160,6 +171,11 @@ class OneChannel:
     def report(self, slot: int, letter: bytes, text: bytes = b"") -> None:
         """The spawner reports."""
         os.write(self.reports, format_report(slot, letter, text))
+        self.loop.run_once(0)
+
+    def report_together(self, slot: int, letter: bytes, first: int, last: int, text: bytes = b"") -> None:
+        """The spawner reports on some of a command's recipients."""
+        os.write(self.reports, format_joint_report(slot, letter, text, first, last))
         self.loop.run_once(0)
 
     def marks(self, number: int) -> bytes:

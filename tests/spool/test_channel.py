@@ -12,7 +12,7 @@ def test_a_mark_changes_one_byte_and_the_next_pass_skips_it(tmp_path: Path) -> N
     path = tmp_path / "4"
     path.write_bytes(b"Ta\0Tb\0")
     inode = path.stat().st_ino
-    mark_done(str(path), 0)
+    mark_done(str(path), (0,))
     assert path.stat().st_ino == inode
     assert path.read_bytes() == b"Da\0Tb\0"
     recipients = RecipientFile(str(path))

@@ -62,7 +62,7 @@ class Deliveries:
 
     def add(self, key: Hashable, count: int = 1, most: int = 50) -> None:
         for slot in range(count):
-            self.batches.add(key, Command(slot, b"1", b"s@x.test", b"r@x.test"), most)
+            self.batches.add(key, [Command(slot, b"1", b"s@x.test", b"r@x.test")], most)
 
 
 @pytest.fixture
@@ -83,6 +83,14 @@ def test_never_more_than_may(deliveries: Deliveries) -> None:
     assert deliveries.began == [(A, 3), (A, 3)]
     deliveries.loop.turn(PATIENCE_S)
     assert deliveries.began == [(A, 3), (A, 3), (A, 1)]
+
+
+def test_those_of_one_command_stay_together(deliveries: Deliveries) -> None:
+    deliveries.add(A, 2)
+    deliveries.batches.add(A, Command(2, b"1", b"s@x.test", b"a@x.test", others=(b"b@x.test",)).apart(), 3)
+    assert deliveries.began == [(A, 2)]
+    deliveries.loop.turn(PATIENCE_S)
+    assert deliveries.began == [(A, 2), (A, 2)]
 
 
 def test_what_comes_meanwhile_waits_for_the_end_and_for_who_begins_then(deliveries: Deliveries) -> None:
