@@ -15,11 +15,13 @@ class HopCounter:
         """Some of the message; nothing counts behind the first empty line."""
         if not self.in_header:
             return
-        lines = (self._line + text).split(b"\n")
-        self._line = lines.pop()[:16]
+        text = self._line + text
+        end = text.find(b"\n\n") if text[:1] != b"\n" else 0
+        lines = (text if end < 0 else text[:end]).split(b"\n")
+        if end < 0:
+            self._line = lines.pop()[:16]
+        else:
+            self.in_header = False
         for line in lines:
-            if not line:
-                self.in_header = False
-                return
             if line[:8].lower() == b"received" or line[:9].lower() == b"delivered":
                 self.count += 1

@@ -35,28 +35,24 @@ class TooManyRecipients(Exception):
 class Letter:
     """From its sender to the queue's answer. Once ``open`` was called every path ends in ``close`` or ``abort``."""
 
-    __slots__ = (
-        "_completion", "_forged", "_head", "_injection", "_limit", "_recipient_bytes", "_waiting", "evidence", "facts",
-        "held", "hops", "parameters", "recipients", "refusal", "sender", "size",
-    )  # fmt: skip
+    refusal: Reply | None = None  # known before its end: of its sender, or of more than there is room for
+    facts: "LetterFacts | None" = None  # what was said of it beside its envelope, if anything was
+    size = 0  # bytes of text, without what is put before it
+    held: Holding | None = None  # the whole text, where a check wants it
+    _recipient_bytes = 0
+    _head = b""  # lines that go before the message
+    _completion: Completion | None = None
+    _forged = b""  # whose Authentication-Results are left out
+    _injection: Injection | None = None
+    _waiting: tuple[str, dict[bytes, bytes]] | None = None  # home and environ of a program not yet started
 
     def __init__(self, limit: int, sender: bytes = b"", parameters: bytes = b"") -> None:
         self.sender = sender
         self.parameters = parameters  # of MAIL, as they came
         self.recipients: list[bytes] = []
-        self.refusal: Reply | None = None  # known before its end: of its sender, or of more than there is room for
-        self.facts: LetterFacts | None = None  # what was said of it beside its envelope, if anything was
         self.evidence: list[tuple[bytes, bytes]] = []  # what the checks have found out, for the decision line
         self.hops = HopCounter()  # fed by who reads the protocol: by SMTP a line counts with its dot
-        self.size = 0  # bytes of text, without what is put before it
-        self.held: Holding | None = None  # the whole text, where a check wants it
         self._limit = limit  # bytes, 0 for none
-        self._recipient_bytes = 0
-        self._head = b""  # lines that go before the message
-        self._completion: Completion | None = None
-        self._forged = b""  # whose Authentication-Results are left out
-        self._injection: Injection | None = None
-        self._waiting: tuple[str, dict[bytes, bytes]] | None = None  # home and environ of a program not yet started
 
     def add(self, recipient: bytes) -> None:
         """One more recipient. Raises TooManyRecipients."""
@@ -166,7 +162,9 @@ class Letter:
                 self._pass_on(rest)
         if self._head:
             self._pass_on(b"")
-        return self._injection.close(self.sender, self.recipients)
+        answer = self._injection.close(self.sender, self.recipients)
+        self._injection = None  # there is nothing left to give up
+        return answer
 
     def _start(self) -> bool:
         """Start the program that has waited for the verdict; whether there is one."""

@@ -131,24 +131,18 @@ class Injection:
     and a worker of the service finds all of a small message at once.
     """
 
-    __slots__ = (
-        "_answer", "_child", "_envelope", "_environ", "_errors", "_failed", "_held", "_home", "_number", "_serial",
-        "_socket", "message",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.message = -1  # descriptor for the message bytes
-        self._envelope = -1
-        self._errors = -1  # read end of the child's fd 6
-        self._child = 0
-        self._number = 0
-        self._socket: _socket.socket | None = None
-        self._held: list[bytes] | None = None  # the message so far, while the service has not heard of it
-        self._home = ""
-        self._environ: Mapping[bytes, bytes] = {}
-        self._serial = False
-        self._answer: int | None = None  # decided before anything was written
-        self._failed = False
+    message = -1  # descriptor for the message bytes
+    _envelope = -1
+    _errors = -1  # read end of the child's fd 6
+    _child = 0
+    _number = 0
+    _connection: "_socket.socket | None" = None
+    _held: "list[bytes] | None" = None  # the message so far, while the service has not heard of it
+    _home = ""
+    _environ: "Mapping[bytes, bytes]" = {}
+    _serial = False
+    _answer: int | None = None  # decided before anything was written
+    _failed = False
 
     @classmethod
     def open(
@@ -217,7 +211,7 @@ class Injection:
 
     def _submit_whole(self, sock: "_socket.socket", message: bytes, envelope: bytes) -> Answer:
         """Hand over pipes in which all that they take lies already, then write what they did not take."""
-        self._socket = sock
+        self._connection = sock
         try:
             ends = self._pipes()
         except OSError:
@@ -247,9 +241,9 @@ class Injection:
         self._shut("message")
         self._shut("_envelope")
         self._shut("_errors")
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._child:
             self._status()
 
@@ -271,7 +265,7 @@ class Injection:
             self._answer = QueueExit.NO_MEMORY
             return held
         if hand_over(sock, *ends, serial=self._serial, facts=self._facts()):
-            self._socket = sock
+            self._connection = sock
         else:
             sock.close()
             self._answer = QueueExit.CONNECTION_BROKE
@@ -358,10 +352,10 @@ class Injection:
         return text if len(text) >= 3 else None
 
     def _status(self) -> int:
-        if self._socket is not None:
-            status, self._number = answer_of(self._socket)
-            self._socket.close()
-            self._socket = None
+        if self._connection is not None:
+            status, self._number = answer_of(self._connection)
+            self._connection.close()
+            self._connection = None
             return status
         if self._answer is not None:
             return self._answer
