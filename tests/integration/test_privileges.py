@@ -5,22 +5,33 @@ import pwd
 import smtplib
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pyqmail.protocol import state, verification
+from pyqmail.protocol import accounts, shadow, state, verification
 from pyqmail.protocol.logins import SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
 from tests.integration.conftest import USER
-from tests.integration.mailhost import MailHost, fresh_maildir, hold_deliveries, own_user
+from tests.integration.mailhost import ROOT, MailHost, fresh_maildir, hold_deliveries, own_user
 from tests.look.metrics_server import Metrics
 from tests.waiting import wait_for
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "pyqmail" / "ARCHITECTURE.md"
 WHO = ("qmaild", "qmailq", "qmails", "qmailr", "qmailp", "qmaill", "alias", "a user")
 OTHER = own_user("pqtesta")
+NO_DATABASE = "postgresql://nobody@127.0.0.1:1/none prefer\n"
+NO_ACCOUNTS = """\
+source: postgresql
+connection: host=127.0.0.1 port=1
+owner: nobody
+homes: /nonexistent
+domains: SELECT 1
+"""
 ALIVE = 0  # asks whether a signal could be sent
 
 
@@ -170,6 +181,24 @@ def ask_authd(home: Path) -> Callable[[], object]:
     return act
 
 
+def ask_shadowd(home: Path, *words: bytes) -> Callable[[], object]:
+    """Say something, with two open files; who may not is hung up on."""
+
+    def act() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock, open("/etc/passwd", "rb") as file:
+            sock.settimeout(60)
+            sock.connect(str(home) + shadow.SOCKET)
+            try:
+                socket.send_fds(sock, [shadow.format_record(*words)], [file.fileno()] * 2)
+                answer = sock.recv(shadow.RECORD_MAX)
+            except (BrokenPipeError, ConnectionResetError):
+                answer = b""
+            if not answer:
+                raise PermissionError
+
+    return act
+
+
 def kill(pid: int) -> Callable[[], object]:
     return lambda: os.kill(pid, ALIVE)
 
@@ -205,6 +234,8 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "ask qmail-verifyd": lambda place: ask_verifyd(place.home),
     "have qmail-stated count": lambda place: ask_stated(place.home, b"take", b"x", b"recipients 1 9 60"),
     "see or reset what qmail-stated has counted": lambda place: ask_stated(place.home, b"show"),
+    "have qmail-shadowd copy a message": lambda place: ask_shadowd(place.home, shadow.COPY, b"0" * 32, b""),
+    "hear from qmail-shadowd what is ours": lambda place: ask_shadowd(place.home, shadow.SERVE),
     "order by run/send/control": lambda place: connect(place.home / "run/send/control", socket.SOCK_STREAM),
     "read control files": lambda place: read(place.home / "control/me"),
     "read the token of qmail-metrics": lambda place: read(place.home / "control/metricstoken"),
@@ -219,10 +250,14 @@ DEEDS: dict[str, Callable[[Place], Callable[[], object]]] = {
     "signal qmail-clean": lambda place: kill(place.pids["qmail-clean"]),
     "signal tcpserver": lambda place: kill(place.pids["tcpserver"]),
     "signal qmail-metrics": lambda place: kill(place.pids["qmail-metrics"]),
+    "signal qmail-shadowd": lambda place: kill(place.pids["qmail-shadowd"]),
+    "signal qmail-accountsd": lambda place: kill(place.pids["qmail-accountsd"]),
     "signal another user's qmail-local": lambda place: kill(place.pids["qmail-local"]),
     "look into qmail-queued": lambda place: trace(place.pids["qmail-queued"]),
     "look into qmail-lspawn": lambda place: trace(place.pids["qmail-lspawn"]),
     "look into qmail-metrics": lambda place: trace(place.pids["qmail-metrics"]),
+    "look into qmail-shadowd": lambda place: trace(place.pids["qmail-shadowd"]),
+    "look into qmail-accountsd": lambda place: trace(place.pids["qmail-accountsd"]),
     "look into another user's qmail-local": lambda place: trace(place.pids["qmail-local"]),
 }
 
@@ -237,6 +272,29 @@ def table() -> dict[str, dict[str, bool]]:
     head = rows[0][1:]
     assert tuple(head) == WHO
     return {row[0]: {who: cell == "yes" for who, cell in zip(head, row[1:], strict=True)} for row in rows[2:]}
+
+
+def listens(address: str) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        return sock.connect_ex(address) == 0
+
+
+@contextmanager
+def away_from_its_database(home: Path, program: str, address: str, control: Path, text: str) -> Iterator[int]:
+    """The pid of a helper that serves and finds no database; the library is the tests'."""
+    control.touch(mode=0o600)
+    control.write_text(text)
+    run = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pyqmail.launch import run; "
+    words = [sys.executable, "-c", run + f"run('pyqmail.programs.{program}', crash_exit=111)"]
+    with subprocess.Popen(words, env={"QMAIL_HOME": str(home)}, stdin=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: listens(f"{home}{address}"), program)
+            control.unlink()
+            yield process.pid
+        finally:
+            control.unlink(missing_ok=True)
+            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +324,18 @@ def place(installed_home: Path) -> Iterator[Place]:
                 client.sendmail("a@client.test", [recipient], f"Subject: {words}\r\n\r\n{words}\r\n")
         assert int(started.read_text())
         wait_for(lambda: b"deferral" in host.log.read_bytes(), "the deferral")
-        with Metrics(installed_home, str(host.log)) as metrics:
+        with (
+            Metrics(installed_home, str(host.log)) as metrics,
+            away_from_its_database(
+                installed_home, "qmail_shadowd", shadow.SOCKET, installed_home / "control/shadow", NO_DATABASE
+            ) as shadowd,
+            away_from_its_database(
+                installed_home, "qmail_accountsd", accounts.SOCKET, installed_home / "control/accounts", NO_ACCOUNTS
+            ) as accountsd,
+        ):
             made = Place(host)
-            made.pids["qmail-metrics"] = metrics.pid
+            made.pids |= {"qmail-metrics": metrics.pid, "qmail-shadowd": shadowd, "qmail-accountsd": accountsd}
+            assert allowed("root", ask_shadowd(installed_home, shadow.SERVE))  # so it has become another user
             yield made
         gate.write_text("go\n")
         wait_for(lambda: host.queued() == 1, "the delivery")
@@ -278,6 +345,7 @@ def place(installed_home: Path) -> Iterator[Place]:
         senders.unlink()
         limits.unlink()
         token.unlink()
+        (installed_home / "queue/pyqmail/id").unlink(missing_ok=True)
         for name in ("control/metricslisten", "http"):
             (installed_home / name).unlink(missing_ok=True)
         host.stop()
