@@ -26,6 +26,7 @@ CHECKS_S = 0.5  # in which HAProxy looks five times
 CONFIG = """\
 global
   maxconn 50
+  stats socket {base}/haproxy.sock
 defaults
   mode tcp
   timeout connect 5s
@@ -40,6 +41,10 @@ backend nodes
   {check}
   server one 127.0.0.1:{one} {send} check inter 100ms
   server two 127.0.0.1:{two} {send} check inter 100ms
+backend watched
+  option smtpchk EHLO mx.test
+  server one 127.0.0.1:{one} send-proxy check inter 100ms
+  server two 127.0.0.1:{two} send-proxy check inter 100ms
 """
 QUEUE = """\
 #!/bin/sh
@@ -111,7 +116,8 @@ class Proxy:
             self.port = held.getsockname()[1]
         one, two = (node.port for node in nodes)
         config = home / "haproxy.cfg"
-        config.write_text(CONFIG.format(front=self.port, one=one, two=two, send=send, check=check))
+        self._socket = str(home / "haproxy.sock")
+        config.write_text(CONFIG.format(base=home, front=self.port, one=one, two=two, send=send, check=check))
         self.process = subprocess.Popen([program, "-db", "-q", "-f", str(config)], stderr=subprocess.DEVNULL)
         self.context = client_context(home / "control/servercert.pem")
         self.context.check_hostname = False
@@ -124,6 +130,16 @@ class Proxy:
                 return True
         except (OSError, smtplib.SMTPException):
             return False
+
+    def checks(self) -> list[str]:
+        """What the checks of the backend ``watched`` have found, whose header has HAProxy's own address (version 1)."""
+        with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rw") as stream:
+            sock.connect(self._socket)
+            stream.write("show stat\n")
+            stream.flush()
+            head, *rows = [line.split(",") for line in stream.read().splitlines() if line]
+        found = [dict(zip(head, row, strict=True)) for row in rows]
+        return [row["check_status"] for row in found if row["# pxname"] == "watched" and row["svname"] != "BACKEND"]
 
     def session(self, client: str) -> smtplib.SMTP:
         """One from the address ``client``. Raises SMTPServerDisconnected where it is not greeted."""
@@ -160,6 +176,7 @@ def test_two_nodes_behind_haproxy_know_the_client(servers: Servers, home: Path, 
         for session in held:
             session.close()
         time.sleep(CHECKS_S)  # what HAProxy's own checks leave behind, if anything
+        wait_for(lambda: proxy.checks() == ["L7OK", "L7OK"], "an SMTP check of each node")
     logs = [whole_log(server) for server in nodes]
     lines = [line for log in logs for line in log]
     texts = [path.read_text() for path in (home / "messages").iterdir()]

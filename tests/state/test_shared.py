@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from valkey import Valkey
+from valkey import Valkey, exceptions
 from valkey.exceptions import ConnectionError as ValkeyConnectionError
 
 from pyqmail.protocol.state import Rule
 from pyqmail.state.clock import Clock
 from pyqmail.state.local import Local
-from pyqmail.state.shared import Away, Preferred, Shared, parse_url
+from pyqmail.state.shared import Away, Preferred, Shared, answered, parse_url
 from pyqmail.state.store_url import read_store, without_password
 from tests.certificates import self_signed
 from tests.loopback import free_port
@@ -109,6 +109,15 @@ def test_nonsense_is_no_answer(tmp_path: Path) -> None:
         with pytest.raises(Away):
             Shared(parse_url(f"redis+unix://{path}")).left(b"x", 1, 2, 3)
         thread.join()
+
+
+ERRORS = [getattr(exceptions, name) for name in ("ConnectionError", "TimeoutError", "ResponseError", "ReadOnlyError")]
+
+
+@pytest.mark.parametrize("error", [*ERRORS, exceptions.BusyLoadingError, exceptions.NoScriptError, BrokenPipeError])
+def test_whatever_the_library_raises_is_a_server_that_is_away(error: type[Exception]) -> None:
+    with pytest.raises(Away), answered():
+        raise error("of the library's own, and no OSError")
 
 
 @pytest.mark.parametrize(
