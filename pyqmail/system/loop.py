@@ -1,9 +1,12 @@
-"""The selector loop of the long-lived programs: descriptors, timers and signals, one callback at a time."""
+"""The loop of the long-lived programs: descriptors, timers and signals, one callback at a time.
+
+epoll itself and not the module selectors, which spends as much on each turn again: it makes a list of named tuples.
+"""
 
 import _signal  # whose wrapper's enums would touch, and so copy, pages in each process that has just been forked
 import heapq
 import os
-import selectors
+import select
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -36,14 +39,14 @@ class _Watch:
         self.writer: Callback | None = None
 
     def mask(self) -> int:
-        return (selectors.EVENT_READ if self.reader else 0) | (selectors.EVENT_WRITE if self.writer else 0)
+        return (select.EPOLLIN if self.reader else 0) | (select.EPOLLOUT if self.writer else 0)
 
 
 class Loop:
     """Waits for descriptors, timers (monotonic seconds) and signals, and calls back."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()  # closed by exec
         self._watches: dict[int, _Watch] = {}
         self._timers: list[Timer] = []
         self._before_wait: list[Callback] = []
@@ -107,7 +110,10 @@ class Loop:
     def run_once(self, timeout: float | None = None) -> None:
         """Wait at most ``timeout`` seconds (None: until something happens) and make the calls that are due."""
         self._send_out()
-        events = self._selector.select(self._patience(timeout))
+        watches = self._watches
+        events = self._epoll.poll(self._patience(timeout), len(watches) or 1)
+        # looked up before the first call: that may close a descriptor, and open another under its number
+        ready = [(watches.get(fd), event) for fd, event in events]
         while self._pending:  # first: what a signal asks for holds for whatever came after it
             signum, _frame = self._pending.popitem()
             try:
@@ -118,13 +124,15 @@ class Loop:
                     self._pending[signum] = None
                 raise
             self._failed = 0
-        for key, mask in events:
-            watch: _Watch = key.data
-            if mask & selectors.EVENT_READ and watch.reader is not None:
+        for watch, event in ready:  # the end of a connection is for whoever watches
+            if watch is None:
+                continue
+            if event & ~select.EPOLLOUT and watch.reader is not None:
                 watch.reader()
-            if mask & selectors.EVENT_WRITE and watch.writer is not None:
+            if event & ~select.EPOLLIN and watch.writer is not None:
                 watch.writer()
-        self._run_timers()
+        if self._timers:
+            self._run_timers()
         self._send_out()
 
     def close(self) -> None:
@@ -134,7 +142,7 @@ class Loop:
             os.close(self._wakeup[0])
             os.close(self._wakeup[1])
             self._wakeup = None
-        self._selector.close()
+        self._epoll.close()
 
     def _send_out(self) -> None:
         while self._before_wait:
@@ -169,18 +177,21 @@ class Loop:
         if watch is None:
             watch = _Watch()
             watch.reader, watch.writer = reader, writer
-            self._selector.register(fd, watch.mask(), watch)
+            self._epoll.register(fd, watch.mask())
             self._watches[fd] = watch
             return
         before = watch.mask()
         watch.reader = reader or watch.reader
         watch.writer = writer or watch.writer
         if watch.mask() != before:
-            self._selector.modify(fd, watch.mask(), watch)
+            self._epoll.modify(fd, watch.mask())
 
     def _apply(self, fd: int, watch: _Watch) -> None:
         if watch.mask():
-            self._selector.modify(fd, watch.mask(), watch)
+            self._epoll.modify(fd, watch.mask())
         else:
             del self._watches[fd]
-            self._selector.unregister(fd)
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # it is closed already
