@@ -60,30 +60,35 @@ class LineSink:
 
     def __call__(self, event: Event, /) -> None:
         """Write the line of ``event``."""
+        if not self._pending:
+            self._begin()
         if self._classic:
-            self._put(event.format())
+            self._pending.append(event.format())
         if self._json is not None:
-            self._put(self._json.format(event))
+            self._pending.append(self._json.format(event))
+        if self._loop is None:
+            self.flush()
 
     def line(self, text: bytes) -> None:
         """Write ``text``, a line that another program has made; the newline is added."""
+        if not self._pending:
+            self._begin()
         if self._classic:
-            self._put(text)
+            self._pending.append(text)
         if self._json is not None:
-            self._put(self._json.format_line(text))
-
-    def _put(self, text: bytes) -> None:
-        if not self._pending and self._loop is not None:
-            self._loop.before_wait(self.flush)
-        self._pending.append(text + b"\n")
+            self._pending.append(self._json.format_line(text))
         if self._loop is None:
             self.flush()
+
+    def _begin(self) -> None:
+        if self._loop is not None:
+            self._loop.before_wait(self.flush)
 
     def flush(self) -> None:
         """Write what has gathered."""
         pending, self._pending = self._pending, []
         try:
             if pending:
-                files.write_all(self._fd, b"".join(pending))
+                files.write_all(self._fd, b"\n".join(pending) + b"\n")
         except OSError:
             pass
