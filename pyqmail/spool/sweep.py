@@ -1,15 +1,15 @@
 """What a crash left behind: stale messages, envelopes without a message, and the waiting ones (INTERNALS)."""
 
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 
 from pyqmail.spool.layout import Layout
-from pyqmail.spool.split import is_number
 from pyqmail.system import files
 
 STALE_S = 129600  # 36 hours: longer than any qmail-queue lives
-DIGITS_MAX = 19  # of an inode number: whatever is longer would not fit 64 bits
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})").fullmatch  # 19 digits: no inode number of 64 bits has more
 ASIDE = ".aside"  # no number, so every qmail skips the file
 
 
@@ -17,8 +17,9 @@ def numbers_in(directory: str) -> Iterator[int]:
     """The message numbers among the names in ``directory``; other names are skipped. Raises OSError."""
     with os.scandir(directory) as entries:
         for entry in entries:
-            if is_number(entry.name) and len(entry.name) <= DIGITS_MAX:
-                yield int(entry.name)
+            name = entry.name
+            if _NUMBER(name):
+                yield int(name)
 
 
 class Waiting:
