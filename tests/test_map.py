@@ -16,7 +16,7 @@ from pyqmail.dependencies import DEBIAN_ONLY, read_lock
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyqmail"
 FLOORS = {
-    1: ("system", "stream", "exits", "failure", "address", "options", "launch", "build", "dependencies"),
+    1: ("system", "stream", "exits", "failure", "address", "options", "values", "launch", "build", "dependencies"),
     2: ("log", "formats", "mailbox", "envelope", "control"),
     3: ("protocol", "policy"),
     4: ("spool", "warm", "login", "state", "resolver"),

@@ -1,7 +1,8 @@
 """Records of the queue's own files: todo/N (u, p, F, T) and local/N, remote/N (T, D) (INTERNALS; queue layout)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from pyqmail.values import value
 
 SHADOW_RECORD = b"p0 shadow "  # and the ID of its copy (qmail-shadowd(8)); in info/N it stands behind the sender
 ALONE_RECORD = b"p0 alone  "  # the same where there is no copy
@@ -12,7 +13,7 @@ class UnknownRecord(Exception):
     """A todo file holds a record that is none of u, p, F, T, or ends inside one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Todo:
     """A new message's envelope and who queued it."""
 

@@ -5,10 +5,10 @@ format is identity.
 """
 
 import re
-from dataclasses import dataclass
 
 from pyqmail.formats.logline import safe
 from pyqmail.system.typed import Protocol, Self
+from pyqmail.values import value
 
 
 class Event(Protocol):
@@ -18,7 +18,7 @@ class Event(Protocol):
         """Its line, without the newline."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewMessage:
     """qmail-send has found message ``number``."""
 
@@ -29,7 +29,7 @@ class NewMessage:
         return b"new msg %d" % self.number
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageInfo:
     """What message ``number`` is: its bytes, its envelope sender, and the submission ``qp`` of user ``uid``."""
 
@@ -45,7 +45,7 @@ class MessageInfo:
         return b"info msg %d: bytes %d from <%b> qp %d uid %d" % fields
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeliveryStarted:
     """Delivery ``delivery`` of message ``number`` begins."""
 
@@ -60,7 +60,7 @@ class DeliveryStarted:
         return b"starting delivery %d: msg %d to %b %b" % fields
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeliveryEnded:
     """Delivery ``delivery`` has ended; ``result`` is success, failure, deferral, or mangled, which has no text."""
 
@@ -75,7 +75,7 @@ class DeliveryEnded:
         return b"delivery %d: %b: %b" % (self.delivery, self.result.encode(), safe(self.text))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BounceQueued:
     """The failures of message ``number`` are on their way to its sender, as submission ``qp``."""
 
@@ -87,7 +87,7 @@ class BounceQueued:
         return b"bounce msg %d qp %d" % (self.number, self.qp)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BounceDiscarded:
     """Nobody is left to tell of the failures of message ``number``, a ``kind`` bounce: double or triple."""
 
@@ -99,7 +99,7 @@ class BounceDiscarded:
         return b"%b bounce: discarding bounce/%d" % (self.kind.encode(), self.number)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BounceSuppressed:
     """A recipient of message ``number`` has failed, and its sender did not want to hear of that."""
 
@@ -110,7 +110,7 @@ class BounceSuppressed:
         return b"bounce msg %d suppressed (NOTIFY=NEVER)" % self.number
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NoticeQueued:
     """The sender of message ``number`` is told of a ``kind``, success or delay, by submission ``qp``."""
 
@@ -123,7 +123,7 @@ class NoticeQueued:
         return b"notice msg %d qp %d: %b" % (self.number, self.qp, self.kind.encode())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageEnded:
     """Message ``number`` has left the queue."""
 
@@ -134,7 +134,7 @@ class MessageEnded:
         return b"end msg %d" % self.number
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Running:
     """How many deliveries are under way, of how many, in each channel; ``exiting`` after TERM."""
 
@@ -150,7 +150,7 @@ class Running:
         return b"status: local %d/%d remote %d/%d" % counts + (b" exitasap" if self.exiting else b"")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exiting:
     """The last line."""
 
@@ -159,7 +159,7 @@ class Exiting:
         return b"status: exiting"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OrderGiven:
     """Somebody gave an order (qmail-q(8)): ``control: uid 0: hold msg 457``."""
 
@@ -170,7 +170,7 @@ class OrderGiven:
         return b"control: " + self.text
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Warn:
     """Trouble with a file of the queue, looked at again later or in need of a look by a person."""
 
@@ -181,7 +181,7 @@ class Warn:
         return b"warning: " + self.text
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Alert:
     """What needs somebody soon."""
 
@@ -192,7 +192,7 @@ class Alert:
         return b"alert: " + self.text
 
 
-@dataclass(slots=True)  # not frozen: each message has one, and that doubles the time to make it
+@value
 class Decision:
     """A door has accepted or refused mail (qmail-smtpd(8), DECISIONS).
 

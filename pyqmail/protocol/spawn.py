@@ -22,7 +22,8 @@ A slot is in use until each of its recipients is reported.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from pyqmail.values import value
 
 LIMIT_MAX = 255  # one byte
 WIDE_LIMIT_MAX = 65535  # two bytes
@@ -39,7 +40,7 @@ DEFERRAL = b"Z"
 FAILURE = b"D"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """One delivery asked of a spawner; ``message`` is ``S/N`` as it came, ``others`` are further recipients of it.
 
@@ -73,7 +74,7 @@ class Command:
         return [Command(self.slot, self.message, self.sender, each, place=place) for place, each in recipients]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """One answer from a spawner; ``letter`` is empty when nothing came between the slot and the NUL.
 
@@ -87,7 +88,7 @@ class Report:
     last: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Granted:
     """What a spawner of ours has answered to a probe: its limit, and the recipients of one command."""
 

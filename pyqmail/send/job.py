@@ -31,6 +31,7 @@ from enum import Enum
 from pyqmail.protocol import spawn
 from pyqmail.spool.preprocess import New
 from pyqmail.system.loop import Timer
+from pyqmail.values import value
 
 GIVE_UP = b"I'm not going to try again; this message has been in the queue too long.\n"
 
@@ -89,7 +90,7 @@ class Job:
         return bool(self.skipped) and self.at_end and not self.started
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One recipient on its way."""
 

@@ -1,6 +1,5 @@
 """A pass: the recipients of one message in one channel, those not done, one after another."""
 
-from dataclasses import dataclass
 from enum import Enum
 
 from pyqmail.log.events import Warn
@@ -9,6 +8,7 @@ from pyqmail.send.job import Job
 from pyqmail.send.shares import Key, domain_of
 from pyqmail.spool.channel import Pause, UnknownMark
 from pyqmail.system.typed import Protocol
+from pyqmail.values import value
 
 SKIPPED_MAX = 50_000  # recipients whose offsets wait for their domains; more wait for their message's next retry
 
@@ -44,7 +44,7 @@ class Room(Protocol):
         """Whether one more would be too many."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Start:
     """Deliver to this recipient."""
 

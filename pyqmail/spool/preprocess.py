@@ -9,13 +9,13 @@ any info/N is ignored.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from pyqmail.formats.todo import Todo, UnknownRecord, format_info, parse_todo
 from pyqmail.log.events import MessageInfo, NewMessage, Warn
 from pyqmail.policy.classify import Routing, classify
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
+from pyqmail.values import value
 
 Log = Callable[[NewMessage | MessageInfo], None]
 SLICE = 65536  # bytes of an envelope at a time
@@ -34,7 +34,7 @@ class LongTodo(Exception):
     """An envelope that would keep everything else waiting: it is for ``prepare_long``."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class New:
     """A message as todo/N tells it: the channels with their recipients in order, ``born`` when it was first seen."""
 
@@ -51,7 +51,7 @@ class New:
         log(MessageInfo(self.number, self.size, todo.sender, todo.pid, todo.uid))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prepared:
     """A message whose files are written and not yet durable: (path below the queue, descriptor) of each."""
 

@@ -5,9 +5,9 @@ At run time they are classes that say nothing; mypy sees typing's own.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
+    from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, dataclass_transform
 
-    __all__ = ("Any", "Generic", "Literal", "Protocol", "Self", "TypeVar", "cast")
+    __all__ = ("Any", "Generic", "Literal", "Protocol", "Self", "TypeVar", "cast", "dataclass_transform")
 else:
 
     class Any:
@@ -37,3 +37,7 @@ else:
     def cast(kind, value):
         """``value``, whatever it is."""
         return value
+
+    def dataclass_transform(**_said):
+        """A decorator that changes nothing."""
+        return lambda made: made
