@@ -5,18 +5,17 @@ straight from todo/; messages and recipients that waited for a full domain or us
 """
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pyqmail.send.job import Job
-from pyqmail.send.retry import Schedule
+from pyqmail.send.retry import NEVER, Schedule
 from pyqmail.send.shares import Shares
+from pyqmail.values import value
 
 FRESH_MAX = 1000  # messages that wait in todo/ for a free slot; more get their files first
 FRESH_S = 5  # that one of them may wait for its domain or user
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class First:
     """Deliver the fresh message of ``job`` to its one recipient. ``until``: when it should get its files instead."""
 
@@ -25,7 +24,7 @@ class First:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resume:
     """Deliver to a recipient of ``job`` that had been skipped."""
 
@@ -33,7 +32,7 @@ class Resume:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Begin:
     """Begin a pass over message ``number``."""
 
@@ -65,6 +64,8 @@ class Agenda:
 
     def next(self, now: float) -> Step | None:
         """What to do now; None when nothing is due."""
+        if self.next_time() > now:
+            return None
         first = self._next_fresh(int(now))
         return first if first is not None else self._next_waiting(int(now))
 
@@ -72,20 +73,23 @@ class Agenda:
         """When ``next`` has something, in seconds of the epoch: 0 for now, inf for never."""
         if self._fresh or self.shares.has_room:
             return 0
-        when = self.schedule.next_time()
-        return float("inf") if when is None else when
+        return self.schedule.next_time()
 
     def patience(self) -> float:
         """When the first fresh message has waited too long for its domain or user."""
+        if not self._held:
+            return NEVER
         self._forget_started()
-        return self._held[0].until if self._held else float("inf")
+        return self._held[0].until if self._held else NEVER
 
-    def impatient(self, now: float) -> Iterator[First]:
+    def impatient(self, now: float) -> list[First]:
         """The fresh messages that have; they are not in their lines any more."""
+        found = []
         while self.patience() <= now:
             first = self._held.popleft()
             first.job.overdue = True
-            yield first
+            found.append(first)
+        return found
 
     def _forget_started(self) -> None:
         while self._held and (self._held[0].job.started or self._held[0].job.overdue):
@@ -94,9 +98,8 @@ class Agenda:
     def _next_fresh(self, now: int) -> First | None:
         if not self._fresh:
             return None
-        due = self.schedule.next_time()
         self._fresh_next = not self._fresh_next
-        if due is not None and due <= now and not self._fresh_next:
+        if not self._fresh_next and self.schedule.next_time() <= now:
             return None
         while self._fresh:
             first = self._fresh.popleft()

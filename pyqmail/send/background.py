@@ -12,7 +12,8 @@ from pyqmail.system.loop import Loop
 FAILED = 111  # the exit code of a program that a bug has ended
 AGAIN_S = 1  # between two attempts to make the thread, where the kernel has none to give
 
-Job = Callable[[], Callable[[], None]]
+Done = Callable[[], None]  # named: an annotation of a function within another is made anew at each call
+Job = Callable[[], Done]
 
 
 class Background:
@@ -26,7 +27,7 @@ class Background:
         self._loop = loop
         self._log = log
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread: threading.Thread | None = None
         self._missed = False  # it was said that there is no thread
@@ -65,7 +66,7 @@ class Background:
             except BaseException:
                 os._exit(FAILED)
 
-    def _finish(self, done: Callable[[], None]) -> None:
+    def _finish(self, done: Done) -> None:
         self._done.put(done)
         os.eventfd_write(self._event, 1)
 
@@ -92,7 +93,7 @@ class JobLost(Exception):
     """A job has not told what came of it; the loop cannot go on as if it would."""
 
 
-def _raiser(error: BaseException) -> Callable[[], None]:
+def _raiser(error: BaseException) -> Done:
     def again() -> None:
         raise JobLost("in the background thread") from error
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from pyqmail.log.events import Warn
+from pyqmail.send.background import Done
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.means import Means
 from pyqmail.spool.preprocess import Prepared, make_durable
@@ -54,7 +55,7 @@ class Batches:
         self._ready = []
         layout = self._means.layout
 
-        def sync() -> Callable[[], None]:
+        def sync() -> Done:
             answers = make_durable(layout, batch)
             return lambda: self._synced(batch, answers)
 

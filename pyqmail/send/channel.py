@@ -79,7 +79,6 @@ class Channel:
 
     def step(self, now: float) -> None:
         """Start deliveries while slots are free, a bounded number at a time."""
-        self.deliveries.fit_shares()
         for first in self.agenda.impatient(now):
             self._fresh.withhold(first.job)
         left = RECORDS_PER_TURN

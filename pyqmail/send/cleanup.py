@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pyqmail.send.background import Background
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.leaving import Leaving
+from pyqmail.send.loading import Loading
 from pyqmail.send.means import Means
+from pyqmail.send.retry import NEVER
 from pyqmail.spool import sweep
 
 SLICE_S = 0.003  # how long a turn may walk
@@ -16,23 +18,24 @@ SWEEP_S = 76431
 class Cleanup:
     """Finds stale messages and has them removed; sweeps the notes of attempts too, in a thread of its own."""
 
-    def __init__(self, means: Means, cleaner: Cleaner, leaving: Leaving) -> None:
+    def __init__(self, means: Means, cleaner: Cleaner, leaving: Leaving, loading: Loading) -> None:
         self._means = means
         self._cleaner = cleaner
         self._leaving = leaving
+        self._loading = loading
         self._notes = Background(means.loop, means.log)
         self._walk: Iterator[int | None] | None = None
         self._at = 0.0
 
     def next_time(self) -> float:
-        """When there is something to do for ``step``."""
-        return 0 if self._walk is not None and not self._cleaner.busy else self._at
-
-    def step(self, now: float, *, begin: bool) -> None:
-        """Walk on for a moment; begin a walk when it is time, if ``begin``."""
+        """When there is something to do for ``step``: no walk begins while the queue found at the start is read."""
         if self._walk is None:
-            if now < self._at or not begin:
-                return
+            return NEVER if self._loading.under_way else self._at
+        return NEVER if self._cleaner.busy else 0
+
+    def step(self, now: float) -> None:
+        """Walk on for a moment; begin a walk when it is time."""
+        if self._walk is None:
             self._at = now + SWEEP_S
             self._walk = sweep.stale(self._means.layout, now)
             self._notes.submit(self._sweep_notes)

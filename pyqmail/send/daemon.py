@@ -47,6 +47,9 @@ class Timed(Protocol):
     def next_time(self) -> float:
         """When, in seconds of the epoch: 0 for now, inf for never."""
 
+    def step(self, now: float) -> None:
+        """Do some of it."""
+
 
 class Daemon:
     """Made once. ``run`` serves until TERM, or until a spawner or qmail-clean has gone."""
@@ -78,7 +81,10 @@ class Daemon:
                 name, means, messages, messages.orders, status, commands=commands, reports=commands + 1
             )
         status.channels = {name: channel.deliveries for name, channel in messages.channels.items()}
-        self._cleanup = Cleanup(means, self._cleaner, messages.finisher.leaving)
+        cleanup = Cleanup(means, self._cleaner, messages.finisher.leaving, messages.loading)
+        # in this order: what one of them does may be for the next
+        channels = messages.channels.values()
+        self._parts: tuple[Timed, ...] = (messages.todo, *channels, messages.finisher, messages.loading, cleanup)
         requests = OrderRequests(means, messages.orders, messages)
         measured = partial(measure, means, messages, time.time())
         book = messages.orders.book
@@ -153,26 +159,24 @@ class Daemon:
             return SELECT_MAX_S  # reports, answers and signals decide from here on
         if self._sleep_until:
             return max(0.0, self._sleep_until - time.monotonic())
-        messages = self._messages
-        parts: tuple[Timed, ...] = (*messages.channels.values(), messages.loading, messages.finisher, messages.todo)
-        when = min(part.next_time() for part in (*parts, self._cleanup))
-        wait = when - self._means.clock()
-        return 0 if wait <= 0 else min(wait + 0.01, SELECT_MAX_S)
+        now = self._means.clock()
+        soonest = now + SELECT_MAX_S
+        for part in self._parts:
+            when = part.next_time()
+            if when <= now:
+                return 0
+            soonest = min(soonest, when)
+        return soonest - now + 0.01
 
     def _turn(self) -> None:
-        if self._means.exiting or time.monotonic() < self._sleep_until:
+        if self._means.exiting or (self._sleep_until and time.monotonic() < self._sleep_until):
             return
         self._sleep_until = 0.0
         now = self._means.clock()
-        messages = self._messages
         self._notice_step_back(now)
-        messages.todo.step(now)
-        for channel in messages.channels.values():
-            channel.step(now)
-        messages.loading.retry(now)
-        messages.finisher.step(now)
-        messages.loading.step()
-        self._cleanup.step(now, begin=not messages.loading.under_way)
+        for part in self._parts:
+            if part.next_time() <= now:
+                part.step(now)
 
     def _notice_step_back(self, now: float) -> None:
         """Try everything when the clock has gone back: else what waits would do so for as long again, perhaps years."""

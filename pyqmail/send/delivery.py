@@ -30,25 +30,22 @@ class Deliveries:
         self, name: str, means: Means, status: Status, *, commands: int, reports: int, reported: Reported
     ) -> None:
         self.name = name
+        self.limit = 0  # the most deliveries at once
         self.slots = Slots()
         self.shares: Shares[int | Resume | First] = Shares(self._key, {})
-        self.link = SpawnerLink(means.loop, commands, reports, reported=self._report, lost=self._lost)
+        self.link = SpawnerLink(
+            means.loop, commands, reports, reported=self._report, lost=self._lost, widened=self._fit
+        )
         self._means = means
         self._providers = Providers(means.loop, self.shares)
         self._status = status
         self._reported = reported
         self._given_up = False
-        self._shared = -1  # the limit that the shares were made for
 
     def _key(self, recipient: bytes) -> bytes:
         if self.name == "remote":
             return self._providers.key(domain_of(recipient))
         return user_of(recipient, self._means.controls.break_char)
-
-    @property
-    def limit(self) -> int:
-        """The most deliveries at once."""
-        return min(self._means.controls.concurrency[self.name], self.link.limit)
 
     @property
     def running(self) -> int:
@@ -58,7 +55,7 @@ class Deliveries:
     @property
     def ready(self) -> bool:
         """Whether one more may start."""
-        return self.link.ready and len(self.slots.used) < self.limit
+        return len(self.slots.used) < self.limit and self.link.ready
 
     @property
     def waited_for(self) -> bool:
@@ -67,7 +64,7 @@ class Deliveries:
 
     def controls_changed(self) -> None:
         """Serve by the controls, which are new; ask for a wide limit and for joint commands where that would help."""
-        self._shared = -1
+        self._fit()
         wide = self.link.limit == spawn.LIMIT_MAX < self._means.controls.concurrency[self.name]
         remote = self.name == "remote"
         if wide or remote and self._means.controls.together > 1:
@@ -79,16 +76,13 @@ class Deliveries:
             return 1
         return max(1, min(self._means.controls.together, self.link.together))
 
-    def fit_shares(self) -> None:
-        """Make what one domain or user may use fit the limit, after either has changed."""
-        limit = self.limit
-        if limit == self._shared:
-            return
-        self._shared = limit
+    def _fit(self) -> None:
+        """Take up the limit, and what one domain or user may use of it."""
         controls = self._means.controls
+        self.limit = min(controls.concurrency[self.name], self.link.limit)
         default = controls.share[self.name]
         if default is None:
-            default = share_of(limit)
+            default = share_of(self.limit)
         self.shares.replace(controls.domain_concurrency if self.name == "remote" else {}, default or None)
 
     def start(self, job: Job, recipients: Sequence[Start]) -> None:

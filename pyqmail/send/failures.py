@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pyqmail.formats.bounce_text import format_paragraph
 from pyqmail.log.events import Alert
 from pyqmail.policy.classify import strip_prepend
+from pyqmail.send.background import Done
 from pyqmail.send.job import Delivery
 from pyqmail.send.means import Means
 from pyqmail.system import files
@@ -59,7 +60,7 @@ class Failures:
         paths = {delivery.job.number: layout.bounce(delivery.job.number) for delivery in batch}
         folder = layout.queue + "/bounce"
 
-        def sync() -> Callable[[], None]:
+        def sync() -> Done:
             troubled = sync_files(paths, folder)
             return lambda: self._synced(batch, troubled)
 

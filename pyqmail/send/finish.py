@@ -64,8 +64,7 @@ class Finisher:
         """When there is something to do for ``step``."""
         if self._waiting and not self._injections.full:
             return 0
-        when = self.schedule.next_time()
-        return float("inf") if when is None else when
+        return self.schedule.next_time()
 
     def _info(self, number: int) -> bytes:
         return self._means.layout.relative("info", number).encode()

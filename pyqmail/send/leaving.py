@@ -1,9 +1,9 @@
 """Messages on their way out: their names durably gone first, then mess/N removed by qmail-clean (qmail-clean(8))."""
 
 import os
-from collections.abc import Callable
 
 from pyqmail.log.events import Warn
+from pyqmail.send.background import Done
 from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.means import Means
 from pyqmail.system import files
@@ -41,7 +41,7 @@ class Leaving:
         batch, self._leaving = self._leaving, []
         self._syncing = True
 
-        def sync() -> Callable[[], None]:
+        def sync() -> Done:
             durable = _synced({folder for _, folders in batch for folder in folders})
             return lambda: self._names_synced(batch, durable)
 

@@ -48,8 +48,7 @@ class Loading:
         """When there is something to do for ``step``."""
         if self._numbers is not None and not self._paused:
             return 0
-        when = self._later.next_time()
-        return float("inf") if when is None else when
+        return self._later.next_time()
 
     def accepted(self, number: int) -> None:
         """``number`` came through todo/, and what its files say is known."""
@@ -61,15 +60,12 @@ class Loading:
         """What is still to be read is due at once."""
         self._all_due = self._numbers is not None
 
-    def retry(self, now: float) -> None:
-        """Read once more what could not be read."""
+    def step(self, now: float) -> None:
+        """Read once more what could not be read, and read on for a moment."""
         number = self._later.pop_due(int(now))
         if number is not None and number in self._unread:
             self._unread.discard(number)
             self._load(number)
-
-    def step(self) -> None:
-        """Read on, for a moment."""
         if self._numbers is None or self._paused:
             return
         until = time.monotonic() + SLICE_S

@@ -5,6 +5,7 @@ is written beside its place and renamed into it, so that a reader never sees hal
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,11 +33,7 @@ class Histogram:
     def observe(self, value: float) -> None:
         """Count ``value``."""
         self.sum += value
-        for index, bound in enumerate(self.bounds):
-            if value <= bound:
-                self.counts[index] += 1
-                return
-        self.counts[-1] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
 
 
 class QueueAges:

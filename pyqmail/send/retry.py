@@ -7,6 +7,7 @@ from itertools import chain
 from math import isqrt
 
 ROOT_STEP = {"local": 10, "remote": 20}
+NEVER = float("inf")
 TROUBLE_S = 123  # own file trouble: again after this
 _NUMBER_BITS = 64
 _NUMBER_MASK = (1 << _NUMBER_BITS) - 1
@@ -45,11 +46,11 @@ class Schedule:
         """``number`` was never tried and is due at once."""
         self._new.append((now << _NUMBER_BITS) | number)
 
-    def next_time(self) -> int | None:
-        """When the earliest is due; None when nothing waits."""
+    def next_time(self) -> float:
+        """When the earliest is due, a whole second; NEVER when nothing waits."""
         if self._new:
             return 0
-        return self._heap[0] >> _NUMBER_BITS if self._heap else None
+        return self._heap[0] >> _NUMBER_BITS if self._heap else NEVER
 
     def pop_due(self, now: int) -> int | None:
         """The number to serve next of those due by ``now``, taken out."""

@@ -21,6 +21,7 @@ class SpawnerLink:
         *,
         reported: Callable[[spawn.Report], None],
         lost: Callable[[], None],
+        widened: Callable[[], None],
     ) -> None:
         self.alive = True
         self.limit = 0
@@ -30,6 +31,7 @@ class SpawnerLink:
         self._reports = reports
         self._reported = reported
         self._lost = lost
+        self._widened = widened
         self._parser = spawn.ReportParser()
         self._gathered: list[bytes] = []  # commands of this turn
         self._out = b""
@@ -121,6 +123,7 @@ class SpawnerLink:
                 granted = spawn.parse_probe_answer(report)
                 if granted is not None:
                     self.limit, self.together = granted.limit, granted.together
+                    self._widened()
             else:
                 self._reported(report)
 
