@@ -1,5 +1,6 @@
 """One submission in the hands of a worker: its connection, what came on it, and how far it has been read."""
 
+import _socket
 import select
 import socket
 import time
@@ -9,6 +10,13 @@ from pyqmail.protocol import queued
 from pyqmail.spool.draft import Draft
 from pyqmail.system import foreign
 from pyqmail.system.loop import Timer
+
+# Of plain numbers: those of the socket module are enums, which take a hundred bytecodes for each "or" (warm/wire).
+TAKE = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
+CUT_OFF = _socket.MSG_CTRUNC | _socket.MSG_TRUNC
+TELL = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+REQUEST_MAX = queued.REQUEST_SIZE + queued.FACTS_MAX + 1  # one more, so that what is too long is no request
+ANCILLARY_MAX = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)
 
 
 class Handed:
@@ -78,9 +86,7 @@ class Receipt:
 
     def receive(self) -> bool:
         """Take the request; whether it is one. Raises BlockingIOError while it has not come, OSError if it will not."""
-        space = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)
-        room = queued.REQUEST_SIZE + queued.FACTS_MAX + 1  # one more, so that what is too long is no request
-        data, ancillary, flags, _ = self.connection.recvmsg(room, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+        data, ancillary, flags, _ = self.connection.recvmsg(REQUEST_MAX, ANCILLARY_MAX, TAKE)
         self.handed.others = foreign.rights_of(ancillary)
         if not data and not self.handed.others:
             raise ConnectionError("the client has gone")
@@ -89,8 +95,7 @@ class Receipt:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(ids) == 12:
                 sender = queued.parse_credentials(ids)
         request = queued.parse_request(data)
-        whole = not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC)
-        if request is None or sender is None or len(self.handed.others) != 2 or not whole:
+        if request is None or sender is None or len(self.handed.others) != 2 or flags & CUT_OFF:
             return False
         (self.handed.message, self.handed.envelope), self.handed.others = self.handed.others, []
         pid, self.uid, _gid = sender
@@ -101,8 +106,7 @@ class Receipt:
     def answer(self, exit_code: int) -> None:
         """Tell the client; it may have gone, and what is queued stays queued."""
         try:
-            record = queued.format_answer(exit_code & 255, self.submission)
-            self.connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self.connection.send(queued.format_answer(exit_code & 255, self.submission), TELL)
         except OSError:
             return
 

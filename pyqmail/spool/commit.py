@@ -218,7 +218,7 @@ class Commit:
         folders: dict[str, list[Draft]] = {}
         for draft in drafts:
             if draft.exit_code == PENDING:
-                folders.setdefault(os.path.dirname(path(draft.number)), []).append(draft)
+                folders.setdefault(path(draft.number).rpartition("/")[0], []).append(draft)
         for folder, inside in folders.items():
             try:
                 files.sync_directory(folder)
