@@ -2,8 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 from pyqmail.log import events
+
+WAITING_MAX = 500_000  # messages and deliveries that are remembered until they end; of more the oldest are forgotten
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(slots=True)
@@ -64,6 +70,13 @@ def shown(text: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
+def forget_oldest(remembered: dict[Key, Value]) -> None:
+    """A quarter of what is ``remembered``, in its order, if that is too much."""
+    if len(remembered) > WAITING_MAX:
+        for key in list(islice(remembered, WAITING_MAX // 4)):
+            del remembered[key]
+
+
 class Joiner:
     """Turns the lines of a log into messages and deliveries as they end."""
 
@@ -75,11 +88,13 @@ class Joiner:
         """What ``event`` of ``when`` completes."""
         match event:
             case events.NewMessage(number):
+                forget_oldest(self.messages)
                 self.messages[number] = Message(number, when)
             case events.MessageInfo(number, size, sender, qp, uid):
                 message = self._message(number)
                 message.sender, message.size, message.qp, message.uid = shown(sender), size, qp, uid
             case events.DeliveryStarted(delivery, number, channel, recipient):
+                forget_oldest(self._running)
                 self._running[delivery] = Delivery(self._message(number), channel, shown(recipient), when)
             case events.DeliveryEnded(delivery, result, text) if result != "mangled":
                 yield from self._end(when, delivery, result, shown(text).strip("/"))

@@ -32,7 +32,7 @@ _NOTICE = re.compile(rb"notice msg (\d{1,20}) qp (\d{1,20}): (success|delay)\Z")
 _DONE = re.compile(rb"end msg (\d{1,20})\Z")
 _RUNNING = re.compile(rb"status: local (\d{1,20})/(\d{1,20}) remote (\d{1,20})/(\d{1,20})( exitasap)?\Z")
 _DECISION = re.compile(
-    rb"(qmail-(?:smtpd|qmtpd|qmqpd|xferd)): (accepted|refused) ip=(\S*) helo=(\S*) from=<(.*?)> to=(\S*)((?: \S*)*)\Z"
+    rb"(qmail-(?:smtpd|qmtpd|qmqpd|xferd)): (accepted|refused) ip=(\S*) helo=(\S*) from=<(\S*)> to=(\S*)((?: \S*)*)\Z"
 )
 
 

@@ -9,6 +9,11 @@ from pyqmail.log.joiner import Delivery, Item, Message, Session, Trouble, latest
 COLORS = {"success": "32", "accepted": "32", "failure": "31", "refused": "31", "deferral": "33", "alert": "31"}
 
 
+def clean(text: str) -> str:
+    """``text`` without what is no character to print: JSON can hold anything."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 class Printer:
     """Writes lines to standard output."""
 
@@ -34,8 +39,7 @@ class Printer:
         word = f"{result:<8}"
         if self._color and result in COLORS:
             word = f"\x1b[{COLORS[result]}m{word}\x1b[0m"
-        clean = "".join(char if char.isprintable() else "?" for char in text)
-        sys.stdout.write(f"{moment} {word} {clean}\n")
+        sys.stdout.write(f"{moment} {word} {clean(text)}\n")
         if self._at_once:
             sys.stdout.flush()
 

@@ -102,6 +102,14 @@ def usual_logs() -> list[str]:
     return found
 
 
+def default_log() -> str:
+    """The log of qmail-send in the usual places. Raises FileNotFoundError."""
+    for name in DEFAULT_LOGS:
+        if os.path.exists(f"{name}/current"):
+            return name
+    raise FileNotFoundError(2, "no log here; name one, or a unit", DEFAULT_LOGS[0])
+
+
 def open_source(log: str | None, unit: str | None, *, follow: bool) -> Iterator[str]:
     """The lines to read. Raises FileNotFoundError when no log is named and none is in the usual places."""
     return whole_lines(_lines(log, unit, follow=follow))
@@ -110,9 +118,7 @@ def open_source(log: str | None, unit: str | None, *, follow: bool) -> Iterator[
 def _lines(log: str | None, unit: str | None, *, follow: bool) -> Iterator[str]:
     if unit:
         return read_journal(unit, follow)
-    path = log or next((name for name in DEFAULT_LOGS if os.path.exists(f"{name}/current")), None)
-    if path is None:
-        raise FileNotFoundError(2, "no log here; name one, or a unit", DEFAULT_LOGS[0])
+    path = log or default_log()
     if path == "-":
         return iter(sys.stdin)
     return read_directory(path, follow) if os.path.isdir(path) else read_file(path, follow)

@@ -1,95 +1,83 @@
 """What a log has counted: by sender, domain and result, and how long mail took (qmail-log(8))."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from pyqmail.log.joiner import Delivery, Item, Message, Session, Trouble
+from pyqmail.log.counts import Ended, Left
 from pyqmail.log.printer import duration
+from pyqmail.log.tables import RESULTS, Delays, Rows, as_domain, as_text
 
 TOP = 10  # rows of each table
+
+
+def messages_of(row: Sequence[int]) -> int:
+    """A sender's messages."""
+    return row[0]
 
 
 class Statistics:
     """Counts by sender, domain and result, and delays from the message's coming to a recipient's success."""
 
     def __init__(self) -> None:
-        self._results: Counter[str] = Counter()
-        self._senders: Counter[str] = Counter()
-        self._bytes: Counter[str] = Counter()
-        self._domains: dict[str, Counter[str]] = {}
+        self._results = [0] * len(RESULTS)
+        self._troubles = self._messages = self._bytes = 0
+        self._senders = Rows(2, as_text, messages_of)  # messages and bytes
+        self._domains = Rows(len(RESULTS), as_domain)
         self._sessions: Counter[str] = Counter()
-        self._delays: list[float] = []
-        self._messages = 0
+        self._delays = Delays()
 
-    def add(self, item: Item) -> None:
-        """Count one item."""
-        match item:
-            case Message():
-                self.add_message(item.sender, item.size)
-            case Delivery():
-                self.add_delivery(item.result, item.recipient, item.message.began, item.ended)
-            case Session():
-                self.add_session(item.result)
-            case Trouble():
-                self.add_trouble()
+    def add_messages(self, messages: Iterable[Left]) -> None:
+        """Messages have left the queue."""
+        row_of = self._senders.row
+        for _, sender, size, _ in messages:
+            row = row_of(sender)
+            row[0] += 1
+            row[1] += size
+            self._messages += 1
+            self._bytes += size
 
-    def add_message(self, sender: str, size: int) -> None:
-        """A message has left the queue."""
-        self._messages += 1
-        self._senders[sender] += 1
-        self._bytes[sender] += size
+    def add_deliveries(self, deliveries: Iterable[Ended]) -> None:
+        """Deliveries have ended."""
+        row_of, results, add_delay = self._domains.row, self._results, self._delays.add
+        for when, place, _, recipient, _, began in deliveries:
+            results[place] += 1
+            row_of(recipient[recipient.rfind(b"@") + 1 :])[place] += 1
+            if place == 0 and began is not None and when is not None:
+                add_delay(when - began)
 
-    def add_delivery(self, result: str, recipient: str, began: float | None, ended: float | None) -> None:
-        """A delivery has ended of a message that came at ``began``."""
-        self._results[result] += 1
-        domain = recipient.rpartition("@")[2].lower()
-        counts = self._domains.get(domain)
-        if counts is None:
-            counts = self._domains[domain] = Counter()
-        counts[result] += 1
-        if result == "success" and began is not None and ended is not None:
-            self._delays.append(ended - began)
-
-    def add_session(self, result: str) -> None:
+    def add_session(self, _when: float | None, result: str, _words: bytes) -> None:
         """A door has decided."""
         self._sessions[result] += 1
 
-    def add_trouble(self) -> None:
+    def add_trouble(self, _when: float | None, _text: bytes) -> None:
         """An alert or a warning."""
-        self._results["alert"] += 1
+        self._troubles += 1
 
     def merge(self, other: "Statistics") -> None:
         """Add what ``other`` has counted."""
-        for mine, theirs in (
-            (self._results, other._results),
-            (self._senders, other._senders),
-            (self._bytes, other._bytes),
-            (self._sessions, other._sessions),
-        ):
-            mine.update(theirs)
-        for domain, counts in other._domains.items():
-            self._domains.setdefault(domain, Counter()).update(counts)
-        self._delays += other._delays
+        self._results[:] = map(sum, zip(self._results, other._results, strict=True))
+        self._troubles += other._troubles
         self._messages += other._messages
+        self._bytes += other._bytes
+        self._senders.merge(other._senders)
+        self._domains.merge(other._domains)
+        self._sessions.update(other._sessions)
+        self._delays.merge(other._delays)
 
     def lines(self) -> Iterator[str]:
         """The tables."""
-        yield f"messages that left the queue: {self._messages}, {sum(self._bytes.values())} bytes"
-        for name in ("success", "deferral", "failure", "alert"):
-            yield f"{name:<12}{self._results[name]:>10}"
+        yield f"messages that left the queue: {self._messages}, {self._bytes} bytes"
+        for name, count in zip((*RESULTS, "alert"), (*self._results, self._troubles), strict=True):
+            yield f"{name:<12}{count:>10}"
         for name, count in sorted(self._sessions.items()):
             yield f"smtp {name:<12}{count:>5}"
-        if self._delays:
-            ordered = sorted(self._delays)
-            parts = (
-                (f"{share}%", ordered[min(len(ordered) - 1, len(ordered) * share // 100)]) for share in (50, 90, 99)
-            )
-            yield "delay: " + ", ".join(f"{name} {duration(value)}" for name, value in (*parts, ("max", ordered[-1])))
+        parts = [(f"{percent}%", self._delays.share(percent)) for percent in (50, 90, 99)]
+        known = [f"{name} {duration(value)}" for name, value in parts if value is not None]
+        if known:
+            yield f"delay: {', '.join(known)}, max {duration(self._delays.longest)}"
         yield "senders by messages (bytes):"
-        for sender, count in sorted(self._senders.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]:
-            yield f"{count:>10}  <{sender}> ({self._bytes[sender]})"
+        for sender, (messages, size) in self._senders.top(TOP):
+            yield f"{messages:>10}  <{sender}> ({size})"
         yield "domains by deliveries (success/deferral/failure):"
-        busiest = sorted(self._domains.items(), key=lambda pair: (-sum(pair[1].values()), pair[0]))
-        for domain, counts in busiest[:TOP]:
-            results = "/".join(str(counts[name]) for name in ("success", "deferral", "failure"))
-            yield f"{sum(counts.values()):>10}  {domain} ({results})"
+        for domain, counts in self._domains.top(TOP):
+            yield f"{sum(counts):>10}  {domain} ({'/'.join(map(str, counts))})"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from pyqmail.look.summary import Tally
+from pyqmail.log.tables import Tally
 
 OTHERS = "(other)"
 NAMES_MAX = 50  # that have counts of their own

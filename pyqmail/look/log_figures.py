@@ -5,10 +5,11 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from pyqmail.log import events
+from pyqmail.log.tables import RESULTS, as_domain
 from pyqmail.look.busiest import Busiest
 from pyqmail.look.families import Family, counter, histogram
 from pyqmail.look.history import History
-from pyqmail.look.summary import HOUR_S, RESULTS, domain_of
+from pyqmail.look.summary import HOUR_S, domain_of
 from pyqmail.send.metrics import CHANNELS, Histogram
 
 ATTEMPT_BOUNDS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 3600)
@@ -42,7 +43,7 @@ class Attempt:
     """A delivery that has begun; ``began`` is None where its line has no time."""
 
     channel: str
-    recipient: str
+    domain: str
     began: float | None
 
 
@@ -66,7 +67,7 @@ class LogFigures:
             case events.DeliveryStarted(delivery, _, channel, recipient):
                 if len(self._running) >= RUNNING_MAX:
                     del self._running[next(iter(self._running))]
-                self._running[log, delivery] = Attempt(channel, recipient.decode("utf-8", "replace"), when)
+                self._running[log, delivery] = Attempt(channel, as_domain(domain_of(recipient)), when)
             case events.DeliveryEnded(delivery, result, text) if result in RESULTS:
                 attempt = self._running.pop((log, delivery), None)
                 if attempt is not None:
@@ -77,7 +78,7 @@ class LogFigures:
                 self._counts["log_troubles"]["alert" if isinstance(event, events.Alert) else "warning",] += 1
 
     def _end(self, attempt: Attempt, when: float | None, result: str, text: bytes, *, counted: bool) -> None:
-        domain = domain_of(attempt.recipient)
+        domain = attempt.domain
         self.history.add(when, result)
         if when is not None and result != "success":
             answer = text[:TEXT_MAX].decode("utf-8", "replace").strip("/").replace("_", " ")

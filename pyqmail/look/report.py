@@ -4,15 +4,15 @@ Strangers' text is shown as text: escaped in HTML, without control characters an
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage
 from email.policy import SMTP
 from html import escape
 
-from pyqmail.log.printer import duration
+from pyqmail.log.printer import clean, duration
+from pyqmail.log.tables import RESULTS
 from pyqmail.look.charts import COLORS, bars
-from pyqmail.look.summary import DAY_S, RESULTS, Hour, Summary
+from pyqmail.look.summary import DAY_S, Step, Summary
 
 ROWS = 15
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
@@ -46,43 +46,39 @@ class Report:
         """The few numbers at its head."""
         summary = self._summary
         median, most = summary.delays.share(50), summary.delays.share(95)
+        totals, accepted = summary.totals, summary.happened("accepted")
         found = [
-            ("messages ended", f"{summary.messages}"),
-            ("bytes", size(summary.bytes)),
-            *((name, f"{summary.result(name)}") for name in RESULTS),
-            ("bounced", f"{summary.bounced}"),
-            ("accepted at the doors", f"{summary.accepted}"),
-            ("refused", f"{summary.refused}"),
-            ("with TLS", part(summary.encrypted, summary.accepted)),
-            ("authenticated", part(summary.authenticated, summary.accepted)),
+            ("messages ended", f"{totals['messages']}"),
+            ("bytes", size(totals["bytes"])),
+            *((name, f"{summary.happened(name)}") for name in RESULTS),
+            ("bounced", f"{totals['bounced']}"),
+            ("accepted at the doors", f"{accepted}"),
+            ("refused", f"{summary.happened('refused')}"),
+            ("with TLS", part(totals["encrypted"], accepted)),
+            ("authenticated", part(totals["authenticated"], accepted)),
             ("delay, median", "-" if median is None else duration(median)),
             ("delay, 95%", "-" if most is None else duration(most)),
         ]
-        return [*found, ("alerts and warnings", f"{summary.troubles}")]
+        return [*found, ("alerts and warnings", f"{summary.totals['troubles']}")]
 
     def tables(self) -> Iterator[Table]:
         """A title, the heads of the columns (numbers first), the rows."""
         summary = self._summary
-        rows = [
-            (channel, *(f"{summary.channels.get((channel, result), 0)}" for result in RESULTS))
-            for channel in ("local", "remote")
-        ]
-        yield "Deliveries", ("", *RESULTS), [(*row[1:], row[0]) for row in rows]
-        domains = []
-        for domain, _ in summary.domains.top(ROWS):
-            counts = summary.domain_results.get(domain, Counter())
-            domains.append((*(f"{counts[result]}" for result in RESULTS), domain))
+        channels = [(*map(str, counts), channel.decode()) for channel, counts in summary.channels.items()]
+        yield "Deliveries", ("", *RESULTS), channels
+        domains = [(*map(str, counts), domain) for domain, counts in summary.domains.top(ROWS)]
         yield "Domains of recipients", ("domain", *RESULTS), domains
-        for title, head, tally in (
-            ("Domains of senders", "domain", summary.senders),
-            ("Failures", "domain and answer", summary.failures),
-            ("Refusals", "answer", summary.refusals),
+        senders = [(domain, count) for domain, (count,) in summary.senders.top(ROWS)]
+        for title, head, found in (
+            ("Domains of senders", "domain", senders),
+            ("Failures", "domain and answer", summary.failures.top(ROWS)),
+            ("Refusals", "answer", summary.refusals.top(ROWS)),
         ):
-            counted: list[tuple[str, ...]] = [(f"{count}", name) for name, count in tally.top(ROWS)]
+            counted: list[tuple[str, ...]] = [(f"{count}", name) for name, count in found]
             yield title, (head, "count"), counted
         if summary.trouble_texts:
             texts: list[tuple[str, ...]] = [("", text) for text in summary.trouble_texts]
-            yield f"Alerts and warnings ({summary.troubles})", ("line", ""), texts
+            yield f"Alerts and warnings ({summary.totals['troubles']})", ("line", ""), texts
 
     def text(self) -> str:
         """For a terminal or a mail."""
@@ -133,9 +129,9 @@ class Report:
         return message.as_bytes()
 
 
-def series(steps: Sequence[Hour], names: Sequence[str]) -> list[tuple[str, list[int]]]:
+def series(steps: Sequence[Step], names: Sequence[str]) -> list[tuple[str, list[int]]]:
     """The counts of each name by step."""
-    return [(name, [getattr(step, name, None) or step.results[name] for step in steps]) for name in names]
+    return [(name, [step.count(name) for step in steps]) for name in names]
 
 
 def key(names: Sequence[str]) -> str:
@@ -152,11 +148,6 @@ def _html_table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]])
         numbers = "".join(f'<td class="n">{escape(number)}</td>' for number in row[:-1])
         yield f"<tr>{numbers}<td>{escape(clean(row[-1]))}</td></tr>"
     yield "</table>"
-
-
-def clean(text: str) -> str:
-    """``text`` without what is no character to print."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def part(count: int, whole: int) -> str:

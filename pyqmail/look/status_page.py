@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 
 from pyqmail.log.printer import duration
+from pyqmail.log.tables import RESULTS
 from pyqmail.look.charts import bars
 from pyqmail.look.dns_part import dns_part
 from pyqmail.look.overview import Row
 from pyqmail.look.queue_look import QueueState
 from pyqmail.look.report import part, size
 from pyqmail.look.status_figures import HOUR_S, StatusFigures
-from pyqmail.look.summary import RESULTS
 from pyqmail.look.watchers import RUNS
 from pyqmail.look.web_page import REFRESH_S, document, hidden, key, table, text
 

@@ -1,81 +1,33 @@
 """What happened in a span of time, summed up from the logs: flow, results, delays, domains, failures, refusals.
 
-Memory is bounded whatever the log holds: a table keeps at most ``KEYS_MAX`` names, the busiest of them.
+Memory is bounded whatever the log holds (log/tables.py).
 """
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pyqmail.log.joiner import Delivery, Item, Message, Session, Trouble
+from pyqmail.log.counts import Ended, Left
+from pyqmail.log.tables import RESULTS, Delays, Rows, Tally, as_domain
 
 HOUR_S, DAY_S = 3600, 86400
-KEYS_MAX = 20_000
 TEXTS_MAX = 20  # warnings and alerts that are shown as they are
-RESULTS = ("success", "deferral", "failure")
-DELAY_BOUNDS_S = (
-    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800,
-    43200, 86400, 172800, 259200, 432000, 604800,
-)  # fmt: skip
-
-
-class Tally:
-    """Counts by name. Of too many names the seldom ones are forgotten, and counted together in ``others``."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.others = 0
-
-    def add(self, name: str, count: int = 1) -> None:
-        """Count ``name``."""
-        self.counts[name] += count
-        if len(self.counts) > KEYS_MAX:
-            kept = dict(self.counts.most_common(KEYS_MAX // 2))
-            self.others += sum(self.counts.values()) - sum(kept.values())
-            self.counts = Counter(kept)
-
-    def halve(self) -> None:
-        """Forget half of each count, and who has none left."""
-        self.counts = Counter({name: count // 2 for name, count in self.counts.items() if count > 1})
-
-    def top(self, rows: int) -> list[tuple[str, int]]:
-        """The busiest, equal ones by name."""
-        return sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))[:rows]
-
-
-class Delays:
-    """How long mail took, in classes of about a factor of two."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(DELAY_BOUNDS_S) + 1)
-        self.longest = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Count a delay."""
-        self.counts[bisect_left(DELAY_BOUNDS_S, seconds)] += 1
-        self.longest = max(self.longest, seconds)
-
-    def share(self, percent: int) -> float | None:
-        """The bound below which so many per cent lie, never above the longest; None without any."""
-        whole = sum(self.counts)
-        if not whole:
-            return None
-        seen = 0
-        for bound, count in zip((*DELAY_BOUNDS_S, self.longest), self.counts, strict=True):
-            seen += count
-            if seen * 100 >= whole * percent:
-                return min(float(bound), self.longest)
-        return self.longest
+TEXT_MAX = 160  # characters of an answer
+SUCCESS, _, FAILURE = range(len(RESULTS))
+BOUNCES = b"<> (bounces)"
 
 
 @dataclass(slots=True)
-class Hour:
-    """What happened in one hour, or one day."""
+class Step:
+    """What happened in one hour, or one day; ``results`` as RESULTS."""
 
     accepted: int = 0
     refused: int = 0
-    results: Counter[str] = field(default_factory=Counter)
+    results: list[int] = field(default_factory=lambda: [0] * len(RESULTS))
+
+    def count(self, name: str) -> int:
+        """How often ``name`` happened."""
+        return self.results[RESULTS.index(name)] if name in RESULTS else int(getattr(self, name))
 
 
 class Summary:
@@ -83,82 +35,96 @@ class Summary:
 
     def __init__(self, begin: float, end: float, step_s: int = HOUR_S) -> None:
         self.begin, self.end, self.step_s = begin, end, step_s
-        self.steps = [Hour() for _ in range(max(1, int((end - begin + step_s - 1) // step_s)))]
-        self.messages = self.bytes = self.bounced = 0
-        self.encrypted = self.authenticated = 0
-        self.channels: dict[tuple[str, str], int] = {}
+        self.steps = [Step() for _ in range(max(1, int((end - begin + step_s - 1) // step_s)))]
+        self.totals = Counter[str]()  # messages, bytes, bounced, encrypted, authenticated, troubles
+        self.channels = {channel: [0] * len(RESULTS) for channel in (b"local", b"remote")}
         self.delays = Delays()
-        self.senders, self.domains, self.refusals, self.failures = Tally(), Tally(), Tally(), Tally()
-        self.domain_results: dict[str, Counter[str]] = {}
-        self.troubles = 0
+        self.senders, self.domains = Rows(1, as_domain), Rows(len(RESULTS), as_domain)
+        self.refusals, self.failures = Tally(), Tally()
         self.trouble_texts: list[str] = []
 
-    @property
-    def accepted(self) -> int:
-        """Messages that a door has taken."""
-        return sum(step.accepted for step in self.steps)
+    def happened(self, name: str) -> int:
+        """How often ``name`` happened: accepted, refused, or one of RESULTS."""
+        return sum(step.count(name) for step in self.steps)
 
-    @property
-    def refused(self) -> int:
-        """Refusals at a door."""
-        return sum(step.refused for step in self.steps)
-
-    def result(self, name: str) -> int:
-        """Deliveries that ended so."""
-        return sum(step.results[name] for step in self.steps)
-
-    def add(self, when: float | None, item: Item) -> None:
-        """Count ``item`` of ``when``, if that lies within."""
+    def _step(self, when: float | None) -> Step | None:
+        """Where ``when`` lies; None where it does not."""
         if when is None or not self.begin <= when < self.end:
+            return None
+        return self.steps[min(len(self.steps) - 1, int((when - self.begin) // self.step_s))]
+
+    def add_messages(self, messages: Iterable[Left]) -> None:
+        """Messages have left the queue."""
+        totals = self.totals
+        for when, sender, size, bounced in messages:
+            if self._step(when) is not None:
+                totals["messages"] += 1
+                totals["bytes"] += size
+                totals["bounced"] += bounced
+                self.senders.row(domain_of(sender) if sender else BOUNCES)[0] += 1
+
+    def add_deliveries(self, deliveries: Iterable[Ended]) -> None:
+        """Deliveries have ended."""
+        for when, place, channel, recipient, text, began in deliveries:
+            step = self._step(when)
+            if step is None:
+                continue
+            step.results[place] += 1
+            self.channels[channel][place] += 1
+            domain = domain_of(recipient)
+            self.domains.row(domain)[place] += 1
+            if place == FAILURE:
+                answer = text.strip(b"/").decode("utf-8", "replace").replace("_", " ")[:TEXT_MAX]
+                self.failures.add(f"{as_domain(domain)}: {answer}")
+            elif place == SUCCESS and began is not None and when is not None:
+                self.delays.add(when - began)
+
+    def add_session(self, when: float | None, result: str, words: bytes) -> None:
+        """A door has decided."""
+        step = self._step(when)
+        if step is None:
             return
-        step = self.steps[min(len(self.steps) - 1, int((when - self.begin) // self.step_s))]
-        match item:
-            case Message():
-                self.messages += 1
-                self.bytes += item.size
-                self.bounced += item.bounced
-                self.senders.add(domain_of(item.sender) if item.sender else "<> (bounces)")
-            case Delivery():
-                self._add_delivery(step, item)
-            case Session():
-                self._add_session(step, item)
-            case Trouble():
-                self.troubles += 1
-                if len(self.trouble_texts) < TEXTS_MAX:
-                    self.trouble_texts.append(item.text)
-
-    def _add_delivery(self, step: Hour, item: Delivery) -> None:
-        step.results[item.result] += 1
-        key = item.channel, item.result
-        self.channels[key] = self.channels.get(key, 0) + 1
-        domain = domain_of(item.recipient)
-        self.domains.add(domain)
-        if domain in self.domain_results or len(self.domain_results) < KEYS_MAX:
-            self.domain_results.setdefault(domain, Counter())[item.result] += 1
-        if item.result == "success" and item.message.began is not None and item.ended is not None:
-            self.delays.add(max(0.0, item.ended - item.message.began))
-        elif item.result == "failure":
-            self.failures.add(f"{domain}: {item.text.replace('_', ' ')[:160]}")
-
-    def _add_session(self, step: Hour, item: Session) -> None:
-        words = dict(words_of(item.rest))
-        if item.result == "accepted":
+        known = dict(words_of(words))
+        if result == "accepted":
             step.accepted += 1
-            self.encrypted += "encrypted" in words
-            self.authenticated += "authuser" in words
+            self.totals["encrypted"] += b"encrypted" in known
+            self.totals["authenticated"] += b"authuser" in known
         else:
             step.refused += 1
-            self.refusals.add(words.get("reason", "?").replace("_", " ")[:160])
+            self.refusals.add(known.get(b"reason", b"?").decode("utf-8", "replace").replace("_", " ")[:TEXT_MAX])
+
+    def add_trouble(self, when: float | None, text: bytes) -> None:
+        """An alert or a warning."""
+        if self._step(when) is not None:
+            self.totals["troubles"] += 1
+            if len(self.trouble_texts) < TEXTS_MAX:
+                self.trouble_texts.append(text.decode("utf-8", "replace"))
+
+    def merge(self, other: "Summary") -> None:
+        """Add what ``other`` has counted in the same span."""
+        for mine, theirs in zip(self.steps, other.steps, strict=True):
+            mine.accepted += theirs.accepted
+            mine.refused += theirs.refused
+            mine.results[:] = map(sum, zip(mine.results, theirs.results, strict=True))
+        for channel, counts in other.channels.items():
+            self.channels[channel][:] = map(sum, zip(self.channels[channel], counts, strict=True))
+        self.totals.update(other.totals)
+        self.delays.merge(other.delays)
+        self.senders.merge(other.senders)
+        self.domains.merge(other.domains)
+        self.refusals.merge(other.refusals)
+        self.failures.merge(other.failures)
+        self.trouble_texts = [*self.trouble_texts, *other.trouble_texts][:TEXTS_MAX]
 
 
-def words_of(rest: str) -> Iterator[tuple[str, str]]:
-    """The words KEY=VALUE of a decision, behind its recipients."""
-    for word in rest.split(" ")[1:]:
-        key, equals, value = word.partition("=")
+def words_of(words: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The words KEY=VALUE of a decision."""
+    for word in words.split(b" "):
+        key, equals, value = word.partition(b"=")
         if equals:
             yield key, value
 
 
-def domain_of(address: str) -> str:
-    """The domain in lower case; the whole where there is none."""
-    return address.rpartition("@")[2].lower()
+def domain_of(address: bytes) -> bytes:
+    """The domain as it came; the whole where there is none."""
+    return address[address.rfind(b"@") + 1 :]

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from pyqmail.log.printer import clean
 from pyqmail.look.charts import COLORS
-from pyqmail.look.report import clean
 
 REFRESH_S = 30
 STYLE = """\

@@ -11,14 +11,15 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from pyqmail.log.bulk import is_of_multilog, sum_up
 from pyqmail.log.command_line import NO_FILTERS, filters_of, parse_options
+from pyqmail.log.counts import add_item
 from pyqmail.log.joiner import Delivery, Joiner, Message
-from pyqmail.log.printer import Printer
+from pyqmail.log.long_log import is_of_multilog, sum_up
+from pyqmail.log.printer import Printer, clean
 from pyqmail.log.rehearsal import Rehearsal
-from pyqmail.log.sources import open_source, usual_logs
+from pyqmail.log.sources import default_log, open_source, usual_logs
 from pyqmail.log.statistics import Statistics
 from pyqmail.log.trace import Trace
 from pyqmail.log.twins import Twins
@@ -30,9 +31,7 @@ def rehearse(options: argparse.Namespace) -> int:
     """Print whom enforcing would have refused; the exit code. Raises OSError."""
     found = Rehearsal()
     found.feed(open_source(options.log, options.unit, follow=False), options.since)
-    for line in found.lines():
-        sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    print_table(found.lines())
     return 0
 
 
@@ -41,9 +40,10 @@ def read(options: argparse.Namespace) -> int:
     if options.rehearsal:
         return rehearse(options)
     filters = filters_of(options)
-    whole = options.statistics and not options.follow and not options.unit and filters == NO_FILTERS
-    if whole and options.log not in (None, "-") and is_of_multilog(options.log):
-        return count_all(options.log)
+    if options.statistics and not (options.follow or options.unit or options.log == "-") and filters == NO_FILTERS:
+        log = options.log or default_log()
+        if is_of_multilog(log):
+            return count_all(log)
     color = options.color == "always" or (options.color == "auto" and sys.stdout.isatty())
     printer, statistics, joiner = Printer(color=color, utc=options.utc, at_once=options.follow), Statistics(), Joiner()
     unwanted, twins = Message if options.deliveries else Delivery, Twins()
@@ -59,23 +59,28 @@ def read(options: argparse.Namespace) -> int:
             for item in joiner.take(when, event):
                 if not filters.wants(when, item):
                     continue
-                statistics.add(item)
+                add_item(statistics, when, item)
                 if not options.statistics and not isinstance(item, unwanted):
                     printer.show(when, item)
     except KeyboardInterrupt:
         pass
     if options.statistics:
-        sys.stdout.write("".join(f"{line}\n" for line in statistics.lines()))
+        print_table(statistics.lines())
     sys.stdout.flush()
     return complain_of_nothing(options.log or options.unit or "the log") if seen and not understood else 0
 
 
 def count_all(log: str) -> int:
     """Print the statistics of ``log``; the exit code. Raises OSError."""
-    found = sum_up(log)
-    sys.stdout.write("".join(f"{line}\n" for line in found.statistics.lines()))
-    sys.stdout.flush()
+    found = sum_up(log, Statistics)
+    print_table(found.counts.lines())
     return complain_of_nothing(log) if found.seen and not found.understood else 0
+
+
+def print_table(lines: Iterable[str]) -> None:
+    """Write lines that hold strangers' names."""
+    sys.stdout.write("".join(f"{clean(line)}\n" for line in lines))
+    sys.stdout.flush()
 
 
 def complain_of_nothing(name: str) -> int:
@@ -99,8 +104,7 @@ def trace(words: list[str]) -> int:
     clock = time.gmtime if options.utc else time.localtime
     for line in found.found():
         moment = time.strftime("%Y-%m-%d %H:%M:%S", clock(line.when)) + f".{int(line.when % 1 * 1e6):06}"
-        clean = "".join(char if char.isprintable() else "?" for char in line.text)
-        sys.stdout.write(f"{moment} {os.path.basename(line.log.rstrip('/'))} {clean}\n")
+        sys.stdout.write(f"{moment} {os.path.basename(line.log.rstrip('/'))} {clean(line.text)}\n")
     sys.stdout.flush()
     if found.missing:
         sys.stderr.write(f"qmail-log: {found.missing} older messages are left out\n")

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from pyqmail.control import Control, ControlUnreadable, home_of
+from pyqmail.log.counts import add_item
 from pyqmail.log.joiner import Joiner
-from pyqmail.log.sources import open_source, usual_logs
+from pyqmail.log.long_log import is_of_multilog, lines_told, sum_up
+from pyqmail.log.sources import usual_logs
 from pyqmail.log.twins import Twins
 from pyqmail.look.report import Report
 from pyqmail.look.summary import DAY_S, HOUR_S, Summary
@@ -50,20 +53,22 @@ def moment(year: int, month: int, day: int, *, utc: bool) -> float:
     return time.mktime(fields) - (time.timezone if utc else 0)
 
 
-def sum_up(summary: Summary, logs: Sequence[str]) -> bool:
-    """Read the logs; whether a line of them was understood. Raises OSError."""
+def read_log(log: str, make: Callable[[], Summary]) -> tuple[Summary, bool]:
+    """What it says, and whether a line of it was understood. Raises OSError."""
+    if is_of_multilog(log):
+        found = sum_up(log, make)
+        return found.counts, found.understood
+    summary, joiner, twins = make(), Joiner(), Twins()
     understood = False
-    for log in logs:
-        joiner, twins = Joiner(), Twins()
-        for line in open_source(log, None, follow=False):
-            parsed = twins.parse(line)
-            if parsed is None:
-                continue
-            when, event = parsed
-            understood = understood or event is not None
-            for item in joiner.take(when, event):
-                summary.add(when, item)
-    return understood
+    for line in lines_told(log):
+        parsed = twins.parse(line)
+        if parsed is None:
+            continue
+        when, event = parsed
+        understood = understood or event is not None
+        for item in joiner.take(when, event):
+            add_item(summary, when, item)
+    return summary, understood
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
@@ -86,9 +91,14 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
 
 def _report(options: argparse.Namespace, home: str) -> int:
     begin, end = bounds(options.span, options.until, utc=options.utc)
-    summary = Summary(begin, end, SPANS[options.span][1])
+    make = partial(Summary, begin, end, SPANS[options.span][1])
+    summary, understood = make(), False
     logs = options.logs or usual_logs()
-    if not sum_up(summary, logs):
+    for log in logs:
+        one, known = read_log(log, make)
+        summary.merge(one)
+        understood |= known
+    if not understood:
         return _complain(f"{' '.join(logs)}: no line was understood", NOTHING_UNDERSTOOD)
     clock: Callable[[float], time.struct_time] = time.gmtime if options.utc else time.localtime
     report = Report((Control(home).me() or b"this host").decode("utf-8", "replace"), summary, clock)

@@ -3,14 +3,20 @@
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pyqmail.log import bulk
-from pyqmail.log.bulk import Bulk, files_of, halves, is_of_multilog, sum_up, texts_of
+from pyqmail.log import bulk as bulk_of_lines
+from pyqmail.log import joiner as joiner_of_lines
+from pyqmail.log import long_log
+from pyqmail.log.bulk import Bulk
+from pyqmail.log.counts import add_item
 from pyqmail.log.joiner import Joiner
+from pyqmail.log.long_log import files_of, halves, is_of_multilog, sum_up, texts_of
+from pyqmail.log.stamps import parse_line
 from pyqmail.log.statistics import Statistics
 from pyqmail.log.twins import Twins
 
@@ -99,16 +105,16 @@ def slowly(text: list[str]) -> list[str]:
     for line in text:
         when, event = twins.parse(line) or (None, None)
         for item in joiner.take(when, event):
-            statistics.add(item)
+            add_item(statistics, when, item)
     return list(statistics.lines())
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_quick_way_says_what_the_slow_way_says_of_any_lines(seed: int) -> None:
     text = list(torn_lines(seed))
-    whole = Bulk()
+    whole = Bulk(Statistics())
     whole.feed("".join(f"{line}\n" for line in text).encode())
-    assert list(whole.statistics.lines()) == slowly(text) and whole.understood
+    assert list(whole.counts.lines()) == slowly(text) and whole.understood
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -118,11 +124,11 @@ def test_it_says_the_same_wherever_a_log_is_cut(seed: int) -> None:
     assert "messages that left the queue: 0" not in wanted[0]
     data = [f"{line}\n".encode() for line in text]
     for cut in (0, *range(5, len(data), 17), len(data)):
-        first, second = Bulk(), Bulk(inside=True)
+        first, second = Bulk(Statistics()), Bulk(Statistics(), inside=True)
         first.feed(b"".join(data[:cut]))
         second.feed(b"".join(data[cut:]))
         first.go_on(second)
-        assert list(first.statistics.lines()) == wanted
+        assert list(first.counts.lines()) == wanted
 
 
 @pytest.fixture
@@ -139,12 +145,12 @@ def test_two_processes_share_a_long_log_and_one_that_dies_is_made_up_for(
 ) -> None:
     text = [line.rstrip("\n") for path in files_of(str(log)) for line in Path(path).open()]
     wanted = slowly(text)
-    assert is_of_multilog(str(log)) and list(sum_up(str(log)).statistics.lines()) == wanted
-    monkeypatch.setattr(bulk, "APART_MIN", 1)
-    monkeypatch.setattr(bulk, "CHUNK", 100)
-    assert list(sum_up(str(log)).statistics.lines()) == wanted
-    monkeypatch.setattr(bulk, "_count_apart", lambda pieces, writer: os.kill(os.getpid(), signal.SIGKILL))
-    assert list(sum_up(str(log)).statistics.lines()) == wanted
+    assert is_of_multilog(str(log)) and list(sum_up(str(log), Statistics).counts.lines()) == wanted
+    monkeypatch.setattr(long_log, "APART_MIN", 1)
+    monkeypatch.setattr(long_log, "CHUNK", 100)
+    assert list(sum_up(str(log), Statistics).counts.lines()) == wanted
+    monkeypatch.setattr(long_log, "_count_apart", lambda pieces, writer, counts: os.kill(os.getpid(), signal.SIGKILL))
+    assert list(sum_up(str(log), Statistics).counts.lines()) == wanted
 
 
 def test_the_halves_are_all_of_it_in_order(log: Path) -> None:
@@ -173,8 +179,56 @@ def test_a_terminal_is_told_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mo
         def end(self) -> None:
             seen.append("end")
 
-    monkeypatch.setattr(bulk, "Progress", Told)
+    monkeypatch.setattr(long_log, "Progress", Told)
     log = tmp_path / "log"
     log.write_bytes(b"@400000006500000000000000 end msg 5\n" * 90_000)  # 3.1 MiB
-    assert sum_up(str(log)).understood
-    assert seen == [("MiB of the log", 3), 0, 0, 1, 2, "end"]  # parts end with a line, a little below 1 MiB
+    assert sum_up(str(log), Statistics).understood
+    assert seen[0] == ("MiB of the log", 3) and seen[-1] == "end"
+    assert sorted(set(seen[1:-1])) == [0, 1, 2, 3]  # type: ignore[type-var]
+
+
+def test_what_never_ends_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joiner_of_lines, "WAITING_MAX", 100)
+    begun = "".join(
+        f"@{(1 << 62) + number:016x}00000000 {text}\n"
+        for number in range(1, 2000)
+        for text in (f"new msg {number}", f"starting delivery {number}: msg {number} to local a@b")
+    )
+    bulk, joiner = Bulk(Statistics()), Joiner()
+    for line in begun.splitlines(keepends=True):
+        bulk.feed(line.encode())
+        list(joiner.take(*parse_line(line)))
+    remembered = bulk._messages, bulk._running, joiner.messages, joiner._running
+    assert all(len(each) <= 102 for each in remembered)
+    bulk.feed(b"@4000000000000000ffffffff delivery 1999: success: ok\n")
+    assert "success              1" in list(bulk.counts.lines())
+
+
+def test_a_second_half_whose_messages_nobody_knows_keeps_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_of_lines, "STRAYS_MAX", 1000)
+    half = Bulk(Statistics(), inside=True)
+    for number in range(1, 500):
+        half.feed(stamp(f"starting delivery {number}: msg 7 to local a@b"))
+        half.feed(stamp(f"delivery {number}: success: ok"))
+    assert len(b"".join(half.strays)) < 1200
+    whole = Bulk(Statistics())
+    whole.go_on(half)
+    assert int(list(whole.counts.lines())[1].split()[1]) >= 498
+
+
+def stamp(text: str) -> bytes:
+    return f"@400000006500000000000000 {text}\n".encode()
+
+
+def test_a_line_made_to_take_long_does_not() -> None:
+    line = stamp("qmail-smtpd: accepted ip=x helo=x from=<" + "> to=" * 200_000 + "\t")
+    bulk = Bulk(Statistics())
+    began = time.process_time()
+    bulk.feed(line)
+    assert time.process_time() - began < 5 and not bulk.understood
+
+
+def test_a_pipe_is_read_as_ever(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert not is_of_multilog(str(pipe))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from pyqmail.log.counts import add_item
 from pyqmail.log.filters import Filters
 from pyqmail.log.joiner import Delivery, Item, Joiner, Message, Session, Trouble
 from pyqmail.log.printer import duration
@@ -102,7 +103,7 @@ def test_what_is_wanted(filters: Filters, shown: bool) -> None:
 def test_statistics_count_each_attempt_and_each_message_once() -> None:
     statistics = Statistics()
     for item in join(BEGAN + ENDED):
-        statistics.add(item)
+        add_item(statistics, 0.0, item)
     lines = list(statistics.lines())
     assert lines[0] == "messages that left the queue: 1, 211 bytes"
     assert [line.split() for line in lines[1:5]] == [

@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from pyqmail.log.bulk import sum_up
+from pyqmail.log.counts import add_item
 from pyqmail.log.events import Decision
 from pyqmail.log.joiner import Joiner
+from pyqmail.log.long_log import sum_up
 from pyqmail.log.rehearsal import Rehearsal
 from pyqmail.log.sinks import BOTH, CLASSIC, JSON, LineSink
 from pyqmail.log.statistics import Statistics
@@ -35,7 +36,7 @@ def statistics(lines: list[str]) -> list[str]:
     for line in lines:
         when, event = twins.parse(line) or (None, None)
         for item in joiner.take(when, event):
-            found.add(item)
+            add_item(found, when, item)
     return list(found.lines())
 
 
@@ -43,7 +44,7 @@ def test_each_event_counts_once(tmp_path: Path) -> None:
     classic, both = log_in(CLASSIC, tmp_path / "classic"), log_in(BOTH, tmp_path / "both")
     assert len(both) == 2 * len(classic)
     assert statistics(both) == statistics(classic)
-    assert list(sum_up(str(tmp_path / "both")).statistics.lines()) == statistics(classic)
+    assert list(sum_up(str(tmp_path / "both"), Statistics).counts.lines()) == statistics(classic)
 
 
 def test_what_is_there_in_json_alone_counts_as_often_as_it_is_there(tmp_path: Path) -> None:

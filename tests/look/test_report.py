@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.log.bulk import Bulk
+from pyqmail.log.counts import add_item
 from pyqmail.log.joiner import Joiner
 from pyqmail.log.stamps import parse_line
 from pyqmail.look.report import Report, size
-from pyqmail.look.summary import DAY_S, DELAY_BOUNDS_S, KEYS_MAX, Delays, Summary, Tally
+from pyqmail.look.summary import DAY_S, Summary
+from tests.log.test_bulk import lines as lines_of_a_log
 
 PROGRAM = str(Path(__file__).resolve().parents[2] / "bin" / "qmail-report")
 BEGIN = 1_795_392_000  # 2026-11-23 00:00 UTC
@@ -46,7 +49,7 @@ def summed_up() -> Summary:
     for line in stamped(LINES):
         when, event = parse_line(line)
         for item in joiner.take(when, event):
-            summary.add(when, item)
+            add_item(summary, when, item)
     return summary
 
 
@@ -100,22 +103,26 @@ def test_a_mail_has_both_and_short_lines(report: Report) -> None:
     assert parts == [report.text(), report.html()]
 
 
-def test_tables_are_bounded_and_keep_the_busiest() -> None:
-    tally = Tally()
-    tally.add("often", 50)
-    for number in range(3 * KEYS_MAX):
-        tally.add(f"seldom{number}")
-    assert len(tally.counts) <= KEYS_MAX and tally.top(1) == [("often", 50)]
-    assert sum(tally.counts.values()) + tally.others == 3 * KEYS_MAX + 50
+@pytest.mark.parametrize("seed", range(5))
+def test_a_long_log_is_summed_up_quickly_and_in_halves_to_the_same(seed: int) -> None:
+    text = list(lines_of_a_log(seed))
+    span = 1_790_000_000, 1_790_000_300  # of those lines
 
+    def told(summary: Summary) -> str:
+        return Report("h", summary, time.gmtime).html()
 
-def test_shares_of_delays() -> None:
-    delays = Delays()
-    assert delays.share(50) is None
-    for seconds in (*[0.015] * 98, 70.0, 900_000.0):
-        delays.add(seconds)
-    assert (delays.share(50), delays.share(99), delays.share(100)) == (0.02, 120.0, 900_000.0)
-    assert list(DELAY_BOUNDS_S) == sorted(DELAY_BOUNDS_S)
+    slow, joiner = Summary(*span, 60), Joiner()
+    for line in text:
+        when, event = parse_line(line)
+        for item in joiner.take(when, event):
+            add_item(slow, when, item)
+    assert slow.totals["messages"] > 10 and slow.happened("failure") and slow.happened("accepted")
+    for cut in (0, 100, 200):
+        first, second = Bulk(Summary(*span, 60)), Bulk(Summary(*span, 60), inside=True)
+        first.feed("".join(f"{line}\n" for line in text[:cut]).encode())
+        second.feed("".join(f"{line}\n" for line in text[cut:]).encode())
+        first.go_on(second)
+        assert told(first.counts) == told(slow)
 
 
 @pytest.mark.parametrize(
