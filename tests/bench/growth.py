@@ -32,7 +32,7 @@ class Work:
     what: str
     prepare: Callable[[Path, int], None]  # a home with so many
     command: tuple[str, ...]
-    conversation: bytes
+    conversation: bytes  # on descriptor 0; empty where ``prepare`` writes it
     calls_max: float  # that one item more may cost
     expected: bytes  # in the output
     times: int = 1  # as many as the others have
@@ -83,6 +83,24 @@ def domains(home: Path, count: int) -> None:
     controls(home, "virtualdomains", [f"host{index}.example:user{index}" for index in range(count)])
 
 
+def recipients(home: Path, count: int) -> None:
+    """A session with one message to so many, and a program in the place of qmail-queue that hears of them all."""
+    controls(home, "rcpthosts", ["h.example"])
+    queue = home / "queue"
+    queue.write_text("#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n")
+    queue.chmod(0o755)
+    commands = "".join(f"RCPT TO:<u{index}@h.example>\r\n" for index in range(count))
+    (home / "input").write_text(
+        f"EHLO x\r\nMAIL FROM:<a@x>\r\n{commands}DATA\r\nSubject: x\r\n\r\n.\r\nQUIT\r\n", newline=""
+    )
+
+
+def addresses(home: Path, count: int) -> None:
+    """A message with so many addresses in its header."""
+    controls(home, "me", ["mx.example.test"])
+    (home / "input").write_text("To: " + ",\n ".join(f"u{index}@h.example" for index in range(count)) + "\n\nhello\n")
+
+
 ASK = b"HELO x.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@host9.example>\r\nRCPT TO:<b@no.example>\r\nQUIT\r\n"
 WORKS = (
     Work(
@@ -110,13 +128,19 @@ WORKS = (
         0.02,
         b"user9-bob",
     ),
+    Work("recipients of a message by SMTP", recipients, ("qmail-smtpd",), b"", 0.02, b"250 ok"),
+    Work("addresses in a header: qmail-inject -n", addresses, ("qmail-inject", "-n"), b"", 0.01, b"u9@h.example"),
 )
 
 
 def run(work: Work, home: Path, prefix: tuple[str, ...] = ()) -> tuple[Cost, bytes]:
     """One run of a command in ``home``: its cost, and what it said."""
     words = [str(home) if word == "HOME" else word for word in work.command]
-    (home / "input").write_bytes(work.conversation)
+    if work.conversation or not (home / "input").exists():
+        (home / "input").write_bytes(work.conversation)
+    environ = {"PATH": "/usr/bin:/bin", "QMAIL_HOME": str(home), "TCPREMOTEIP": "192.0.2.1"}
+    if (home / "queue").exists():
+        environ["QMAILQUEUE"] = str(home / "queue")
     with (home / "input").open("rb") as given, tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
             [*prefix, str(ROOT / "bin" / words[0]), *words[1:]],
@@ -124,7 +148,7 @@ def run(work: Work, home: Path, prefix: tuple[str, ...] = ()) -> tuple[Cost, byt
             stdout=said,
             stderr=subprocess.STDOUT,
             cwd=home,
-            env={"PATH": "/usr/bin:/bin", "QMAIL_HOME": str(home), "TCPREMOTEIP": "192.0.2.1"},
+            env=environ,
             user=NOBODY if os.geteuid() == 0 else None,
         )
         _, _, usage = os.wait4(child.pid, 0)
