@@ -38,11 +38,15 @@ BUNDLED = frozenset(  # programs that start once per message, and have nothing e
 class Bundle(Loader):
     """Modules of the package out of one file, in place of a search for each: a finder and loader of importlib's.
 
-    ``modules`` says of each name whether it is a package, and its code by marshal; qmail-setup writes them so.
+    ``data`` begins with an index by marshal, which says of each name whether it is a package, and how many bytes before
+    the end its code is; qmail-setup writes it so.
     """
 
-    def __init__(self, modules: dict[str, tuple[bool, bytes]], package: str) -> None:
-        self._modules = modules
+    def __init__(self, data: bytes, package: str) -> None:
+        import marshal
+
+        self._modules: dict[str, tuple[bool, int]] = marshal.loads(data)
+        self._data = memoryview(data)  # of the rest nothing is copied that is not used
         self._top = os.path.dirname(package)
 
     def find_spec(
@@ -65,13 +69,11 @@ class Bundle(Loader):
         """Run the code of ``module``."""
         import marshal
 
-        exec(marshal.loads(self._modules[module.__name__][1]), module.__dict__)
+        exec(marshal.loads(self._data[-self._modules[module.__name__][1] :]), module.__dict__)
 
 
 def use_bundle() -> None:
     """Let imports look into the bundle first. Without one, in a checkout, they find files."""
-    import marshal
-
     package = os.path.dirname(os.path.abspath(__file__))
     try:
         fd = os.open(f"{package}/{BUNDLE}", os.O_RDONLY | os.O_CLOEXEC)
@@ -81,7 +83,7 @@ def use_bundle() -> None:
         data = os.read(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
-    sys.meta_path.insert(0, Bundle(marshal.loads(data), package))
+    sys.meta_path.insert(0, Bundle(data, package))
 
 
 def defer_inspect() -> None:

@@ -42,18 +42,22 @@ MODULES = (
     "pyqmail.system.errors",
     "pyqmail.system.files",
 )
-# From what is compiled already; the last line reads back what a full disk may have cut.
+# From what is compiled already: an index, and each module's code, which is so many bytes before the end. The last lines
+# read back what a full disk may have cut.
 WRITE = """
 import marshal, pathlib, sys
 from importlib.util import cache_from_source
-library, place, modules = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), {}
+library, place, index, codes = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), {}, b""
 for name in sys.argv[3:]:
     path = library.joinpath(*name.split("."))
     package = path.is_dir()
     source = path / "__init__.py" if package else path.with_suffix(".py")
-    modules[name] = (package, pathlib.Path(cache_from_source(source)).read_bytes()[16:])
-place.write_bytes(marshal.dumps(modules))
-marshal.loads(place.read_bytes())
+    codes = pathlib.Path(cache_from_source(source)).read_bytes()[16:] + codes
+    index[name] = package, len(codes)
+place.write_bytes(marshal.dumps(index) + codes)
+written = place.read_bytes()
+for _, before_end in marshal.loads(written).values():
+    marshal.loads(written[-before_end:])
 """
 
 
