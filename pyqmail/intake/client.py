@@ -30,8 +30,10 @@ ERROR_FD = {b"ERROR_FD": b"6"}  # where a program that ends with 88 writes its t
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
 
 
-def connect(path: str, seconds: float, own: str = "") -> "_socket.socket | None":
-    """A connection to qmail-queued, tried for at most ``seconds``; None when there is none.
+def connect(
+    path: str, seconds: float, own: str = "", *, gives_up: "Callable[[], bool]" = lambda: False
+) -> "_socket.socket | None":
+    """A connection to qmail-queued, tried for at most ``seconds``, and once by who ``gives_up``; None without one.
 
     ``own`` is the socket of our own warm programs, tried first each time: who may not use it, or finds nobody there,
     goes the way of everybody.
@@ -50,7 +52,7 @@ def connect(path: str, seconds: float, own: str = "") -> "_socket.socket | None"
             sock.connect(path)
             return sock
         except OSError as error:
-            if error.errno not in RETRIED or time.monotonic() >= deadline:
+            if error.errno not in RETRIED or time.monotonic() >= deadline or gives_up():
                 sock.close()
                 return None
         time.sleep(RETRY_SECONDS)
@@ -278,10 +280,10 @@ class Injection:
 
     def _reach(self) -> "_socket.socket | None":
         """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
-        own = may_write_queue(self._home)
-        run = self._home + "/run/qmail-queued."
-        sock = connect(run + "sock", 0 if own else CONNECT_SECONDS, run + "own" if self._serial else "")
-        if sock is None and own:
+        run, home = self._home + "/run/qmail-queued.", self._home
+        own = run + "own" if self._serial else ""
+        sock = connect(run + "sock", CONNECT_SECONDS, own, gives_up=lambda: may_write_queue(home))
+        if sock is None and may_write_queue(home):
             try:
                 self._fork(lambda: _run_queue(self._environ))
             except OSError:
