@@ -72,10 +72,11 @@ class Channel:
         """When there is something to do for ``step``."""
         if self._means.exiting or not self.deliveries.link.alive:
             return float("inf")
+        when = 0 if self._passes.current is not None else self.agenda.next_time()
         patience = self.agenda.patience()
-        if not self.deliveries.ready:
+        if when >= patience or not self.deliveries.ready:
             return patience
-        return 0 if self._passes.current is not None else min(patience, self.agenda.next_time())
+        return when
 
     def step(self, now: float) -> None:
         """Start deliveries while slots are free, a bounded number at a time."""

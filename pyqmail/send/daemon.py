@@ -163,10 +163,9 @@ class Daemon:
         soonest = now + SELECT_MAX_S
         for part in self._parts:
             when = part.next_time()
-            if when <= now:
-                return 0
-            soonest = min(soonest, when)
-        return soonest - now + 0.01
+            if when < soonest:
+                soonest = when
+        return 0 if soonest <= now else soonest - now + 0.01
 
     def _turn(self) -> None:
         if self._means.exiting or (self._sleep_until and time.monotonic() < self._sleep_until):
