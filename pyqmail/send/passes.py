@@ -94,8 +94,7 @@ class Passes:
         try:
             recipients = recipients_at(self._path(job.number), offsets)
             if offset in recipients:
-                offsets += self._waiting_with(job, recipients[offset])
-                recipients = recipients_at(self._path(job.number), offsets)
+                recipients |= self._waiting_with(job, recipients[offset], offsets)
         except OSError:
             self._means.log(Warn(b"trouble reading %b; will try again later" % self._relative(job.number)))
             self._settling.settle(job)
@@ -108,19 +107,25 @@ class Passes:
             self._settling.settle(job)
         return len(offsets)
 
-    def _waiting_with(self, job: Job, recipient: bytes) -> list[int]:
-        """The offsets of those behind ``recipient`` in its line that go with it: they are not in the line any more."""
+    def _waiting_with(self, job: Job, recipient: bytes, offsets: list[int]) -> dict[int, bytes]:
+        """Those behind ``recipient`` that go with it: they leave its line for ``offsets``. Raises OSError."""
         shares = self._agenda.shares
         key, domain = shares.key(recipient), domain_of(recipient)
-        if key != domain:  # the line of a provider, with recipients of several domains
-            return []
 
         def wanted(entry: int | Resume | First) -> bool:
             return isinstance(entry, Resume) and entry.job is job
 
-        found = shares.take_with(key, self._deliveries.together(job) - 1, wanted)
-        job.held -= len(found)
-        return [entry.offset for entry in found if isinstance(entry, Resume)]
+        taken = shares.take_with(key, self._deliveries.together(job) - 1, wanted)
+        waiting = [entry.offset for entry in taken if isinstance(entry, Resume)]
+        job.held -= len(waiting)
+        offsets += waiting
+        found = recipients_at(self._path(job.number), waiting) if waiting else {}
+        for offset in [offset for offset, one in found.items() if domain_of(one) != domain]:  # of the same provider
+            shares.hold(key, Resume(job, offset))
+            job.held += 1
+            offsets.remove(offset)
+            del found[offset]
+        return found
 
     def next_recipients(self) -> int:
         """Go on with the current pass; how many recipients that took, 0 when there is none."""

@@ -72,6 +72,26 @@ def test_those_that_waited_for_their_domain_go_together_too(tmp_path: Path) -> N
     assert one.notes.said == [("empty", "remote", 7), ("settled", 7)]
 
 
+def test_those_of_one_provider_wait_in_one_line_and_go_by_domain(tmp_path: Path) -> None:
+    one = OneChannel(tmp_path, "remote", 20, together=9, share={"local": 0, "remote": 1})
+    everybody = [name for pair in zip(X, Y, strict=True) for name in pair]
+    one.place(7, *everybody)
+    full = b"Held back: mx.example has all of its 1 connections. (#4.4.5)"
+    assert sets(one) == [X[:1], Y[:1]]
+    for slot in (0, 1):
+        one.report_together(slot, b"Z", 0, 0, full)
+    one.now += 2
+    seen: list[list[bytes]] = []
+    for _ in range(40):
+        for command in one.turn():
+            seen.append([command.recipient, *command.others])
+            one.report_together(command.slot, b"K", 0, len(command.others))
+        one.channel.deliveries.shares.widen(b"@mx.example")
+    assert sorted(name for names in seen for name in names) == sorted(everybody)
+    assert all(len({name.rpartition(b"@")[2] for name in names}) == 1 for names in seen) and len(seen) <= 4
+    assert one.notes.said == [("empty", "remote", 7), ("settled", 7)]
+
+
 def one_done(path: Path, recipient: bytes) -> bytes:
     return path.read_bytes().replace(b"T" + recipient, b"D" + recipient)
 
