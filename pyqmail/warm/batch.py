@@ -4,8 +4,11 @@ qmail-send writes the commands of a turn in one piece, so what comes together is
 many wait as may go together, or with what has come together when none of it is under way. What comes while one is under
 way waits for its end, PATIENCE_S at most, and QUIET_S more for the deliveries that begin where others have ended. So a
 lone delivery starts at once, a burst becomes few transactions, and a slow one under way holds nobody up for long.
+AT_ONCE full ones of a group start at once; further ones follow as these end, on their connections, and as many again
+after each PATIENCE_S.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
@@ -14,15 +17,17 @@ from pyqmail.system.loop import Loop, Timer
 
 QUIET_S = 0.0005
 PATIENCE_S = 0.1
+AT_ONCE = 4  # where answers are quick more connections cost more than they gain: a worker and a handshake each
 
 Start = Callable[[Hashable, Sequence[Command]], None]
 
 
 class _Group:
-    __slots__ = ("commands", "patience", "running")
+    __slots__ = ("commands", "full", "patience", "running")
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
+        self.full: deque[list[Command]] = deque()
         self.running = 0
         self.patience: Timer | None = None
 
@@ -43,10 +48,10 @@ class Batches:
         if group is None:
             group = self._groups[key] = _Group()
         if len(group.commands) + len(commands) > most:
-            self._go(key, group)
+            self._fill(key, group)
         group.commands += commands
         if len(group.commands) >= most:
-            self._go(key, group)
+            self._fill(key, group)
             return
         if not self._joined:
             self._loop.before_wait(self._all_have_come)
@@ -56,7 +61,9 @@ class Batches:
         """One batch of the group ``key`` is over."""
         group = self._groups[key]
         group.running -= 1
-        if group.commands:
+        if group.full:
+            self._run(key, group, group.full.popleft())
+        elif group.commands:
             if self._quiet is not None:
                 self._quiet.cancel()
             self._quiet = self._loop.call_later(QUIET_S, self._still)
@@ -72,8 +79,8 @@ class Batches:
                 continue
             if not group.running:
                 self._go(key, group)
-            elif group.patience is None:
-                group.patience = self._loop.call_later(PATIENCE_S, partial(self._go, key, group))
+            else:
+                self._be_patient(key, group)
 
     def _still(self) -> None:
         self._quiet = None
@@ -81,10 +88,32 @@ class Batches:
             if group.commands and not group.running:
                 self._go(key, group)
 
+    def _be_patient(self, key: Hashable, group: _Group) -> None:
+        if group.patience is None:
+            group.patience = self._loop.call_later(PATIENCE_S, partial(self._go, key, group))
+
+    def _fill(self, key: Hashable, group: _Group) -> None:
+        """What waits is as much as may go together."""
+        commands, group.commands = group.commands, []
+        if group.running < AT_ONCE:
+            self._run(key, group, commands)
+        else:
+            group.full.append(commands)
+            self._be_patient(key, group)
+
     def _go(self, key: Hashable, group: _Group) -> None:
+        """Start what waits, as much as may start at once."""
         if group.patience is not None:
             group.patience.cancel()
             group.patience = None
-        commands, group.commands = group.commands, []
+        for _ in range(min(AT_ONCE, len(group.full))):
+            self._run(key, group, group.full.popleft())
+        if group.full:
+            self._be_patient(key, group)
+        elif group.commands:
+            commands, group.commands = group.commands, []
+            self._run(key, group, commands)
+
+    def _run(self, key: Hashable, group: _Group, commands: list[Command]) -> None:
         group.running += 1
         self._start(key, commands)

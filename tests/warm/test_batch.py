@@ -7,7 +7,7 @@ import pytest
 
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop
-from pyqmail.warm.batch import PATIENCE_S, QUIET_S, Batches
+from pyqmail.warm.batch import AT_ONCE, PATIENCE_S, QUIET_S, Batches
 
 A, B = ("1", "s@x.test", "x.test"), ("2", "s@x.test", "x.test")
 
@@ -83,6 +83,22 @@ def test_never_more_than_may(deliveries: Deliveries) -> None:
     assert deliveries.began == [(A, 3), (A, 3)]
     deliveries.loop.turn(PATIENCE_S)
     assert deliveries.began == [(A, 3), (A, 3), (A, 1)]
+
+
+def test_a_few_full_ones_go_at_once_and_the_others_where_these_end(deliveries: Deliveries) -> None:
+    deliveries.add(A, 3 * (AT_ONCE * 2 + 3) + 1, most=3)
+    assert deliveries.began == [(A, 3)] * AT_ONCE
+    deliveries.batches.ended(A)
+    assert deliveries.began == [(A, 3)] * (AT_ONCE + 1)
+    deliveries.loop.turn(PATIENCE_S)
+    assert deliveries.began == [(A, 3)] * (AT_ONCE * 2 + 1)
+    deliveries.loop.turn(PATIENCE_S)
+    assert deliveries.began == [(A, 3)] * (AT_ONCE * 2 + 3) + [(A, 1)]
+    for _ in range(AT_ONCE * 2 + 3):
+        deliveries.batches.ended(A)
+    deliveries.add(A)
+    deliveries.loop.turn()
+    assert deliveries.began[AT_ONCE * 2 + 4 :] == [(A, 1)], "nothing is under way"
 
 
 def test_those_of_one_command_stay_together(deliveries: Deliveries) -> None:
