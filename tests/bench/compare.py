@@ -38,6 +38,7 @@ makes our system calls and does nothing else.
 | w11 | mail that goes out signed, to a sink in TLS, concurrency 20 |
 | w12 | one message each to 10,000 users of 1,000 uids, few of whom get most |
 | w13 | log in by POP3S and fetch a message, 8 sessions |
+| w14 | a message to 1,000 recipients, then 2,000 messages, not signed, to a sink in TLS, concurrency 20 |
 
 A server that is slow gets fewer messages, so that no phase of w1 takes much longer than --seconds. $NOTQMAIL_HOME is
 an installed notqmail (default /var/notqmail; its control files are overwritten and its queue is emptied, as those of

@@ -22,6 +22,7 @@ FIGURES = {
     "w10": "many_accept_per_s",
     "w11": "sunk_per_s",
     "w12": "delivered_per_s",
+    "w14": "sunk_per_s",
     "w13": "fetch_per_s",
 }
 LOGIN = (b"ann", b"secret")

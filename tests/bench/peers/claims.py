@@ -53,6 +53,8 @@ ROWS = (
     Row("10,000 users of 1,000 uids", "w12", "delivered_per_s", {"notqmail": None, "postfix": None}),
     Row("processor time a message, of that", "w12", "cpu_ms", {"notqmail": None, "postfix": None}),
     Row("POP3S: log in and fetch", "w13", "fetch_per_s", {"dovecot": 1}),
+    Row("to a sink in TLS, concurrency 20", "w14", "sunk_per_s", {"postfix": 1.2}),
+    Row("one message, 1,000 remote recipients in TLS", "w14", "list_done_s", {"postfix": 1.2}),
     Row("memory growth, 10,000 to 200,000 messages", "leak", "growth_percent", {}, 10),
 )
 COLUMNS = ("pyqmail", "notqmail", "postfix", "opensmtpd", "exim", "dovecot")

@@ -101,6 +101,8 @@ def postfix_main(kind, state):
     if kind in (SUBMISSION, TLS):
         both, _, _ = certificate()
         lines += [f"smtpd_tls_chain_files = {both}", "smtpd_tls_security_level = may"]
+    if kind == TLS:
+        lines += ["smtp_tls_security_level = may"]
     if kind == SUBMISSION:
         lines += [
             "smtpd_sasl_type = dovecot",

@@ -23,6 +23,7 @@ from tests.bench.peers.common import (
     maildir,
     message,
     reset_maildir,
+    source,
     wait_delivered,
     wait_listening,
 )
@@ -30,7 +31,7 @@ from tests.bench.peers.load import Pop3s, Smtp, letter_to, load
 from tests.bench.peers.names import resolver, signed_letters
 from tests.bench.peers.private import PASSWORD, STRANGER
 from tests.bench.peers.tls_sink import TlsSink
-from tests.bench.peers.workloads import LOCAL, UIDS_FROM, affordable, make_homes, settle, wait_sink
+from tests.bench.peers.workloads import LOCAL, UIDS_FROM, affordable, make_homes, settle, to_many, wait_sink
 
 SESSIONS, SESSIONS_POP3 = 10, 8
 USERS, UIDS = 10_000, 1_000
@@ -247,4 +248,37 @@ def w13(server, opt):
     return out
 
 
-WORKLOADS = {"w8": w8, "w9": w9, "w10": w10, "w11": w11, "w12": w12, "w13": w13}
+def w14(server, opt):
+    """To a sink in TLS, concurrency 20: a message to many recipients, then many messages, none of them signed."""
+    n, everybody = opt.n or 2000, [f"r{i:04d}@{REMOTE}" for i in range(opt.rcpts)]
+    sink = TlsSink(kinds.certificate()[0])
+    out = {}
+    try:
+        prepared(server, kinds.TLS)
+        reset_maildir()
+        source(server.port, LOCAL, 5, 1)
+        wait_delivered(5, time.monotonic() + opt.limit)
+        settle()
+        start = time.monotonic()
+        out["list_accept_s"] = to_many(server.port, everybody)
+        out["list_done_s"] = round(wait_sink(sink, opt.rcpts, start + opt.limit) - start, 3)
+        settle()
+        cpu = server.group.cpu()
+        start = time.monotonic()
+        load(Smtp(server.port, letter_to(f"somebody@{REMOTE}"), tls=False, reuse=True), n, 2 * SESSIONS)
+        out["sunk_per_s"] = round(n / (wait_sink(sink, opt.rcpts + n, start + opt.limit) - start), 1)
+        if cpu is not None:
+            out["cpu_ms"] = round(1e3 * (server.group.cpu() - cpu) / n, 3)
+        time.sleep(0.5)
+        wanted = Counter([*everybody, *[f"somebody@{REMOTE}"] * n])
+        if Counter(recipient.decode() for recipient, _ in sink.taken()) != wanted:
+            raise BenchError("the sink got other recipients than sent")
+    finally:
+        server.stop()
+        sink.close()
+        server.purge()
+    log(server.name, n, out)
+    return out
+
+
+WORKLOADS = {"w8": w8, "w9": w9, "w10": w10, "w11": w11, "w12": w12, "w13": w13, "w14": w14}
