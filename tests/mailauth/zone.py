@@ -36,7 +36,7 @@ class Zone:
         return tuple(socket.inet_pton(family, each.decode()) for each in self._find(name, kind))
 
     def exchangers(self, name: bytes) -> tuple[Mx, ...]:
-        found = (each.split() for each in self._find(name, Kind.MX))
+        found = (each.split(b" ") for each in self._find(name, Kind.MX))
         return tuple(Mx(int(preference), host) for preference, host in found)
 
     def names(self, reverse: bytes) -> tuple[bytes, ...]:
