@@ -79,6 +79,7 @@ class SenderAuthentication(Check):
             return None
         evidence = () if self._sender else self._learn_sender(client, letter)
         about = [(b"spf", self._sender[b"spf"]), (b"domain", self._sender.get(b"domain", b"")), (b"ip", client.ip)]
+        about.append((b"local", self._sender.get(b"local", b"")))
         about.append((b"behavior", b"%d" % self._dmarc))  # for reports to the author's domain
         judgement = Judgement(self._sender, self.ask_about_text(about, letter) if asks_text else [])
         verdict = self._judged(judgement)

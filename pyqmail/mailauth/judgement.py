@@ -44,6 +44,7 @@ def judge_sender(question: Mapping[bytes, bytes], lookups: Lookups, tell: Tell =
         (b"problem", found.problem.encode("ascii", "replace")),
         (b"explanation", found.explanation),
         (b"alone", b"1" if found.strict and not has_policy(domain, lookups) else b""),
+        (b"local", b"1" if found.local else b""),
     ]
 
 
@@ -58,8 +59,8 @@ def has_policy(domain: bytes, lookups: Lookups) -> bool:
 def judge_message(
     question: Mapping[bytes, bytes], pieces: Iterable[bytes], lookups: Lookups, tell: Tell = tell_nobody
 ) -> Pairs:
-    """The answer about a text; ``spf`` and ``domain`` of the question are what its sender's answer said. ``tell``
-    hears each record of the walk, and what aligns.
+    """The answer about a text; ``spf``, ``domain`` and ``local`` of the question are what its sender's answer said.
+    ``tell`` hears each record of the walk, and what aligns.
     """
     try:
         header, body = split_message(pieces)
@@ -93,7 +94,7 @@ def _dmarc(author: bytes, question: Mapping[bytes, bytes], outcomes: list[Outcom
     if not author:
         return Verdict(b"permerror", reason="no single author")
     spf = question.get(b"spf", b"none")
-    passed = question.get(b"domain", b"") if spf == b"pass" else b""
+    passed = question.get(b"domain", b"") if spf == b"pass" and not question.get(b"local") else b""
     signed = [each.domain for each in outcomes if each.result == b"pass"]
     unsure = spf == b"temperror" or any(each.result == b"temperror" for each in outcomes)
     try:

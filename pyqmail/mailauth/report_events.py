@@ -74,7 +74,7 @@ def event_of(question: Mapping[bytes, bytes], answer: Pairs, white: frozenset[by
         disposition=done,
         reason=reason if result == b"fail" else "",
         dkim=not passed.isdisjoint(aligned),
-        spf=spf == b"pass" and spf_domain in aligned,
+        spf=spf == b"pass" and spf_domain in aligned and not question.get(b"local"),
         spf_domain=_text(spf_domain),
         spf_result=_text(spf),
         signatures=tuple(_signature(each) for each in outcomes[:SIGNATURES_MAX]),

@@ -6,7 +6,7 @@ bounds          10 terms that ask DNS, 2 look-ups without records, 10 exchangers
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyqmail.mailauth.lookups import Absent, Lookups, TemporaryFailure
 from pyqmail.mailauth.spf_macros import Expander, trimmed
@@ -58,6 +58,7 @@ class Finding:
     problem: str = ""
     explanation: bytes = b""
     strict: bool = False  # the record itself, not one that it names, ends with -all, and that decided
+    local: bool = False  # it is our own rules that let the client in, not the domain
     steps: tuple[str, ...] = ()
 
 
@@ -96,7 +97,7 @@ def check_host(query: Query, lookups: Lookups, *, local_rules: bytes = b"", expl
     if local_rules and finding.result in (b"fail", b"softfail", b"neutral", b"none"):
         local = _Check(query, lookups).run_terms(query.domain, local_rules)
         if local.result == b"pass":
-            return local
+            return replace(local, local=True)
     if finding.result == b"fail" and not finding.explanation and explanation:
         text = _Check(query, lookups).expanded(explanation, query.domain)
         return Finding(b"fail", finding.mechanism, explanation=text, strict=finding.strict, steps=finding.steps)
@@ -133,9 +134,7 @@ class _Check:
             found = Finding(b"temperror", problem=str(failure)[:120] or "no answer")
         except (PermanentError, BadRecord) as error:
             found = Finding(b"permerror", problem=str(error)[:120])
-        return Finding(
-            found.result, found.mechanism, found.problem, found.explanation, found.strict, tuple(self._run.steps)
-        )
+        return replace(found, steps=tuple(self._run.steps))
 
     def _evaluate(self, domain: bytes, *, first: bool) -> Finding:
         if not is_domain(domain):

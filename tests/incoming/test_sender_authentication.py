@@ -220,6 +220,18 @@ def test_spf_refuses_recipients_by_its_number(
     assert lines[4] == (reply or b"250 ok")
 
 
+def test_a_rule_has_numbers_of_its_own_and_files_let_in_and_explain(door: Door) -> None:
+    door.control(spfbehavior="1", dmarcbehavior="0", spfexp="see www.test, %{i}")
+    commands = b"HELO c\r\nMAIL FROM:<a@strict.example>\r\nRCPT TO:<b@here.test>\r\nQUIT\r\n"
+    assert door.talk(commands)[0].splitlines()[3] == b"250 ok"
+    door.environ |= {"SPFBEHAVIOR": "3"}
+    assert door.talk(commands)[0].splitlines()[3] == b"550 strict.example: see www.test, 192.0.2.7 (#5.7.23)"
+    door.control(spfrules="ip4:192.0.2.0/24")
+    assert door.talk(commands)[0].splitlines()[3] == b"250 ok"
+    door.environ |= {"SPFBEHAVIOR": "0", "DMARCBEHAVIOR": "3"}
+    assert any(line.startswith(b"550 DMARC") for line in send(door, TEXT + b"\nhello\n"))
+
+
 def test_where_nobody_answers_it_is_later_from_2_on_and_never_no(door: Door) -> None:
     door.control(dnsservers=own_network() + ".99", spfbehavior="1", dmarcbehavior="1")
     send(door, message())
