@@ -193,6 +193,48 @@ def test_a_length_that_leaves_something_out_is_not_enough() -> None:
     assert results(limited) == [b"fail"]  # the tag itself is signed
 
 
+@pytest.mark.parametrize(
+    ("limit", "result"),
+    [
+        pytest.param(0, b"policy", id="nothing of the body"),
+        pytest.param(7, b"policy", id="its first line"),
+        pytest.param(13, b"pass", id="all of it"),
+        pytest.param(14, b"fail", id="more than there is"),
+    ],
+)
+def test_a_signed_length_counts(limit: int, result: bytes) -> None:
+    body = BodyHash(b"relaxed", limit)
+    body.feed(b"hello\nmore\n")
+    field = sign(parse_fields(HEADER), body.digest(), KEYS[:1], NOW, more=b" l=%d;" % limit)
+    assert results(field + HEADER + b"\nhello\nmore\n") == [result]
+
+
+@pytest.mark.parametrize(
+    ("bits", "result"),
+    [
+        (1, b"permerror"),
+        (2, b"permerror"),
+        (512, b"policy"),
+        (1023, b"policy"),
+        (8193, b"permerror"),
+        (16384, b"permerror"),
+    ],
+)
+def test_keys_of_any_size_have_an_outcome(bits: int, result: bytes) -> None:
+    number = (1 << (bits - 1)) | 1
+    pair = tagged(0x02, number.to_bytes(bits // 8 + 1, "big")) + tagged(0x02, b"\1\0\1")
+    algorithm = tagged(0x30, bytes.fromhex("06092a864886f70d0101010500"))
+    public = base64.b64encode(tagged(0x30, algorithm + tagged(0x03, b"\0" + tagged(0x30, pair))))
+    records = {(b"r._domainkey.a.example", Kind.TXT): [b"v=DKIM1; p=" + public]}
+    assert results(signed(HEADER, b"x\n", KEYS[:1]), records) == [result]
+
+
+def tagged(tag: int, data: bytes) -> bytes:
+    """A value of DER."""
+    size = len(data).to_bytes((len(data).bit_length() + 7) // 8, "big")
+    return bytes([tag]) + (size if len(data) < 128 else bytes([0x80 | len(size)]) + size) + data
+
+
 def test_only_some_signatures_are_looked_at_and_the_author_s_first() -> None:
     other = signed(HEADER, b"x\n", [SigningKey(b"b.example", b"r", RSA)]).partition(b"From:")[0]
     message = other * 1000 + signed(HEADER, b"x\n", KEYS[:1])

@@ -123,6 +123,7 @@ def test_silence_is_no_verdict() -> None:
         pytest.param("From: a@a.example\nFrom: a@a.example", None, id="two fields"),
         pytest.param("To: a@a.example", None, id="no field"),
         pytest.param("From: <ann@bücher.example>", b"xn--bcher-kva.example", id="a U-label"),
+        pytest.param("From: <@relay.example:ann@a.example>", b"a.example", id="a route"),
         pytest.param("From : ann@a.example", b"a.example", id="a blank before the colon"),
     ],
 )

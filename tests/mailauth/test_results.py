@@ -26,6 +26,7 @@ def test_what_is_written_is_read_back() -> None:
         pytest.param(b' "mx.test" 1; dkim=pass', b"mx.test", b"pass", id="quotes and a version"),
         pytest.param(b" (c (d)) mx.test (x); dkim (y) = (z) pass", b"mx.test", b"pass", id="comments"),
         pytest.param(b" mx.test; dkim (x) / 1 (y) = fail", b"mx.test", b"fail", id="blanks in a name"),
+        pytest.param(b' mx.test; spf=pass smtp.mailfrom=""; dkim=pass', b"mx.test", b"pass", id="an empty value"),
         pytest.param(b" mx.test; none", b"mx.test", b"", id="none"),
         pytest.param(b' mx.test; dkim/1=pass reason="a;b=c"', b"mx.test", b"pass", id="a semicolon in quotes"),
         pytest.param(b" spf=pass smtp.mailfrom=a; dkim=pass", b"spf", b"pass", id="no authserv-id"),
