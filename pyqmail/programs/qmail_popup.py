@@ -35,12 +35,16 @@ def prepare(environ: "Mapping[bytes, bytes]") -> "Served":
     """What serves connections from tcpserver's memory (warm/served), with what TLS needs, if there is TLS."""
     from pyqmail.incoming.in_memory import server
 
+    home = home_of(environ)
     try:
-        if Control(home_of(environ)).exists(CERTIFICATE):
-            import pyqmail.incoming.pop3_tls
-            import pyqmail.tcp.tls_half  # noqa: F401
+        there = Control(home).exists(CERTIFICATE)
     except ControlUnreadable:
-        pass  # each connection says so
+        there = False  # each connection says so
+    if there:
+        import pyqmail.incoming.pop3_tls  # noqa: F401
+        from pyqmail.tcp.tls_half import know_user
+
+        know_user(home)
     return server(main)
 
 

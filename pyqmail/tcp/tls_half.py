@@ -36,6 +36,22 @@ HIGH_FD = 10  # the program's own descriptors are below
 Begin = Callable[[Stream, bytes], TlsStream | None]
 
 
+class HalfUser:
+    """Whom a half becomes. ``inherited``: looked up once, before children are forked that would look it up each."""
+
+    inherited: "HalfUser | None" = None
+
+    def __init__(self, home: str) -> None:
+        """Raises AccountMissing and ControlUnreadable."""
+        accounts = read_accounts(home)
+        self.home = home
+        self._uid, self._gid = accounts.uid_daemon, accounts.gid_nofiles
+
+    def become(self) -> None:
+        """Raises OSError."""
+        become(self._uid, self._gid, [self._gid])
+
+
 class Halves:
     """What the program's half has of the other one."""
 
@@ -68,6 +84,14 @@ class Halves:
             return self._control.recv(1)
         except OSError:
             raise StreamEnded from None
+
+
+def know_user(home: str) -> None:
+    """Have the halves of children's connections know whom to become. Where it cannot be known each says so."""
+    try:
+        HalfUser.inherited = HalfUser(home)
+    except (AccountMissing, ControlUnreadable):
+        return
 
 
 def can_split() -> bool:
@@ -108,12 +132,12 @@ def split(home: str, begin: Begin, ready: bytes, *, implicit: bool) -> Halves:
 
 
 def _become_half(home: str, outer: socket.socket, asked: socket.socket) -> None:
-    """Raises OSError, and as read_accounts does: then there is no half, and the client hears nothing."""
+    """Raises OSError, and as HalfUser does: then there is no half, and the client hears nothing."""
     close_all_but((0, 1, 2, outer.fileno(), asked.fileno()))
     _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
     if os.geteuid() == 0:
-        accounts = read_accounts(home)
-        become(accounts.uid_daemon, accounts.gid_nofiles, [accounts.gid_nofiles])
+        user = HalfUser.inherited
+        (user if user is not None and user.home == home else HalfUser(home)).become()
 
 
 class Half:
