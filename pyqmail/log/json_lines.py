@@ -10,8 +10,8 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any
 
 from pyqmail.log.events import (
     Alert,
@@ -32,6 +32,7 @@ from pyqmail.log.events import (
     Running,
     Warn,
 )
+from pyqmail.system.typed import Any
 
 RENAMED = {"number": "msg", "size": "bytes"}
 COUNTS = (b"bytes", b"qp")  # words of a decision that are numbers
@@ -53,17 +54,20 @@ class JsonLines:
         if session:
             self._who += f',"session":{encode_basestring(session)}'
         self._clock = clock
-        self._second = (0, "")
         self._submissions: dict[int, int] = {}  # by message
         self._running: dict[int, str] = {}  # by delivery: the members that its end has too
 
     def format(self, event: Event) -> bytes:
         """The object of ``event``, without the newline."""
-        known = _EVENTS.get(type(event))
+        kind = type(event)
+        known = _EVENTS.get(kind)
         if known is None:
             return self.format_line(event.format())
-        name, members = known
-        return self._line(name, members(event) + self._remembered(event))
+        name, form = known
+        members = form(event)
+        if kind in _REMEMBERED:
+            members += self._remembered(event)
+        return self._line(name, members)
 
     def format_line(self, text: bytes) -> bytes:
         """The object of a line that is no event: ``text`` as it is."""
@@ -74,9 +78,7 @@ class JsonLines:
 
     def _moment(self) -> str:
         seconds, fraction = divmod(int(self._clock() * 1_000_000), 1_000_000)
-        if self._second[0] != seconds:
-            self._second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        return f"{self._second[1]}.{fraction:06}Z"
+        return f"{_second(seconds)}.{fraction:06}Z"
 
     def _remembered(self, event: Event) -> str:
         """What its object has and ``event`` does not know."""
@@ -94,6 +96,14 @@ class JsonLines:
             case MessageEnded(number=number):
                 return _submission(self._submissions.pop(number, None))
         return ""
+
+
+_REMEMBERED = frozenset({MessageInfo, DeliveryStarted, DeliveryEnded, MessageEnded})
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _text(value: bytes) -> str:
