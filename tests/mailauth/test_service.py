@@ -23,6 +23,7 @@ def workers_of(pid: int) -> list[str]:
 def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Asked]]:
     """The pid of a service whose workers soon have been idle for long, and how to become a client of it."""
     monkeypatch.setattr(service, "IDLE_S", 0.2)
+    monkeypatch.setattr(service, "QUESTION_S", 120)  # a silent client has a worker for as long as the test needs
     listener = listen(str(tmp_path / "sock"))
     pid = os.fork()
     if pid == 0:
