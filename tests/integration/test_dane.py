@@ -92,7 +92,9 @@ def offers_tls(line: bytes, transaction: Transaction) -> bytes | None:
     return b"250-x\r\n250 STARTTLS\r\n" if line[:4] == b"EHLO" else accept_all(line, transaction)
 
 
-def deliver(world: World, folder: Path, relay: str, certificate: str, *, asked: str = "*:dane", dns: int = 0) -> bytes:
+def deliver(
+    world: World, folder: Path, relay: str, certificate: str, *, asked: str = "*:dane", dns: int = 0, **controls: str
+) -> bytes:
     """The reports of a delivery to ``relay``, which has that certificate; none: it offers no TLS."""
     home = remote_home(
         folder,
@@ -100,6 +102,7 @@ def deliver(world: World, folder: Path, relay: str, certificate: str, *, asked: 
         dnsservers=f"127.0.0.1:{dns or world.resolver}",
         tlsdestinations=asked,
         danetest="none.dane.test\na.bogus.test",
+        **controls,
     )
     context: ssl.SSLContext | None = server_context(world.files[certificate]) if certificate else None
     with mail_sink(offers_tls if context else accept_all, port=world.mail, context=context):
@@ -145,6 +148,11 @@ def test_a_server_is_what_its_records_say(
 )
 def test_who_asks_for_it(world: World, tmp_path: Path, asked: str, outcome: bytes) -> None:
     assert deliver(world, tmp_path, "ee-key.dane.test", "mx", asked=asked).endswith(outcome + b"\n\0")
+
+
+def test_a_rehearsal_says_what_would_have_waited(world: World, tmp_path: Path) -> None:
+    reports = deliver(world, tmp_path, "ee-key.dane.test", "old", tlspolicy="say")
+    assert reports.startswith(b"r\0K") and b"rehearsal: " in reports and b"TLSA" in reports, reports
 
 
 def test_a_resolver_that_does_not_validate_switches_it_off(world: World, tmp_path: Path) -> None:

@@ -253,6 +253,60 @@ def test_a_connection_that_dies_under_tls_is_tried_in_no_other_way(tmp_path: Pat
     assert letter and (b"Possible duplicate!" in reports) == (word == b".\r\n") and b"D127" not in reports
 
 
+@pytest.mark.parametrize("word", [b"MAIL", b".\r\n"])
+def test_silence_under_tls_ends_at_timeoutremote(tmp_path: Path, pki: Path, word: bytes) -> None:
+    def falls_silent(line: bytes, done: Transaction) -> bytes | None:
+        return b"" if sink.secured and line.startswith(word) else offers(line, done)
+
+    with mail_sink(falls_silent, context=server_context(pki / "mx.test-ecdsa.pem")) as sink:
+        reports = to_one(tmp_path, sink, timeoutremote="1")
+    assert b"ZConnected to 127.0.0.1 but connection died. " in reports
+    assert (b"Possible duplicate!" in reports) == (word == b".\r\n")
+
+
+def test_nothing_but_ehlo_is_said_before_starttls(tmp_path: Path, pki: Path) -> None:
+    """stunnel closes the connection at any other command, and offers nothing else."""
+
+    def strict(line: bytes, done: Transaction) -> bytes | None:
+        if sink.secured:
+            return accept_all(line, done)
+        if line[:4] == b"EHLO":
+            return b"250-backend\r\n250 STARTTLS\r\n"
+        return b"220 go\r\n" if line == b"STARTTLS\r\n" else None
+
+    with mail_sink(strict, context=server_context(pki / "mx.test-ecdsa.pem")) as sink:
+        assert to_one(tmp_path, sink).endswith(b"tls=TLSv1.3, opportunistic\n\0")
+        assert sink.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "there", "cipher"),
+    [
+        ("ECDHE-ECDSA-AES128-SHA256", "x.test:encrypt", "ECDHE-ECDSA-AES128-SHA256"),
+        ("ECDHE-ECDSA-AES128-SHA256", "x.test:encrypt||ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES256-SHA384"),
+        ("no such cipher", "x.test:encrypt", ""),
+    ],
+    ids=["tlsclientciphers", "a line of tlsdestinations before it", "unknown ones"],
+)
+def test_ciphers_are_those_that_the_control_files_name(
+    tmp_path: Path, pki: Path, everywhere: str, there: str, cipher: str
+) -> None:
+    context = server_context(pki / "mx.test-ecdsa.pem")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # TLS 1.3 has no choice worth making
+    context.set_ciphers("ALL")
+    used = []
+
+    def looks(line: bytes, done: Transaction) -> bytes | None:
+        if line[:4] == b"MAIL":
+            used.append(sink.secured[-1].cipher())
+        return offers(line, done)
+
+    with mail_sink(looks, context=context) as sink:
+        reports = to_one(tmp_path, sink, tlsclientciphers=everywhere, tlsdestinations=there)
+    assert [each[0] for each in used if each] == [cipher] * bool(cipher)
+    assert reports.startswith(b"r\0K" if cipher else b"Z"), reports
+
+
 def test_no_word_in_clear_counts_under_tls(tmp_path: Path) -> None:
     with smtp_peer([b"220 hi\r\n", OFFER, b"220 go\r\n250-x\r\n250 AUTH PLAIN\r\n", *ACCEPTING]) as peer:
         home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{peer.port}")
