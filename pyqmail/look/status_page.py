@@ -16,7 +16,7 @@ from pyqmail.look.queue_look import QueueState
 from pyqmail.look.report import part, size
 from pyqmail.look.status_figures import HOUR_S, StatusFigures
 from pyqmail.look.watchers import RUNS
-from pyqmail.look.web_page import REFRESH_S, document, hidden, key, table, text
+from pyqmail.look.web_page import REFRESH_S, document, hidden, key, short, table, text
 
 ROWS, DOMAINS, FAILURES = 200, 15, 15
 DAY_S = 86400
@@ -121,7 +121,7 @@ class StatusPage:
         yield f'<div class="wide"><table class="queue"><thead><tr>{heads}<th></th></tr></thead><tbody>'
         for row in rows[:ROWS]:
             cells = zip((*_HEADS, *_FULL_HEADS), row_cells(row, full=self._full), strict=False)
-            yield "<tr>" + "".join(f'<td data-name="{name}">{text(cell)}</td>' for name, cell in cells)
+            yield "<tr>" + "".join(f'<td data-name="{name}"{short(cell)}>{text(cell)}</td>' for name, cell in cells)
             yield f"<td>{order_form(row.number, secret)}</td></tr>" if secret else "<td></td></tr>"
         yield "</tbody></table></div>"
 

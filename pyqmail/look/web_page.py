@@ -12,6 +12,7 @@ from pyqmail.log.printer import clean
 from pyqmail.look.charts import COLORS
 
 REFRESH_S = 30
+SHORT_MAX = 14  # characters of a cell that stay on one line
 STYLE = """\
 :root{color-scheme:light dark;--line:#8885;--soft:#8882;--bad:#c8423b;--good:#2e9e5b}
 body{font:15px/1.45 system-ui,sans-serif;max-width:1000px;margin:1em auto;padding:0 1em}
@@ -23,8 +24,8 @@ h1{font-size:1.3em;margin:.2em 0}h2{font-size:1.05em;margin:1.6em 0 .4em}
 .chart{width:100%;height:auto}.axis{font-size:16px;fill:currentColor}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{padding:.2em .5em;text-align:left;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
-td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}td.bad,b.bad{color:var(--bad)}
-form{display:inline}input,button{font:inherit;padding:.2em .6em;margin:.1em}nav{margin:.3em 0}
+th,td.s{white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}td.bad,b.bad{color:var(--bad)}
+form{display:inline}button{white-space:nowrap}input,button{font:inherit;padding:.2em .6em;margin:.1em}nav{margin:.3em 0}
 .note{opacity:.75}
 @media(max-width:640px){.queue thead{display:none}
 .queue tr{display:block;border-bottom:1px solid var(--line);padding:.4em 0}
@@ -65,6 +66,11 @@ def key(names: Sequence[str]) -> str:
     return f'<div class="key">{dots}</div>'
 
 
+def short(cell: str) -> str:
+    """The class of a cell that is not to be broken."""
+    return ' class="s"' if len(cell) <= SHORT_MAX else ""
+
+
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = -1) -> Iterator[str]:
     """``numbers``: how many columns are numbers, from the left; below 0, all but so many at the end."""
     if not rows:
@@ -73,5 +79,6 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbe
     cells = "".join(f"<th{kind}>{text(head)}</th>" for kind, head in zip(kinds, heads, strict=True))
     yield f'<h2>{text(title)}</h2><div class="wide"><table><tr>{cells}</tr>'
     for row in rows:
-        yield "<tr>" + "".join(f"<td{k}>{text(cell)}</td>" for k, cell in zip(kinds, row, strict=True)) + "</tr>"
+        cells = "".join(f"<td{kind or short(cell)}>{text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        yield f"<tr>{cells}</tr>"
     yield "</table></div>"

@@ -130,5 +130,7 @@ class Browser:
         return str(self.look("document.body.innerText"))
 
     def picture(self, path: Path) -> None:
-        """Save what is to be seen."""
-        path.write_bytes(base64.b64decode(self("Page.captureScreenshot", format="png")["data"]))
+        """Save the whole page, what is below the screen too."""
+        page = self("Page.getLayoutMetrics")["cssContentSize"]
+        whole = {"clip": {**page, "scale": 1}, "captureBeyondViewport": True}
+        path.write_bytes(base64.b64decode(self("Page.captureScreenshot", format="png", **whole)["data"]))

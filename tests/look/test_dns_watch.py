@@ -28,7 +28,7 @@ def test_what_is_amiss_stands_first_and_all_else_is_folded_away() -> None:
     assert "<b>1 of 2</b> checks" in html and "in 12.0 s.</p>" in html
     assert "<script" not in html and "\x1b" not in html
     before, _, folded = html.partition("<details>")
-    assert "<td>mx</td>" in before and "<td>spf</td>" in folded and "<td>spf</td>" not in before
+    assert ">mx</td>" in before and ">spf</td>" in folded and ">spf</td>" not in before
 
 
 def test_a_look_that_is_not_done_or_cannot_be_is_said() -> None:

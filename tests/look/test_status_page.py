@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.look.browser import Browser
 from tests.look.metrics_server import Metrics
 from tests.look.test_prometheus import Answering, board
 from tests.loopback import free_port
+from tests.nameserver import nameserver, own_network
 from tests.programs.sending import Sending
 from tests.waiting import wait_for
 
@@ -197,10 +199,32 @@ def test_a_renewed_certificate_is_taken_and_a_bad_one_is_not(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def served(send_home: Path, sending: Sending, tmp_path: Path) -> Iterator[tuple[Sending, str]]:
+def our_domains(send_home: Path) -> Iterator[bool]:
+    """Our domains in a name server, all is not well with them; False where there is none."""
+    if os.geteuid() != 0 or not shutil.which("nsd"):
+        yield False
+        return
+    address = own_network() + ".44"
+    for name, text in (("outgoingip", "192.0.2.25"), ("dnsservers", address)):
+        (send_home / "control" / name).write_text(text + "\n")
+    mail = ["@ MX 10 mx.example.test.", '@ TXT "v=spf1 ip4:192.0.2.25 -all"']
+    zones = {
+        "test": [],
+        "example": [],
+        "example.test": ["mx A 192.0.2.25"],
+        "here.example": [*mail, '_dmarc TXT "v=DMARC1; p=quarantine"'],
+        "v.example": mail[:1],
+        "2.0.192.in-addr.arpa": ["25 PTR mx.example.test."],
+    }
+    with nameserver(address, zones):
+        yield True
+
+
+@pytest.fixture
+def served(send_home: Path, sending: Sending, our_domains: bool, tmp_path: Path) -> Iterator[tuple[Sending, str]]:
     """A qmail-send with one message that waits, and a page by TLS."""
     control = send_home / "control"
-    for name, count in (("conf-users", 8), ("conf-groups", 2), ("conf-metrics", 1)):
+    for name, count in (("conf-users", 8), ("conf-groups", 2), ("conf-metrics", 1), ("conf-verifier", 1)):
         (control / name).write_text(f"{os.getuid()}\n" * count)
     for name, data in (("metricscert.pem", self_signed(tmp_path).read_text()), ("metricstoken", TOKEN + "\n")):
         (control / name).write_text(data)
@@ -213,7 +237,7 @@ def served(send_home: Path, sending: Sending, tmp_path: Path) -> Iterator[tuple[
     sending.report("remote", sending.commands["remote"][0].slot, b"Z", b"Connected but got 451 <b>later</b>")
     sending.until_log("deferral")
     port = free_port()
-    with Metrics(send_home, str(send_home / "log"), more=f"127.0.0.1:{port} tls\n"):
+    with Metrics(send_home, str(send_home / "log"), more=f"127.0.0.1:{port} tls\n", looks_at_dns=our_domains):
         yield sending, f"https://127.0.0.1:{port}"
 
 
@@ -237,15 +261,17 @@ def shows(browser: Browser, url: str, *texts: str) -> bool:
     return all(text in browser.text for text in texts)
 
 
-def test_in_a_browser(served: tuple[Sending, str]) -> None:
+def test_in_a_browser(served: tuple[Sending, str], our_domains: bool) -> None:
     sending, url = served
+    wanted = ["1 messages; 1 in the queue", "qmail-send runs", "a.example"]
+    wanted += ["checks found something amiss", "here.example"] if our_domains else []
     pictures = os.environ.get("PYQMAIL_PICTURES")
     with Browser() as browser:
         browser.open(url)
         assert "Token" in browser.text
         browser.type_into("input[name=token]", TOKEN)
         browser.click("button")
-        wait_for(lambda: shows(browser, url, "1 messages; 1 in the queue", "qmail-send runs", "a.example"), "the queue")
+        wait_for(lambda: shows(browser, url, *wanted), "the page")
         assert "451 <b>later</b>" in browser.text and "joe@a.example" in browser.text
         for width, height, scheme, name in ((900, 640, "light", "status"), (390, 700, "dark", "status-phone")):
             browser.be(width, height, scheme)
