@@ -5,8 +5,9 @@ so the next statement makes another one. Whether a COMMIT whose answer is lost t
 """
 
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import LiteralString
 
 import psycopg
 from psycopg.errors import Diagnostic
@@ -55,11 +56,20 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
         """One transaction, committed with its end: Away where that is not known, and then it may be all the same."""
+        with self._known() as connection, connection.transaction():
+            yield connection
+
+    def change(self, statement: LiteralString, values: Sequence[object]) -> int:
+        """A transaction of one statement, in one exchange with the server: how many rows it changed. As above."""
+        with self._known() as connection:
+            return connection.execute(statement, values).rowcount
+
+    @contextmanager
+    def _known(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
         try:
             connection = self._connected()
             self._warned = False
-            with connection.transaction():
-                yield connection
+            yield connection
         except psycopg.Error as error:
             self.close()
             raise Away(first_line(error)) from error

@@ -3,17 +3,25 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from pyqmail.shadow.database import Away, Database
 
 PART_BYTES = 256 << 10  # of a message in one row
 ENVELOPE_MAX = 16 << 20  # bytes; a longer one is not copied
 
-HOLD = "SELECT 1 FROM shadow_node WHERE queue = %s AND epoch = %s FOR KEY SHARE"
-INSERT = "INSERT INTO shadow_message (id, owner, size, facts, envelope, message) VALUES (%s, %s, %s, %s, %s, %s)"
+INSERT = (  # a row for each element of the arrays, or none: this node stays what it is until they are there
+    "INSERT INTO shadow_message (id, owner, size, facts, envelope, message)"
+    " SELECT id, queue, size, facts, envelope, message FROM shadow_node,"
+    " unnest(%b::uuid[], %b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[])"
+    " AS copy (id, size, facts, envelope, message)"
+    " WHERE queue = %s AND epoch = %s FOR KEY SHARE OF shadow_node"
+)
 PART = "INSERT INTO shadow_part (id, number, data) VALUES (%s, %s, %s)"
-REMOVE = "DELETE FROM shadow_message WHERE id = ANY(%s::uuid[]) AND owner = %s"
-RETURN = "DELETE FROM shadow_taken WHERE id = ANY(%s::uuid[]) AND queue = %s"
+REMOVE = (
+    "WITH given_up AS (DELETE FROM shadow_taken WHERE id = ANY(%b::uuid[]) AND queue = %s)"
+    " DELETE FROM shadow_message WHERE id = ANY(%b::uuid[]) AND owner = %s"
+)
 MARK = (
     "INSERT INTO shadow_done (id, place, recipient) SELECT id, %s, %s FROM shadow_message WHERE id = %s AND owner = %s"
     " ON CONFLICT DO NOTHING"
@@ -68,12 +76,12 @@ class Copy:
         os.close(self.message)
         os.close(self.envelope)
 
-    def row(self, node: Node) -> tuple[object, ...]:
+    def row(self) -> tuple[UUID, int, bytes, bytes, bytes]:
         """Its first row. Raises OSError, and Away for an envelope that is too long."""
         if os.fstat(self.envelope).st_size > ENVELOPE_MAX:
             raise Away("the envelope is too long")
         envelope = os.pread(self.envelope, ENVELOPE_MAX, 0)
-        return self.identity, node.queue, self.size, self.facts, envelope, os.pread(self.message, PART_BYTES, 0)
+        return UUID(self.identity), self.size, self.facts, envelope, os.pread(self.message, PART_BYTES, 0)
 
     def further_rows(self) -> Iterator[tuple[object, ...]]:
         """The others, one at a time. Raises OSError."""
@@ -88,23 +96,23 @@ class Store(Database):
 
     def add(self, node: Node, copies: Sequence[Copy]) -> None:
         """Copy all of ``copies`` in one transaction. Raises OSError too, and Fenced."""
-        with self.transaction() as connection:
-            rows = [copy.row(node) for copy in copies]
-            with connection.pipeline():
-                held = connection.execute(HOLD, (node.queue, node.epoch))
-                connection.cursor().executemany(INSERT, rows)
-                if held.fetchone() is None:
-                    raise Fenced
-            for copy in copies:
-                if copy.large:
-                    for row in copy.further_rows():
-                        connection.execute(PART, row)
+        columns = map(list, zip(*(copy.row() for copy in copies), strict=True))
+        values = (*columns, node.queue, node.epoch)
+        large = [copy for copy in copies if copy.large]
+        if not large:
+            count = self.change(INSERT, values)
+        else:
+            with self.transaction() as connection:
+                count = connection.execute(INSERT, values).rowcount
+                for row in (row for copy in large if count for row in copy.further_rows()):
+                    connection.execute(PART, row)
+        if not count:
+            raise Fenced
 
     def remove(self, node: Node, identities: Iterable[str]) -> None:
         """Remove what this node has of ``identities``, and what others have of them is not told to it again."""
-        with self.transaction() as connection, connection.pipeline():
-            for statement in (REMOVE, RETURN):
-                connection.execute(statement, (list(identities), node.queue))
+        ids = [UUID(identity) for identity in identities]
+        self.change(REMOVE, (ids, node.queue, ids, node.queue))
 
     def mark(self, node: Node, marks: Iterable[Mark]) -> None:
         """These recipients need no other delivery; a message that is not this node's is let be."""

@@ -24,6 +24,7 @@ BYTES_MAX = 8 << 20  # of one transaction, by its first rows; a message of sever
 REMOVALS_MAX = 1000  # of one transaction
 MARKS_MAX = 200_000  # that wait
 AGAIN_S = 2.0
+GATHER_S = 0.1  # for removals and marks that come together
 SIZE_S = 60.0  # from one look how much is stored to the next
 
 Connected = TypeVar("Connected", bound=Database)
@@ -88,6 +89,8 @@ class Removals:
         with self._change:
             if not self._waiting and not self._marks:
                 self._change.wait(seconds)
+        time.sleep(GATHER_S)
+        with self._change:
             return list(self._waiting)[:REMOVALS_MAX]
 
     def forget(self, identities: Sequence[str]) -> None:

@@ -67,6 +67,9 @@ def test_what_has_left_the_queue_before_an_orderly_end_is_not_delivered_again(da
         layout = read_layout(str(lost.home))
         (identity,) = lost.copies()
         assert read_ended(layout) == [uuid.UUID(identity).hex.encode()]
+        waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"  # a statement outlives who has sent it
+        database.run(f"SELECT pg_terminate_backend(pid) {waiting}")
+        wait_for(lambda: database.run(f"SELECT count(*) {waiting}") == ["0"], "the end of the removal")
         elsewhere.rollback()
         assert lost.copies() == [identity]
         start_anew(lost)
