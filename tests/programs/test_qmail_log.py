@@ -119,6 +119,34 @@ def test_what_a_stranger_wrote_cannot_drive_the_terminal() -> None:
     assert "\x1b" not in run(text=line(0, "alert: \x1b[2J\x07")).stdout
 
 
+HOSTILE = "\\u001b[2J\\u009b=1+1\\u202e<script>"
+
+
+@pytest.mark.parametrize("options", [[], ["-d"], ["-s"], ["--rehearsal"]])
+def test_names_of_json_lines_cannot_drive_the_terminal(options: list[str], tmp_path: Path) -> None:
+    head = '{"time":"2023-11-14T22:13:20.5Z","program":"qmail-send","event":'
+    objects = [
+        f'"info","msg":5,"bytes":9,"sender":"{HOSTILE}@a.test","qp":7,"uid":0}}',
+        f'"start","delivery":1,"msg":5,"channel":"remote","recipient":"x@{HOSTILE}"}}',
+        f'"delivery","delivery":1,"result":"failure","text":"{HOSTILE}"}}',
+        '"end","msg":5}',
+        f'"decision","result":"accepted","ip":"::1","helo":"{HOSTILE}","sender":"","to":[],"rehearsal":"spf:{HOSTILE}"}}',
+    ]
+    text = "".join(head + each + "\n" for each in objects)
+    (tmp_path / "log").write_text("".join(f"@{T0:016x}00000000 {each}\n" for each in text.splitlines()))
+    words = [PROGRAM, "--utc", *options, str(tmp_path / "log")]
+    quick = subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
+    assert run(*options, text=text).stdout == quick
+    assert "?[2j" in quick.lower() and all(char.isprintable() or char == "\n" for char in quick)
+
+
+def test_a_line_of_ten_megabytes_is_one_line_of_nobody() -> None:
+    assert (
+        run("-s", text=line(0, "alert: " + "x" * 10_000_000) + LOG).stdout
+        == run("-s", text=line(0, "alert: x") + LOG).stdout
+    )
+
+
 def test_a_directory_is_read_with_what_was_rotated(tmp_path: Path) -> None:
     half = LOG.index(line(400, "starting delivery 3: msg 5 to remote joe@b.test"))
     (tmp_path / f"@{T0:016x}00000000.s").write_text(LOG[:half])
