@@ -29,7 +29,10 @@ def checking_server(main: Main, environ: Mapping[bytes, bytes]) -> Served:
     """The same of one that asks the checks, with those that sessions will have."""
     from pyqmail.incoming.checks import CHECKS, VARIABLES, wanted
 
-    wanted(CHECKS, Control(home_of(environ)).names(), VARIABLES.intersection(environ))
+    names = Control(home_of(environ)).names()
+    wanted(CHECKS, names, VARIABLES.intersection(environ))
+    if names is not None and "logformat" in names:
+        import_module("pyqmail.log.json_lines")
     return server(main)
 
 
