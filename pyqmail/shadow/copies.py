@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from _thread import _local
 from collections.abc import Iterable
 
 from pyqmail.exits import QueueExit
@@ -22,8 +23,8 @@ ANSWER_S = 20.0  # from the first message of a batch to the last answer
 SEND_S = 5.0
 
 
-class Copies:
-    """Those of one worker. ``required``: a message without one is refused."""
+class Copies(_local):
+    """Those of one worker, each of its threads with a connection of its own. ``required``: without one is refused."""
 
     def __init__(self, layout: Layout, *, required: bool) -> None:
         self.required = required

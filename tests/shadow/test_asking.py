@@ -145,3 +145,18 @@ def test_without_a_qmail_shadowd_nothing_has_a_copy(place: Path, copies: Copies)
     copies.begin(batch)
     assert copies.settle() == set()
     copies.end(batch, set())
+
+
+def test_a_thread_neither_hears_nor_forgets_what_another_one_asked_for(tmp_path: Path) -> None:
+    copies = Copies(Layout(str(tmp_path), 23), required=True)
+    copies._asked.add(b"0" * 32)
+    seen: list[set[bytes]] = []
+
+    def other() -> None:
+        copies.begin([])
+        seen.append(set(copies._asked))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [set()] and copies._asked == {b"0" * 32}
