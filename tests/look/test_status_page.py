@@ -163,6 +163,18 @@ def test_without_a_token_or_in_clear_nobody_logs_in() -> None:
     assert site.secret() and 'name="secret"' not in site("GET", "/", Way.CLEAR)[1]
 
 
+def test_over_a_unix_socket_an_order_needs_the_same() -> None:
+    site = Site()
+    assert site("POST", "/login", Way.LOCAL, token=TOKEN)[0] == 303
+    secret = site.secret()
+    assert site("POST", "/order", Way.LOCAL, order="hold", id="7")[0] == 403
+    evil = {"origin": "http://evil.test"}
+    assert site("POST", "/order", Way.LOCAL, evil, secret=secret, order="hold", id="7")[0] == 403
+    assert all(question == "queue" for question in site.asked)
+    assert "hold 7: done" in site("POST", "/order", Way.LOCAL, secret=secret, order="hold", id="7")[1]
+    assert site.asked[-1] == ["hold", 7]
+
+
 def test_sessions_are_bounded() -> None:
     logins = Logins(TOKEN)
     names = [logins.begin() for _ in range(SESSIONS_MAX + 1)]
