@@ -60,8 +60,12 @@ def parse_note(data: bytes) -> Note | None:
 
 
 def trimmed(text: bytes) -> bytes:
-    """A reply as it is kept: one line of printable bytes, its end cut off if it is long."""
-    return safe(text[:REPLY_MAX].rstrip(b"\n"))
+    """A reply as it is kept: one line of printable bytes, cut if it is long, but for how TLS was at its end."""
+    said, newline, how = text.rstrip(b"\n").rpartition(b"\n")
+    if not how.startswith(b"tls="):
+        return safe((said + newline + how)[:REPLY_MAX].rstrip(b"\n"))
+    how = how[: REPLY_MAX // 2]
+    return safe(said[: REPLY_MAX - len(newline + how)] + newline + how)
 
 
 class History:
