@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.remote.connection import REPLY_BYTES_MAX
 from tests.certificates import self_signed, server_context, signed_by
 from tests.loopback import serving
 from tests.mail_sink import MailSink, Transaction, accept_all, mail_sink
@@ -262,6 +263,28 @@ def test_silence_under_tls_ends_at_timeoutremote(tmp_path: Path, pki: Path, word
         reports = to_one(tmp_path, sink, timeoutremote="1")
     assert b"ZConnected to 127.0.0.1 but connection died. " in reports
     assert (b"Possible duplicate!" in reports) == (word == b".\r\n")
+
+
+def test_a_reply_without_end_under_tls_makes_mail_wait(tmp_path: Path, pki: Path) -> None:
+    context = server_context(pki / "mx.test-ecdsa.pem")
+
+    def serve(line: socket.socket) -> None:
+        for reply in (b"220 hi\r\n", OFFER):
+            line.sendall(reply)
+            line.recv(65536)
+        line.sendall(b"220 go\r\n")
+        with context.wrap_socket(line, server_side=True) as secured, suppress(OSError):
+            secured.recv(65536)
+            while True:  # until the client has gone
+                secured.sendall(b"250-" + b"x" * 1000 + b"\r\n")
+                said.append(1006)
+
+    said: list[int] = []
+    with serving(serve) as port:
+        home = remote_home(tmp_path, smtproutes=f":127.0.0.1:{port}")
+        reports = run_program(MODULE, [b"x.test", b"", b"r@x.test"], home, MESSAGE)[1]
+    assert reports == b"ZConnected to 127.0.0.1 but connection died. (#4.4.2)\n\0"
+    assert REPLY_BYTES_MAX < sum(said) < 3 * REPLY_BYTES_MAX
 
 
 def test_nothing_but_ehlo_is_said_before_starttls(tmp_path: Path, pki: Path) -> None:
