@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-PREPARED = """
+ROOT = Path(__file__).resolve().parents[2]
+PREPARED = f"""
 import sys
+sys.path.insert(0, {str(ROOT)!r})
 from pyqmail.incoming.in_memory import checking_server
-checking_server(lambda argv, environ: 0, {b"QMAIL_HOME": sys.argv[1].encode()})
+checking_server(lambda argv, environ: 0, {{b"QMAIL_HOME": sys.argv[1].encode()}})
 print("pyqmail.log.json_lines" in sys.modules)
 """
 

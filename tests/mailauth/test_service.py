@@ -65,5 +65,9 @@ def test_a_killed_worker_is_replaced(parent: tuple[int, Asked]) -> None:
     with connect() as client:
         client.send(b"nothing to be answered")
         assert client.recv(10) == b""
-    wait_for(lambda: len(workers_of(pid)) == service.STAYING, "new ones")
-    assert not set(old) & set(workers_of(pid))
+
+    def replaced() -> bool:
+        now = workers_of(pid)
+        return len(now) == service.STAYING and not set(old) & set(now)
+
+    wait_for(replaced, "new ones")
