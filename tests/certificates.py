@@ -7,11 +7,15 @@ from pathlib import Path
 KEYS = {"ecdsa": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "rsa": ["-newkey", "rsa:2048"]}
 
 
-def self_signed(folder: Path, name: str = "mx.test", kind: str = "ecdsa") -> Path:
-    """A file with a key and a certificate for ``name`` that signs itself."""
+def self_signed(folder: Path, name: str = "mx.test", kind: str = "ecdsa", *, strict: bool = False) -> Path:
+    """A file with a key and a certificate for ``name`` that signs itself.
+
+    ``strict``: it says that it may sign others, without which Python 3.13's own clients believe none of them.
+    """
     key, certificate, both = (folder / f"{name}-{kind}.{end}" for end in ("key", "crt", "pem"))
     words = ["openssl", "req", "-x509", *KEYS[kind], "-nodes", "-days", "30", "-subj", f"/CN={name}"]
     words += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)]
+    words += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"] if strict else []
     subprocess.run(words, check=True, capture_output=True)
     both.write_bytes(key.read_bytes() + certificate.read_bytes())
     return both

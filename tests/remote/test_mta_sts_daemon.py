@@ -74,7 +74,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"path: {folder}/socket\nmode: 0666\ncache:\n  type: internal\n  options:\n    cache_size: 100\n"
         "default_zone:\n  strict_testing: false\n  timeout: 4\n"
     )
-    authority = self_signed(folder, "ca.test")
+    authority = self_signed(folder, "ca.test", strict=True)
     zone = ['_mta-sts TXT "v=STSv1; id=1;"', f"mta-sts A {address}", "@ MX 10 mx"]
     zones = {name: zone for name in MODES} | {"plain.test": ["@ MX 10 mx"], "broken.test": [zone[0]]}
     script = f"mount --bind {folder}/resolv.conf /etc/resolv.conf && exec {DAEMON} -c {folder}/daemon.yml"

@@ -4,6 +4,7 @@ import uuid
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from pyqmail.formats.todo import Todo, parse_info_shadow, parse_todo
 from pyqmail.shadow.present import copies_in
@@ -18,6 +19,12 @@ from tests.spool.queue_tree import Tree
 from tests.waiting import wait_for
 
 PLAIN = f"{USER}@example.test".encode()
+
+
+@pytest.fixture(autouse=True)
+def no_copies(database: PostgreSQL) -> None:
+    """Nodes of other tests are dead by now, and have left some."""
+    database.run("DELETE FROM shadow_message")
 
 
 def lose(home: Path, subject: bytes) -> None:
