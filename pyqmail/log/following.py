@@ -8,6 +8,7 @@ from typing import IO, Protocol
 from pyqmail.log.events import Known
 from pyqmail.log.sources import replaced
 from pyqmail.log.twins import Twins
+from pyqmail.system.readiness import without_request
 
 TAIL = 4 << 20  # bytes of a log that are read of what was there before
 PIECE = 1 << 18  # bytes at a time
@@ -62,7 +63,10 @@ class GrowingJournal:
     def __init__(self, name: str) -> None:
         self.name = name
         words = ["journalctl", "-f", "-q", "-o", "short-unix", "--no-pager", "-n", str(JOURNAL_LINES), "-u", name]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0)
+        environ = without_request(os.environb)  # systemd 257's commands tell it how they have failed
+        self._process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environ, bufsize=0
+        )
         assert self._process.stdout is not None
         self._output = self._process.stdout
         os.set_blocking(self._output.fileno(), False)

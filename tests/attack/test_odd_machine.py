@@ -67,7 +67,7 @@ class Host:
     def load(self, tag: str, recipient: str = "ann@example.test") -> Iterator[None]:
         """Mail comes in meanwhile; at the end each message that was acknowledged comes to ann, once."""
         # neither site (-S) nor a shell that is python3 in another $PATH may look up an account
-        words = self.machine.words(["python3", "-IS", "-c", LOAD, tag, recipient])
+        words = self.machine.words(["/usr/bin/python3", "-IS", "-c", LOAD, tag, recipient])
         with tempfile.TemporaryFile() as acknowledged:
             sender = subprocess.Popen(words, stdout=acknowledged, env=ENVIRON)
 
@@ -92,7 +92,7 @@ class Host:
 
     def code_for_nobody(self) -> str:
         """How RCPT is answered for a recipient whom the password file does not know."""
-        asked = f"python3 -IS -c {shlex.quote(ASK)} nobody-at-all@example.test"
+        asked = f"/usr/bin/python3 -IS -c {shlex.quote(ASK)} nobody-at-all@example.test"
         return self.machine.run(asked, check=False).stdout.strip()
 
     def settle(self) -> None:
