@@ -82,8 +82,6 @@ def test_what_has_left_the_queue_before_an_orderly_end_is_not_delivered_again(da
         start_anew(lost)
         wait_for(lambda: not lost.copies(), "the end of its copy")
         assert subjects(maildir) == [b"Subject: once"]
-        lost.stop()
-        assert read_ended(layout) == []
 
 
 def test_present_is_what_has_body_and_envelope_and_what_has_ended() -> None:
