@@ -49,6 +49,7 @@ REJECT = b"v=DMARC1; p=reject"
             id="a bad policy is none",
         ),
         pytest.param(b"a.example", {"a_example": b"V = DMARC1; p=reject"}, b"", id="the tag name is in lower case"),
+        pytest.param(b"a.example", {"a_example": b"v=DMARC1 ;  p = reject ;"}, b"reject", id="blanks around all"),
         pytest.param(b"a.example", {"a_example": b"v=DMARC1; p=bogus"}, b"", id="and without reports nothing"),
         pytest.param(b"a.example", {"a_example": b"v=DMARC1; rua=mailto:x@a.example"}, b"none", id="no policy is none"),
         pytest.param(b"a.example", {"a_example": b"v=dmarc1; p=reject"}, b"", id="another version"),
