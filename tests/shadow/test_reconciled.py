@@ -1,5 +1,6 @@
 """A node comes back with a queue and a database that do not agree: each message is delivered, and once."""
 
+import errno
 import uuid
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_what_has_left_the_queue_before_an_orderly_end_is_not_delivered_again(da
         assert subjects(maildir) == [b"Subject: once"]
 
 
-def test_present_is_what_has_body_and_envelope_and_what_has_ended() -> None:
+def test_present_is_what_has_body_and_envelope_and_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     tree = Tree(single_user=True)
     try:
         layout = read_layout(str(tree.home))
@@ -102,5 +103,12 @@ def test_present_is_what_has_body_and_envelope_and_what_has_ended() -> None:
         assert todo.shadow == names[24].encode() == b"%032x" % 24
         assert parse_info_shadow(Path(layout.info(25)).read_bytes()) == names[25].encode()
         assert copies_in(layout) == {names[24], names[25], "f" * 32}
+
+        def none_left(*_: object) -> bytes:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr("pyqmail.shadow.present.files.read_file", none_left)
+        with pytest.raises(OSError, match="Too many"):  # what cannot be read now is not lost
+            copies_in(layout)
     finally:
         tree.close()
