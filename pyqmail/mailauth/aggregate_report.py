@@ -45,8 +45,12 @@ def by_domain(events: Iterable[Event]) -> dict[str, Counter[Event]]:
 
 
 def report_id(domain: str, period: Period, reporter: Reporter) -> str:
-    """The same for the same report, however often it is made."""
-    return f"{period.begin}.{domain}@{reporter.name}"
+    """The same for the same report, however often it is made.
+
+    What is left of the @ is no other host's either: parsedmarc drops the rest, and takes the hosts of an organization
+    for one reporter.
+    """
+    return f"{period.begin}.{domain}.{reporter.name}@{reporter.name}"
 
 
 def format_report(record: Record, counts: Counter[Event], period: Period, reporter: Reporter) -> bytes:

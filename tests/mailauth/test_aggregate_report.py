@@ -93,7 +93,7 @@ def test_a_report() -> None:
     assert text(made, "policy_evaluated/dkim") == ["pass", "fail"] and text(made, "auth_results/dkim/result") == [
         "pass"
     ]
-    assert text(made, "report_id") == ["1764288000.a.test@mx.test"]
+    assert text(made, "report_id") == ["1764288000.a.test.mx.test@mx.test"]
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
