@@ -1,9 +1,9 @@
-"""Writes pyqmail/dependencies.lock anew from the versions in it: `python -m tests.lock [NAME==VERSION ...]`.
+"""Writes a lock file anew from the versions in it: `python -m tests.lock [-f FILE] [NAME==VERSION ...]`.
 
-pip resolves each section for every supported Python on both architectures and tells the hashes, from metadata alone.
-Run it with the oldest supported Python: pip obeys conditions such as `python_version < "3.13"` by its own version, and
-what the oldest needs does no harm to others. An argument moves a distribution to that version, or, with
-`GROUP:NAME==VERSION`, adds one. Look at the diff.
+FILE is pyqmail/dependencies.lock, or another one of its form. pip resolves each section for every supported Python on
+both architectures and tells the hashes, from metadata alone. Run it with the oldest supported Python: pip obeys
+conditions such as `python_version < "3.13"` by its own version, and what the oldest needs does no harm to others. An
+argument moves a distribution to that version, or, with `GROUP:NAME==VERSION`, adds one. Look at the diff.
 """
 
 import json
@@ -13,15 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from zipfile import ZipFile
 
 from pyqmail.dependencies import PYTHONS, lock_path, normal
 
-HEAD = """\
-# What pyqmail needs beside itself: versions, and the hashes of the wheels for Python 3.11 to 3.14. This is the only
-# list of it. pip reads it (pip install --require-hashes --only-binary :all: -r this file); qmail-setup reads it by
-# sections: base is what each installation has, qmail-setup --with GROUP adds another, and test and fuzz are for
-# bin/run-tests. To move a version: python -m tests.lock NAME==VERSION
-"""
 GLIBC = (
     "manylinux1_{0}",
     "manylinux2010_{0}",
@@ -30,22 +25,28 @@ GLIBC = (
 )
 ARCHITECTURES = ("x86_64", "aarch64")
 PARTIAL = "fuzz"  # its wheels are not for every Python and architecture
+# These have no wheels; pip is shown empty ones, and no lock names them. Who needs them has Debian's.
+LEFT_OUT = ("authres-1.2.0", "dkimpy-1.1.8")
 
 
 def main(words: list[str]) -> None:
     """Read the sections, resolve each, write the file."""
     if sys.version_info[:2] != PYTHONS[0]:
         raise SystemExit("lock: run this with Python {}.{}".format(*PYTHONS[0]))
-    sections = read_sections(Path(lock_path()).read_text())
+    path = Path(lock_path())
+    if words[:1] == ["-f"]:
+        path, words = Path(words[1]), words[2:]
+    old = path.read_text()
+    sections = read_sections(old)
     for word in words:
         group, _, pin = word.rpartition(":")
         name = pin.partition("==")[0]
         for groups, pins in sections.items():
-            if (group and group == groups) or any(old.startswith(f"{name}==") for old in pins):
-                pins[:] = sorted({*(old for old in pins if not old.startswith(f"{name}==")), pin})
+            if (group and group == groups) or any(each.startswith(f"{name}==") for each in pins):
+                pins[:] = sorted({*(each for each in pins if not each.startswith(f"{name}==")), pin})
     fixed: dict[str, str] = {}  # one version of each distribution, whatever section it is in
-    text = HEAD + "".join(section(groups, pins, fixed) for groups, pins in sections.items())
-    Path(lock_path()).write_text(text)
+    head = old.partition("\n# == ")[0]
+    path.write_text(head + "".join(section(groups, pins, fixed) for groups, pins in sections.items()))
 
 
 def read_sections(text: str) -> dict[str, list[str]]:
@@ -100,11 +101,13 @@ def resolve(
     """What pip would install. Nothing is: --dry-run. ``partial``: nothing at all where there is no wheel."""
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "constraints").write_text("\n".join(constraints))
+        for what in LEFT_OUT:
+            write_empty_wheel(Path(scratch), what)
         words = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed", "--target", scratch]
         words += ["--only-binary", ":all:", "--python-version", "{}.{}".format(*python), "--implementation", "cp"]
         for pattern in GLIBC:
             words += ["--platform", pattern.format(architecture)]
-        words += ["--report", f"{scratch}/report", "-c", f"{scratch}/constraints", *pins]
+        words += ["--report", f"{scratch}/report", "-c", f"{scratch}/constraints", "--find-links", scratch, *pins]
         environ = os.environ | {
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_FIND_LINKS": "",
@@ -115,8 +118,16 @@ def resolve(
         if done.returncode != 0:
             raise SystemExit(f"lock: Python {python} on {architecture}: {done.stderr.strip().splitlines()[-1]}")
         found = json.loads((Path(scratch) / "report").read_text())["install"]
-        assert isinstance(found, list)
-        return found
+        return [item for item in found if not item["download_info"]["url"].startswith("file:")]
+
+
+def write_empty_wheel(directory: Path, what: str) -> None:
+    """A wheel with nothing in it of NAME-VERSION."""
+    name, version = what.split("-")
+    with ZipFile(directory / f"{what}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{what}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{what}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{what}.dist-info/RECORD", "")
 
 
 if __name__ == "__main__":

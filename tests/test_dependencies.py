@@ -94,6 +94,10 @@ def test_pip_reads_the_lock(tmp_path: Path) -> None:
     assert "nvalid" not in done.stderr
 
 
+def test_the_lock_of_a_peer_has_the_same_form() -> None:
+    assert "parsedmarc" in {item.name for item in read_lock(str(ROOT / "tests" / "parsedmarc.lock"))}
+
+
 @pytest.mark.parametrize(
     "text",
     [
