@@ -161,12 +161,13 @@ class Upgraded:
         def said(name: str) -> list[str]:
             return [line for line in self.log(name)[marks[name] :] if not line.startswith(("status: ", "tcpserver: "))]
 
-        # each log has a process of its own
-        last = (("qmail-send", "end msg"), ("qmail-smtpd", "qmail-smtpd: accepted"))
-        for name, start in last:
-            self.machine.wait_for(lambda: any(line.startswith(start) for line in said(name)), "the dialogue")  # noqa: B023
+        # each log has a process of its own; what waits for others may be tried meanwhile
+        self.machine.wait_for(lambda: any(line.startswith("end msg") for line in of_dan(said("qmail-send"))), "its end")
+        accepted = "qmail-smtpd: accepted"
+        self.machine.wait_for(lambda: any(line.startswith(accepted) for line in said("qmail-smtpd")), "the dialogue")
         (path,) = self.machine.path("/home/dan/Maildir/new").iterdir()
-        lines = {plain(line) for name in SERVICES for line in said(name)}
+        lines = {plain(line) for name in SERVICES if name != "qmail-send" for line in said(name)}
+        lines |= {plain(line) for line in of_dan(said("qmail-send"))}
         return plain(replies), plain(path.read_text()).splitlines(), lines
 
     def log(self, name: str) -> list[str]:
@@ -177,6 +178,19 @@ class Upgraded:
     def left(self) -> list[str]:
         """The messages that are still queued."""
         return self.machine.run("find /var/qmail/queue/mess /var/qmail/queue/todo -type f").stdout.split()
+
+
+def of_dan(lines: list[str]) -> list[str]:
+    """The lines of qmail-send about the message to dan alone."""
+    found = [
+        match for line in lines if (match := re.fullmatch(r"starting delivery (\d+): msg (\d+) to local dan@.*", line))
+    ]
+    if not found:
+        return []
+    delivery, number = found[-1].groups()
+    begin = max(at for at, line in enumerate(lines) if line == f"new msg {number}")
+    about = re.compile(rf"delivery {delivery}: |(.* )?msg {number}\b")
+    return [line for line in lines[begin:] if about.match(line)]
 
 
 def plain(text: str) -> str:
