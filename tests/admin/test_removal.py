@@ -55,6 +55,7 @@ def stop(machine: Machine) -> None:
 def test_nothing_is_removed_while_anything_of_the_tree_runs(machine: Machine) -> None:
     machine.background(START)
     machine.wait_for(lambda: machine.path("/var/qmail/run/qmail-queued.sock").exists(), "qmail-queued")
+    machine.wait_for(lambda: machine.run("pgrep -cx qmail-send || :").stdout == "1\n", "qmail-send")
     before = listing(machine)
     for options in ("--remove", "--remove --purge", "--remove --purge --accounts"):
         done = machine.run(f"{SETUP} {options}", check=False)
