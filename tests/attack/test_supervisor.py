@@ -83,6 +83,13 @@ def start(home: Path) -> MailHost:
     return made
 
 
+def end_send(host: MailHost) -> None:
+    """End qmail-send, which another one cannot start beside."""
+    process = host.started.pop()
+    process.terminate()
+    process.wait(60)
+
+
 def end(host: MailHost) -> None:
     """Stop it, its supervisor too."""
     for process in host.started:
@@ -186,7 +193,7 @@ def test_the_supervisor_stays_for_qmail_queued_and_term_ends_both(host: MailHost
 
 def test_a_restart_of_the_same_build_keeps_qmail_queued_and_watches_it(host: MailHost) -> None:
     home, service, (first,) = host.home, service_of(host.home), keepers(host.home)
-    host.started.pop().terminate()
+    end_send(host)
     host.start_delivery()
     wait_for(lambda: keepers(home) != [first] and len(keepers(home)) == 1 and refuses(home), "the new supervisor")
     assert service_of(home) == service
@@ -211,7 +218,7 @@ def test_after_an_upgrade_the_new_build_serves(installed: Path, tmp_path: Path, 
     host = start(installed)
     service, (keeper,) = service_of(installed), keepers(installed)
     old = ask_build(str(installed))
-    host.started.pop().terminate()
+    end_send(host)
     if left == "orphan":
         os.kill(keeper, signal.SIGKILL)
     with (source / "pyqmail/programs/qmail_queued.py").open("a") as module:
