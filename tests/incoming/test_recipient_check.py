@@ -21,7 +21,7 @@ from pyqmail.system.file_cache import FileCache
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "control").mkdir()
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(recipient_check, "ANSWER_S", 1)
+    monkeypatch.setattr(recipient_check, "ANSWER_S", 20)
     monkeypatch.setattr(RecipientClient, "kept", None)
     yield tmp_path
 
@@ -92,7 +92,8 @@ def test_an_answer_that_is_none_accepts(home: Path, answer: Callable[[bytes, byt
         session.close()
 
 
-def test_a_silent_service_is_waited_for_once(home: Path) -> None:
+def test_a_silent_service_is_waited_for_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipient_check, "ANSWER_S", 1)
     with service(home, lambda number, recipient: None) as asked:
         session = check(home)
         start = time.monotonic()
