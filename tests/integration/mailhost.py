@@ -5,6 +5,7 @@ import hashlib
 import mailbox
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pyqmail.warm.supervised import HELPERS, answers
+from tests.programs.tcp_servers import gone
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +84,7 @@ class MailHost:
         return {"PATH": f"{self.home}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 
     def start_delivery(self, default: str = "./Maildir/") -> subprocess.Popen[bytes]:
-        """qmail-start, logging to a file."""
+        """qmail-start, logging to a file; its helpers can be asked."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [*self.prefix, str(self.home / "bin" / "qmail-start"), default],
@@ -94,6 +97,10 @@ class MailHost:
             )
         self.started.append(process)
         wait_for(lambda: b"status" in self.log.read_bytes(), "the first status line")
+        home = str(self.home)
+        for helper in HELPERS:  # a door that cannot ask qmail-rcptd yet takes everybody, and so on
+            if helper.configured(home):
+                wait_for(lambda helper=helper: answers(home, helper), helper.name.decode())  # type: ignore[misc]
         return process
 
     def start_smtp(self, program: str | None = None, *options: str, **environ: str) -> None:
@@ -142,7 +149,10 @@ class MailHost:
         return sorted(pid for pid in found if pid in parents)
 
     def stop(self, patience: float = 15.0) -> None:
-        """TERM to what was started; KILL to what is left of it after ``patience`` seconds."""
+        """TERM to what was started; KILL to what is left of it after ``patience`` seconds.
+
+        Helpers that outlive it have as long to end: the next host in this home would take them for its own.
+        """
         left = self.pids()
         for process in self.started:
             if process.poll() is None:
@@ -156,12 +166,17 @@ class MailHost:
                 process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+        ending = []
         for pid in left:
             try:
                 if str(self.home) in Path(f"/proc/{pid}/cmdline").read_text() or "qmail" in _title(pid):
                     os.kill(pid, signal.SIGTERM)
+                    ending.append(pid)
             except OSError:
                 continue
+        end = time.monotonic() + patience
+        while not all(map(gone, ending)) and time.monotonic() < end:
+            select.select([], [], [], 0.01)  # asked again
         self.started.clear()
 
     def queued(self) -> int:
