@@ -65,7 +65,7 @@ def test_mail_finds_the_other_host_by_mx(hosts: tuple[MailHost, MailHost]) -> No
     received = message.get_all("Received")
     assert received is not None and len(received) == 3 and "10.213.77.1" in received[1]
     assert message.get_payload() == "hello\n.dot\n"
-    assert "accepted_message" in hosts[0].log.read_text()
+    wait_for(lambda: "accepted_message" in hosts[0].log.read_text(), "the line of the host that sent it")
 
 
 def test_the_bounce_for_an_unknown_user_comes_back(hosts: tuple[MailHost, MailHost]) -> None:
