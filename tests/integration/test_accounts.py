@@ -61,6 +61,7 @@ class Node:
         self.server = server
         self.homes = base / "mail"
         self.said = ""  # by the first sync
+        self.accountsd = 0  # the process of a qmail-accountsd
         self.owner = owner
 
     def configure(self, *more: str, mode: int = 0o600) -> None:
@@ -292,15 +293,18 @@ def test_a_domain_that_goes_is_ours_no_more(node: Node) -> None:
 
 @pytest.fixture
 def watched(node: Node) -> Iterator[Node]:
-    """With qmail-accountsd."""
+    """With qmail-accountsd, which has done all that there was to be done."""
     assert node.sync().returncode == 0
     log = node.home / "accountsd.log"
+    old = (node.home / "users/cdb").stat().st_ino
     with log.open("wb") as file:
         words = [sys.executable, "-IXutf8", "-c", PROGRAM, "qmail_accountsd"]
         daemon = subprocess.Popen(words, env={"QMAIL_HOME": str(node.home)}, stderr=file)
     listening = "SELECT 1 FROM pg_stat_activity WHERE query = 'LISTEN qmail_accounts'"
     try:
         wait_for(lambda: node.server.run(listening) == ["1"], "qmail-accountsd to listen")
+        wait_for(lambda: (node.home / "users/cdb").stat().st_ino != old, "the sync at its start")
+        node.accountsd = daemon.pid
         yield node
     finally:
         daemon.terminate()
@@ -309,8 +313,6 @@ def watched(node: Node) -> Iterator[Node]:
 
 def test_a_change_is_live_at_once(watched: Node) -> None:
     node = watched
-    old = (node.home / "users/cdb").stat().st_ino
-    wait_for(lambda: (node.home / "users/cdb").stat().st_ino != old, "the sync at its start")
 
     def becomes(recipient: str, code: bytes, sql: str) -> float:
         began = time.monotonic()
@@ -335,6 +337,8 @@ def test_a_change_is_live_at_once(watched: Node) -> None:
                      "INSERT INTO mail_aliases VALUES ('@x.test', 'bob@v.test')")]  # fmt: skip
     assert "x.test:x.test" in node.control("virtualdomains")
     took += [becomes("copy@v.test", b"250", "INSERT INTO mail_users VALUES ('copy@v.test')")]
+    children = Path(f"/proc/{node.accountsd}/task/{node.accountsd}/children")
+    wait_for(lambda: len(children.read_text().split()) == 1, "only the process that listens")
     node.server.stop()
     node.server.start()
     took += [becomes("later@v.test", b"250", "INSERT INTO mail_users VALUES ('later@v.test')")]
@@ -343,4 +347,8 @@ def test_a_change_is_live_at_once(watched: Node) -> None:
     assert node.rcpt("later@v.test", "new@v.test", send=False) == [b"250 ok\r\n"] * 2
     log = (node.home / "accountsd.log").read_text()
     warnings = [line for line in log.splitlines() if "warning" in line]
-    assert len(warnings) == 1 and "PostgreSQL: " in warnings[0] and PASSWORD not in log
+    assert warnings and PASSWORD not in log
+    for number, line in enumerate(warnings):  # how many there are is up to the server's start
+        assert "PostgreSQL: " in line and line.endswith(
+            f"; the last state stays, and is asked for again in {2**number} s"
+        )
