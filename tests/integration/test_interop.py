@@ -102,6 +102,8 @@ def say(port: int, box: str, wire: bytes) -> int:
         def reply() -> int:
             while True:
                 text = replies.readline()
+                if not text:
+                    raise ConnectionResetError
                 if text[3:4] != b"-":
                     return int(text[:3])
 
