@@ -309,7 +309,12 @@ def children(pid: int) -> set[int]:
 def test_only_the_systems_own_users_reach_it(service: Service, group: str, answered: bool) -> None:
     connect = f"import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).connect({str(service.home) + SOCKET!r})"
     done = subprocess.run(
-        ["python3", "-c", connect], user=STRANGER, group=group, extra_groups=[], stderr=subprocess.PIPE, check=False
+        ["/usr/bin/python3", "-c", connect],
+        user=STRANGER,
+        group=group,
+        extra_groups=[],
+        stderr=subprocess.PIPE,
+        check=False,
     )
     assert (done.returncode == 0) is answered
     assert answered or b"PermissionError" in done.stderr
