@@ -12,6 +12,7 @@ from pyqmail.look.dns_part import dns_part
 from pyqmail.look.dns_watch import DnsState, parse_state
 from tests.look.metrics_server import Metrics
 from tests.nameserver import nameserver, own_network
+from tests.programs.tcp_servers import gone
 from tests.public_directory import public_directory
 from tests.waiting import wait_for
 
@@ -74,11 +75,18 @@ def home() -> Iterator[Path]:
 @pytest.mark.skipif(not shutil.which("nsd") and "PYQMAIL_TESTS_WHOLE" not in os.environ, reason="needs nsd")
 def test_our_domain_is_looked_at_beside_the_page_and_nobody_stays(home: Path) -> None:
     with Metrics(home, looks_at_dns=True) as metrics:
-        children = Path(f"/proc/{metrics.pid}/task/{metrics.pid}/children").read_text().split()
-        titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-        (watcher,) = [pid for pid, title in titles.items() if title.startswith(b"qmail-metrics: DNS")]
+        wait_for(lambda: watchers(metrics.pid), "the watcher to have its title")
+        (watcher,) = watchers(metrics.pid)
         wait_for(lambda: "mail from 192.0.2.25 passes by mx" in metrics.get("/")[1], "the first look")
         html = metrics.get("/")[1]
     amiss, _, fine = html.partition("<details>")
     assert "not signed" in amiss and "large receivers" in amiss and "passes by mx" in fine
-    wait_for(lambda: not Path(f"/proc/{watcher}").exists(), "the end of the watcher")
+    wait_for(lambda: gone(watcher), "the end of the watcher")
+
+
+def watchers(pid: int) -> list[int]:
+    """The children of that qmail-metrics that look at names."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [
+        child for child in children if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"qmail-metrics: DNS")
+    ]
