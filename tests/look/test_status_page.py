@@ -301,6 +301,5 @@ def test_in_a_browser(served: tuple[Sending, str], our_domains: bool) -> None:
         assert "hold message" in browser.text and "control:" not in sending.log
         browser.click("form[action='/order'] button")
         sending.until(lambda: re.search(r"control: uid \d+: hold msg \d+\n", sending.log))
-        browser.open(url)
-        assert "held" in browser.text
+        wait_for(lambda: shows(browser, url, "held"), "the page to know")
         assert browser.complaints == [] and all(each.startswith(url) for each in browser.asked if each[:4] == "http")
