@@ -2,6 +2,7 @@
 
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -83,8 +84,13 @@ class Dovecot:
             text = text.replace(word, value)
         (base / "conf").write_text(text)
         self.process = subprocess.Popen([DOVECOT, "-F", "-c", str(base / "conf")], stdin=subprocess.DEVNULL)
-        wait_for(lambda: self.socket.exists() or self.process.poll() is not None, "dovecot")
+        wait_for(lambda: self._listens(address) or self.process.poll() is not None, "dovecot")
         assert self.process.poll() is None, (base / "log").read_text()
+
+    def _listens(self, address: str) -> bool:
+        """Whether it takes connections in both ways."""
+        with socket.socket(socket.AF_UNIX) as local, socket.socket() as tcp:
+            return local.connect_ex(str(self.socket)) == 0 and tcp.connect_ex((address, self.port)) == 0
 
     def stored(self, name: str) -> list[bytes]:
         """The messages in a user's Maildir."""

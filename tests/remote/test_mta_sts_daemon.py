@@ -3,6 +3,7 @@
 import http.server
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -64,6 +65,12 @@ def web_server(address: str, folder: Path, authority: Path) -> http.server.Threa
     return server
 
 
+def connects(path: Path) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 @pytest.fixture(scope="module")
 def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What control/mtasts says of the daemon."""
@@ -88,7 +95,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 stderr=log,
             )
         try:
-            wait_for((folder / "socket").exists, "the daemon")
+            wait_for(lambda: connects(folder / "socket"), "the daemon")
             yield f"unix:{folder}/socket"
         finally:
             daemon.terminate()
