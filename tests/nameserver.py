@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.waiting import wait_for
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 ENVIRON = dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 CONF = """server:
   ip-address: {address}@{port}

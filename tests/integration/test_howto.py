@@ -21,7 +21,7 @@ from tests.public_directory import public_directory
 from tests.waiting import wait_for
 
 USER = "pqhowto"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 DEFAULT = "|dot-forward .forward\n./Maildir/"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pyqmail.protocol.spawn import Command, CommandParser, format_report
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
-DEADLINE_S = float(os.environ.get("SENDING_DEADLINE", 20))
+DEADLINE_S = float(os.environ.get("SENDING_DEADLINE", 60))
 
 
 def make_queue(home: Path, split: int = 3) -> Path:
