@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,8 @@ def test_one_that_was_killed_is_completed_by_the_next(place: Path, wheels: Path,
             while not list(home.glob(stage)) and process.poll() is None:
                 assert time.monotonic() < deadline
                 select.select([], [], [], 0.001)
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has come to its end
+                os.killpg(process.pid, signal.SIGKILL)
     assert tree(place, home, "--dependencies", wheels).returncode == 0
     assert tree(place, home, "--check").stdout == ""
     assert [name for name in libraries(home) if not name.startswith("pyqmail-")] == ["groups"] * (
@@ -185,7 +187,8 @@ def test_a_download_that_was_killed_leaves_only_whole_wheels(place: Path, wheels
     with subprocess.Popen(words, env=environ, cwd="/", start_new_session=True) as process:
         while not list(target.glob("*")) and process.poll() is None:
             select.select([], [], [], 0.001)
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     for path in target.glob("*.whl"):
         assert path.read_bytes() == (wheels / path.name).read_bytes()
     assert subprocess.run(words, env=environ, cwd="/", stdout=subprocess.DEVNULL).returncode == 0
