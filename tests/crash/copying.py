@@ -133,7 +133,14 @@ class Machine:
         with suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
         self.bench.end_offspring(set())
+        self._wait_for_the_database()
         assert code == 0 or (trip is not None and trip.fired), f"{self.home.name} ends with {code}"
+
+    def _wait_for_the_database(self) -> None:
+        """A statement outlives who has sent it: let it end before the next life."""
+        alive = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
+        with psycopg.connect(self.url, password=PASSWORD, autocommit=True) as own:
+            wait_for(lambda: own.execute(alive, [SHADOWD]).fetchone() is None, "the end of what was asked for")
 
     def messages(self) -> Iterator[tuple[str, Todo]]:
         """Token and envelope of what is in its queue."""

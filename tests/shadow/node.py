@@ -57,7 +57,12 @@ class Node(MailHost):
             return subprocess.run([program], input=message, stdout=ends, env=self.environ()).returncode
 
     def shadowd(self) -> int:
-        """The process of qmail-shadowd; 0 while there is none."""
+        """The process of qmail-shadowd, once there is one: it may be between two of its lives."""
+        found: list[int] = []
+        wait_for(lambda: found.append(self._shadowd()) or found[-1], "qmail-shadowd")  # type: ignore[func-returns-value]
+        return found[-1]
+
+    def _shadowd(self) -> int:
         for pid in self.pids():
             try:
                 if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"qmail-shadowd"):
