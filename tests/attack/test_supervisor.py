@@ -97,6 +97,7 @@ def end(host: MailHost) -> None:
     for keeper in keepers(host.home):
         os.kill(keeper, signal.SIGTERM)
     host.stop()
+    wait_for(lambda: not keepers(host.home), "the end of the supervisor")
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +142,16 @@ def test_a_killed_qmail_queued_is_replaced_with_a_line(host: MailHost) -> None:
     first = service_of(host.home)
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: service_of(host.home) not in (0, first), "another qmail-queued")
-    assert b"alert: qmail-queued was killed by signal 9: nobody can" in host.log.read_bytes()
+    line = b"alert: qmail-queued was killed by signal 9: nobody can"
+    wait_for(lambda: line in host.log.read_bytes(), "a line of qmail-send's")
 
 
 def test_term_to_qmail_queued_alone_is_no_way_to_be_without_one(host: MailHost) -> None:
     first, (keeper,) = service_of(host.home), keepers(host.home)
     os.kill(first, signal.SIGTERM)
     wait_for(lambda: service_of(host.home) not in (0, first), "another qmail-queued")
-    assert b"alert: qmail-queued ended with 0: nobody can" in host.log.read_bytes()
+    line = b"alert: qmail-queued ended with 0: nobody can"
+    wait_for(lambda: line in host.log.read_bytes(), "a line of qmail-send's")
     wait_for(lambda: ask_build(str(host.home)), "its word")  # it has its handlers by then
     second = service_of(host.home)
     host.started[0].terminate()
