@@ -1,6 +1,7 @@
-"""qmail-listfrom in front of a list's program, which is called as ezmlm-idx documents it: ezmlm-send DIR."""
+"""qmail-listfrom in front of a list's program, called as ezmlm-idx does it: ezmlm-send DIR, or by a line of editor."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import pytest
 
 from tests.scripted_peers import DnsPeer, dns_peer
 
-BIN = Path(__file__).parents[2] / "bin"
+ROOT = Path(__file__).parents[2]
+BIN = ROOT / "bin"
 STRICT = b"From: Ann <ann@strict.test>\nSubject: x\n"
 BODY = b"\nFrom: nobody@strict.test\n" + b"text\n" * 30000
 
@@ -44,6 +46,29 @@ def test_the_lists_program_gets_the_lists_from_and_all_the_rest(home: Path) -> N
     assert (done.returncode, done.stderr) == (0, b"")
     head = b"From: Ann via Small Talk\n\t<talk@lists.test>\nReply-To: Ann <ann@strict.test>\nSubject: x\n"
     assert (home / "sent").read_bytes() == head + BODY
+
+
+def test_the_programs_of_version_7_get_it_too(home: Path) -> None:
+    """By the manual page's command; both run ezmlm-send, and ezmlm-store stands behind a condition."""
+    (command,) = re.findall(r"^(sed .*) editor$", (ROOT / "pyqmail/man/qmail-listfrom.8").read_text(), re.M)
+    call = f"{sys.executable} -ISXutf8 {BIN / 'qmail-listfrom'} talk@lists.test"
+    command = command.replace("/var/qmail/bin/qmail-listfrom list@example.org", call)
+    (home / "editor").write_text(
+        f"|test ! -f {home}/sublist && {home}/ezmlm-reject {home}\n"
+        f"|if test -d {home}; then {home}/ezmlm-check {home} && {home}/ezmlm-store {home}; fi\n"
+        f"|{home}/ezmlm-gate {home}\n"
+    )
+    subprocess.run(["sh", "-c", f"{command} editor"], cwd=home, check=True)
+    os.symlink("/bin/true", home / "ezmlm-check")
+    lines = (home / "editor").read_text().splitlines()
+    assert lines[0].count("ezmlm") == 1 and "listfrom" not in lines[0]
+    for line, program in ((lines[1], "ezmlm-store"), (lines[2], "ezmlm-gate")):
+        (home / "ezmlm-send").rename(home / program)
+        environ = {"PATH": os.environ["PATH"], "QMAIL_HOME": str(home)}
+        subprocess.run(["sh", "-c", line[1:]], input=STRICT + BODY, env=environ, check=True, timeout=60)
+        assert (home / "sent").read_bytes().startswith(b"From: Ann via talk\n\t<talk@lists.test>\n")
+        (home / "sent").unlink()
+        (home / program).rename(home / "ezmlm-send")
 
 
 @pytest.mark.parametrize(
