@@ -143,7 +143,7 @@ def log(tmp_path: Path) -> Path:
 def test_two_processes_share_a_long_log_and_one_that_dies_is_made_up_for(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = [line.rstrip("\n") for path in files_of(str(log)) for line in Path(path).open()]
+    text = [line for path in files_of(str(log)) for line in Path(path).read_text().splitlines()]
     wanted = slowly(text)
     assert is_of_multilog(str(log)) and list(sum_up(str(log), Statistics).counts.lines()) == wanted
     monkeypatch.setattr(long_log, "APART_MIN", 1)
