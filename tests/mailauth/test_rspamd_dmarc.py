@@ -52,7 +52,8 @@ def server(port: int) -> Iterator[Rspamd]:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.what for row in ROWS])
 def test_both_agree(port: int, server: Rspamd, row: Row) -> None:
-    assert (ours(row, port), theirs(server, row)) == (row.ours, row.rspamd or row.ours)
+    assert ours(row, port) == row.ours
+    assert theirs(server, row) in (row.rspamd or row.ours).split()
 
 
 def theirs(server: Rspamd, row: Row) -> str:
