@@ -4,7 +4,8 @@
     SRS0=HHHH=TT=orig.test=joe@other.test    SRS1=HHHH=other.test==HHHH=TT=orig.test=joe@srs.test
 
 HHHH is the beginning of HMAC-SHA1, in base64, over all that follows it, in lower case and without the ``=`` between; TT
-the day, in base32. That is how Mail::SRS, libsrs2 and postsrsd have it, which share secrets with us.
+the day, in base32. That is how Mail::SRS, libsrs2 and postsrsd have it, which share secrets with us. postsrsd makes
+hashes in base64url (RFC 4648 section 5) since 2.2.6; like it we read both.
 """
 
 import base64
@@ -23,6 +24,7 @@ NO_HOST = b"[]"  # of the two senders that are qmail's own: #@[], and VERP's, no
 HASH_MAX = 27  # letters of an HMAC-SHA1 in base64
 ADDRESS_MAX = 900  # bytes; the queue takes 1003, less what VERP and bounces add
 _KIND = 5  # bytes before the first hash: SRS0=
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
 
 
 class BadSrs(Exception):
@@ -95,7 +97,7 @@ class Srs:
 
     def _check(self, hashed: bytes, *parts: bytes) -> None:
         """Raises BadSrs. Case does not count: some hosts on the way write addresses in lower case."""
-        given = hashed.lower()
+        given = hashed.lower().translate(_FROM_URL)
         right = 0
         for secret in self.secrets:
             right |= hmac.compare_digest(given, _digest(secret, parts)[: len(given)].lower())
