@@ -106,7 +106,14 @@ def defer_inspect() -> None:
             return find("get_annotations")(of, **options)  # type: ignore[operator]
         return dict(of.__dict__.get("__annotations__", ()))
 
-    vars(module)["__getattr__"] = find
+    def unwrap(of: object, **options: object) -> object:  # 3.14 asks of each member of a class with slots
+        if options:
+            return find("unwrap")(of, **options)  # type: ignore[operator]
+        while hasattr(of, "__wrapped__"):
+            of = of.__wrapped__
+        return of
+
+    vars(module).update(__getattr__=find, unwrap=unwrap)
     if sys.version_info < (3, 14):  # there dataclasses asks annotationlib
         vars(module)["get_annotations"] = get_annotations
     sys.modules["inspect"] = module

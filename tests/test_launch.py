@@ -105,17 +105,17 @@ class Said:
 
 def main(argv, environ):
     assert [field.name for field in fields(Said)] == ["number", "text"] and Said(1) == Said(1, "x")
-    before = "ast" in sys.modules or "dis" in sys.modules
+    before = "dis" in sys.modules
     import inspect
     @dataclass
     class Silent:  # without a text, which is made of its signature then
         number: int
     assert inspect is not sys.modules["inspect"]
     from inspect import isfunction
-    assert isfunction(main) and inspect.isclass(Silent)
+    assert isfunction(main) and inspect.isclass(Silent) and inspect.unwrap(main) is main
     assert list(inspect.signature(main).parameters) == ["argv", "environ"]
     assert inspect.get_annotations(Silent) == {"number": int} and "number: int" in Silent.__doc__
-    print(before, "ast" in sys.modules, flush=True)
+    print(before, "dis" in sys.modules, flush=True)
     return 0
 """
     done = subprocess.run([launcher(tmp_path, body)], capture_output=True, text=True, check=False)
