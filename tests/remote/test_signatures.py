@@ -174,12 +174,10 @@ def test_a_key_is_read_anew_when_it_has_changed_and_set_aside_by_its_name(tmp_pa
 
 def test_a_full_disk_behind_a_filter_makes_mail_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a filter writes to a pipe is copied before it is signed."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: open("/dev/full", "w+b", buffering=buffering))
     reading, writing = os.pipe()
     os.write(writing, FROM + b"\nhello\n")
     os.close(writing)
-    try:
+    with open("/dev/full", "w+b", buffering=0) as full, open(reading, "rb"):
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: full)
         with pytest.raises(TemporaryFailure):
             Message(reading).prepend(lambda pieces: b"".join(pieces))
-    finally:
-        os.close(reading)

@@ -1,5 +1,6 @@
 """TLSRPT: what tlsrpt-collectd, of tlsrpt-reporter, makes of what it is told."""
 
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -38,7 +39,7 @@ class Collector:
         return log.read_text().count("setup finished") if log.exists() else 0
 
     def _rows(self, query: str) -> list[tuple[str, ...]]:
-        with sqlite3.connect(self._database) as database:
+        with contextlib.closing(sqlite3.connect(self._database)) as database:
             return database.execute(query).fetchall()
 
     def told(self) -> tuple[str, str, dict[str, object], int]:

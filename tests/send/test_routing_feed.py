@@ -47,6 +47,8 @@ def ends() -> Iterator[Ends]:
     assert made.supervisor.recv(64) == HERE
     with made.supervisor:
         yield made
+    made.loop.run_once(0)  # it hears that both are gone, and closes
+    made.feed.publish(ROUTING)
 
 
 def heard(sock: socket.socket, size: int) -> bytes:

@@ -5,11 +5,13 @@ import socket
 
 from pyqmail.warm.workers import SHORT_PACE, Job, Policy, WorkerLink, Workers
 
+CLOSED = socket.socket()  # no policy looks at it
+CLOSED.close()
 POLICY = Policy(limit=10, idle_s=60, surplus_s=1, pace_s=0.5, paced_from=2, short_s=0.3)
 
 
 def worker(affinity: str | None = None, since: float = 0.0, *, busy: bool = False) -> WorkerLink:
-    made = WorkerLink(1, socket.socket(), "key")
+    made = WorkerLink(1, CLOSED, "key")
     made.affinity, made.since = affinity, since
     if busy:
         made.job = Job(1, b"", (), lambda status: None, None)
