@@ -16,7 +16,7 @@ from pyqmail.launch import launcher_text
 from pyqmail.protocol.spawn import Report, ReportParser, format_command
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def install(path: Path, module: str) -> None:
