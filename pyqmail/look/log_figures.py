@@ -33,6 +33,11 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] =
     "refusals": ("Refusals by the code of the reply.", ("code",), ()),
     "limit_refusals": ("Refusals whose reply names a limit.", (), ((),)),
     "sender_checks": ("What SPF, DKIM and DMARC said of messages.", ("check", "result"), ()),
+    "rehearsals": (
+        "Accepted messages that enforcing SPF or DMARC would have refused.",
+        ("check",),
+        (("spf",), ("dmarc",)),
+    ),
     "log_troubles": ("Alerts and warnings in the logs.", ("kind",), (("alert",), ("warning",))),
     "log_lines": ("Lines of the logs, and whether they were understood.", ("understood",), (("yes",), ("no",))),
 }
@@ -103,6 +108,10 @@ class LogFigures:
             self._counts[f"door_{name}"][program,] += true
         if not accepted:
             self._count_refusal(words.get(b"reason", b""))
+        for key, value in event.words:
+            if accepted and key == b"rehearsal":  # twice perhaps
+                check = value.partition(b":")[0]
+                self._counts["rehearsals"][check.decode() if check in CHECKS else OTHER,] += 1
         for check in CHECKS:
             if check in words:
                 said = words[check].decode("ascii", "replace")

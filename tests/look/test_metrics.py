@@ -61,6 +61,13 @@ def test_deliveries_and_decisions_are_counted() -> None:
     assert made.page()["failures"] == [(1700000003.5, "deferral", "b.test", "later")]
 
 
+def test_rehearsals_are_counted_by_check_and_only_of_what_was_accepted() -> None:
+    words = " spf=fail dmarc=fail rehearsal=spf:a.test rehearsal=dmarc:a.test"
+    made = figures(ACCEPTED + words, ACCEPTED + " rehearsal=dmarc:b.test", ACCEPTED + " rehearsal=x:y", REFUSED + words)
+    assert samples(made, "rehearsals") == {("spf",): 1, ("dmarc",): 2, ("other",): 1}
+    assert samples(figures(), "rehearsals") == {("spf",): 0, ("dmarc",): 0}
+
+
 def test_what_is_old_is_history_and_no_counters() -> None:
     old = figures(*DELIVERY, REFUSED, ACCEPTED, counted=False)
     assert all(value in (0, ((), 0.0)) or key == ("remote",) for key, value in samples(old, "door_messages").items())
