@@ -1,4 +1,5 @@
-"""What of a tree runs: asked of /proc, for whoever is about to take the tree away (qmail-setup --remove).
+"""What of a tree runs: asked of /proc, for whoever is about to take the tree away (qmail-setup --remove)
+or has changed its queue (qmail-shadowd --restore).
 
 A process belongs to the tree when a word of its command line is a file of the tree that starts something, when it has
 mapped a file of the tree's library (each program that shows its own name has), or when it holds a file of the queue
@@ -6,7 +7,7 @@ open. The root directories are compared too: a container's /var/qmail is another
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 STARTED_FROM = ("bin/", "boot/", "lib/", "rc", "service/", "supervise/")
 HELD = ("queue/", "run/")
@@ -17,12 +18,19 @@ def running(home: str) -> list[tuple[int, str]]:
 
     A process that ends meanwhile, and one that we may not look at, is left out.
     """
+    return list(_found(home, _belongs))
+
+
+def serving(home: str) -> list[tuple[int, str]]:
+    """The same of those that do the tree's work, whatever only supervises them left out."""
+    return list(_found(home, lambda pid, home: _has_mapped(pid, home) or _holds(pid, home)))
+
+
+def _found(home: str, belongs: Callable[[str, str], bool]) -> Iterator[tuple[int, str]]:
     ours = set(_ancestors())
-    found = []
     for name in sorted(os.listdir("/proc")):
-        if name.isdigit() and int(name) not in ours and _same_tree(name, home) and _belongs(name, home):
-            found.append((int(name), _shown(name)))
-    return found
+        if name.isdigit() and int(name) not in ours and _same_tree(name, home) and belongs(name, home):
+            yield int(name), _shown(name)
 
 
 def _ancestors() -> Iterator[int]:

@@ -20,13 +20,18 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, reset_signals, set_title
 from pyqmail.system.unix_listener import listen
 
-USAGE = b"qmail-shadowd: usage: qmail-shadowd [--adopt [NODE ...]]\n"
+USAGE = b"qmail-shadowd: usage: qmail-shadowd [--adopt [NODE ...] | --restore]\n"
 
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
-    """Serve until TERM: 0; 111 when it cannot start. With --adopt: 0 once all is in the queue, 100 for other words."""
+    """Serve until TERM: 0; 111 when it cannot start. With --adopt: 0 once all is in the queue.
+
+    With --restore: 0 once that is prepared. 100 for other words.
+    """
     if argv[1:2] == [b"--adopt"]:
         return adopt_dead(home_of(environ), [os.fsdecode(word) for word in argv[2:]])
+    if argv[1:] == [b"--restore"]:
+        return restore(home_of(environ))
     if len(argv) > 1:
         os.write(2, USAGE)
         return 100
@@ -89,6 +94,34 @@ def adopt_dead(home: str, names: Sequence[str]) -> int:
         return complain(str(error))
     lines = [f"{name}: {number} messages adopted" for name, number in found]
     os.write(1, "\n".join([*lines, f"{count} messages put into the queue", ""]).encode())
+    return 0
+
+
+def restore(home: str) -> int:
+    """Have the next start put into the queue, which nobody may serve now, what it has lost."""
+    try:
+        from pyqmail.admin.at_rest import InUse, at_rest
+        from pyqmail.shadow.database import Away
+        from pyqmail.shadow.identity import read_queue_id
+        from pyqmail.shadow.nodes import Nodes
+        from pyqmail.shadow.present import copies_in
+        from pyqmail.shadow.settings import read_settings
+
+        settings, accounts, layout = read_settings(home), read_accounts(home), read_layout(home)
+        queue = read_queue_id(home + "/queue/pyqmail/id")
+    except ModuleNotFoundError as error:
+        return complain(f"{error}: run {missing_module(error.name or '')}")
+    except (OSError, AccountMissing, ControlUnreadable, ValueError) as error:
+        return complain(str(error))
+    try:
+        with at_rest(layout):
+            present = copies_in(layout)
+            if not accounts.single_user:
+                become(accounts.uid_daemon, accounts.gid_nofiles, [accounts.gid_nofiles])
+            count = Nodes(settings.url, settings.password).note_lacked(queue, present)
+    except (Away, InUse, OSError) as error:
+        return complain(str(error))
+    os.write(1, f"{count} messages will be put into the queue when qmail runs\n".encode())
     return 0
 
 

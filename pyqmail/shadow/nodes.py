@@ -76,6 +76,13 @@ class Nodes(Database):
             connection.execute(REGISTER, (queue, name, machine, seconds))
         return Node(queue, epoch)
 
+    def note_lacked(self, queue: str, present: Collection[str]) -> int:
+        """What is this queue's and not ``present`` is to be taken in, too: how many messages.
+
+        Nobody may put anything into the queue meanwhile, or take anything out.
+        """
+        return self.change(LACKED, (queue, list(present)))
+
     def renew(self, node: Node, machine: str, seconds: float) -> None:
         """Be it for so long again, from now. Raises Fenced."""
         with self.transaction() as connection:

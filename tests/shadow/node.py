@@ -79,8 +79,15 @@ class Node(MailHost):
 
     def try_to_adopt(self, *names: str) -> "subprocess.CompletedProcess[str]":
         """`qmail-shadowd --adopt`, which may leave something for the next call."""
-        words = [*self.prefix, self.home / "bin/qmail-shadowd", "--adopt", *names]
-        return subprocess.run(words, capture_output=True, text=True, env=self.environ())
+        return self._run_shadowd("--adopt", *names)
+
+    def restore(self) -> "subprocess.CompletedProcess[str]":
+        """`qmail-shadowd --restore`, of a node that has been stopped."""
+        return self._run_shadowd("--restore")
+
+    def _run_shadowd(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        program = [*self.prefix, self.home / "bin/qmail-shadowd", *words]
+        return subprocess.run(program, capture_output=True, text=True, env=self.environ())
 
     def die(self) -> None:
         """All its processes at once, as when the machine loses its power."""

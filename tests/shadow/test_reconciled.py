@@ -2,11 +2,13 @@
 
 import errno
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pyqmail.admin.running import serving
 from pyqmail.formats.todo import Todo, parse_info_shadow, parse_todo
 from pyqmail.shadow.present import copies_in
 from pyqmail.spool.ended import read_ended
@@ -28,6 +30,27 @@ def no_copies(database: PostgreSQL) -> None:
     database.run("DELETE FROM shadow_message")
 
 
+@pytest.fixture(scope="module")
+def lossy(database: PostgreSQL) -> Iterator[Node]:
+    """A node that loses files. Its lease is short: what was not taken in at once is tried again soon."""
+    with node(database, "three.example.test", lease_s=30) as made:
+        yield made
+
+
+def hold(host: Node) -> None:
+    """Whatever comes stays in the queue, until the node is started without control/concurrencylocal."""
+    stop(host)
+    host.lose_lease()  # or the start would not be waited for
+    host.write("concurrencylocal", "0\n")
+    host.start()
+
+
+def stop(host: Node) -> None:
+    """All of it, its last worker too."""
+    host.stop()
+    wait_for(lambda: not serving(str(host.home)), "the end of all")
+
+
 def lose(home: Path, subject: bytes) -> None:
     """All files of that message are gone from the queue."""
     queue = home / "queue"
@@ -45,24 +68,42 @@ def start_anew(lost: Node) -> None:
     lost.start()
 
 
-def test_whatever_the_queue_or_the_database_has_lost_is_delivered_once(database: PostgreSQL, maildir: Path) -> None:
+def test_whatever_the_queue_or_the_database_has_lost_is_delivered_once(
+    database: PostgreSQL, lossy: Node, maildir: Path
+) -> None:
     large = b"Subject: lacked, large\n\n" + b"x" * 300_000
     messages = [b"Subject: %b\n\n" % word for word in (b"in both", b"without row", b"lacked")] + [large]
-    with node(database, "three.example.test", concurrencylocal="0\n") as lost:
-        for message in messages:
-            assert lost.queue(message, PLAIN) == 0
-        assert len(lost.copies()) == 4
-        lost.die()
-        database.run("DELETE FROM shadow_message WHERE encode(message, 'escape') LIKE '%without row%'")
-        lose(lost.home, b"lacked\n")
-        lose(lost.home, b"lacked, large\n")
-        (lost.home / "control/concurrencylocal").unlink()
-        start_anew(lost)
-        said = b"qmail-shadowd: 2 messages that only the database had are in the queue again"
-        wait_for(lambda: said in lost.log.read_bytes(), "the line")
-        wait_for(lambda: lost.queued() == 0 and not lost.copies(), "the end of all")
-        assert subjects(maildir) == sorted(message.partition(b"\n")[0] for message in messages)
-        assert any(b"x" * 300_000 in path.read_bytes() for path in (maildir / "new").iterdir())
+    hold(lossy)
+    for message in messages:
+        wait_for(lambda message=message: lossy.queue(message, PLAIN) == 0, "its acceptance")  # type: ignore[misc]
+    assert len(lossy.copies()) == 4
+    lossy.die()
+    database.run("DELETE FROM shadow_message WHERE encode(message, 'escape') LIKE '%without row%'")
+    lose(lossy.home, b"lacked\n")
+    lose(lossy.home, b"lacked, large\n")
+    (lossy.home / "control/concurrencylocal").unlink()
+    start_anew(lossy)
+    said = b"qmail-shadowd: 2 messages that only the database had are in the queue again"
+    wait_for(lambda: said in lossy.log.read_bytes(), "the line")
+    wait_for(lambda: lossy.queued() == 0 and not lossy.copies(), "the end of all")
+    assert subjects(maildir) == sorted(message.partition(b"\n")[0] for message in messages)
+    assert any(b"x" * 300_000 in path.read_bytes() for path in (maildir / "new").iterdir())
+
+
+def test_an_admin_who_puts_a_queue_back_need_not_start_the_machine_anew(lossy: Node, maildir: Path) -> None:
+    hold(lossy)
+    for message in (b"Subject: kept\n\n", b"Subject: lacked\n\n"):
+        wait_for(lambda message=message: lossy.queue(message, PLAIN) == 0, "its acceptance")  # type: ignore[misc]
+    done = lossy.restore()
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr.endswith(": stop qmail first\n")
+    stop(lossy)
+    lose(lossy.home, b"lacked\n")
+    assert lossy.restore().stdout == "1 messages will be put into the queue when qmail runs\n"
+    (lossy.home / "control/concurrencylocal").unlink()
+    lossy.start()
+    wait_for(lambda: lossy.queued() == 0 and not lossy.copies(), "the end of both")
+    assert subjects(maildir) == [b"Subject: kept", b"Subject: lacked"]
 
 
 def test_what_has_left_the_queue_before_an_orderly_end_is_not_delivered_again(database: PostgreSQL) -> None:
