@@ -177,6 +177,7 @@ class Commit:
     def _copy_to_classic(self, draft: Draft) -> None:
         """Unnamed files exist here but cannot be given a name: start again under the classic names."""
         old_message, old_envelope = draft.message, draft.envelope
+        draft.message = draft.envelope = -1  # they are closed here, and not once more by whoever gives the draft up
         try:
             fresh = self._drafts.create_classic(b"", f"{os.getpid()}.{int(time.time())}")
             draft.message, draft.envelope, draft.number = fresh.message, -1, fresh.number

@@ -264,6 +264,20 @@ def test_where_unnamed_files_do_not_work_the_classic_names_are_used_and_remember
     assert tree.messages()[0].stat().st_ino == number
 
 
+def test_a_draft_that_gets_no_name_at_all_has_no_descriptor_that_is_closed(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
+    draft = spool.begin(7, 8)
+    spool.write_message(draft, b"x\n")
+    spool.message_complete(draft)
+    assert spool.feed_envelope(draft, b"Fa@b\0Tc@d\0\0")
+    failing(monkeypatch, "link_unnamed", errno.ENOENT)
+    failing(monkeypatch, "link", errno.EIO)
+    spool.commit([draft])
+    assert (draft.exit_code, draft.message, draft.envelope) == (QueueExit.NO_MESSAGE_LINK, -1, -1)
+
+
 @pytest.mark.contract("queue 4.2", "queue 4.3")
 def test_classic_files_while_message_and_envelope_are_written(tree: Tree) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
