@@ -108,7 +108,7 @@ class DomainKeys:
             os.fchmod(fd, 0o640)
             write_all(fd, pem)
             sync(fd)
-            os.link(temporary, path)
+            os.link(temporary, path, follow_symlinks=False)
         finally:
             os.close(fd)
             os.unlink(temporary)

@@ -130,7 +130,7 @@ def sync_directory(path: Path) -> None:
 
 def link(source: Path, target: Path) -> None:
     """A second name for ``source``; FileExistsError if ``target`` is taken."""
-    os.link(source, target)
+    os.link(source, target, follow_symlinks=False)  # as link(2) does: Python 3.14 would follow
 
 
 def unlink(path: Path) -> None:
