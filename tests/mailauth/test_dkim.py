@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.mailauth.canonical import BadHeader, BodyHash, parse_fields, split_message
+from pyqmail.mailauth import signing
+from pyqmail.mailauth.canonical import BadHeader, BodyHash, parse_fields, signed_fields, split_message
 from pyqmail.mailauth.dkim import SIGNATURES_MAX, Outcome, Verifier
 from pyqmail.mailauth.lookups import TemporaryFailure
 from pyqmail.mailauth.signing import SigningKey, UnusableKey, hash_body, load_key, sign
@@ -133,6 +134,24 @@ def test_a_last_line_without_end_has_its_blanks_taken_away() -> None:
 )
 def test_a_change_is_noticed(change: tuple[bytes, bytes]) -> None:
     assert results(signed(HEADER, b"hello\n").replace(*change)) == [b"fail", b"fail"]
+
+
+def test_a_signature_names_each_usual_field_and_what_nobody_may_add_once_more() -> None:
+    field = signed(HEADER + b"Cc: c@c.example\nCC: d@c.example\n", b"x\n", KEYS[:1]).partition(b"From: Ann")[0]
+    tags = dict(tag.strip().split(b"=", 1) for tag in field.partition(b":")[2].split(b";"))
+    names = b"".join(tags[b"h"].split()).split(b":")
+    assert names == b"from from reply-to subject subject subject date to to cc cc".split()
+    assert tags[b"c"] == b"relaxed/relaxed" and b"l" not in tags
+
+
+def test_a_name_in_other_letters_is_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [b"From", b"FROM", b"subject", b"SubJect", b"Subject"]
+    monkeypatch.setattr(signing, "signed_fields", lambda fields, _: signed_fields(fields, [n.lower() for n in names]))
+    monkeypatch.setattr(signing, "names_to_sign", lambda _: names)
+    message = signed(HEADER, b"x\n")
+    assert b"h=From:FROM:subject:SubJect:Subject;" in message
+    assert results(message) == [b"pass", b"pass"]
+    assert results(message.replace(b"twice", b"thrice")) == [b"fail", b"fail"]
 
 
 def test_what_is_not_signed_may_change() -> None:

@@ -8,9 +8,11 @@ from pyqmail.mailauth import canonical
 from pyqmail.mailauth.dkim import SIGNATURES_MAX
 from pyqmail.mailauth.judgement import judge_message
 from pyqmail.mailauth.lookups import QUESTIONS_MAX, CachedLookups, Question
+from pyqmail.protocol.dns import Kind
 from pyqmail.resolver import Found, HardFailure, SoftFailure
-from tests.mailauth.test_dkim import RSA, signed
+from tests.mailauth.test_dkim import RSA, public_record, signed
 from tests.mailauth.test_dkim import SigningKey as Key
+from tests.mailauth.zone import Zone
 
 AUTHOR = b".".join([b"a"] * 40) + b".example"  # whose DMARC walk would be long
 
@@ -58,6 +60,26 @@ def test_a_field_too_many_and_nothing_is_asked() -> None:
     text = b"X: y\n" * 10001 + b"From: a@a.example\n\nx\n"
     answer = dict(judge_message({}, [text], CachedLookups(look_up)))
     assert answer[b"dmarc"] == b"permerror" and answer[b"problem"] == b"the header has too many fields"
+
+
+@pytest.mark.parametrize(
+    ("spf", "signed_too", "result"),
+    [
+        pytest.param(b"temperror", True, b"pass", id="a signature is enough"),
+        pytest.param(b"temperror", False, b"temperror", id="nothing else speaks for it"),
+        pytest.param(b"permerror", False, b"fail", id="a mistake is no pass"),
+        pytest.param(b"permerror", True, b"pass", id="a mistake and a signature"),
+    ],
+)
+def test_trouble_with_spf_leaves_the_rest_to_be_judged(spf: bytes, signed_too: bool, result: bytes) -> None:
+    zone = Zone({
+        (b"s._domainkey.a.example", Kind.TXT): [public_record(RSA)],
+        (b"_dmarc.a.example", Kind.TXT): [b"v=DMARC1; p=reject"],
+    })  # fmt: skip
+    header = b"From: a@a.example\n"
+    text = signed(header, b"x\n", [Key(b"a.example", b"s", RSA)]) if signed_too else header + b"\nx\n"
+    answer = dict(judge_message({b"spf": spf, b"domain": b"a.example"}, [text], zone))
+    assert answer[b"dmarc"] == result
 
 
 def test_what_a_text_names_is_asked_together() -> None:
