@@ -8,10 +8,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# What turns red was changed, not drawn by lot; the long form looks for what is new.
-hypothesis.settings.register_profile("the same", derandomize=True)
-if not os.environ.get("PYQMAIL_TESTS_LONG"):
-    hypothesis.settings.load_profile("the same")
+# What turns red was changed, not drawn by lot, and no machine was too busy: the long form looks for what is new.
+PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("patient", PATIENT)
+hypothesis.settings.register_profile("the same", PATIENT, derandomize=True)
+hypothesis.settings.load_profile("patient" if os.environ.get("PYQMAIL_TESTS_LONG") else "the same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -49,7 +49,7 @@ def test_another_file_counts_at_once_and_a_missing_one_drops(tmp_path: Path) -> 
             each.decide(b"1.2.3.4", None, None)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(st.binary(max_size=40), st.integers(0, 2400), st.integers(0, 2400))
 def test_a_damaged_file_drops_or_decides_and_raises_nothing_else(
     tmp_path: Path, noise: bytes, place: int, size: int
