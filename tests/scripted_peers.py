@@ -153,15 +153,25 @@ def _serve_datagrams(line: socket.socket, peer: DnsPeer) -> None:
                 line.sendto(reply, client)
 
 
+def _both_at_one_port() -> tuple[socket.socket, socket.socket]:
+    """Sockets for TCP and for UDP; somebody may have a port that is free for one of them for the other."""
+    for _ in range(100):
+        listener, datagrams = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):
+            datagrams.bind(listener.getsockname())
+            return listener, datagrams
+        listener.close()
+        datagrams.close()
+    raise AssertionError("no port is free for both")
+
+
 @contextlib.contextmanager
 def dns_peer(
     zone: dict[tuple[str, str], list[str]], *, tcp: bool = True, unknown: int = dns.rcode.NXDOMAIN
 ) -> Iterator[DnsPeer]:
     """A DNS server on a port of its own; without ``tcp`` connections are refused."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener, datagrams = _both_at_one_port()
     peer = DnsPeer(zone, unknown=unknown, port=listener.getsockname()[1])
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", peer.port))
     threads = [threading.Thread(target=_serve_datagrams, args=(datagrams, peer), daemon=True)]
     if tcp:
         threads.append(threading.Thread(target=_serve_stream, args=(listener, peer), daemon=True))
