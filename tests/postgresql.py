@@ -52,6 +52,12 @@ class PostgreSQL:
                 shutil.chown(path, "postgres", "postgres")
         self._make()
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of a running server are children of."""
+        assert self._process is not None
+        return self._process.pid
+
     def _make(self) -> None:
         """Its data: a database with nothing in it."""
         words = ["initdb", "-D", str(self.base / "data"), "-U", USER, "--pwfile", str(self.base / "password")]
@@ -95,9 +101,9 @@ class PostgreSQL:
 class Standby(PostgreSQL):
     """A second one that has all that ``primary`` has, and whose word the primary waits for once it runs."""
 
-    def __init__(self, base: Path, primary: PostgreSQL, address: str) -> None:
+    def __init__(self, base: Path, primary: PostgreSQL, address: str, settings: tuple[str, ...] = SETTINGS) -> None:
         self._primary = primary
-        super().__init__(base, address=address)
+        super().__init__(base, settings, address)
 
     def _make(self) -> None:
         self._call("pg_basebackup", "-D", str(self.base / "data"), "-d", self._primary.socket_url, "-R", "-c", "fast",
