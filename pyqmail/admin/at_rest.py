@@ -15,10 +15,13 @@ class InUse(Exception):
 
 @contextmanager
 def at_rest(layout: Layout) -> Iterator[None]:
-    """A context with the locks of qmail-send and of qmail-queued. Raises InUse, and OSError for what never ran."""
+    """A context with the locks of qmail-send and of qmail-queued. Raises InUse, and OSError for what never ran.
+
+    Root opens what lesser users may have arranged: no link is followed, no named pipe waited at.
+    """
     with ExitStack() as locks:
         for path in (layout.sendmutex, layout.run_lock):
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             locks.callback(os.close, fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
