@@ -260,7 +260,7 @@ def test_silence_under_tls_ends_at_timeoutremote(tmp_path: Path, pki: Path, word
         return b"" if sink.secured and line.startswith(word) else offers(line, done)
 
     with mail_sink(falls_silent, context=server_context(pki / "mx.test-ecdsa.pem")) as sink:
-        reports = to_one(tmp_path, sink, timeoutremote="1")
+        reports = to_one(tmp_path, sink, timeoutremote="3")
     assert b"ZConnected to 127.0.0.1 but connection died. " in reports
     assert (b"Possible duplicate!" in reports) == (word == b".\r\n")
 
