@@ -1,6 +1,6 @@
 """What more than one machine costs: copies of messages in PostgreSQL, and three nodes in the place of one.
 
-    PYTHONPATH=. python3 -m tests.bench.nodes [copies | proxy] [--rounds 6] [--messages 500]
+    python -m tests.bench.nodes [copies | proxy] [--rounds 6] [--messages 500]
 
 copies   trees without control/shadow, with it and one server on the same disk, and with a standby that is waited for,
          in turns: messages a second from SMTP to the Maildir, our processor time for each, PostgreSQL's beside it, and
