@@ -35,6 +35,8 @@ root=$BASE/root
 mount -t overlay -o "lowerdir=$LOWER,upperdir=$BASE/up,workdir=$BASE/work" overlay "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
+# what lies there by pid, as faketime's does, would be another machine's
+[ ! -d "$root/dev/shm" ] || mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 for place in $MEMORY; do
   mkdir -p "$root$place"
   mount -t tmpfs -o mode=755 tmpfs "$root$place"
