@@ -93,8 +93,10 @@ class Dovecot:
             return local.connect_ex(str(self.socket)) == 0 and tcp.connect_ex((address, self.port)) == 0
 
     def stored(self, name: str) -> list[bytes]:
-        """The messages in a user's Maildir."""
-        return [path.read_bytes() for path in (self.base / name / "Maildir/new").glob("*")]
+        """The messages in a user's Maildir, be they recent or not."""
+        return [
+            path.read_bytes() for part in ("new", "cur") for path in (self.base / name / "Maildir" / part).glob("*")
+        ]
 
 
 @contextmanager
