@@ -26,7 +26,7 @@ USAGE = b"qmail-shadowd: usage: qmail-shadowd [--adopt [NODE ...] | --restore]\n
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve until TERM: 0; 111 when it cannot start. With --adopt: 0 once all is in the queue.
 
-    With --restore: 0 once that is prepared. 100 for other words.
+    With --restore: 0 once what the queue has lost is noted for the next start. 100 for other words.
     """
     if argv[1:2] == [b"--adopt"]:
         return adopt_dead(home_of(environ), [os.fsdecode(word) for word in argv[2:]])
