@@ -9,7 +9,7 @@ supervisor -> qmail-send    alert:  b"A" text, for the log
 FD_VARIABLE = b"QMAIL_SUPERVISOR_FD"  # how qmail-start tells qmail-send in its own process; never in a real environment
 HERE = b"S"
 ENDS = b"E"
-RECORD_MAX = 512
+RECORD_MAX = 1024
 
 
 def format_alert(text: bytes) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from pyqmail.launch import identify
+from pyqmail.log.bugs import tell_bug
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol.supervision import FD_VARIABLE
 from pyqmail.spool.layout import Layout
@@ -35,6 +36,7 @@ SEND = b"qmail-send"
 LSPAWN = b"qmail-lspawn"
 PROGRAMS = (b"qmail-rspawn", b"qmail-clean", SEND)
 QUEUED = b"qmail-queued"
+FAILED = 111
 IN_WORKERS = {LSPAWN: ("pyqmail.programs.qmail_local", "pyqmail.programs.qmail_getpw")}  # what each one's workers run
 
 
@@ -72,6 +74,14 @@ class Start:
             os.execvpe(argv[0], list(argv), dict(self.environ))
         set_title(argv[0].decode())
         return load(module, self.environ).serve(list(argv), self.environ)
+
+    def run_in_silence(self, argv: Sequence[bytes]) -> int:
+        """As `run`, for a program that has no log: syslog hears of what escapes from it, which is exit 111."""
+        try:
+            return self.run(argv)
+        except BaseException as error:
+            tell_bug(os.fsdecode(argv[0]), error)
+            return FAILED
 
     def warm(self, name: bytes) -> bool:
         """Whether ``name`` is our own program, served from memory."""
@@ -177,7 +187,7 @@ def start_daemons(start: Start, delivery: bytes) -> None:
             os.closerange(2, 7)
             close_all(ends)
 
-        fork_child(prepare, lambda argv=argv: start.run(argv))  # type: ignore[misc]
+        fork_child(prepare, lambda argv=argv: start.run_in_silence(argv))  # type: ignore[misc]
     os.dup2(1, 0)
     for target, (reader, writer) in enumerate(pipes, start=1):
         os.dup2(writer if target % 2 else reader, target)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import HIGHEST, default_signals, fork_child, limit_memory
+from pyqmail.warm.last_words import LastWords
 from pyqmail.warm.supervised import Helper
 
 FIRST_WAIT_S = 1.0  # before a helper that ended is started again; twice that each time,
@@ -30,7 +31,7 @@ class BackOff:
 
 
 class HelperProcess:
-    """A helper and its process, if there is one. ``ended`` hears of its end: the exit code, None where not ours."""
+    """A helper and its process, if there is one. ``ended`` hears of its end: the exit code, None if not ours."""
 
     def __init__(self, helper: Helper, loop: Loop, ended: Callable[["HelperProcess", int | None], None]) -> None:
         self.helper = helper
@@ -42,6 +43,7 @@ class HelperProcess:
         self._watch = -1  # the descriptor that tells its end
         self._began = 0.0
         self._back_off = BackOff()
+        self._words: LastWords | None = None  # of a child of ours
 
     @property
     def name(self) -> str:
@@ -53,7 +55,8 @@ class HelperProcess:
         ours, theirs = socket.socketpair() if self.helper.told else (None, None)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a child that still has our handlers would lose them
         try:
-            pid = fork_child(lambda: prepare(self.helper, theirs), lambda: run([self.helper.name]))
+            words = self._words = LastWords()
+            pid = fork_child(lambda: prepare(self.helper, theirs), lambda: words.run(lambda: run([self.helper.name])))
             try:
                 self.watch(pid, ours=True)
             except OSError:
@@ -83,6 +86,11 @@ class HelperProcess:
         except ProcessLookupError:
             return  # it has ended, and will be seen to have
 
+    def last_words(self) -> str:
+        """What escaped from the process that has ended, if anything did."""
+        words, self._words = self._words, None
+        return words.read() if words is not None else ""
+
     def wait(self) -> float:
         """It is to be started again, in as many seconds as this returns."""
         wait_s = self._back_off.after(time.monotonic() - self._began if self._began else 0.0)
@@ -111,6 +119,9 @@ def prepare(helper: Helper, feed: socket.socket | None) -> None:
     limit_memory(helper.memory_bytes)
 
 
-def how_it_ended(code: int) -> str:
-    """In words, from the exit code or the negative number of a signal."""
-    return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+def how_it_ended(code: int | None, words: str = "") -> str:
+    """In words, from the exit code or the negative number of a signal, and from what it said itself."""
+    if code is None:
+        return "has ended"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+    return f"{how} ({words})" if words else how

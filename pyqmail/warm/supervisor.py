@@ -126,9 +126,10 @@ class Supervisor:
         """A helper has ended: in order, after qmail-send, or another one takes its place."""
         if self._link is not None:
             self._hear()  # of qmail-send's end, if that is why
+        words = process.last_words()
         in_order = self._link is None and (code == 0 or not process.helper.outlives)
         if not self._ending and not in_order:
-            self._again(process, "has ended" if code is None else how_it_ended(code))
+            self._again(process, how_it_ended(code, words))
 
     def _again(self, process: HelperProcess, why: str) -> None:
         """Start it again after a while, and say so."""
