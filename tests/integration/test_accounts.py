@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pyqmail.admin.accounts import changes
+from pyqmail.admin.accounts.watcher import PENDING_MAX, put_in_force
 from pyqmail.control import Control
 from pyqmail.incoming.own_sender import may_use
 from pyqmail.login.accounts import look_up
@@ -352,3 +354,25 @@ def test_a_change_is_live_at_once(watched: Node) -> None:
         assert "PostgreSQL: " in line and line.endswith(
             f"; the last state stays, and is asked for again in {2**number} s"
         )
+
+
+def test_many_changes_at_once_become_a_sync(watched: Node) -> None:
+    many, kept = PENDING_MAX + 500, watched.home / "users/accounts/changes.cdb"
+    old = (watched.home / "users/cdb").stat().st_ino
+    rows = f"SELECT 'many' || n || '@v.test' FROM generate_series(1, {many}) AS n"
+    watched.server.run(f"INSERT INTO mail_users (address) {rows}")
+    last = f"many{many}@v.test"
+    wait_for(lambda: watched.rcpt(last, send=False) == [b"250 ok\r\n"], "the last of them", 60)
+    wait_for(lambda: not kept.exists() and (watched.home / "users/cdb").stat().st_ino != old, "a sync", 60)
+    watched.server.run("DELETE FROM mail_users WHERE address LIKE 'many%'")
+    assert watched.sync("--force").returncode == 0
+
+
+def test_more_changes_than_are_kept_become_a_sync(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node.sync().returncode == 0
+    kept = node.home / "users/accounts/changes.cdb"
+    said = list[str]()
+    for most, stays in ((changes.CHANGES_MAX, True), (1, False)):
+        monkeypatch.setattr(changes, "CHANGES_MAX", most)
+        assert put_in_force(str(node.home), False, [b"one@v.test", b"two@v.test"], said.append) == 0, said
+        assert kept.exists() is stays
