@@ -24,6 +24,7 @@ BYTES_MAX = 8 << 20  # of one transaction, by its first rows; a message of sever
 REMOVALS_MAX = 1000  # of one transaction
 MARKS_MAX = 200_000  # that wait
 AGAIN_S = 2.0
+TAKE_IN_AGAIN_S = 15.0  # after the queue has refused one
 GATHER_S = 0.1  # for removals and marks that come together
 SIZE_S = 60.0  # from one look how much is stored to the next
 
@@ -132,7 +133,8 @@ class Writer:
         self._start_thread(Nodes, self._lease.keep)
 
     def take_in(self, take_in: Callable[[Nodes, Node], int], told: Callable[[int, str], None]) -> None:
-        """Have ``take_in`` put into the queue what only the database has, with each renewal of the lease.
+        """Have ``take_in`` put into the queue what only the database has, with each renewal of the lease, and sooner
+        after a failure.
 
         ``told`` hears how many there were, or why some are left.
         """
@@ -142,17 +144,17 @@ class Writer:
                 if (node := self.node) is None:
                     time.sleep(AGAIN_S)
                     continue
-                count, why = 0, ""
+                count, why, wait_s = 0, "", self._settings.lease_s / RENEWALS
                 try:
                     count = take_in(nodes, node)
                 except Away:
-                    pass  # who keeps the lease says so
+                    wait_s = AGAIN_S  # who keeps the lease says why
                 except (Refused, OSError) as error:
-                    why = str(error)
+                    why, wait_s = str(error), min(TAKE_IN_AGAIN_S, wait_s)
                 nodes.close()
                 if count or why:
                     self.tell(lambda count=count, why=why: told(count, why))  # type: ignore[misc]
-                time.sleep(self._settings.lease_s / RENEWALS)
+                time.sleep(wait_s)
 
         self._start_thread(Nodes, work)
 
