@@ -130,11 +130,16 @@ def load_schema(database: PostgreSQL) -> None:
 
 @contextmanager
 def node(
-    database: PostgreSQL, name: str, policy: str = "require", lease_s: int = 300, **controls: str
+    database: PostgreSQL,
+    name: str,
+    policy: str = "require",
+    lease_s: int = 300,
+    kind: type[Node] = Node,
+    **controls: str,
 ) -> Iterator[Node]:
     """A node that runs, with more ``controls``; gone afterwards."""
     with public_directory() as base:
-        made = Node(base / "qmail", database, name, policy, lease_s)
+        made = kind(base / "qmail", database, name, policy, lease_s)
         for control, text in controls.items():
             made.write(control, text)
         try:
