@@ -122,8 +122,8 @@ class LocalChannel:
     ) -> None:
         if steps.limit is not None:
             steps.limit.cancel()
-        if status != 0:
-            _finish(message, output, done, SpawnExit.SYSTEM if status is None else status)
+        if status != 0 or steps.stopped:
+            _finish(message, output, done, status or SpawnExit.SYSTEM)
             return
         if self._getpw.warm:
             self._recent.put(command.recipient.rpartition(b"@")[0], record)
@@ -157,9 +157,11 @@ class Steps:
     def __init__(self) -> None:
         self.stop: Stop | None = None
         self.limit: Timer | None = None  # of the look-up
+        self.stopped = False
 
     def __call__(self) -> None:
-        """End the step that is under way."""
+        """End the step that is under way, and begin no other."""
+        self.stopped = True
         if self.stop is not None:
             self.stop()
 

@@ -19,6 +19,10 @@ recipients uses one slot, and each report says which of them it is about.
     report    slot, one letter, ``FIRST-LAST `` and text NUL, places among its recipients, counted from 0
 
 A slot is in use until each of its recipients is reported.
+
+A probe whose recipient field says ``end`` asks whether running deliveries can be ended: a spawner that can adds the
+word ``end`` to its answer.  From then on a command whose message is ``end``, with nothing in its other fields, ends
+what runs in its slot, which is reported as ever; where the slot is not in use it means nothing, and has no report.
 """
 
 from collections.abc import Sequence
@@ -32,6 +36,8 @@ PROBE_SLOT = 255  # no limit of one byte admits this slot: slots count from 0
 PROBE_MESSAGE = b"wide"  # not digits and slashes, so it could never name a message
 PROBE_LETTER = b"W"
 PROBE_TOGETHER = b"together"
+PROBE_END = b"end"
+END_MESSAGE = b"end"  # no message either
 TOGETHER_MAX = 100  # recipients of one command: what every server takes at once (RFC 5321 section 4.5.3.1.8)
 REPORT_MAX = 10000  # what qmail-send keeps of a report, slot and letter included
 
@@ -51,7 +57,7 @@ class Command:
     message: bytes
     sender: bytes
     recipient: bytes
-    out_of_memory: bool = False  # it could not be kept; only the slot is known
+    out_of_memory: bool = False  # it could not be kept; only the slot is known, and whether it ends what is there
     has_facts: bool = False  # as the file of its message says, once that is open (spool/facts)
     others: tuple[bytes, ...] = ()
     place: int = 0
@@ -65,6 +71,16 @@ class Command:
     def asks_for_together(self) -> bool:
         """Whether this probe asks for several recipients in one command, too."""
         return self.sender == PROBE_TOGETHER
+
+    @property
+    def asks_for_end(self) -> bool:
+        """Whether this probe asks for commands that end a delivery, too."""
+        return self.recipient == PROBE_END
+
+    @property
+    def ends(self) -> bool:
+        """Whether this asks for the end of what runs in its slot, where that was granted."""
+        return self.message == END_MESSAGE
 
     def apart(self) -> "list[Command]":
         """One for each of its recipients."""
@@ -90,10 +106,14 @@ class Report:
 
 @value
 class Granted:
-    """What a spawner of ours has answered to a probe: its limit, and the recipients of one command."""
+    """What a spawner of ours has answered to a probe: its limit, and the recipients of one command.
+
+    ``end``: whether it ends deliveries when it is told to.
+    """
 
     limit: int
     together: int = 1
+    end: bool = False
 
 
 def _format_slot(slot: int, wide: bool) -> bytes:
@@ -110,9 +130,14 @@ def format_joint_command(slot: int, message: bytes, sender: bytes, recipients: S
     return format_command(slot, b"%b*%d" % (message, len(recipients)), sender, b"\0".join(recipients), wide=True)
 
 
-def format_probe(*, together: bool = False) -> bytes:
+def format_end(slot: int) -> bytes:
+    """The command that ends what runs in ``slot``, where that was granted."""
+    return format_command(slot, END_MESSAGE, b"", b"", wide=True)
+
+
+def format_probe(*, together: bool = False, end: bool = False) -> bytes:
     """The command that asks a spawner for its wide limit."""
-    return format_command(PROBE_SLOT, PROBE_MESSAGE, PROBE_TOGETHER if together else b"", b"")
+    return format_command(PROBE_SLOT, PROBE_MESSAGE, PROBE_TOGETHER if together else b"", PROBE_END if end else b"")
 
 
 def format_report(slot: int, letter: bytes, text: bytes, *, wide: bool = False) -> bytes:
@@ -125,18 +150,23 @@ def format_joint_report(slot: int, letter: bytes, text: bytes, first: int, last:
     return format_report(slot, letter, b"%d-%d %b" % (first, last, text), wide=True)
 
 
-def format_probe_answer(limit: int, together: int = 1) -> bytes:
+def format_probe_answer(limit: int, together: int = 1, *, end: bool = False) -> bytes:
     """Our spawner's answer to a probe; it goes wide right after it, and joint where ``together`` is more than 1."""
-    return format_report(PROBE_SLOT, PROBE_LETTER, b"%d %d" % (limit, together) if together > 1 else b"%d" % limit)
+    words = [b"%d" % limit, *([b"%d" % together] if together > 1 else []), *([PROBE_END] if end else [])]
+    return format_report(PROBE_SLOT, PROBE_LETTER, b" ".join(words))
 
 
 def parse_probe_answer(report: Report) -> Granted | None:
     """What ``report`` grants, or None when the spawner is a foreign one."""
-    limit, blank, together = report.text.partition(b" ")
-    known = limit.isdigit() and (together.isdigit() if blank else True)
+    numbers = report.text.split(b" ")
+    end = numbers[-1] == PROBE_END
+    if end:
+        numbers.pop()
+    known = 1 <= len(numbers) <= 2 and all(number.isdigit() for number in numbers)
     if report.slot != PROBE_SLOT or report.letter != PROBE_LETTER or not known:
         return None
-    return Granted(min(int(limit[:9]), WIDE_LIMIT_MAX), min(int(together[:9] or b"1"), TOGETHER_MAX))
+    limit, together = (int(number[:9]) for number in (*numbers, b"1")[:2])
+    return Granted(min(limit, WIDE_LIMIT_MAX), min(together, TOGETHER_MAX), end)
 
 
 def _recipients(message: bytes) -> tuple[bytes, int]:
@@ -163,7 +193,7 @@ class CommandParser:
         self.wide = False
         self.joint = False
         self._buffer = b""
-        self._skipped: tuple[int, int] | None = None  # slot of a command that memory failed for, NULs to its end
+        self._skipped: tuple[Command, int] | None = None  # a command that memory failed for, NULs to its end
 
     def feed(self, data: bytes) -> list[Command]:
         """The commands completed by ``data``, in order; one that memory failed for says so when it has ended."""
@@ -178,21 +208,23 @@ class CommandParser:
                     self._buffer = start
                     return []
                 fields = 2 + (_recipients(message)[1] if self.joint else 1)
-                self._skipped = int.from_bytes(start[:width], "big"), fields - self._buffer[width:].count(b"\0")
+                kept = message if message == END_MESSAGE else b""  # it must not be taken for a delivery that failed
+                lost = Command(int.from_bytes(start[:width], "big"), kept, b"", b"", out_of_memory=True)
+                self._skipped = lost, fields - self._buffer[width:].count(b"\0")
                 data = data if len(self._buffer) >= width else (self._buffer + data)[width:]
                 self._buffer = b""
         return self._skip(data)
 
     def _skip(self, data: bytes) -> list[Command]:
         assert self._skipped is not None
-        slot, left = self._skipped
+        lost, left = self._skipped
         while left and (end := data.find(b"\0")) >= 0:
             data, left = data[end + 1 :], left - 1
         if left:
-            self._skipped = slot, left
+            self._skipped = lost, left
             return []
         self._skipped = None
-        return [Command(slot, b"", b"", b"", out_of_memory=True), *self.feed(data)]
+        return [lost, *self.feed(data)]
 
     def _collect(self, data: bytes) -> list[Command]:
         commands: list[Command] = []

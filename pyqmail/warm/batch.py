@@ -57,6 +57,20 @@ class Batches:
             self._loop.before_wait(self._all_have_come)
         self._joined[key] = None
 
+    def take(self, slot: int) -> list[Command]:
+        """Those that wait and have ``slot``: they wait no longer."""
+        taken: list[Command] = []
+        for key, group in list(self._groups.items()):
+            for waiting in (group.commands, *group.full):
+                taken += [command for command in waiting if command.slot == slot]
+                waiting[:] = [command for command in waiting if command.slot != slot]
+            group.full = deque(full for full in group.full if full)
+            if not (group.running or group.commands or group.full):
+                if group.patience is not None:
+                    group.patience.cancel()
+                del self._groups[key]
+        return taken
+
     def ended(self, key: Hashable) -> None:
         """One batch of the group ``key`` is over."""
         group = self._groups[key]

@@ -12,6 +12,7 @@ class Slots:
         self.wide = False
         self.joint = False
         self._left: dict[int, int] = {}
+        self._ending: set[int] = set()
 
     def __contains__(self, slot: int) -> bool:
         return slot in self._left
@@ -22,6 +23,16 @@ class Slots:
     def take(self, slot: int, recipients: int) -> None:
         """``slot`` is in use until so many ``recipients`` are reported."""
         self._left[slot] = recipients
+
+    def end(self, slot: int) -> bool:
+        """Nothing more is to begin in ``slot`` until it is free; whether it is in use."""
+        if slot in self._left:
+            self._ending.add(slot)
+        return slot in self._left
+
+    def ending(self, slot: int) -> bool:
+        """Whether that was said of ``slot``, which is in use still."""
+        return slot in self._ending
 
     def refuse(self, slot: int, report: bytes) -> bytes:
         """The bytes that report on all recipients of a command that no slot was taken for."""
@@ -52,3 +63,4 @@ class Slots:
             self._left[slot] = left
         else:
             del self._left[slot]
+            self._ending.discard(slot)

@@ -30,13 +30,12 @@ from pyqmail.warm.collector import READ_SIZE, Collector, Done, Stop
 from pyqmail.warm.message_file import Refused, check_message_name, open_message
 from pyqmail.warm.reports import Reports
 from pyqmail.warm.slots import Slots
-from pyqmail.warm.time_limits import TimeLimits
+from pyqmail.warm.time_limits import ENDED, TimeLimits
 
 Over = Callable[[list[Command]], None]
 
 NO_HOST = b"DRecipient address has no host name. (#5.1.3)\n"
 NO_MEMORY = b"ZOut of memory. (#4.3.0)\n"
-TOO_SLOW = b"ZThis delivery took too long and was ended. (#4.4.7)\n"
 
 
 class Channel(Protocol):
@@ -104,6 +103,7 @@ class Spawner:
         self._limits = TimeLimits(loop, delivery_s)
         self._reports = Reports(loop)
         self._reading = True
+        self._may_end = False  # it was granted that commands end deliveries
 
     def run(self) -> None:
         """Serve until the commands end, every delivery has been reported and the reports are written."""
@@ -141,6 +141,9 @@ class Spawner:
         if command.probe and not self._parser.wide:
             self._widen(command)
             return
+        if command.ends and self._may_end:
+            self._end(command.slot)
+            return
         try:
             if command.out_of_memory:
                 raise MemoryError
@@ -154,10 +157,28 @@ class Spawner:
         """Grant what ``probe`` asks for."""
         asked = probe.asks_for_together and self._joiner is not None
         together = self._joiner.together() if asked and self._joiner is not None else 1
-        self._reports.send(format_probe_answer(self._wide_limit, together))
+        self._may_end = probe.asks_for_end
+        self._reports.send(format_probe_answer(self._wide_limit, together, end=self._may_end))
         self._limit = self._wide_limit
         self._parser.wide = self._slots.wide = True
         self._parser.joint = self._slots.joint = together > 1
+
+    def _end(self, slot: int) -> None:
+        """End what runs for ``slot``, and let nothing more of it begin; nothing for a slot that is not in use."""
+        if not self._slots.end(slot):
+            return
+        if waiting := self._batches.take(slot):
+            self._answer(waiting, [ENDED] * len(waiting))
+        self._limits.end(slot)
+
+    def _still_wanted(self, commands: list[Command]) -> list[Command]:
+        """Those of ``commands`` whose slots were not told to end; the others are answered."""
+        ended = [command for command in commands if self._slots.ending(command.slot)]
+        if not ended:
+            return commands
+        wanted = [command for command in commands if not self._slots.ending(command.slot)]
+        self._answer(ended, [ENDED] * len(ended))
+        return wanted
 
     def _deliver(self, command: Command) -> None:
         slot = command.slot
@@ -193,15 +214,15 @@ class Spawner:
         later = commands[most:]
 
         def over(again: list[Command]) -> None:
-            if again or later:
-                self._in_turn(again + later, most)
+            if left := self._still_wanted(again + later):
+                self._in_turn(left, most)
 
         self._start(commands[:most], over)
 
     def _start_together(self, key: Hashable, commands: Sequence[Command]) -> None:
         def over(again: list[Command]) -> None:
-            if again:
-                self._batches.add(key, again, len(commands))
+            if left := self._still_wanted(again):
+                self._batches.add(key, left, len(commands))
             self._batches.ended(key)
 
         self._start(commands, over)
@@ -223,8 +244,8 @@ class Spawner:
 
         def ended(status: int | None, output: bytes) -> None:
             reports = self._judge(commands, status, output)
-            if self._limits.ended_late(slot, status):
-                reports = [TOO_SLOW] * len(commands)
+            if instead := self._limits.ended(slot, status):
+                reports = [instead] * len(commands)
             told = [(command, report) for command, report in zip(commands, reports, strict=True) if report is not None]
             self._answer([command for command, _ in told], [report for _, report in told])
             over([command for command, report in zip(commands, reports, strict=True) if report is None])
@@ -235,7 +256,7 @@ class Spawner:
             os.close(message)
             raise Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
         try:
-            self._limits.begin(slot, size, collector)
+            self._limits.begin({command.slot for command in commands}, slot, size, collector)
             collector.stop = self._run_program(commands, message, collector)
         except OSError:
             self._limits.drop(slot)

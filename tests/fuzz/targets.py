@@ -367,8 +367,14 @@ def assignments(data: bytes) -> None:
 
 def wires(data: bytes) -> None:
     """The pipes between qmail's programs, and the sockets of the services."""
-    for make in (spawn.CommandParser, spawn.ReportParser):
-        assert fed(make().feed, [data]) == fed(make().feed, slowly(data))
+    for wide, joint in ((False, False), (True, False), (True, True)):
+        commands = spawn.CommandParser(), spawn.CommandParser()
+        reports = spawn.ReportParser(), spawn.ReportParser()
+        for parser in (*commands, *reports):
+            parser.wide, parser.joint = wide, joint
+        assert fed(commands[0].feed, [data]) == fed(commands[1].feed, slowly(data))
+        assert fed(reports[0].feed, [data]) == fed(reports[1].feed, slowly(data))
+    spawn.parse_probe_answer(spawn.Report(spawn.PROBE_SLOT, spawn.PROBE_LETTER, data))
     requests, pieces = (fed(clean.RequestReader().feed, each) for each in ([data], slowly(data)))
     assert [clean.parse_request(one) for one in requests] == [clean.parse_request(one) for one in pieces]
     with suppress(control.BadRequest):

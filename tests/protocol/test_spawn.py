@@ -12,6 +12,7 @@ from pyqmail.protocol.spawn import (
     Report,
     ReportParser,
     format_command,
+    format_end,
     format_joint_command,
     format_joint_report,
     format_probe,
@@ -71,6 +72,19 @@ def test_a_probe_is_no_legal_command_and_only_our_answer_counts() -> None:
         assert parse_probe_answer(Report(PROBE_SLOT, b"W", text)) is None
 
 
+def test_the_end_of_a_delivery_is_granted_only_to_who_asks_for_it() -> None:
+    (plain,), (asking,) = CommandParser().feed(format_probe()), CommandParser().feed(format_probe(end=True))
+    assert (plain.asks_for_end, asking.asks_for_end, asking.probe, asking.ends) == (False, True, True, False)
+    for together in (1, 50):
+        parser = ReportParser()
+        parser.expect_probe_answer()
+        answer, report = parser.feed(format_probe_answer(120, together, end=True) + b"\0\7K0-0 fine\0")
+        assert parse_probe_answer(answer) == Granted(120, together, end=True)
+        assert parser.joint == (together > 1) and report.slot == 7
+    for text in (b"end", b" end", b"120 end 50", b"120 50 end end", b"120 50 1 end", b"120  end"):
+        assert parse_probe_answer(Report(PROBE_SLOT, b"W", text)) is None
+
+
 def test_several_recipients_in_one_command_are_granted_only_to_who_asks_for_them() -> None:
     (plain,), (asking,) = CommandParser().feed(format_probe()), CommandParser().feed(format_probe(together=True))
     assert (plain.asks_for_together, asking.asks_for_together, asking.probe) == (False, True, True)
@@ -92,6 +106,17 @@ def test_joint_commands_survive_any_chunking(fields: list[tuple[int, bytes, byte
     apart = [one for command in got for one in command.apart()]
     wanted = [(slot, place, each) for slot, _, _, names in fields for place, each in enumerate(names)]
     assert [(one.slot, one.place, one.recipient) for one in apart] == wanted
+
+
+@given(st.lists(SLOT, max_size=4), st.integers(1, 9), st.booleans())
+def test_ends_survive_any_chunking_among_commands(slots: list[int], size: int, joint: bool) -> None:
+    parser = CommandParser()
+    parser.wide, parser.joint = True, joint
+    between = format_joint_command(1, b"1/24", b"a@b", [b"c@d"]) if joint else b"\0\0011/24\0a@b\0c@d\0"
+    data = b"".join(format_end(slot) + between for slot in slots)
+    got = [command for start in range(0, len(data), size) for command in parser.feed(data[start : start + size])]
+    assert [command.slot for command in got if command.ends] == slots
+    assert [command for command in got if not command.ends] == [Command(1, b"1/24", b"a@b", b"c@d")] * len(slots)
 
 
 @given(st.lists(st.tuples(SLOT, FIELD, PLACE, PLACE), max_size=5), st.integers(1, 9))
@@ -148,6 +173,21 @@ def test_a_command_that_memory_failed_for_says_so_and_the_next_one_is_whole(
     lost = [command for command in commands if command.out_of_memory]
     assert len(commands) == 2 and len(lost) <= parser.failed
     assert all(command.slot in (3, 4) for command in lost)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_an_end_that_memory_failed_for_is_no_delivery_that_failed(joint: bool) -> None:
+    class Short(CommandParser):
+        """Never has memory."""
+
+        def _collect(self, data: bytes) -> list[Command]:
+            raise MemoryError
+
+    for size in (1, 3, 100):
+        parser, wire = Short(), format_end(260)
+        parser.wide, parser.joint = True, joint
+        (lost,) = [one for start in range(0, len(wire), size) for one in parser.feed(wire[start : start + size])]
+        assert (lost.slot, lost.ends, lost.out_of_memory) == (260, True, True)
 
 
 def test_memory_that_fails_within_a_command_loses_that_one_with_all_its_recipients() -> None:

@@ -132,6 +132,22 @@ def test_it_does_not_wait_for_nobody(deliveries: Deliveries) -> None:
     assert deliveries.began == [(A, 1), (A, 4)]
 
 
+def test_what_waits_may_be_taken_out_again(deliveries: Deliveries) -> None:
+    deliveries.add(B)
+    assert [command.slot for command in deliveries.batches.take(0)] == [0]
+    deliveries.loop.turn()
+    assert deliveries.began == [] and deliveries.batches.take(0) == []
+    deliveries.add(A, AT_ONCE * 2 + 3, most=2)  # slots count from 0, two wait as a full one, two have not come to that
+    assert deliveries.began == [(A, 2)] * AT_ONCE
+    assert [command.slot for slot in (1, 8, 9, 10) for command in deliveries.batches.take(slot)] == [8, 9, 10]
+    for _ in range(AT_ONCE):
+        deliveries.batches.ended(A)
+    deliveries.loop.turn(PATIENCE_S)
+    deliveries.add(A)
+    deliveries.loop.turn()
+    assert deliveries.began == [(A, 2)] * AT_ONCE + [(A, 1)]
+
+
 def test_a_slow_one_holds_nobody_up_for_long(deliveries: Deliveries) -> None:
     deliveries.add(A)
     deliveries.loop.turn()
