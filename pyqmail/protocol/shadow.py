@@ -5,11 +5,12 @@
                     withdraw ID...  these are not
     qmail-send      ended ID...     these have left the queue                      gone ID...
                     done ID PLACE RECIPIENT...  this recipient needs no other delivery; a PLACE is of one recipient
-                    serve           from now on tell what is mine:                 taken ID... | lease SECONDS |
-                                                                                   say LINE
+                    serve           from now on tell what is mine:                 margin SECONDS | taken ID... |
+                                                                                   lease SECONDS | say LINE
 
-A lease holds until SECONDS of the monotonic clock; what others have taken is told before it. An ID is 32 hexadecimal
-digits. What a client that goes away has asked for and not called kept is withdrawn.
+A lease holds until SECONDS of the monotonic clock; what others have taken is told before it, and before the first one
+for how many SECONDS after its end nobody may adopt. An ID is 32 hexadecimal digits. What a client that goes away has
+asked for and not called kept is withdrawn.
 """
 
 from pyqmail.protocol.records import format_record as format_record
@@ -26,6 +27,7 @@ ID_DIGITS = 32
 COPY, KEPT, WITHDRAW = b"copy", b"kept", b"withdraw"
 ENDED, DONE, SERVE = b"ended", b"done", b"serve"
 OK, NO, GONE, TAKEN, LEASE, SAY = b"ok", b"no", b"gone", b"taken", b"lease", b"say"
+MARGIN = b"margin"
 
 
 def parse_record(record: bytes) -> list[bytes]:

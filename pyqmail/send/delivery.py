@@ -11,6 +11,7 @@ from pyqmail.send.job import Delivery, Job, judge
 from pyqmail.send.means import Means
 from pyqmail.send.providers import Providers
 from pyqmail.send.queue_pass import Start
+from pyqmail.send.shadow_link import WAIT_S
 from pyqmail.send.shares import Shares, domain_of, share_of, user_of
 from pyqmail.send.slots import Slots
 from pyqmail.send.spawner_link import SpawnerLink
@@ -34,13 +35,16 @@ class Deliveries:
         self.slots = Slots()
         self.shares: Shares[int | Resume | First] = Shares(self._key, {})
         self.link = SpawnerLink(
-            means.loop, commands, reports, reported=self._report, lost=self._lost, widened=self._fit
+            means.loop, commands, reports, reported=self._report, lost=self._lost, answered=self._answered
         )
         self._means = means
         self._providers = Providers(means.loop, self.shares)
         self._status = status
         self._reported = reported
         self._given_up = False
+        self._ended: set[int] = set()  # slots that the spawner was told to end
+        if means.shadow is not None:
+            means.shadow.fence.channels.append(self)
 
     def _key(self, recipient: bytes) -> bytes:
         if self.name == "remote":
@@ -63,12 +67,23 @@ class Deliveries:
         return bool(self.link.alive and self.slots.used and not self._given_up)
 
     def controls_changed(self) -> None:
-        """Serve by the controls, which are new; ask for a wide limit and for joint commands where that would help."""
+        """Serve by the controls, which are new; ask for a wide limit and for more commands where that would help."""
         self._fit()
         wide = self.link.limit == spawn.LIMIT_MAX < self._means.controls.concurrency[self.name]
-        remote = self.name == "remote"
-        if wide or remote and self._means.controls.together > 1:
-            self.link.widen(together=remote)
+        remote, copies = self.name == "remote", self._means.shadow is not None
+        if wide or copies or remote and self._means.controls.together > 1:
+            self.link.widen(together=remote, ends=copies)
+
+    def _answered(self) -> None:
+        """The spawner has said what it knows."""
+        self._fit()
+        if self._means.shadow is not None and not self.link.ends:
+            self._means.log(
+                Warn(
+                    b"the %b spawner ends no delivery: without a lease one that goes on may be made by others too"
+                    % self.name.encode()
+                )
+            )
 
     def together(self, job: Job) -> int:
         """How many recipients of ``job`` may go in one command: one if each has a sender of its own."""
@@ -103,6 +118,23 @@ class Deliveries:
         message = b"%d/%d" % (job.number % means.layout.split, job.number)
         self.link.command(slot, message, variable_sender(job.sender, first), [one.recipient for one in recipients])
 
+    def end(self, whose: Callable[[bytes], bool]) -> int:
+        """End the deliveries of messages whose copies ``whose`` says are; how many. They are due again at once.
+
+        Which of them may be made then is decided as for any other (passes.begin).
+        """
+        if not (self.link.ends and self.link.alive):
+            return 0
+        count = 0
+        for slot, together in self.slots.used.items():
+            job = next(iter(together.values())).job
+            if slot not in self._ended and whose(job.copy):
+                self._ended.add(slot)
+                self.link.end(slot)
+                job.retry = min(job.retry, int(self._means.clock()) + WAIT_S)
+                count += len(together)
+        return count
+
     def give_up(self) -> None:
         """Wait no longer for what runs; a report that comes all the same is still acted on."""
         self._given_up = True
@@ -121,12 +153,16 @@ class Deliveries:
             means.log(Warn(b"internal error: delivery report out of range"))
             return
         job = deliveries[0].job
+        ended_by_us = report.slot in self._ended
         if report.slot not in self.slots.used:
             self.shares.ended(deliveries[0].key)
+            self._ended.discard(report.slot)
         held = held_back(report.letter, report.text) if self.name == "remote" else None
         if held is not None:
             self._providers.held_back(domain_of(deliveries[0].recipient), held)
-        letter, text = judge(job, report.letter, report.text)
+        letter, text = report.letter, report.text
+        if not ended_by_us:  # else nothing is said of its recipient, however old it is
+            letter, text = judge(job, letter, text)
         age_s = means.clock() - job.birth
         for delivery in deliveries:
             means.counters.reported(self.name, letter, age_s)

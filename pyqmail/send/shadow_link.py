@@ -13,6 +13,7 @@ from pyqmail.formats.todo import parse_info_shadow
 from pyqmail.log.events import Warn
 from pyqmail.log.sinks import Sink
 from pyqmail.protocol import shadow
+from pyqmail.send.fence import Fence
 from pyqmail.spool.ended import read_ended, write_ended
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
@@ -40,7 +41,9 @@ class ShadowLink:
         self._lost = False  # some were forgotten
         self._marks: list[tuple[bytes, bytes, bytes]] = []
         self._marking = False  # for the moment to tell them
+        self.fence = Fence(loop.call_later, time.monotonic, log)
         self._until = 0.0  # of the lease, by the monotonic clock
+        self._margin_s = 0.0  # after it
         self._taken: set[bytes] = set()
         self._waits = False  # it was said that messages wait for the lease
         try:
@@ -177,8 +180,12 @@ class ShadowLink:
             self._lost = self._lost and len(self._untold) + len(self._told) >= ENDED_MAX
         elif words[0] == shadow.TAKEN:
             self._taken.update(words[1:])
+            self.fence.taken(words[1:])
+        elif words[0] == shadow.MARGIN and len(words) == 2 and words[1].isdigit():
+            self._margin_s = float(words[1])
         elif words[0] == shadow.LEASE and len(words) == 2 and words[1].isdigit():
             self._until = float(words[1])
+            self.fence.renewed(self._until, self._margin_s)
         elif words[0] == shadow.SAY:
             self._log(Warn(b"qmail-shadowd: " + b" ".join(words[1:])))
 

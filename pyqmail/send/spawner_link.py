@@ -10,7 +10,7 @@ from pyqmail.system.loop import Loop
 class SpawnerLink:
     """Sends commands without waiting. ``limit``: the most deliveries at once that the spawner knows how to number.
 
-    ``together``: how many recipients it takes in one command.
+    ``together``: how many recipients it takes in one command. ``ends``: whether it ends deliveries when it is told to.
     """
 
     def __init__(
@@ -21,17 +21,18 @@ class SpawnerLink:
         *,
         reported: Callable[[spawn.Report], None],
         lost: Callable[[], None],
-        widened: Callable[[], None],
+        answered: Callable[[], None],
     ) -> None:
         self.alive = True
         self.limit = 0
         self.together = 1
+        self.ends = False
         self._loop = loop
         self._commands = commands
         self._reports = reports
         self._reported = reported
         self._lost = lost
-        self._widened = widened
+        self._answered = answered
         self._parser = spawn.ReportParser()
         self._gathered: list[bytes] = []  # commands of this turn
         self._out = b""
@@ -49,23 +50,30 @@ class SpawnerLink:
         """Whether a command would go out at once."""
         return self.alive and not self._probing and not self._out
 
-    def widen(self, *, together: bool) -> None:
-        """Ask the spawner, which may be ours, for more slots than a byte can number and for joint commands; once."""
+    def widen(self, *, together: bool, ends: bool) -> None:
+        """Ask the spawner, which may be ours, for more slots than a byte can number and for more commands; once."""
         if self._probing is not None or not self.alive:
             return
         self._probing = True
         self._parser.expect_probe_answer()
         self._send_gathered()
-        self._send(spawn.format_probe(together=together))
+        self._send(spawn.format_probe(together=together, end=ends))
 
     def command(self, slot: int, message: bytes, sender: bytes, recipients: Sequence[bytes]) -> None:
         """Have ``message`` delivered, with the other commands of this turn; to one where none may go together."""
+        if self._parser.joint:
+            self._gather(spawn.format_joint_command(slot, message, sender, recipients))
+        else:
+            self._gather(spawn.format_command(slot, message, sender, recipients[0], wide=self._parser.wide))
+
+    def end(self, slot: int) -> None:
+        """Have what runs in ``slot`` ended by a spawner that ``ends``, and reported."""
+        self._gather(spawn.format_end(slot))
+
+    def _gather(self, command: bytes) -> None:
         if not self._gathered:
             self._loop.before_wait(self._send_gathered)
-        if self._parser.joint:
-            self._gathered.append(spawn.format_joint_command(slot, message, sender, recipients))
-        else:
-            self._gathered.append(spawn.format_command(slot, message, sender, recipients[0], wide=self._parser.wide))
+        self._gathered.append(command)
 
     def _send_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -122,8 +130,8 @@ class SpawnerLink:
                 self._probing = False
                 granted = spawn.parse_probe_answer(report)
                 if granted is not None:
-                    self.limit, self.together = granted.limit, granted.together
-                    self._widened()
+                    self.limit, self.together, self.ends = granted.limit, granted.together, granted.end
+                self._answered()
             else:
                 self._reported(report)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import shadow
 from pyqmail.shadow.identity import boot_id
-from pyqmail.shadow.lease import NOTHING, Held, Lease
+from pyqmail.shadow.lease import MARGIN, NOTHING, Held, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
 from pyqmail.shadow.store import Copy, Mark, Node
@@ -72,6 +72,7 @@ class Service:
         self._copying = copying
         self._ending = ending
         self._bytes_max = settings.bytes_max
+        self._margin_s = int(settings.lease_s * MARGIN)
         self._held = NOTHING
         self._bytes = 0  # stored, as far as is known
         self._clients: set[Client] = set()
@@ -173,6 +174,7 @@ class Service:
             client.serves = True
             while self._unsaid:
                 client.say(shadow.SAY, self._unsaid.popleft())
+            client.say(shadow.MARGIN, b"%d" % self._margin_s)
             self._tell_held(client)
             return True
         if word == shadow.DONE and client.uid in self._ending:

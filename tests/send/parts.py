@@ -130,6 +130,7 @@ class OneChannel:
         self.queue = home / "queue"
         self.commands, theirs = os.pipe()
         mine, self.reports = os.pipe()
+        self._before_start()
         status = Status(self.means)
         self.name = name
         self.channel = Channel(name, self.means, self.notes, self.notes, status, commands=theirs, reports=mine)
@@ -139,6 +140,9 @@ class OneChannel:
         self._parser = CommandParser()
         if self.means.controls.together > 1:
             self._grant(limit)
+
+    def _before_start(self) -> None:
+        """The place for more means."""
 
     def _grant(self, limit: int) -> None:
         """Answer the probe as our own spawner does."""

@@ -41,6 +41,28 @@ def test_what_is_not_known_to_be_gone_is_told_again_by_the_next_one(tmp_path: Pa
     assert not Path(layout.ended).exists() and said == []
 
 
+def test_a_lease_that_is_heard_of_puts_off_the_end_of_what_runs(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path) + shadow.SOCKET)
+        listener.listen()
+        loop = Loop()
+        link = ShadowLink(loop, Layout(str(tmp_path), 23), lambda _: None)
+        heard: list[tuple[float, float]] = []
+        link.fence.renewed = lambda *lease: heard.append(lease)  # type: ignore[method-assign]
+        with listener.accept()[0] as shadowd:
+            for words in (
+                [shadow.LEASE, b"0"], [shadow.MARGIN, b"60"], [shadow.MARGIN, b"-1"], [shadow.MARGIN],
+                [shadow.LEASE, b"1300"], [shadow.LEASE, b"1400", b"x"], [b"unknown", b"1"], [shadow.LEASE, b"1500"],
+            ):  # fmt: skip
+                shadowd.send(shadow.format_record(*words))
+                loop.run_once()
+            assert heard == [(0, 0), (1300, 60), (1500, 60)]
+            shadowd.send(shadow.format_record(shadow.TAKEN, FIRST))
+            loop.run_once()
+        assert link.is_taken(FIRST)
+
+
 def test_a_list_that_cannot_be_read_or_written_is_a_warning(tmp_path: Path) -> None:
     said: list[Event] = []
     layout = Layout(str(tmp_path), 23)

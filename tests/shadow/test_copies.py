@@ -130,6 +130,17 @@ def test_only_the_queue_and_qmail_send_are_answered(host: Node, user: str, word:
     wait_for(lambda: not host.copies(), "the withdrawal")
 
 
+def test_whoever_delivers_is_told_the_margin_before_the_lease(host: Node) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(60)
+        sock.connect(str(host.home) + shadow.SOCKET)
+        sock.send(shadow.format_record(shadow.SERVE))
+        said: list[list[bytes]] = []
+        while not said or said[-1][0] != shadow.LEASE:
+            said.append(shadow.parse_record(sock.recv(shadow.RECORD_MAX)))
+    assert [words for words in said if words[0] == shadow.MARGIN] == [[shadow.MARGIN, b"60"]]
+
+
 def test_the_password_is_nowhere_that_others_can_look(host: Node) -> None:
     pid = host.shadowd()
     seen = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
