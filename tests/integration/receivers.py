@@ -168,6 +168,9 @@ class Exim(Receiver):
 
     QUEUEING = "queue_only = true"
     ACL = "all:\n  accept\n"
+    # As many as may come at once. At Exim's own 20 a burst makes the kernel send SYN cookies, and who answers one while
+    # the queue is full has a connection that the server never hears of, and waits for a greeting in vain.
+    BACKLOG = 100
 
     def __init__(
         self,
@@ -210,6 +213,7 @@ disable_ipv6 = true
 {self.QUEUEING}
 message_size_limit = 100M
 smtp_accept_max = 100
+smtp_connect_backlog = {self.BACKLOG}
 acl_smtp_rcpt = all
 acl_smtp_data = all
 begin acl
