@@ -67,7 +67,7 @@ Step = Await | Send | StartTls | SendBody | Finish
 class Measure:
     """The message as the receiver counts it: bytes with CR LF (RFC 1870), None if nobody knows; is one above 127?
 
-    ``lines``: it is lines that end in LF alone, at least one. Then ``size`` is exact.
+    ``lines``: it is lines that end in LF alone, and an empty one ends the header. Then ``size`` is exact.
     """
 
     size: int | None

@@ -80,7 +80,8 @@ class Message:
                 returns = returns or b"\r" in data
                 last = data
         gained += len(self.above) + self.above.count(b"\n")
-        return Measure(size + gained, eight_bit, lines=last.endswith(b"\n") and not returns)
+        lines = _header_ends(head) and last.endswith(b"\n") and not returns
+        return Measure(size + gained, eight_bit, lines=lines)
 
     def rewind(self) -> None:
         """Begin again with a file whose lines were measured. Raises TemporaryFailure."""
@@ -125,6 +126,11 @@ class Message:
             raise TemporaryFailure(NO_MESSAGE) from error
         self._taken += len(data)
         return data
+
+
+def _header_ends(head: bytes) -> bool:
+    """Whether an empty line ends the header in ``head``, the first piece: not all servers answer a chunk without."""
+    return head.startswith(b"\n") or b"\n\n" in head
 
 
 def _bare_line_feeds(data: bytes) -> int:

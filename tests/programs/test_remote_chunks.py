@@ -71,7 +71,7 @@ def takes(reply: bytes = b"250- counted\r\n250 taken\r\n") -> Callable[..., byte
     return lambda file, line, size: (file.read(size), reply)[1]
 
 
-@pytest.mark.parametrize("text", [SHORT, LONG, b"\xe9\n"], ids=["short", "long", "8-bit"])
+@pytest.mark.parametrize("text", [SHORT, LONG, b"\n\xe9\n"], ids=["short", "long", "8-bit"])
 def test_a_message_goes_as_one_counted_chunk(tmp_path: Path, text: bytes) -> None:
     heard = []
     answer = lambda file, line, size: (heard.append(file.read(size)), b"250 taken\r\n")[1]  # noqa: E731
@@ -88,6 +88,8 @@ def test_a_message_goes_as_one_counted_chunk(tmp_path: Path, text: bytes) -> Non
     [
         pytest.param(b"a\r\n.\r\nb\n", {}, id="a CR"),
         pytest.param(b"", {}, id="nothing"),
+        pytest.param(b"Subject: x\nX: y\n" * 5000 + b"\n", {}, id="a header longer than a piece"),
+        pytest.param(b"Subject: x\nno colon here\nbody\n", {}, id="no empty line"),
         pytest.param(SHORT, {"remotechunking": "0"}, id="not wanted"),
     ],
 )
@@ -102,6 +104,31 @@ def test_a_partial_last_line_is_no_chunk_either(tmp_path: Path) -> None:
     reports, server = send(tmp_path, takes(), b"a\nb")
     assert reports == b"r\0DSMTP cannot transfer messages with partial final lines. (#5.6.2)\n\0"
     assert not any(line.startswith(b"BDAT") for line in server.commands)
+
+
+def looks_for_the_end_of_the_header(file: Iterator[bytes], line: socket.socket, size: int) -> bytes:
+    """What follows is read as the message, to a dot, where the chunk ended within its header."""
+    text = file.read(size)
+    if b"\r\n\r\n" not in text and not text.startswith(b"\r\n"):
+        list(iter(partial(next, file, b".\r\n"), b".\r\n"))
+    return b"250 taken\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        pytest.param(b"Subject: x\n", b"DATA\r\n", id="a header alone"),
+        pytest.param(b"Subject: x\n\tmore\n", b"DATA\r\n", id="a folded one"),
+        pytest.param(b"no colon here\n", b"DATA\r\n", id="one line"),
+        pytest.param(b"Subject: x\n\n", b"BDAT 14 LAST\r\n", id="an empty body"),
+        pytest.param(b"\n", b"BDAT 2 LAST\r\n", id="an empty line"),
+        pytest.param(b"\nbody\n", b"BDAT 8 LAST\r\n", id="an empty header"),
+    ],
+)
+def test_a_server_that_waits_behind_a_header_alone_has_it_by_data(tmp_path: Path, text: bytes, word: bytes) -> None:
+    reports, server = send(tmp_path, looks_for_the_end_of_the_header, text, timeoutremote="20")
+    assert reports.startswith(b"r\0K"), reports
+    assert server.commands[3] == word and server.connections == 1
 
 
 def takes_octets_for_commands(file: Iterator[bytes], line: socket.socket, size: int) -> None:
