@@ -100,18 +100,43 @@ def send_signal(process: Process, signum: int) -> None:
         os.close(handle)
 
 
+def descendants(pid: int) -> list[Process]:
+    """The children of ``pid``, theirs, and so on, as of this moment.
+
+    By the kernel's lists of children, or by a look at all processes where it keeps none (CONFIG_PROC_CHILDREN).
+    """
+    listed = os.path.exists("/proc/thread-self/children")
+    others: dict[int, list[Process]] = {}
+    for process in [] if listed else all_processes():
+        others.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    heads = [pid]
+    while heads:
+        head = heads.pop()
+        children = filter(None, map(look, _children_of(head))) if listed else others.pop(head, [])
+        for child in children:
+            found.append(child)
+            heads.append(child.pid)
+    return found
+
+
+def _children_of(pid: int) -> list[int]:
+    """Those of all its threads; none where there is no such process."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
 def kill_family(pid: int) -> None:
     """Kill the child ``pid``, not collected yet, and its descendants that have its user. It is stopped first."""
     os.kill(pid, signal.SIGSTOP)
     head = look(pid)
-    every = all_processes()
-    family = {pid}
-    for _ in every:
-        more = {process.pid for process in every if process.parent in family} - family
-        if not more:
-            break
-        family |= more
-    for process in every:
-        if process.pid in family and process.pid != pid and head is not None and process.uid == head.uid:
+    for process in descendants(pid):
+        if head is not None and process.uid == head.uid:
             send_signal(process, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
