@@ -57,4 +57,5 @@ def parse_record(payload: bytes, descriptors: list[int]) -> Receipt:
     job, serial, refuse = queued.parse_job(payload)
     receipt = Receipt(job, serial, descriptors[0])
     receipt.refused = refuse
+    receipt.want_ids()
     return receipt

@@ -58,7 +58,6 @@ class Receipt:
         self.job = job
         self.serial = serial  # to be used if the client asks for one; 0 is none
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, connection)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.refused = 0  # the exit code to answer, whatever the client wants
         self.uid = -1  # the real uid of the client
         self.submission = 0
@@ -69,6 +68,13 @@ class Receipt:
         self.apart = False  # a thread reads it
         self.gone = False  # and nobody waits for that any more
         self.started = time.monotonic()
+
+    def want_ids(self) -> None:
+        """Have the kernel say who the client is; without that the request cannot be taken."""
+        try:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        except OSError:
+            self.refused = QueueExit.CONNECTION_BROKE
 
     def request(self) -> int:
         """Take the request: 0, or the exit code to answer with. Raises BlockingIOError while it has not come."""
