@@ -174,17 +174,26 @@ class Loop:
 
     def _set(self, fd: int, *, reader: Callback | None = None, writer: Callback | None = None) -> None:
         watch = self._watches.get(fd)
-        if watch is None:
-            watch = _Watch()
-            watch.reader, watch.writer = reader, writer
-            self._epoll.register(fd, watch.mask())
-            self._watches[fd] = watch
+        if watch is None or not watch.mask():
+            self._begin(fd, reader, writer, again=watch is not None)
             return
         before = watch.mask()
         watch.reader = reader or watch.reader
         watch.writer = writer or watch.writer
         if watch.mask() != before:
             self._epoll.modify(fd, watch.mask())
+
+    def _begin(self, fd: int, reader: Callback | None, writer: Callback | None, *, again: bool) -> None:
+        """Watch ``fd``. ``again``: its end was interrupted the last time, and whether epoll still has it is unknown."""
+        watch = _Watch()
+        watch.reader, watch.writer = reader, writer
+        try:
+            self._epoll.register(fd, watch.mask())
+        except FileExistsError:
+            if not again:
+                raise
+            self._epoll.modify(fd, watch.mask())
+        self._watches[fd] = watch
 
     def _apply(self, fd: int, watch: _Watch) -> None:
         if watch.mask():

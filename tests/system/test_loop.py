@@ -86,3 +86,33 @@ def test_what_gathers_in_a_turn_goes_out_before_the_loop_waits(loop: Loop) -> No
     assert sent == ["from outside", "from a callback"]
     loop.run_once(0)
     assert len(sent) == 2
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_number_whose_watch_was_not_taken_out_whole_can_be_watched_again(
+    loop: Loop, closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise MemoryError
+
+    reader, writer = os.pipe()
+    loop.add_reader(reader, loop.stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_apply", interrupted)
+        with pytest.raises(MemoryError):
+            loop.remove_reader(reader)
+    if closed:
+        os.close(reader)
+        again, other = os.pipe()
+        assert again == reader
+    else:
+        again, other = reader, writer
+    heard: list[bytes] = []
+    loop.add_reader(again, lambda: heard.append(os.read(again, 10)) or loop.stop())  # type: ignore[func-returns-value]
+    os.write(other, b"x")
+    loop.call_later(10, loop.stop)
+    loop.run()
+    assert heard == [b"x"]
+    loop.remove_reader(again)
+    for fd in {writer, again, other}:
+        os.close(fd)
