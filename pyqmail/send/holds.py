@@ -69,7 +69,7 @@ def read_orders(layout: Layout) -> Orders:
     except OSError as error:
         raise OrdersUnreadable((error.strerror or "error").lower()) from error
     for number, birth in list(orders.held.items()):
-        if birth_of(layout, number) != birth:
+        if _is_another(layout, number, birth):
             del orders.held[number]
             orders.outdated = True
     for number, (_, birth) in list(orders.endings.items()):
@@ -83,6 +83,16 @@ def write_orders(layout: Layout, data: bytes) -> None:
     """Replace the file by ``data``, durably. Raises OSError."""
     path = f"{layout.private}/{FILE}"
     files.replace_file(path + ".new", path, data, mode=0o600)
+
+
+def _is_another(layout: Layout, number: int, birth: int) -> bool:
+    """Whether the message that was held has gone; where that cannot be known it stays held."""
+    try:
+        return int(os.stat(layout.info(number)).st_mtime) != birth
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def birth_of(layout: Layout, number: int) -> int | None:

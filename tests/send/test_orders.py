@@ -1,5 +1,6 @@
 """The files and lines behind qmail-q: what is written is read back, and nothing else is taken for an order."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyqmail.protocol import control
 from pyqmail.protocol.control import BadRequest, Request
-from pyqmail.send.holds import BOUNCE, DELETE, Orders, OrdersUnreadable, format_orders, parse_orders
+from pyqmail.send.holds import BOUNCE, DELETE, Orders, OrdersUnreadable, format_orders, parse_orders, read_orders
 from pyqmail.send.metrics import Counters, Gauges, Histogram, QueueAges, format_metrics
 from pyqmail.send.retry import Schedule
 from pyqmail.spool.history import History, Note, format_note, parse_note, trimmed
@@ -30,6 +31,25 @@ def test_orders_are_read_as_written(
 ) -> None:
     orders = Orders(held, endings, domains)
     assert parse_orders(format_orders(orders)) == orders
+
+
+def test_a_message_whose_file_cannot_be_looked_at_stays_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(str(tmp_path), 1)
+    info = Path(layout.info(7))
+    for path in (info, Path(layout.private, "orders")):
+        path.parent.mkdir(parents=True)
+    info.touch()
+    os.utime(info, (5, 5))
+    Path(layout.private, "orders").write_bytes(format_orders(Orders({7: 5, 8: 5, 9: 5})))
+
+    def look(path: str) -> os.stat_result:
+        if path == layout.info(8):
+            raise OSError(errno.EIO, "Input/output error")
+        return status(path)
+
+    status = os.stat
+    monkeypatch.setattr(os, "stat", look)
+    assert read_orders(layout).held == {7: 5, 8: 5}
 
 
 @given(st.binary())
