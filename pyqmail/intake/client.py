@@ -385,9 +385,9 @@ def own_program(home: str, *, warm: bool = False) -> bool:
 
     A ``warm`` caller asks for each of many messages: an unchanged launcher is not read again.
     """
-    from pyqmail.launch import identify
-
     if not warm:
+        from pyqmail.launch import identify
+
         path = home + "/bin/qmail-queue"
         return not os.path.lexists(path) or identify(path) == "pyqmail.programs.qmail_queue"
     if home not in _launchers:
