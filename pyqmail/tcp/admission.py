@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.system.stamp import Stamp, stamp_of
-from pyqmail.tcp.tcprules import Decision, decide
+from pyqmail.tcp.tcprules import NO_RULE, Decision, decide
+from pyqmail.values import value
 
 IN_MEMORY_MAX = 65536  # a rules file up to this size is kept as a mapping
 
@@ -28,7 +29,7 @@ class Unannounced(Exception):
     """A connection through a proxy ended before its header, as a plain health check does: nothing is to be said."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ends:
     """Both ends of a connection, address and port, as its program will hear of them.
 
@@ -87,7 +88,7 @@ class Rules:
             if error.errno != errno.ENOENT:
                 raise self._unreadable(os.strerror(error.errno or 0).lower()) from error
             if self._optional:
-                return Decision()
+                return NO_RULE
             raise self._unreadable("file does not exist") from error
         except CdbCorrupt as error:
             self._look_up = None
@@ -160,15 +161,15 @@ class Admission:
         self._prepare(line)
         remote_host = self._name(remote_ip, paranoid=terms.paranoid) if terms.remote_host else None
         info = self._user(line) if terms.ident and not ends.proxied else None
-        for name, value in (
+        for name, found in (
             (b"TCPLOCALHOST", local_host),
             (b"TCPREMOTEHOST", remote_host),
             (b"TCPREMOTEINFO", info),
         ):
-            if value is not None:
-                environ[name] = value
+            if found is not None:
+                environ[name] = found
         try:
-            decision = self._rules.decide(ip, remote_host, info) if self._rules else Decision()
+            decision = self._rules.decide(ip, remote_host, info) if self._rules else NO_RULE
         except Dropped:
             if say is not None and start:
                 say(start)
@@ -185,7 +186,7 @@ class Admission:
     def trusts(self, ip: str) -> bool:
         """Whether the rules, by its address alone, let a client relay; no limit of connections is for those."""
         try:
-            decision = self._rules.decide(plain_address(ip).encode(), None, None) if self._rules else Decision()
+            decision = self._rules.decide(plain_address(ip).encode(), None, None) if self._rules else NO_RULE
         except Dropped:
             return False
         return b"RELAYCLIENT" in dict(decision.variables)

@@ -11,7 +11,8 @@ look-up tries 32 of them at most.
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from pyqmail.values import value
 
 OCTET_MAX = 255
 BLANKS = b" \t\n"
@@ -27,13 +28,16 @@ class BadRule(Exception):
         self.line = line
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What the rules say of one connection; ``key`` is None when no rule was found."""
 
     key: bytes | None = None
     deny: bool = False
     variables: tuple[tuple[bytes, bytes], ...] = ()
+
+
+NO_RULE = Decision()  # of each connection where there are none
 
 
 def parse_rules(data: bytes) -> Iterator[tuple[bytes, bytes]]:
