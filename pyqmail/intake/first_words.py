@@ -1,7 +1,7 @@
 """Connections of root that have not said anything: no worker is made for a root who only looks whether we answer."""
 
+import _socket
 import select
-import socket
 from collections.abc import Callable
 
 from pyqmail.system.loop import Loop
@@ -12,9 +12,9 @@ class FirstWords:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._silent: set[socket.socket] = set()
+        self._silent: set[_socket.socket] = set()
 
-    def wait(self, connection: socket.socket, word: Callable[[], None], gone: Callable[[], None]) -> None:
+    def wait(self, connection: _socket.socket, word: Callable[[], None], gone: Callable[[], None]) -> None:
         """Call ``word`` when something has come; close the connection and call ``gone`` when it was hung up."""
 
         def look() -> None:
@@ -31,7 +31,7 @@ class FirstWords:
         self._silent.add(connection)
         self._loop.add_reader(connection.fileno(), look)
 
-    def release(self) -> list[socket.socket]:
+    def release(self) -> list[_socket.socket]:
         """All who have said nothing; nobody waits for them any more."""
         found = list(self._silent)
         for connection in found:

@@ -4,7 +4,7 @@ Who shares a part (intake/shares.py) has at most PLACES workers, all strangers t
 users apart. A full place is made free by an idle worker only; else the connection waits.
 """
 
-import socket
+import _socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ class Group:
     def __init__(self, key: int) -> None:
         self.key = key
         self.links: list[WorkerLink] = []  # those that are dying too
-        self.waiting: deque[tuple[int, socket.socket, float]] = deque()  # uid, connection, since when
-        self.unburied: list[socket.socket] = []  # answered, and not to be closed here
+        self.waiting: deque[tuple[int, _socket.socket, float]] = deque()  # uid, connection, since when
+        self.unburied: list[_socket.socket] = []  # answered, and not to be closed here
         self.forked = 0.0
         self.postponed = False
 

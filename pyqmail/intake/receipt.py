@@ -57,7 +57,7 @@ class Receipt:
     def __init__(self, job: int, serial: int, connection: int) -> None:
         self.job = job
         self.serial = serial  # to be used if the client asks for one; 0 is none
-        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, connection)
+        self.connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, connection)
         self.refused = 0  # the exit code to answer, whatever the client wants
         self.uid = -1  # the real uid of the client
         self.submission = 0

@@ -6,6 +6,7 @@ worker for that uid alone (intake/strangers.py). The parent receives from neithe
 the workers' (intake/worker.py).
 """
 
+import _socket
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from pyqmail.log.bugs import tell_bug
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
 from pyqmail.spool.layout import Layout
+from pyqmail.system.accepting import accept
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import close_all_but
 
@@ -116,7 +118,7 @@ class Service:
                 self._pause(listener)
                 return
             try:
-                connection, name = listener.accept()
+                connection, name = accept(listener, _socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             except BlockingIOError:
                 return
             except OSError:  # no descriptors

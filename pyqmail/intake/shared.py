@@ -1,5 +1,6 @@
 """Submissions of our own warm programs: a few workers serve them all, and each uid has its slots."""
 
+import _socket
 import os
 import socket
 from collections import deque
@@ -26,7 +27,7 @@ class Submitter:
 
     def __init__(self) -> None:
         self.open = 0
-        self.waiting: deque[socket.socket] = deque()
+        self.waiting: deque[_socket.socket] = deque()
 
 
 class Shared:
@@ -56,7 +57,7 @@ class Shared:
         for uid in list(self._submitters):
             self._advance(uid)
 
-    def take(self, uid: int, connection: socket.socket) -> None:
+    def take(self, uid: int, connection: _socket.socket) -> None:
         """See to a connection of one of our own programs."""
         submitter = self._submitters.setdefault(uid, Submitter())
         if submitter.open < self._slots(uid) and (link := self._link()) is not None:
@@ -111,7 +112,7 @@ class Shared:
             del self._submitters[uid]
 
 
-def _refuse(connection: socket.socket) -> None:
+def _refuse(connection: _socket.socket) -> None:
     """Answer 53; what our own programs have sent may be closed here."""
     try:
         record = queued.format_answer(QueueExit.WRITE_ERROR, 0)

@@ -4,6 +4,7 @@ The parent touches nothing that came on such a connection, and does not even clo
 what came: it hands it to that uid's worker, or back to the client itself. What finds no worker (intake/places) waits.
 """
 
+import _socket
 import array
 import os
 import socket
@@ -61,7 +62,7 @@ class Strangers:
         """Whether there is anybody to look after."""
         return bool(self._groups)
 
-    def take(self, uid: int, connection: socket.socket) -> None:
+    def take(self, uid: int, connection: _socket.socket) -> None:
         """See to a connection of ``uid``."""
         group = self._group(uid)
         self._held += 1
@@ -74,7 +75,7 @@ class Strangers:
         else:
             self._enter(group, uid, connection)
 
-    def answer(self, uid: int, connection: socket.socket, record: bytes) -> None:
+    def answer(self, uid: int, connection: _socket.socket, record: bytes) -> None:
         """Say ``record`` to ``uid`` and let go of the connection where that harms nobody."""
         group = self._group(uid)
         self._held += 1
@@ -88,11 +89,11 @@ class Strangers:
             group = self._groups[key] = Group(key)
         return group
 
-    def _enter(self, group: Group, uid: int, connection: socket.socket) -> None:
+    def _enter(self, group: Group, uid: int, connection: _socket.socket) -> None:
         group.waiting.append((uid, connection, time.monotonic()))
         self.advance(group)
 
-    def _wait_for_a_word(self, uid: int, connection: socket.socket) -> None:
+    def _wait_for_a_word(self, uid: int, connection: _socket.socket) -> None:
         """No worker is made for a root who only looks whether somebody answers here."""
 
         def gone() -> None:
@@ -155,7 +156,7 @@ class Strangers:
                     self._workers.retire(link)
             self.advance(group)
 
-    def held(self) -> list[socket.socket]:
+    def held(self) -> list[_socket.socket]:
         """The connections that nobody has been given."""
         found = self._first_words.release()
         for group in self._groups.values():
@@ -164,11 +165,11 @@ class Strangers:
             group.unburied.clear()
         return found
 
-    def _refuse(self, group: Group, connection: socket.socket, code: int = QueueExit.WRITE_ERROR) -> None:
+    def _refuse(self, group: Group, connection: _socket.socket, code: int = QueueExit.WRITE_ERROR) -> None:
         _say(connection, queued.format_answer(code, 0))
         self._put_away(group, connection)
 
-    def _put_away(self, group: Group, connection: socket.socket) -> None:
+    def _put_away(self, group: Group, connection: _socket.socket) -> None:
         """Let the client be the last to hold a connection; if that one has gone, keep it for a worker of the share."""
         if group.key == 0 or _leave_to_client(connection):  # root can do worse than to make this process wait
             connection.close()
@@ -183,14 +184,14 @@ class Strangers:
             self._workers.give(link, link.uid or 0, group.unburied.pop(), 0, QueueExit.WRITE_ERROR)
 
 
-def _say(connection: socket.socket, record: bytes) -> None:
+def _say(connection: _socket.socket, record: bytes) -> None:
     try:
         connection.send(record, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         return  # the client has gone
 
 
-def _leave_to_client(connection: socket.socket) -> bool:
+def _leave_to_client(connection: _socket.socket) -> bool:
     """Put ``connection`` itself on its way to the client, who then is the last to hold it, and what came on it."""
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [connection.fileno()]).tobytes())
     try:
@@ -200,7 +201,7 @@ def _leave_to_client(connection: socket.socket) -> bool:
     return True
 
 
-def keep_until_closed(connections: list[socket.socket], keep_only: Callable[[tuple[int, ...]], None]) -> None:
+def keep_until_closed(connections: list[_socket.socket], keep_only: Callable[[tuple[int, ...]], None]) -> None:
     """Close ``connections`` here while a child holds them too, which closes them last: it may take for ever."""
     if not connections:
         return

@@ -4,6 +4,7 @@ The parent never waits for one of them. A worker that shows no sign of life with
 not die even then stays in ``dying``, and keeps its place, until waitpid has it.
 """
 
+import _socket
 import os
 import resource
 import signal
@@ -51,7 +52,7 @@ class WorkerLink:
         self.uid = uid
         self.share = share  # whose place it takes
         self.jobs: dict[int, int] = {}  # job id: uid
-        self.unsent: deque[tuple[bytes, int, socket.socket]] = deque()
+        self.unsent: deque[tuple[bytes, int, _socket.socket]] = deque()
         self.retiring = False  # it gets no more jobs
         self.sent = 0
         self.last = (0, 0, 0)
@@ -123,7 +124,7 @@ class Workers:
         self.loop.add_reader(ours.fileno(), lambda: self._hear(link))
         return link
 
-    def give(self, link: WorkerLink, uid: int, connection: socket.socket, serial: int, refuse: int = 0) -> None:
+    def give(self, link: WorkerLink, uid: int, connection: _socket.socket, serial: int, refuse: int = 0) -> None:
         """Hand ``connection`` on; the worker answers with ``refuse`` unread if that is not 0."""
         self.last_job += 1
         link.jobs[self.last_job] = uid

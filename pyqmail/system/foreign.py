@@ -7,6 +7,7 @@ must be a process that serves that stranger alone. That goes for what the kernel
 fit, or that nobody has received, are closed by whoever receives the rest or closes the socket.
 """
 
+import _socket
 import _thread
 import array
 import os
@@ -47,7 +48,7 @@ def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def shut(connection: socket.socket) -> list[int] | None:
+def shut(connection: _socket.socket) -> list[int] | None:
     """Let nothing more be sent on ``connection``; the descriptors of the first record that waits on it, None for none.
 
     ``connection`` has SO_PASSCRED set: each record comes with credentials, so that an empty one is not the end.
@@ -59,7 +60,7 @@ def shut(connection: socket.socket) -> list[int] | None:
     return unasked(connection)
 
 
-def unasked(connection: socket.socket) -> list[int] | None:
+def unasked(connection: _socket.socket) -> list[int] | None:
     """The descriptors of the next record on a connection that is shut; None when there is no more."""
     try:
         _, ancillary, _, _ = connection.recvmsg(

@@ -4,6 +4,7 @@ In this order (tcpserver(1)): local name, IP options, banner, remote name, IDENT
 process that serves the connection, so that a slow name server holds up nobody else.
 """
 
+import _socket
 import errno
 import os
 import socket
@@ -43,7 +44,7 @@ class Ends:
     check: bool = False
 
 
-def ends_of(connection: socket.socket, peer: tuple[str, int]) -> Ends:
+def ends_of(connection: _socket.socket, peer: tuple[str, int]) -> Ends:
     """The ends that the kernel names. Raises OSError when the client has gone."""
     local = connection.getsockname()
     return Ends((plain_address(local[0]), local[1]), (plain_address(peer[0]), peer[1]))
@@ -140,7 +141,7 @@ class Admission:
         if self._asks:
             import pyqmail.tcp.remote_name  # noqa: F401 - here, once, rather than in each worker
 
-    def admit(self, line: socket.socket, ends: Ends, say: Callable[[bytes], None] | None) -> dict[bytes, bytes] | None:
+    def admit(self, line: _socket.socket, ends: Ends, say: Callable[[bytes], None] | None) -> dict[bytes, bytes] | None:
         """The environment for the program, None if the rules deny; log lines go to ``say``.
 
         Raises Dropped, and OSError when the client has gone.
@@ -191,7 +192,7 @@ class Admission:
             return False
         return b"RELAYCLIENT" in dict(decision.variables)
 
-    def _prepare(self, line: socket.socket) -> None:
+    def _prepare(self, line: _socket.socket) -> None:
         """Options of the socket, as far as the kernel lets us, and the banner. Raises Dropped."""
         terms = self._terms
         try:
@@ -228,7 +229,7 @@ class Admission:
         except SoftFailure:
             return None
 
-    def _user(self, line: socket.socket) -> bytes | None:
+    def _user(self, line: _socket.socket) -> bytes | None:
         from pyqmail.tcp.remote_name import ident_user
 
         return ident_user(line, self._terms.ident_timeout_s)

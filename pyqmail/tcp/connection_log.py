@@ -1,6 +1,6 @@
 """What is said of a connection: lines in the log of tcpserver, each in one write."""
 
-import socket
+import _socket
 from collections.abc import Callable
 
 from pyqmail.system.logpipe import LogWriter
@@ -30,4 +30,4 @@ def write_log(text: bytes) -> None:
 
 
 # What serves a connection: it owns the connection, which is also on 0 and 1; the exit code.
-Serve = Callable[[socket.socket, Peer, ConnectionLog], int]
+Serve = Callable[[_socket.socket, Peer, ConnectionLog], int]

@@ -1,8 +1,8 @@
 """What happens to one connection of tcpserver, in the process that serves it."""
 
+import _socket
 import errno
 import os
-import socket
 from collections.abc import Mapping
 
 from pyqmail.system.process import HIGHEST, find_program, reset_signals
@@ -41,7 +41,7 @@ class ConnectionServer:
         self._door = door
         self._farewell = environ.get(b"DIEMSG", b"")
 
-    def serve(self, connection: socket.socket, peer: Peer, log: ConnectionLog) -> int:
+    def serve(self, connection: _socket.socket, peer: Peer, log: ConnectionLog) -> int:
         """Serve ``connection``, which is also on 0 and 1, unless there are too many of its kind; the exit code."""
         try:
             ends = ends_of(connection, peer) if self._door is None else self._door.ends(connection, peer)
@@ -62,18 +62,18 @@ class ConnectionServer:
         finally:
             crowd.leave()
 
-    def _send_away(self, connection: socket.socket, ends: Ends, log: ConnectionLog) -> int:
+    def _send_away(self, connection: _socket.socket, ends: Ends, log: ConnectionLog) -> int:
         from pyqmail.tcp.crowd import send_away
 
         send_away(connection, self._farewell)
         return self._drop(connection, log, f"too many from {ends.remote[0]}")
 
-    def _drop(self, connection: socket.socket, log: ConnectionLog, why: str) -> int:
+    def _drop(self, connection: _socket.socket, log: ConnectionLog, why: str) -> int:
         connection.close()
         self._warn(log, f"dropping connection, {why}")
         return FAILED
 
-    def _serve(self, connection: socket.socket, ends: Ends, log: ConnectionLog) -> int:
+    def _serve(self, connection: _socket.socket, ends: Ends, log: ConnectionLog) -> int:
         try:
             say = log.log if self._verbosity >= 2 and not ends.check else None
             environ = self._admission.admit(connection, ends, say)

@@ -9,6 +9,7 @@ child has a place, found for it before its fork; what it leaves there when it di
 Two processes that write at once may lose one of a minute's counts; places have one writer each.
 """
 
+import _socket
 import mmap
 import socket
 import time
@@ -83,7 +84,7 @@ class Crowd:
         return False
 
 
-def send_away(connection: socket.socket, message: bytes) -> None:
+def send_away(connection: _socket.socket, message: bytes) -> None:
     """Tell the client why it is not served, as far as it takes that at once."""
     if message:
         try:

@@ -4,8 +4,8 @@ The kernel's address is looked for in control/proxyhosts before a byte is read. 
 then on, for limits, names, rules, log and program; only IDENT is not asked, since it would ask the wrong host.
 """
 
+import _socket
 import ipaddress
-import socket
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,7 +51,7 @@ class ProxyDoor:
     def __init__(self, home: str) -> None:
         self._control = Control(home)
 
-    def ends(self, connection: socket.socket, peer: tuple[str, int]) -> Ends:
+    def ends(self, connection: _socket.socket, peer: tuple[str, int]) -> Ends:
         """Both ends by the header. Raises Dropped, Unannounced and OSError.
 
         LOCAL, UNKNOWN and the proxy's own address are a check of its own: the proxy's ends, without privilege and line.
@@ -77,7 +77,7 @@ def plain(end: tuple[str, int]) -> tuple[str, int]:
     return plain_address(end[0]), end[1]
 
 
-def read_header(connection: socket.socket, limit_s: float = HEADER_S) -> Header:
+def read_header(connection: _socket.socket, limit_s: float = HEADER_S) -> Header:
     """Read the header and not a byte more. Raises Dropped, Unannounced and OSError."""
     reader = HeaderReader()
     deadline = time.monotonic() + limit_s

@@ -1,5 +1,6 @@
 """What the network says about the other end of a connection: its name by DNS, its user by IDENT (RFC 1413)."""
 
+import _socket
 import os
 import select
 import socket
@@ -67,7 +68,7 @@ def name_of(ip: str, environ: Mapping[bytes, bytes], *, paranoid: bool = False) 
     return name or None
 
 
-def ident_user(connection: socket.socket, timeout_s: float) -> bytes | None:
+def ident_user(connection: _socket.socket, timeout_s: float) -> bytes | None:
     """The user that the client's IDENT server names, without blanks; None when it names nobody in time."""
     deadline = time.monotonic() + timeout_s
     local, remote = connection.getsockname(), connection.getpeername()

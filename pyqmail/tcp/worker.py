@@ -1,5 +1,6 @@
 """A worker of tcpserver: it waits in the listener's queue, takes a connection and serves it (tcp/workers)."""
 
+import _socket
 import fcntl
 import os
 import select
@@ -9,6 +10,7 @@ import struct
 import time
 
 from pyqmail.control import Control
+from pyqmail.system.accepting import accept
 from pyqmail.system.file_cache import FileCache
 from pyqmail.tcp.connection_log import ConnectionLog, Peer, Serve, write_log
 
@@ -21,6 +23,7 @@ class WorkerLife(ConnectionLog):
 
     def __init__(self, listener: socket.socket, reports: int, serve: Serve, *, logs: bool) -> None:
         self._listener = listener
+        self._family = int(listener.family)
         self._reports = reports
         self._serve = serve
         self._logs = logs
@@ -44,7 +47,7 @@ class WorkerLife(ConnectionLog):
         served = 0
         patience = 0.0  # the first wait is none: what made the parent fork may be waiting
         while served < served_max:
-            ready = [fd for fd, _ in queue.poll(patience)]
+            ready = dict(queue.poll(patience))  # by descriptor
             patience = idle_s
             if self._reports in ready:
                 return
@@ -58,10 +61,10 @@ class WorkerLife(ConnectionLog):
                 self._one(*connection)
                 served += 1
 
-    def _accept(self) -> tuple[socket.socket, Peer] | None:
+    def _accept(self) -> tuple[_socket.socket, Peer] | None:
         """The next connection; None when somebody else took it, or the client has gone."""
         try:
-            connection, address = self._listener.accept()
+            connection, address = accept(self._listener, self._family, _socket.SOCK_STREAM)
             return connection, address[:2]
         except (BlockingIOError, ConnectionError):
             return None
@@ -71,7 +74,7 @@ class WorkerLife(ConnectionLog):
             time.sleep(0.1)  # no descriptor or no memory to spare: the connection waits
             return None
 
-    def _one(self, connection: socket.socket, peer: Peer) -> None:
+    def _one(self, connection: _socket.socket, peer: Peer) -> None:
         os.dup2(connection.fileno(), 0)
         os.dup2(connection.fileno(), 1)
         self._announced = False
