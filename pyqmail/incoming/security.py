@@ -62,10 +62,11 @@ class Security:
 
         Raises TlsUnavailable before anything was said, and StreamEnded.
         """
-        from pyqmail.tcp.certificates import NoCertificate
+        from pyqmail.tcp.certificates import NAMED, NoCertificate
 
         try:
-            context = self._certificates().context(self._settings(), alert)
+            named = not self._control.surely_missing(NAMED)
+            context = self._certificates().context(self._settings(), alert, named=named)
         except NoCertificate:
             raise TlsUnavailable from None
         except (ControlUnreadable, ValueError) as error:

@@ -25,6 +25,7 @@ from pyqmail.tcp.pem import PEM_MAX, PemError, split_pairs
 from pyqmail.warm.successors import Successors
 
 FILE = "servercert.pem"
+NAMED = "servercerts"  # the directory of those for names
 NAMES_MAX = 32  # contexts that a worker keeps for names beside the default
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 # A suite for each type of key, to have it shown in a handshake of TLS 1.2; a client of TLS 1.3 takes whatever comes.
@@ -235,10 +236,11 @@ class ServerCertificates:
         self._default = _Entry()
         self._named: OrderedDict[str, _Entry] = OrderedDict()
 
-    def context(self, settings: TlsSettings, alert: Alert) -> ssl.SSLContext:
+    def context(self, settings: TlsSettings, alert: Alert, *, named: bool = True) -> ssl.SSLContext:
         """What the next client is shown, by its SNI. ``alert`` gets a text for the log if something is wrong.
 
-        Raises NoCertificate, of which the log has heard then.
+        ``named``: whether there may be a control/servercerts; without one no client is asked for a name, since a
+        function that OpenSSL calls costs each handshake. Raises NoCertificate, of which the log has heard then.
         """
         if settings.key() != self._settings.key():
             self._settings = settings
@@ -249,7 +251,7 @@ class ServerCertificates:
             if self._default.stamp is None and self._clock.due():
                 alert(f"control/{FILE}: {self._default.wrong}")
             raise NoCertificate(self._default.wrong)
-        context.sni_callback = lambda sock, name, _: self._choose(sock, name, alert)
+        context.sni_callback = (lambda sock, name, _: self._choose(sock, name, alert)) if named else None
         return context
 
     def _choose(self, sock: "ssl.SSLObject | ssl.SSLSocket", name: str | None, alert: Alert) -> None:
@@ -257,7 +259,7 @@ class ServerCertificates:
         folded = (name or "").lower()
         if not _NAME.match(folded):
             return
-        path = f"servercerts/{folded}/{FILE}"
+        path = f"{NAMED}/{folded}/{FILE}"
         entry = self._named.pop(folded, None) or _Entry()
         context = self._current(entry, f"{self._directory}/{path}", path, alert)
         if entry.stamp is None:

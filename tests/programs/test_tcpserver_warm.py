@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from pyqmail.formats.cdb import write_cdb
 from pyqmail.launch import launcher_text
 from pyqmail.tcp.tcprules import parse_rules
+from tests.certificates import client_context, self_signed
 from tests.loopback import everything
 from tests.programs.sending import make_queue
 from tests.programs.tcp_servers import BIN, DEADLINE_S, ENVIRON, OURS, Running, Servers, gone, theirs
@@ -148,6 +151,40 @@ def test_controls_and_rules_count_from_the_next_connection(servers: Servers, hom
     assert server.talk() == b""
     assert server.line_with("warning").endswith(f"unable to read {path}: file does not exist")
     assert len(server.children()) < 5
+
+
+def test_a_directory_of_certificates_counts_from_the_next_connection(servers: Servers, home: Path) -> None:
+    pems = {name: self_signed(home, name) for name in ("mx.test", "other.test")}
+
+    def put(folder: str, name: str) -> None:
+        path = home / "control" / folder / "servercert.pem"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pems[name].read_bytes())
+        path.chmod(0o400)
+
+    put("", "mx.test")
+    server = servers("-RHl0", "-c1", "--", SMTPD, QMAIL_HOME=str(home))
+
+    def secured(name: str) -> bytes:
+        """What is said at the end by a server that is ``name``."""
+        with server.connect() as client:
+            client.recv(4096)
+            client.sendall(b"STARTTLS\r\n")
+            client.recv(4096)
+            with client_context(pems[name]).wrap_socket(client, server_hostname=name) as tls:
+                tls.sendall(b"QUIT\r\n")
+                return tls.recv(4096) + tls.recv(4096)
+
+    assert secured("mx.test") == b"221 mx.test\r\n"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        secured("other.test")
+    (home / "control/servercerts").mkdir()
+    put("servercerts/other.test", "other.test")
+    assert secured("other.test") == secured("mx.test") == b"221 mx.test\r\n"
+    shutil.rmtree(home / "control/servercerts")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        secured("other.test")
+    assert secured("mx.test") == b"221 mx.test\r\n"
 
 
 def test_the_rules_file_may_be_named_from_the_servers_directory(servers: Servers, home: Path) -> None:

@@ -209,6 +209,16 @@ def test_the_name_that_a_client_asks_for_chooses(
     assert shown(ServerCertificates(str(home)).context(DEFAULT, print), asked) == der(made[found])
 
 
+def test_without_the_directory_no_client_is_asked_for_a_name(home: Path, made: dict[str, bytes]) -> None:
+    put(home, made["mx.test-ecdsa"])
+    put(home, made["other.test-rsa"], "other.test")
+    certificates = ServerCertificates(str(home))
+    for named, found in ((True, "other.test-rsa"), (False, "mx.test-ecdsa"), (True, "other.test-rsa")):
+        context = certificates.context(DEFAULT, print, named=named)
+        assert shown(context, "other.test") == der(made[found])
+        assert (context.sni_callback is not None) is named
+
+
 @pytest.mark.parametrize(
     "name", ["..", ".", "../servercerts/other.test", "other.test/", "a..b", ".a", "a.", "", "x\0y", "x" * 254]
 )
