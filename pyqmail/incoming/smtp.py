@@ -63,7 +63,7 @@ class SmtpSession:
             if effect is not Effect.NONE:
                 if effect is Effect.QUIT:
                     connection.answer(reply)
-                    connection.stream.flush()
+                    connection.stream.part()
                     return 0
                 reply = ACTS[effect](self, argument) or reply
             if reply:

@@ -79,21 +79,26 @@ class DescriptorStream(Stream):
                 raise StreamEnded
             return data
 
-    def _send(self, data: bytearray) -> int:
+    def _send(self, data: bytes | bytearray) -> None:
         while True:
             try:
                 if self._simple:
-                    return os.write(self._writer, data)
-                if not self._ready(self._writer, select.POLLOUT):
+                    sent = os.write(self._writer, data)
+                elif self._ready(self._writer, select.POLLOUT):
+                    sent = self._write_some(data)
+                else:
                     raise StreamEnded
-                return self._write_some(data)
             except BlockingIOError:
                 if not self._wait_ourselves(self._writer):
                     raise StreamEnded from None
+                continue
             except (OSError, ValueError):  # ValueError: a descriptor that another stream has taken over
                 raise StreamEnded from None
+            if sent == len(data):
+                return
+            data = data[sent:]
 
-    def _write_some(self, data: bytearray) -> int:
+    def _write_some(self, data: bytes | bytearray) -> int:
         if self._socket is None:
             self._socket = _is_socket(self._writer)
         if not self._socket:

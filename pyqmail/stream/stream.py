@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
 
+    from pyqmail.stream.tls import TlsStream
+
 CHUNK = 65536
 HANDSHAKE_S = 60.0  # for a whole TLS handshake, however its bytes come
 
@@ -65,19 +67,27 @@ class Stream(ABC):
     def flush(self) -> None:
         """Send what has gathered. Raises StreamEnded; what was not sent is forgotten then."""
         out = self._out
-        if not out:
-            return
-        try:
-            sent = self._send(out)
-            while sent < len(out):
-                del out[:sent]
-                sent = self._send(out)
-        finally:
-            out.clear()
+        if out:
+            try:
+                self._send(out)
+            finally:
+                out.clear()
+
+    def say(self, data: bytes) -> None:
+        """Send ``data`` now, behind what has gathered. Raises StreamEnded."""
+        if self._out:
+            self._out += data
+            self.flush()
+        else:
+            self._send(data)
+
+    def part(self) -> None:
+        """Send what has gathered, which is all that will be said, and the goodbye with it. Raises StreamEnded."""
+        self.flush()
 
     def start_tls(
         self, context: "ssl.SSLContext", *, server_side: bool, name: str | None = None, within_s: float = HANDSHAKE_S
-    ) -> "Stream":
+    ) -> "TlsStream":
         """Shake hands; the stream that is left to talk on, its own time limits the same.
 
         ``name`` is the server that a client asks for. What the peer has said in clear and nobody has read counts as the
@@ -106,8 +116,8 @@ class Stream(ABC):
         """At least one byte, or what ``read`` raises."""
 
     @abstractmethod
-    def _send(self, data: bytearray) -> int:
-        """Send some of ``data``; how many bytes. Raises StreamEnded."""
+    def _send(self, data: bytes | bytearray) -> None:
+        """Send all of ``data``. Raises StreamEnded."""
 
     @abstractmethod
     def _surrender(self) -> "Stream":

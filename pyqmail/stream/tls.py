@@ -25,10 +25,11 @@ class TlsStream(Stream):
         super().__init__()
         self._below = below
         self._over = False  # whether the peer has said goodbye, or something that is no TLS
+        self._parted = False  # whether we have said goodbye
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
-            self._shake_hands(within_s)
+            self._shake_hands(within_s, first=not server_side)
         except StreamTimedOut:
             raise TlsFailed("the handshake took too long") from None
         except StreamEnded:
@@ -38,9 +39,12 @@ class TlsStream(Stream):
             raise TlsFailed(reason(error)) from None
         self.secured = self._describe()
 
-    def _shake_hands(self, within_s: float) -> None:
+    def _shake_hands(self, within_s: float, *, first: bool) -> None:
+        """``first``: it is we who begin."""
         deadline = time.monotonic() + within_s
         self._below.until(deadline)
+        if not first:
+            self._fetch()  # what OpenSSL would ask for by an exception, which it takes long to make
         while True:
             try:
                 self.ssl_object.do_handshake()
@@ -68,25 +72,34 @@ class TlsStream(Stream):
     def until(self, deadline: float | None) -> None:
         self._below.until(deadline)
 
+    def part(self) -> None:
+        out = self._out
+        try:
+            if out:
+                self._encrypt(out)
+        except (ssl.SSLError, ValueError):
+            raise StreamEnded from None
+        finally:
+            out.clear()
+        if not self._parted:
+            self._parted = True
+            try:
+                self.ssl_object.unwrap()  # writes close_notify, and would read the peer's, for which nobody waits
+            except (ssl.SSLError, ValueError):
+                pass
+        self._push()
+
     def close(self) -> None:
         try:
-            super().flush()  # as records, which go with the goodbye
-            self.ssl_object.unwrap()  # writes close_notify, and would read the peer's, for which nobody waits
-        except (StreamEnded, ssl.SSLError, ValueError):
-            pass
-        self._tell_alert()
+            self.part()
+        except StreamEnded:
+            self._tell_alert()
         self._below.close()
-
-    def flush(self) -> None:
-        """Send what has gathered, all records in as few writes as the stream below needs. Raises StreamEnded."""
-        if self._out:
-            super().flush()
-            self._push()
 
     def _receive(self) -> bytes:
         while not self._over:
-            if not (self._incoming.pending or self.ssl_object.pending()):
-                self._fetch()  # what OpenSSL would say by an exception, which it takes long to make
+            if not self._incoming.pending:  # of a record that was opened nothing is left: none is as large as a CHUNK
+                self._fetch()
             try:
                 data = self.ssl_object.read(CHUNK)
             except ssl.SSLWantReadError:
@@ -101,11 +114,19 @@ class TlsStream(Stream):
         self._over = True
         raise StreamEnded
 
-    def _send(self, data: bytearray) -> int:
+    def _send(self, data: bytes | bytearray) -> None:
         try:
-            return self.ssl_object.write(data)
+            self._encrypt(data)
         except (ssl.SSLError, ValueError):
             raise StreamEnded from None
+        self._below.say(self._outgoing.read())
+
+    def _encrypt(self, data: bytes | bytearray) -> None:
+        """Make records of ``data``, which go in one write."""
+        sent = self.ssl_object.write(data)
+        while sent < len(data):  # a record has 16 KiB at most
+            data = data[sent:]
+            sent = self.ssl_object.write(data)
 
     def _fetch(self) -> None:
         """One more read of the stream below, after everything was sent that the peer may wait for."""

@@ -351,7 +351,7 @@ class Noted(Stream):
     def _receive(self) -> bytes:
         raise AssertionError
 
-    def _send(self, data: bytearray) -> int:
+    def _send(self, data: bytes | bytearray) -> None:
         raise AssertionError
 
     def _surrender(self) -> Stream:

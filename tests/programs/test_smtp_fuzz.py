@@ -28,9 +28,8 @@ class Pieces(Stream):
         self._pieces = [piece for piece in reversed(pieces) if piece]
         self.said = b""
 
-    def _send(self, data: bytearray) -> int:
+    def _send(self, data: bytes | bytearray) -> None:
         self.said += data
-        return len(data)
 
     def _receive(self) -> bytes:
         if not self._pieces:

@@ -21,9 +21,8 @@ class Pieces(Stream):
             raise StreamEnded
         return self._pieces.pop()
 
-    def _send(self, data: bytearray) -> int:
+    def _send(self, data: bytes | bytearray) -> None:
         self.said += data
-        return len(data)
 
     def _surrender(self) -> "Pieces":
         raise AssertionError

@@ -17,6 +17,7 @@ import pytest
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.lines import LineReader
 from pyqmail.stream.stream import CHUNK, Stream, StreamEnded, StreamTimedOut, TlsFailed
+from pyqmail.stream.tls import TlsStream
 from tests.certificates import client_context, self_signed, server_context
 
 DEADLINE_S = 30.0
@@ -316,6 +317,58 @@ def test_who_has_said_goodbye_is_waited_for_no_more(pem: Path) -> None:
             with pytest.raises(StreamEnded):
                 stream.read()
         assert time.monotonic() - began < DEADLINE_S / 2
+        stream.close()
+
+
+class Counting(DescriptorStream):
+    """A stream that counts its writes."""
+
+    writes = 0
+
+    def _send(self, data: bytes | bytearray) -> None:
+        Counting.writes += 1
+        super()._send(data)
+
+
+def test_the_last_words_and_the_goodbye_are_one_write(pem: Path) -> None:
+    ours, theirs = socket.socketpair()
+    heard: list[bytes] = []
+
+    def act() -> None:
+        with client_context(pem).wrap_socket(theirs, server_hostname="mx.test") as tls:
+            heard.extend((tls.recv(100), tls.recv(100)))  # without close_notify the second raises
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    with ours:
+        below = Counting(ours.fileno(), ours.fileno(), DEADLINE_S)
+        stream = TlsStream(below, server_context(pem), server_side=True)
+        before = Counting.writes
+        stream.write(b"221 ")
+        stream.write(b"bye")
+        stream.part()
+        stream.close()
+        assert Counting.writes == before + 1
+        thread.join(DEADLINE_S)
+    assert heard == [b"221 bye", b""]
+
+
+def test_to_part_from_who_has_gone_is_an_end(pem: Path) -> None:
+    ours, theirs = socket.socketpair()
+
+    def act() -> None:
+        client_context(pem).wrap_socket(theirs, server_hostname="mx.test").close()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    with ours:
+        stream = DescriptorStream(ours.fileno(), ours.fileno(), DEADLINE_S).start_tls(
+            server_context(pem), server_side=True
+        )
+        thread.join(DEADLINE_S)
+        stream.write(b"221 bye")
+        with pytest.raises(StreamEnded):
+            stream.part()
         stream.close()
 
 
