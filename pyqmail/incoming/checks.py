@@ -66,7 +66,7 @@ class ExistingRecipient(Check):
         self._check = RecipientCheck(rules.control, rules.home, rules.environ)
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
-        if client.relay is not None or b"\0" in address or self._check.exists(address):
+        if client.relay is not None or 0 in address or self._check.exists(address):
             return None
         return Verdict(NOBODY)
 

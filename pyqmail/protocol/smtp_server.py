@@ -18,7 +18,7 @@ def parse_command(line: bytes) -> tuple[bytes, bytes]:
     One CR is dropped, a NUL ends the line, only the blank separates, trailing blanks stay in the argument.
     """
     line = line.removesuffix(b"\r")
-    if b"\0" in line:
+    if 0 in line:  # a number, here and below: looking for bytes in bytes makes an exception first
         line = line.partition(b"\0")[0]
     verb, _, argument = line.partition(b" ")
     return verb.upper(), argument.lstrip(b" ")
@@ -41,7 +41,7 @@ def parse_address(argument: bytes) -> bytes:
 
 
 def _unquote(text: bytes, end: int) -> bytes:
-    if b'"' not in text and b"\\" not in text:
+    if 0x22 not in text and 0x5C not in text:
         return text.partition(bytes((end,)))[0]
     address, quoted, escaped = bytearray(), False, False
     for byte in text:
@@ -288,12 +288,12 @@ class BodyDecoder:
             held = next((n for n in (4, 3, 2, 1) if wire.endswith(self._END[:n])), 0)
             wire, self._held = (wire[:-held], wire[-held:]) if held else (wire, b"")
         lines = wire.split(b"\r\n")
-        if b"\n" in b"".join(lines):  # quicker than to count both, by far
+        if 0x0A in b"".join(lines):  # quicker than to count both, by far
             raise BareLineFeed
         text = b"\n".join(lines)
         if self.hops.in_header:
             self.hops.feed(text[1:] if self._first else text)
-        if b"\n." in text:
+        if text.find(b"\n.") >= 0:
             text = text.replace(b"\n.\r", b"\n..\r").replace(b"\n.", b"\n")
         if self._first and text:
             self._first = False
