@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyqmail.stream.stream import Stream
-    from pyqmail.tcp.certificates import ServerCertificates, TlsSettings
+    from pyqmail.stream.tls import TlsStream
 
 CERTIFICATE = "servercert.pem"
 # What tells programs of the queue about the connection is set here, and is nobody else's to say.
@@ -37,9 +37,8 @@ def set_and_on(environ: Mapping[bytes, bytes], name: bytes) -> bool:
 
 
 class Security:
-    """What one session does about TLS. Where control files are kept (``Control.cache``) certificates are: ``kept``."""
+    """What one session does about TLS."""
 
-    kept: "ServerCertificates | None" = None
     implicit = False  # before the greeting
     required = False
     needs_client_certificate = False
@@ -57,16 +56,22 @@ class Security:
             self.needs_client_certificate = word == b"@"
         self.offered = not off and not self.implicit and control.exists(CERTIFICATE)
 
-    def start(self, stream: "Stream", alert: Callable[[str], None], ready: bytes = b"") -> "tuple[Stream, list[bytes]]":
+    def start(
+        self, stream: "Stream", alert: Callable[[str], None], ready: bytes = b""
+    ) -> "tuple[TlsStream, list[bytes]]":
         """Say ``ready`` and shake hands: the stream to talk on, and the addresses in the client's verified certificate.
 
         Raises TlsUnavailable before anything was said, and StreamEnded.
         """
-        from pyqmail.tcp.certificates import NAMED, NoCertificate
+        # one statement for all, since each costs a session two exceptions inside of the interpreter
+        from pyqmail.tcp.certificates import NAMED, NoCertificate, TlsSettings, certificates_of
 
+        control = self._control
         try:
-            named = not self._control.surely_missing(NAMED)
-            context = self._certificates().context(self._settings(), alert, named=named)
+            settings = TlsSettings(**self._settings())
+            named = not control.surely_missing(NAMED)
+            certificates = certificates_of(control.directory.removesuffix("/control"))
+            context = certificates.context(settings, alert, named=named)
         except NoCertificate:
             raise TlsUnavailable from None
         except (ControlUnreadable, ValueError) as error:
@@ -74,9 +79,6 @@ class Security:
             raise TlsUnavailable from None
         stream.write(ready)
         secured = stream.start_tls(context, server_side=True)
-        from pyqmail.stream.tls import TlsStream
-
-        assert isinstance(secured, TlsStream)
         return secured, verified_addresses(secured)
 
     def may_relay(self, addresses: list[bytes]) -> bool:
@@ -84,37 +86,19 @@ class Security:
         allowed = {entry.lower() for entry in self._control.lines("tlsclients") or ()} if addresses else ()
         return any(one.lower() in allowed for one in addresses)
 
-    def _certificates(self) -> "ServerCertificates":
-        """Those of this process, if it serves many sessions."""
-        from pyqmail.tcp.certificates import ServerCertificates
-
-        home = self._control.directory.removesuffix("/control")
-        if Control.cache is None:
-            return ServerCertificates(home)
-        found = Security.kept
-        if found is None or found.home != home:
-            found = Security.kept = ServerCertificates(home)
-        return found
-
-    def _settings(self) -> "TlsSettings":
-        """From the control files. Raises ControlUnreadable and ValueError."""
-        from pyqmail.tcp.certificates import TlsSettings
-
+    def _settings(self) -> dict[str, str]:
+        """The TlsSettings that the control files ask for. Raises ControlUnreadable and ValueError."""
         control = self._control
         ciphers = self._environ.get(b"TLSCIPHERS") or b":".join(control.lines("tlsserverciphers") or ())
         asks = self.needs_client_certificate or control.exists("tlsclients")
         authorities = (control.read("clientca.pem") or b"") if asks else b""
         revoked = (control.read("clientcrl.pem") or b"") if authorities else b""
-        return TlsSettings(
-            ciphers=ciphers.decode("ascii"), authorities=authorities.decode("ascii"), revoked=revoked.decode("ascii")
-        )
+        found = {"ciphers": ciphers, "authorities": authorities, "revoked": revoked}
+        return {name: value.decode("ascii") for name, value in found.items() if value}
 
 
-def verified_addresses(stream: "Stream") -> list[bytes]:
+def verified_addresses(stream: "TlsStream") -> list[bytes]:
     """The e-mail addresses in the certificate that the client has proved to own in this very handshake."""
-    from pyqmail.stream.tls import TlsStream
-
-    assert isinstance(stream, TlsStream)
     if stream.ssl_object.session_reused:
         return []
     found: dict[str, Any] = stream.ssl_object.getpeercert() or {}

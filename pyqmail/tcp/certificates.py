@@ -18,6 +18,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable
 
+from pyqmail.control import Control
 from pyqmail.stream.tls import reason
 from pyqmail.system.alert_clock import AlertClock
 from pyqmail.system.stamp import Stamp, stamp_of
@@ -228,6 +229,8 @@ class _Entry:
 class ServerCertificates:
     """The contexts of one server process, by the names that clients ask for."""
 
+    kept: "ServerCertificates | None" = None  # in a process that keeps control files, too
+
     def __init__(self, home: str, *, clock: AlertClock | None = None) -> None:
         self.home = home
         self._directory = home + "/control"
@@ -294,6 +297,16 @@ class ServerCertificates:
             entry.wrong = str(error)
         except OSError as error:
             entry.wrong = error.strerror or "cannot be read"
+
+
+def certificates_of(home: str) -> ServerCertificates:
+    """Those of ``home``: the same for all sessions of a process that serves many (``Control.cache``)."""
+    if Control.cache is None:
+        return ServerCertificates(home)
+    found = ServerCertificates.kept
+    if found is None or found.home != home:
+        found = ServerCertificates.kept = ServerCertificates(home)
+    return found
 
 
 def host_name(name: str) -> bool:
