@@ -1,11 +1,14 @@
 """A worker's end of its job socket: submissions come from the parent, and word goes back of those that are over."""
 
+import errno
 import select
 import socket
 
 from pyqmail.intake.receipt import Receipt
 from pyqmail.protocol import queued
 from pyqmail.warm import wire
+
+WANTING = (errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE)  # what says nothing of the parent
 
 
 class ParentLink:
@@ -22,12 +25,17 @@ class ParentLink:
         return self._socket.fileno()
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        """The next record with its descriptors, None where no more will come. Raises BlockingIOError."""
+        """The next record with its descriptors, None where no more will come.
+
+        Raises BlockingIOError where there is none yet, or none can be taken now: it stays where it is.
+        """
         try:
             return wire.receive_record(self._socket)
         except BlockingIOError:
             raise
-        except OSError:
+        except OSError as error:
+            if error.errno in WANTING:
+                raise BlockingIOError from error
             return None
 
     def tell(self, word: int) -> None:

@@ -1,5 +1,6 @@
 """A worker of qmail-queued, driven in this process."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -95,6 +96,31 @@ def test_no_descriptors_are_left_after_many_submissions(bench: Bench) -> None:
         bench.worker.ready = []
         connection.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("lacking", [errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_a_job_that_cannot_be_received_now_is_received_later(
+    tree: Tree, bench: Bench, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    real, failed = wire.receive_record, []
+
+    def receive_record(sock: socket.socket) -> tuple[bytes, list[int]] | None:
+        if not failed:
+            failed.append(sock)
+            raise OSError(lacking, os.strerror(lacking))
+        return real(sock)
+
+    monkeypatch.setattr(wire, "receive_record", receive_record)
+    message, envelope = os.pipe(), os.pipe()
+    for pipe, data in ((message, b"m\n"), (envelope, b"Fa\0Tb\0\0")):
+        os.write(pipe[1], data)
+        os.close(pipe[1])
+    connection = bench.submit(1, message[0], envelope[0])
+    assert failed and not bench.worker.receipts and not bench.worker.parent.gone
+    bench.worker.loop.run_once(10)
+    bench.worker._commit(bench.worker.ready)
+    assert queued.parse_answer(connection.recv(64)) == (0, 99)
+    connection.close()
 
 
 def test_where_splice_does_not_work_the_message_is_copied(
