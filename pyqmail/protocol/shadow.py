@@ -8,7 +8,7 @@
                     serve           from now on tell what is mine:                 margin SECONDS | taken ID... |
                                                                                    lease SECONDS | say LINE
 
-A lease holds until SECONDS of the monotonic clock; what others have taken is told before it, and before the first one
+A lease holds until SECONDS since boot; what others have taken is told before it, and before the first one
 for how many SECONDS after its end nobody may adopt. An ID is 32 hexadecimal digits. What a client that goes away has
 asked for and not called kept is withdrawn.
 """

@@ -14,6 +14,7 @@ from pyqmail.log.sinks import Sink
 from pyqmail.system.typed import Protocol
 
 AGAIN_S = 1.0  # after there was no memory for it
+LOOK_S = 5.0  # from one look at the clock to the next: timers stand still while the machine is suspended
 
 Whose = Callable[[bytes], bool]  # whether it is a copy of one of those messages
 
@@ -26,7 +27,7 @@ class Deliveries(Protocol):
 
 
 class Fence:
-    """One for all ``channels``. ``later`` calls after seconds of ``clock``, which is monotonic."""
+    """One for all ``channels``. ``later`` calls after seconds; those of ``clock`` do not stand still."""
 
     def __init__(
         self, later: Callable[[float, Callable[[], None]], object], clock: Callable[[], float], log: Sink
@@ -44,8 +45,17 @@ class Fence:
         """
         if until > self._until:
             self._until = until
-            last = partial(self._end, partial(self._lost, until), b"no lease: ")
-            self._later(max(0.0, until + margin_s / 2 - self._clock()), last)
+            self._wait(until, until + margin_s / 2)
+
+    def _wait(self, until: float, last: float) -> None:
+        self._later(max(0.0, min(last - self._clock(), LOOK_S)), partial(self._look, until, last))
+
+    def _look(self, until: float, last: float) -> None:
+        """End what runs at ``last``, unless the lease holds longer than ``until`` by then."""
+        if until == self._until and self._clock() < last:
+            self._wait(until, last)
+        elif until == self._until:
+            self._end(partial(self._lost, until), b"no lease: ")
 
     def taken(self, identities: Collection[bytes]) -> None:
         """Other nodes have these copies."""

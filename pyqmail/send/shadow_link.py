@@ -7,7 +7,6 @@ delivered once more when the machine is started anew, or by whoever adopts it.
 """
 
 import socket
-import time
 
 from pyqmail.formats.todo import parse_info_shadow
 from pyqmail.log.events import Warn
@@ -17,6 +16,7 @@ from pyqmail.send.fence import Fence
 from pyqmail.spool.ended import read_ended, write_ended
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
+from pyqmail.system.boot_clock import since_boot
 from pyqmail.system.loop import Loop
 
 AGAIN_S = 1.0  # before another try to connect, or to send what was not taken
@@ -41,8 +41,8 @@ class ShadowLink:
         self._lost = False  # some were forgotten
         self._marks: list[tuple[bytes, bytes, bytes]] = []
         self._marking = False  # for the moment to tell them
-        self.fence = Fence(loop.call_later, time.monotonic, log)
-        self._until = 0.0  # of the lease, by the monotonic clock
+        self.fence = Fence(loop.call_later, since_boot, log)
+        self._until = 0.0  # of the lease, in seconds since boot
         self._margin_s = 0.0  # after it
         self._taken: set[bytes] = set()
         self._waits = False  # it was said that messages wait for the lease
@@ -63,7 +63,7 @@ class ShadowLink:
         """Whether the message of that copy may not be delivered now: its lease is over, or was never heard of."""
         if not identity:
             return False
-        if time.monotonic() < self._until:
+        if since_boot() < self._until:
             self._waits = False
             return False
         if not self._waits:

@@ -1,7 +1,7 @@
 """A node's lease: until when nobody else may deliver what this queue has (qmail-shadowd(8)).
 
-The database's clock ends it, MARGIN of its length later than the node, whose own monotonic clock counts from before the
-question. So clocks that differ do no harm, and a node stops before another one may begin.
+The database's clock ends it, MARGIN of its length later than the node, which counts from before the question, in
+seconds since its machine's boot. So clocks that differ do no harm, and a node stops before another one may begin.
 """
 
 import time
@@ -12,6 +12,7 @@ from pyqmail.shadow.database import Away
 from pyqmail.shadow.nodes import Nodes, Taken
 from pyqmail.shadow.settings import Settings
 from pyqmail.shadow.store import Fenced, Node
+from pyqmail.system.boot_clock import since_boot
 
 MARGIN = 0.2
 RENEWALS = 4  # in the time of one lease
@@ -20,7 +21,7 @@ AGAIN_S = 2.0  # after a failure
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who we are, None for nobody; what others have taken of ours; until when we are that, in monotonic seconds."""
+    """Who we are, None for nobody; what others have taken of ours; until when we are that, in seconds since boot."""
 
     node: Node | None
     taken: frozenset[str]
@@ -55,7 +56,7 @@ class Lease:
     def keep(self, nodes: Nodes) -> None:
         """Never returns."""
         while True:
-            began = time.monotonic()
+            began = since_boot()
             trouble = self._step(nodes)
             if trouble is None:
                 self._held = replace(self._held, until=began + self._settings.lease_s)

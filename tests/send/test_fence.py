@@ -9,7 +9,7 @@ import pytest
 from pyqmail.formats.todo import Todo
 from pyqmail.log.events import Event
 from pyqmail.protocol.spawn import format_joint_report, format_probe_answer, format_report
-from pyqmail.send.fence import AGAIN_S, Fence, Whose
+from pyqmail.send.fence import AGAIN_S, LOOK_S, Fence, Whose
 from pyqmail.send.shadow_link import WAIT_S, ShadowLink
 from pyqmail.spool.preprocess import New
 from tests.send.parts import OneChannel
@@ -44,11 +44,17 @@ class Running:
 
     def go(self, until: float) -> None:
         """Let time go by."""
+        while due := [timer for timer in self.timers if timer[0] <= until]:
+            first = min(due, key=lambda timer: timer[0])
+            self.timers.remove(first)
+            self.now = max(self.now, first[0])
+            first[1]()
         self.now = until
-        due = [timer for timer in self.timers if timer[0] <= until]
-        self.timers = [timer for timer in self.timers if timer[0] > until]
-        for _, callback in due:
-            callback()
+
+    def sleep(self, until: float) -> None:
+        """Suspend the machine: its timers stand still, its clock does not."""
+        self.timers = [(when + until - self.now, callback) for when, callback in self.timers]
+        self.now = until
 
 
 def test_what_has_copies_is_ended_at_half_of_the_margin() -> None:
@@ -101,6 +107,15 @@ def test_without_a_margin_the_end_of_the_lease_is_the_last_moment() -> None:
     running = Running()
     running.fence.renewed(1300, 0)
     running.go(1300)
+    assert running.copies == [b""]
+
+
+def test_a_machine_that_was_suspended_looks_at_the_clock_soon() -> None:
+    running = Running()
+    running.fence.renewed(1300, MARGIN_S)
+    running.go(1010)
+    running.sleep(5000)
+    running.go(5000 + LOOK_S)
     assert running.copies == [b""]
 
 
