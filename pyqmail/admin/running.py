@@ -9,6 +9,8 @@ open. The root directories are compared too: a container's /var/qmail is another
 import os
 from collections.abc import Callable, Iterator
 
+from pyqmail.system.processes import read_memory
+
 STARTED_FROM = ("bin/", "boot/", "lib/", "rc", "service/", "supervise/")
 HELD = ("queue/", "run/")
 
@@ -62,7 +64,7 @@ def _was_started_from(pid: str, home: str) -> bool:
         directory = os.readlink(f"/proc/{pid}/cwd")
     except OSError:
         directory = "/"
-    for word in _read(f"/proc/{pid}/cmdline").split(b"\0")[:4]:
+    for word in read_memory(int(pid), "cmdline").split(b"\0")[:4]:
         path = os.path.normpath(os.path.join(directory, os.fsdecode(word)))
         if path.startswith(f"{home}/") and path.removeprefix(f"{home}/").startswith(STARTED_FROM):
             return True
@@ -70,7 +72,7 @@ def _was_started_from(pid: str, home: str) -> bool:
 
 
 def _has_mapped(pid: str, home: str) -> bool:
-    return f" {home}/lib/".encode() in _read(f"/proc/{pid}/maps")
+    return f" {home}/lib/".encode() in read_memory(int(pid), "maps")
 
 
 def _holds(pid: str, home: str) -> bool:
@@ -89,7 +91,7 @@ def _holds(pid: str, home: str) -> bool:
 
 
 def _shown(pid: str) -> str:
-    words = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").strip() or _read(f"/proc/{pid}/comm").strip()
+    words = read_memory(int(pid), "cmdline").replace(b"\0", b" ").strip() or _read(f"/proc/{pid}/comm").strip()
     return words[:120].decode("ascii", "backslashreplace")
 
 

@@ -1,9 +1,15 @@
-"""Which processes there are, as proc(5) shows them to us. No mail words but the name of the installed library."""
+"""Which processes there are, as proc(5) shows them to us. No mail words but the name of the installed library.
+
+What lies in a process's own memory, its command line and the list of its files there, cannot be read while one of its
+threads holds the lock of that memory, which can be for ever: it takes a page away whose file system (FUSE) does not
+answer. So nothing here that ends processes reads any, and nobody waits long for another user's.
+"""
 
 import os
 import re
 import signal
 
+PATIENCE_S = 0.5  # for the first process of another user whose memory cannot be read; the rest of his are not tried
 LIBRARY = re.compile(rb"(/[^\n]*)/lib/pyqmail-([0-9A-Za-z]+)/")  # where qmail-setup puts a copy of the package
 CHECKOUT = re.compile(rb"(/[^\n]*)/\.deps/")
 
@@ -11,15 +17,22 @@ CHECKOUT = re.compile(rb"(/[^\n]*)/\.deps/")
 class Process:
     """One process at the moment of the look."""
 
-    __slots__ = ("parent", "pid", "session", "ticks", "title", "uid")
+    __slots__ = ("_title", "parent", "pid", "session", "ticks", "uid")
 
-    def __init__(self, pid: int, parent: int, session: int, uid: int, title: bytes, ticks: str) -> None:
+    def __init__(self, pid: int, parent: int, session: int, uid: int, ticks: str) -> None:
         self.pid = pid
         self.parent = parent
         self.session = session
         self.uid = uid
-        self.title = title  # its command line, words apart by NUL, or what it wrote over that
         self.ticks = ticks  # when it began: with the pid this names one process for ever
+        self._title: bytes | None = None
+
+    @property
+    def title(self) -> bytes:
+        """Its command line, words apart by NUL, or what it wrote over that, when it was first asked for."""
+        if self._title is None:
+            self._title = read_memory(self.pid, "cmdline", 4096).rstrip(b"\0 ")
+        return self._title
 
     @property
     def name(self) -> str:
@@ -32,14 +45,48 @@ def look(pid: int) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            title = file.read(4096).rstrip(b"\0 ")
         uid = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
     if fields[0] in (b"Z", b"X"):
         return None
-    return Process(pid, int(fields[1]), int(fields[3]), uid, title, fields[19].decode())
+    return Process(pid, int(fields[1]), int(fields[3]), uid, fields[19].decode())
+
+
+_silent: set[int] = set()  # users who have kept somebody waiting here
+
+
+def read_memory(pid: int, name: str, most: int = -1) -> bytes:
+    """What /proc/PID/``name`` shows of the memory of ``pid``, up to ``most`` bytes; nothing where it cannot be had."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return b""
+    if uid == os.geteuid():
+        return _read(pid, name, most)
+    if uid in _silent:
+        return b""
+    import threading
+
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(_read(pid, name, most)), daemon=True)
+    try:
+        reader.start()
+    except RuntimeError:
+        return b""  # no room for a thread
+    reader.join(PATIENCE_S)
+    if not found:
+        _silent.add(uid)
+        return b""
+    return found[0]
+
+
+def _read(pid: int, name: str, most: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read(most) if most >= 0 else file.readall()
+    except OSError:
+        return b""
 
 
 def all_processes() -> list[Process]:
@@ -65,11 +112,7 @@ def build_of(pid: int) -> tuple[str, str] | None:
     From the kernel's own list of the files in its memory, so that a process cannot say what is not true. A checkout is
     the tree of itself, with the build "checkout".
     """
-    try:
-        with open(f"/proc/{pid}/maps", "rb") as file:
-            text = file.read()
-    except OSError:
-        return None
+    text = read_memory(pid, "maps")
     found = LIBRARY.search(_paths(text))
     if found is not None:
         return os.fsdecode(found[1]), found[2].decode()

@@ -2,12 +2,14 @@
 
 import array
 import ctypes
+import mmap
 import os
 import pty
 import select
 import signal
 import socket
 import struct
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +25,19 @@ CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x20000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 # Numbers that every architecture has in common.
 IO_URING_SETUP, LANDLOCK_CREATE_RULESET, MEMFD_SECRET = 425, 444, 447
-FUSE_OPEN, FUSE_OPENDIR, FUSE_LOOKUP, FUSE_GETATTR, FUSE_READ, FUSE_FLUSH, FUSE_INIT = 14, 27, 1, 3, 15, 25, 26
+FUSE_OPEN, FUSE_OPENDIR, FUSE_LOOKUP, FUSE_GETATTR, FUSE_READ, FUSE_WRITE, FUSE_FLUSH, FUSE_INIT = (
+    14,
+    27,
+    1,
+    3,
+    15,
+    16,
+    25,
+    26,
+)
 FILE_BYTES = 1 << 20
+MAP_FIXED = 0x10
+HELD_AFTER_S = 0.5  # a thread that still waits by then waits for ever
 
 
 class CannotAttack(Exception):
@@ -169,8 +182,11 @@ def every_socket() -> dict[str, Make]:
 # a file system that never answers
 
 
-def silent_file(place: Path, device: Path) -> int:
-    """A file below ``place`` whose reads and closes never end, made as any user may. Raises CannotAttack."""
+def silent_file(place: Path, device: Path, silent: tuple[int, ...] = (FUSE_READ, FUSE_FLUSH)) -> int:
+    """A file below ``place`` whose reads and closes never end, made as any user may. Raises CannotAttack.
+
+    ``silent``: the requests that its server leaves without an answer.
+    """
     uid, gid = os.getuid(), os.getgid()
     try:
         checked(LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS))
@@ -183,9 +199,26 @@ def silent_file(place: Path, device: Path) -> int:
         raise CannotAttack from error
     if os.fork() == 0:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        _serve(fd)
+        _serve(fd, silent)
     os.close(fd)
-    return os.open(place / "file", os.O_RDONLY)
+    return os.open(place / "file", os.O_RDWR if FUSE_WRITE in silent else os.O_RDONLY)
+
+
+def hold_memory(place: Path, device: Path) -> None:
+    """Let a thread hold the lock of this process's memory for ever: a changed page goes, and nobody stores it."""
+    page = mmap.PAGESIZE
+    fd = silent_file(place, device, (FUSE_WRITE,))
+    LIBC.mmap.restype = ctypes.c_void_p
+    LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    changeable = mmap.PROT_READ | mmap.PROT_WRITE
+    address = LIBC.mmap(None, page, changeable, mmap.MAP_SHARED, fd, 0)
+    ctypes.memset(address, 1, page)
+    instead = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
+    thread = threading.Thread(target=LIBC.mmap, args=(address, page, changeable, instead, -1, 0), daemon=True)
+    thread.start()
+    thread.join(HELD_AFTER_S)
+    if not thread.is_alive():
+        raise CannotAttack  # this kernel stores it without the lock
 
 
 def _attributes(node: int) -> bytes:
@@ -193,20 +226,20 @@ def _attributes(node: int) -> bytes:
     return struct.pack("<6Q10I", node, size, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def _serve(fd: int) -> None:
-    """Answer the kernel, but for reads and flushes."""
+def _serve(fd: int, silent: tuple[int, ...]) -> None:
+    """Answer the kernel, but for what is ``silent``."""
     while True:
         try:
             message = os.read(fd, 1 << 17)
             _, operation, number, node = struct.unpack_from("<IIQQ", message)
-            answer = _answer(operation, node)
-            if answer is not None:
+            if operation not in silent:
+                answer = _answer(operation, node)
                 os.write(fd, struct.pack("<IiQ", 16 + len(answer), 0, number) + answer)
         except OSError:
             os._exit(0)
 
 
-def _answer(operation: int, node: int) -> bytes | None:
+def _answer(operation: int, node: int) -> bytes:
     if operation == FUSE_INIT:
         return struct.pack("<4I2H2I2H8I", 7, 31, 65536, 0, 16, 12, 65536, 1, 0, 0, *[0] * 8)
     if operation == FUSE_LOOKUP:
@@ -215,4 +248,4 @@ def _answer(operation: int, node: int) -> bytes | None:
         return struct.pack("<Q2I", 0, 0, 0) + _attributes(node)
     if operation in (FUSE_OPEN, FUSE_OPENDIR):
         return struct.pack("<Q2I", node, 0, 0)
-    return None if operation in (FUSE_READ, FUSE_FLUSH) else b""
+    return bytes(mmap.PAGESIZE) if operation == FUSE_READ else b""

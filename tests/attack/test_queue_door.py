@@ -8,7 +8,6 @@ import resource
 import select
 import signal
 import socket
-import stat
 import statistics
 import subprocess
 import threading
@@ -177,25 +176,6 @@ def test_no_family_of_sockets_harms_the_others(tree: Tree) -> None:
     made = every_socket()
     assert len(made) > 3
     attacked(tree, lambda: hand_each(tree, made, stay=False))
-
-
-@pytest.fixture
-def fuse() -> Iterator[tuple[Path, Path]]:
-    """A directory to mount on, and the device, open to everybody as distributions have it."""
-    if "fuse" not in Path("/proc/filesystems").read_text():
-        pytest.skip("no FUSE here")
-    place = Path("/tmp") / f"pyqmail-silent-{os.getpid()}"
-    place.mkdir(mode=0o755)
-    (place / "mnt").mkdir()
-    os.chown(place / "mnt", ORDINARY_UID, ORDINARY_UID)
-    try:
-        os.mknod(place / "fuse", stat.S_IFCHR | 0o666, os.makedev(10, 229))
-        (place / "fuse").chmod(0o666)
-        yield place / "mnt", place / "fuse"
-    finally:
-        (place / "fuse").unlink(missing_ok=True)
-        (place / "mnt").rmdir()
-        place.rmdir()
 
 
 def held_pipe(page: memoryview) -> tuple[int, Callable[[], int]]:
