@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO, Protocol
 
 from pyqmail.log.events import Known
-from pyqmail.log.sources import replaced
+from pyqmail.log.sources import open_ordinary, replaced
 from pyqmail.log.twins import Twins
 from pyqmail.system.readiness import without_request
 
@@ -39,7 +39,7 @@ class GrowingFile:
     def read(self) -> bytes:
         """What has been added."""
         if self._file is None:
-            self._file = open(self.name, "rb", buffering=0)
+            self._file = open(open_ordinary(self.name), "rb", buffering=0)
             if not self._begun:
                 self._file.seek(max(0, self._file.seek(0, os.SEEK_END) - TAIL))
             self._begun = True

@@ -9,7 +9,7 @@ from typing import IO
 
 from pyqmail.log.bulk import Bulk, Counting
 from pyqmail.log.counts import Counts
-from pyqmail.log.sources import LINE_MAX, open_source
+from pyqmail.log.sources import LINE_MAX, open_ordinary, open_packed, open_source
 from pyqmail.system.process import fork_child
 from pyqmail.system.progress import Progress
 
@@ -97,10 +97,8 @@ def lines_told(log: str) -> Iterator[str]:
 
 def _open(path: str) -> IO[bytes]:
     if not path.endswith(".gz"):
-        return open(path, "rb", buffering=0)
-    import gzip
-
-    return gzip.open(path, "rb")  # type: ignore[return-value]
+        return open(open_ordinary(path), "rb", buffering=0)
+    return open_packed(path)  # type: ignore[return-value]
 
 
 def told(pieces: list[Piece], what: str) -> Iterator[bytes]:

@@ -1,14 +1,21 @@
 """Where the lines of a log come from: a directory of multilog or svlogd, a file, the journal (qmail-log(8))."""
 
+import errno
 import glob
+import io
 import os
 import select
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import TextIO
 
 from pyqmail.log.continuations import whole_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gzip import GzipFile
 
 DEFAULT_LOGS = ("/var/log/qmail-send", "/var/log/qmail/qmail-send", "/var/log/qmail")
 FOLLOW_S = 0.2  # between two looks at a file that did not grow
@@ -19,11 +26,11 @@ def read_directory(path: str, follow: bool) -> Iterator[str]:
     """The lines of a multilog or svlogd directory: what was rotated away, by its time, then ``current``."""
     for name in sorted(name for name in os.listdir(path) if name.startswith("@")):
         try:
-            with open_text(f"{path}/{name}") as file:
+            with open_text(f"{path}/{name}", ordinary=True) as file:
                 yield from lines_of(file)
         except FileNotFoundError:
             continue  # the logger removed it meanwhile
-    yield from read_file(f"{path}/current", follow)
+    yield from read_file(f"{path}/current", follow, ordinary=True)
 
 
 def lines_of(file: TextIO) -> Iterator[str]:
@@ -35,22 +42,49 @@ def lines_of(file: TextIO) -> Iterator[str]:
         begins = line.endswith("\n")
 
 
-def open_text(path: str) -> TextIO:
+def open_ordinary(path: str) -> int:
+    """A descriptor to read the ordinary file ``path``; OSError (ESPIPE) for anything else, and nothing is waited for.
+
+    For files that nobody has named: whoever writes the logs could have put a FIFO or a device in the place of one.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ESPIPE, "Is no ordinary file", path)
+    return fd
+
+
+def open_text(path: str, *, ordinary: bool = False) -> TextIO:
     """A file of log lines, one that gzip has compressed too. Raises OSError, at the first read for a torn one."""
     if not path.endswith(".gz"):
-        return open(path, encoding="utf-8", errors="replace")
+        return open(open_ordinary(path) if ordinary else path, encoding="utf-8", errors="replace")
+    if ordinary:
+        return io.TextIOWrapper(open_packed(path), encoding="utf-8", errors="replace")
     import gzip
 
     return gzip.open(path, "rt", encoding="utf-8", errors="replace")
 
 
-def read_file(path: str, follow: bool) -> Iterator[str]:
-    """The lines of a file; with ``follow`` what is added to it, and to the one that takes its place."""
+def open_packed(path: str) -> "GzipFile":
+    """An ordinary file that gzip has compressed. Raises OSError."""
+    import gzip
+
+    source = open(open_ordinary(path), "rb", buffering=0)
+    packed = gzip.GzipFile(fileobj=source, mode="rb")
+    packed.myfileobj = source  # closed with it
+    return packed
+
+
+def read_file(path: str, follow: bool, *, ordinary: bool = False) -> Iterator[str]:
+    """The lines of a file; with ``follow`` what is added to it, and to the one that takes its place.
+
+    ``ordinary``: it has to be an ordinary file.
+    """
     if path.endswith(".gz"):
         with open_text(path) as compressed:
             yield from lines_of(compressed)
         return
-    file = open_text(path)  # another may take its place
+    file = open_text(path, ordinary=ordinary)  # another may take its place
     try:
         partial = ""
         while True:
@@ -69,7 +103,7 @@ def read_file(path: str, follow: bool) -> Iterator[str]:
                 yield from (partial + rest).splitlines(keepends=True)
                 partial = ""
                 file.close()
-                file = open_text(path)
+                file = open_text(path, ordinary=ordinary)
             else:
                 select.select([], [], [], FOLLOW_S)
     finally:
