@@ -99,8 +99,11 @@ def read_file(path: str, follow: bool, *, ordinary: bool = False) -> Iterator[st
                     yield partial
                 return
             elif replaced(file.fileno(), path):
-                rest = file.read()
-                yield from (partial + rest).splitlines(keepends=True)
+                for line in lines_of(file):
+                    yield partial + line
+                    partial = ""
+                if partial:
+                    yield partial
                 partial = ""
                 file.close()
                 file = open_text(path, ordinary=ordinary)

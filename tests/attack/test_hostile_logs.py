@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pyqmail.log.following import GrowingFile
-from pyqmail.log.sources import read_directory
+from pyqmail.log.sources import LINE_MAX, read_directory, read_file
+from tests.attack.test_bounds import SPARSE, in_little_memory, sparse
 from tests.spool.queue_tree import REPO
 
 READERS = {"qmail-log": ["qmail-log"], "qmail-report": ["qmail-report", "day"]}
@@ -53,3 +54,25 @@ def test_a_compressed_file_in_a_directory_is_read(tmp_path: Path) -> None:
     (tmp_path / "@400000006740000000000000.s.gz").write_bytes(gzip.compress(LINE))
     (tmp_path / "current").write_bytes(b"x\n")
     assert list(read_directory(str(tmp_path), follow=False)) == [LINE.decode(), "x\n"]
+
+
+def test_a_rotated_file_that_has_become_huge_is_followed_in_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "current"
+    log.write_bytes(LINE)
+    looks = iter([True])
+
+    def replaced(_fd: int, path: str) -> bool:
+        """It grew after the last line was read, and has been replaced."""
+        sparse(Path(path), size=SPARSE, head=LINE)
+        return next(looks)
+
+    monkeypatch.setattr("pyqmail.log.sources.replaced", replaced)
+
+    def follow() -> None:
+        lines = read_file(str(log), follow=True)
+        assert next(lines) == LINE.decode()
+        assert len(next(lines)) <= LINE_MAX
+
+    in_little_memory(follow)
