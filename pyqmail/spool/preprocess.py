@@ -19,7 +19,7 @@ from pyqmail.values import value
 
 Log = Callable[[NewMessage | MessageInfo], None]
 SLICE = 65536  # bytes of an envelope at a time
-LONG = 1 << 18  # bytes of an envelope that is prepared in slices
+LONG = 1 << 18  # bytes of an envelope that is prepared in slices; its records that are no recipients have fewer
 
 
 class PreprocessTrouble(Exception):
@@ -122,6 +122,7 @@ def prepare_long(
     _clear(layout, number)
     opened = {"info": _create(layout, "info", number)}
     head: list[bytes] = []
+    room = LONG
     try:
         for records in _slices(layout, number):
             lists: dict[str, list[bytes]] = {}
@@ -131,6 +132,9 @@ def prepare_long(
                     lists.setdefault(channel, []).append(b"T" + address + b"\0")
                 else:
                     head.append(record + b"\0")
+                    room -= len(head[-1])
+                    if room < 0:  # zeros, say, that a crash or who writes there has left
+                        raise UnknownRecord("too much that is no recipient")
             for name, texts in lists.items():
                 if name not in opened:
                     opened[name] = _create(layout, name, number)
@@ -163,6 +167,8 @@ def _slices(layout: Layout, number: int) -> Iterator[list[bytes]]:
     try:
         while chunk := os.read(fd, SLICE):
             *records, rest = (rest + chunk).split(b"\0")
+            if len(rest) > LONG:
+                raise UnknownRecord("a record without end")
             yield records
     except OSError:
         raise PreprocessTrouble(f"trouble reading todo/{number}") from None

@@ -13,11 +13,16 @@ from pyqmail.formats.bounce_text import format_failures_cut
 from pyqmail.formats.cdb import Cdb, CdbCorrupt, write_cdb
 from pyqmail.local.alias_list import read_list
 from pyqmail.local.instructions import Arguments, read_instructions
+from pyqmail.policy.classify import Routing
 from pyqmail.send import bounce
+from pyqmail.spool.layout import Layout
+from pyqmail.spool.preprocess import LONG, SLICE, PreprocessTrouble, prepare_long
 from pyqmail.system import files
 from pyqmail.system.process import address_space, limit_memory
+from tests.programs.sending import make_queue
 
 SPARSE = 8 << 30
+ROUTING = Routing(b"d", frozenset({b"here"}), frozenset(), {})
 WORDS = (b"joe", b"/home", b"joe-big", b"-", b"big", b"here.test", b"", b"./Mailbox")
 
 
@@ -118,6 +123,32 @@ def test_a_cdb_with_a_full_table_is_not_searched_for_ever(tmp_path: Path) -> Non
         except CdbCorrupt:
             pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="nothing but zeros"),
+        pytest.param(b"u1\0p2\0Fa@b\0Tc@here\0", id="zeros after the recipients"),
+        pytest.param(b"u1\0p2\0Fa@b\0T" + b"x" * (2 * LONG), id="a record without end"),
+    ],
+)
+def test_an_envelope_without_end_stays_in_todo_with_a_line(tmp_path: Path, content: bytes) -> None:
+    make_queue(tmp_path)
+    layout = Layout(str(tmp_path), 3)
+    Path(layout.mess(4)).write_bytes(b"x\n")
+    sparse(Path(layout.todo(4)), head=content)
+    logged: list[bytes] = []
+
+    def attempt() -> None:
+        slices = prepare_long(layout, 4, ROUTING, lambda event: logged.append(event.format()), lambda token: None)
+        with pytest.raises(PreprocessTrouble) as caught:
+            for _ in range(2 + 2 * LONG // SLICE):
+                next(slices)
+        assert caught.value.warning.format() == b"warning: unknown record type in todo/4"
+        assert logged == [b"new msg 4"]
+
+    in_little_memory(attempt)
 
 
 def test_the_failures_in_a_bounce_are_cut_after_a_line_and_it_says_so(tmp_path: Path) -> None:
