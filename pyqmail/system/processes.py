@@ -11,6 +11,7 @@ import signal
 
 PATIENCE_S = 0.5  # for the first process of another user whose memory cannot be read; the rest of his are not tried
 LIBRARY = re.compile(rb"(/[^\n]*)/lib/pyqmail-([0-9A-Za-z]+)/")  # where qmail-setup puts a copy of the package
+USER = re.compile(rb"\nUid:\t(\d+)\t")
 CHECKOUT = re.compile(rb"(/[^\n]*)/\.deps/")
 
 
@@ -23,7 +24,7 @@ class Process:
         self.pid = pid
         self.parent = parent
         self.session = session
-        self.uid = uid
+        self.uid = uid  # the real one, of whoever started it: its program may be setuid
         self.ticks = ticks  # when it began: with the pid this names one process for ever
         self._title: bytes | None = None
 
@@ -45,12 +46,21 @@ def look(pid: int) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        uid = os.stat(f"/proc/{pid}").st_uid
+        uid = _user_of(pid)
     except OSError:
         return None
     if fields[0] in (b"Z", b"X"):
         return None
     return Process(pid, int(fields[1]), int(fields[3]), uid, fields[19].decode())
+
+
+def _user_of(pid: int) -> int:
+    """The real uid of a process. Raises OSError."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        found = USER.search(file.read())
+    if found is None:
+        raise ProcessLookupError(pid)
+    return int(found[1])
 
 
 _silent: set[int] = set()  # users who have kept somebody waiting here
@@ -59,7 +69,7 @@ _silent: set[int] = set()  # users who have kept somebody waiting here
 def read_memory(pid: int, name: str, most: int = -1) -> bytes:
     """What /proc/PID/``name`` shows of the memory of ``pid``, up to ``most`` bytes; nothing where it cannot be had."""
     try:
-        uid = os.stat(f"/proc/{pid}").st_uid
+        uid = _user_of(pid)
     except OSError:
         return b""
     if uid == os.geteuid():

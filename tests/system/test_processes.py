@@ -1,12 +1,15 @@
 """Families of processes, real ones."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
 
 from pyqmail.system import processes
 from pyqmail.system.processes import descendants, kill_family
+from tests.public_directory import public_directory
+from tests.spool.queue_tree import ORDINARY_UID
 from tests.waiting import wait_for
 
 
@@ -18,10 +21,10 @@ def test_a_family_dies_whole(listed: bool, monkeypatch: pytest.MonkeyPatch) -> N
     other = subprocess.Popen(["sleep", "1003"])
     head = subprocess.Popen(words)
     try:
-        wait_for(lambda: len(descendants(head.pid)) == 5, "the whole family")
+        asleep = [b"sleep\x001000", b"sleep\x001001", b"sleep\x001002"]
+        wait_for(lambda: sorted(p.title for p in descendants(head.pid) if p.name == "sleep") == asleep, "the sleepers")
         family = descendants(head.pid)
-        names = sorted(process.title.replace(b"\0", b" ") for process in family if process.name == "sleep")
-        assert names == [b"sleep 1000", b"sleep 1001", b"sleep 1002"]
+        assert len(family) == 5
         kill_family(head.pid)
         assert head.wait() == -9 and descendants(head.pid) == []
         for process in family:
@@ -30,3 +33,18 @@ def test_a_family_dies_whole(listed: bool, monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         other.kill()
         other.wait()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes a setuid program")
+def test_a_setuid_program_is_of_the_family_of_its_user() -> None:
+    with public_directory() as place:
+        program = place / "setuid-sleep"
+        shutil.copy("/bin/sleep", program)
+        program.chmod(0o4755)
+        head = subprocess.Popen(["sh", "-c", f"{program} 1004; :"], user=ORDINARY_UID, group=ORDINARY_UID)
+        wait_for(lambda: any(str(program).encode() in p.title for p in descendants(head.pid)), "it")
+        (child,) = descendants(head.pid)
+        assert os.stat(f"/proc/{child.pid}").st_uid == 0 and child.uid == ORDINARY_UID
+        kill_family(head.pid)
+        assert head.wait() == -9
+        wait_for(lambda: processes.look(child.pid) is None, "its end")
