@@ -30,6 +30,14 @@ def open_read(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
+def open_itself(path: Path) -> int:
+    """A descriptor to read what bears the name ``path``: a link there is an error, and no terminal becomes ours.
+
+    For root in directories of a lesser user, since an open is an act where it leads to a device.
+    """
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
+
+
 def open_unnamed(directory: Path, mode: int = 0o644) -> int:
     """A new file without a name on the filesystem of ``directory`` (open(2), O_TMPFILE), for reading and writing."""
     return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)

@@ -4,7 +4,7 @@ import os
 import stat
 
 from pyqmail.protocol.spawn import DEFERRAL, FAILURE
-from pyqmail.system.files import open_read
+from pyqmail.system.files import open_itself
 
 MESSAGE_NAME_MAX = 99  # the reference's buffer is 100, NUL included
 
@@ -34,7 +34,7 @@ def open_message(name: bytes, owner: int) -> tuple[int, os.stat_result]:
     Raises Refused.
     """
     try:
-        fd = open_read(name)
+        fd = open_itself(name)
     except OSError:
         raise Refused(DEFERRAL, b"Unable to open message. (#4.3.0)\n") from None
     try:
