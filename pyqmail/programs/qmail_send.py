@@ -24,6 +24,7 @@ from pyqmail.log.sinks import LineSink
 from pyqmail.send.controls import Controls, read_controls
 from pyqmail.send.daemon import Daemon
 from pyqmail.spool.layout import Layout, read_layout
+from pyqmail.system import files
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import set_title
 from pyqmail.system.readiness import tell_ready
@@ -56,7 +57,7 @@ def _start(environ: Mapping[bytes, bytes]) -> tuple[Layout, Controls, list[int]]
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        mutex = os.open(layout.sendmutex, os.O_WRONLY)  # stays open for life: it is the lock
+        mutex = files.open_write(layout.sendmutex)  # stays open for life: it is the lock
     except OSError:
         raise CannotStart("unable to open mutex") from None
     os.set_inheritable(mutex, True)

@@ -54,7 +54,7 @@ class Offline:
 
     def __enter__(self) -> Self:
         """Take the lock. Raises QueueInUse and OSError."""
-        self._mutex = os.open(self._layout.sendmutex, os.O_WRONLY | os.O_CLOEXEC)
+        self._mutex = files.open_write(self._layout.sendmutex)
         try:
             fcntl.flock(self._mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
