@@ -56,16 +56,6 @@ def rcptd_of(home: Path) -> int:
     return pid
 
 
-def rcptd_of_killed(keeper: int) -> int:
-    """The qmail-rcptd that was the child of ``keeper``: it leads no session of its own."""
-    (pid,) = [
-        p.pid
-        for p in processes.all_processes()
-        if p.session == keeper and p.name == "qmail-rcptd" and (processes.look(p.parent) or p).name != "qmail-rcptd"
-    ]
-    return pid
-
-
 def tool(host: MailHost, *words: str) -> str:
     """What a tool of the tree prints."""
     environ = host.environ() | {"SERVICEDIR": f"{host.home}/nowhere"}
@@ -168,8 +158,9 @@ def test_what_does_not_run_is_said_and_every_build(host: MailHost) -> None:
     (build,) = [line for line in said.splitlines() if line.startswith("build ")]
     assert build.startswith(f"build {ask_build(str(home))} (installed): ")
     assert all(f"{name} (" in build for name in ("qmail-send", "qmail-lspawn", "qmail-rspawn", "qmail-clean"))
-    os.kill(keeper, signal.SIGKILL)
-    os.kill(rcptd_of_killed(keeper), signal.SIGKILL)
+    rcptd = rcptd_of(home)
+    for pid in (keeper, rcptd):  # in this order: nobody starts another one
+        os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not refuses(home), "the end of qmail-rcptd")
     missing = f"qmail-rcptd: does not run: {RCPTD.loss}"
     assert missing in tool(host, "qmail-showctl", "--check")
