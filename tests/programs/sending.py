@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pyqmail.protocol.spawn import Command, CommandParser, format_report
@@ -129,7 +130,8 @@ class Sending:
             if error.errno != errno.ENXIO:
                 raise
             return  # qmail-send opens it anew this very moment, and looks at todo/ after that
-        os.write(fd, b"\0")
+        with suppress(BrokenPipeError):  # as above, a moment later
+            os.write(fd, b"\0")
         os.close(fd)
 
     def report(self, channel: str, slot: int, letter: bytes, text: bytes = b"") -> None:
