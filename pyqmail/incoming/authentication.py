@@ -25,7 +25,7 @@ from pyqmail.incoming.refusals import (
 from pyqmail.incoming.session import Session
 from pyqmail.login.answer import Answer
 from pyqmail.protocol.reply import Reply
-from pyqmail.system.process import find_program
+from pyqmail.system.process import WorkingIn, find_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class Authentication:
             from pyqmail.login.checker import run_checker
 
             third = b"CRAM" in self.mechanisms
-            return run_checker(self._checker, credentials, session.environ, third=third), credentials.user
+            answer = run_checker(self._checker, credentials, session.environ, self._home, third=third)
+            return answer, credentials.user
         from pyqmail.login.client import ask
 
         return ask(self._home, credentials, session.client.ip)
@@ -165,6 +166,7 @@ def checker(words: Sequence[bytes], control: Control, environ: Mapping[bytes, by
         return ()
     first = words[0]
     host = b"/" not in first and (b"." in first or first == control.me())
-    if host and len(words) > 2 and find_program(first, environ.get(b"PATH")) is None:
-        return words[1:]
-    return words
+    if not host or len(words) < 3:
+        return words
+    with WorkingIn(control.directory.removesuffix("/control")):
+        return words[1:] if find_program(first, environ.get(b"PATH")) is None else words

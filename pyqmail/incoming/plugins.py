@@ -75,7 +75,7 @@ class Plugins:
         for program in () if self._off else self.programs(section):
             found = changed(environ, self.variables) | ({variable: outcome.address} if variable else {})
             words = [b"/bin/sh", b"-c", program[1:]] if program[:1] == b":" else [self._path(program)]
-            code, text = run_program(words, without_nul(found), text_fd=1)
+            code, text = run_program(words, without_nul(found), self._home, text_fd=1)
             if code is None or code == NOT_RUN:
                 outcome.refusal = FAILURE
                 return outcome

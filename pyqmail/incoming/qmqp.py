@@ -3,8 +3,6 @@
 Its clients are trusted, since tcpserver's rules have chosen them: of the checks only the count of hops is asked.
 """
 
-import os
-
 from pyqmail.formats.netstring import NetstringTooLong, format_netstring
 from pyqmail.incoming.check import Rules
 from pyqmail.incoming.checks import TRUSTED_CHECKS, Checks
@@ -15,6 +13,7 @@ from pyqmail.incoming.session import Session
 from pyqmail.protocol.netstring_reader import Event, Kind
 from pyqmail.protocol.qmqp import QmqpReader
 from pyqmail.stream.stream import Stream, StreamEnded
+from pyqmail.system.process import WorkingIn
 
 DONE, BAD_PROTOCOL, TROUBLE = 0, 100, 111
 
@@ -48,8 +47,8 @@ class QmqpSession:
         letter = self._letter
         kind, data = event
         if kind is Kind.BEGIN:
-            os.chdir(self._home)
-            self._session.open(letter)
+            with WorkingIn(self._home):
+                self._session.open(letter)
         elif kind is Kind.TEXT:
             letter.take(data or b"")
         elif kind is Kind.END:

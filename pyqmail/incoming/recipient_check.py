@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from pyqmail.control import Control
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, PLAIN, SOCKET, SRS, format_question, parse_answer
+from pyqmail.system.process import WorkingIn
 
 ANSWER_S = 2  # how long a session waits for the service, once
 CHECKER_S = 10.0  # how long it waits for a checker
@@ -119,7 +120,7 @@ class RecipientCheck:
         if not self._on:
             return True
         if self._client is None:
-            return run_checker(self._checker, recipient, self._environ) != CHECKER_REFUSES
+            return run_checker(self._checker, recipient, self._environ, self._home) != CHECKER_REFUSES
         nobody = self._client.nobody(recipient)
         if nobody is None:
             self._on = False  # not asked again in this session: it would wait each time
@@ -133,24 +134,25 @@ class RecipientCheck:
         self._client = client_for(self._home)
 
 
-def run_checker(program: bytes, recipient: bytes, environ: Mapping[bytes, bytes]) -> int:
+def run_checker(program: bytes, recipient: bytes, environ: Mapping[bytes, bytes], directory: str = ".") -> int:
     """The exit code of ``program RECIPIENT``, -1 for any other end and when it has not ended in time.
 
-    It gets the session's environment, /dev/null on 0 and 1, and the log on 2.
+    It is run in ``directory`` and gets the session's environment, /dev/null on 0 and 1, and the log on 2.
     """
     null = (
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
     )
     try:
-        child = os.posix_spawn(
-            program,
-            [program, recipient],
-            dict(environ),
-            file_actions=null,
-            setpgroup=0,
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-        )
+        with WorkingIn(directory):
+            child = os.posix_spawn(
+                program,
+                [program, recipient],
+                dict(environ),
+                file_actions=null,
+                setpgroup=0,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
     except (OSError, ValueError):
         return -1
     return _end_of(child)

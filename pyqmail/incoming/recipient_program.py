@@ -18,6 +18,7 @@ from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.patience import number
 from pyqmail.incoming.refusals import NO_ANSWER, NOBODY, OVER_LIMIT
 from pyqmail.protocol.reply import Reply
+from pyqmail.system.process import WorkingIn
 
 CHECK_S = 30.0  # from its start to its end
 TEXT_MAX = 500  # bytes of its reply that count
@@ -46,7 +47,8 @@ class RecipientProgram(Check):
             found[b"RCPTHOSTS"] = b"1"
         if client.user is not None:
             found |= {b"TCPREMOTEINFO": client.user, b"SMTPAUTHUSER": client.user, b"RELAYCLIENT": client.relay or b""}
-        code, text = run_program([self._program], {**self._rules.environ, **found, b"USE_FD4": b"1"})
+        told = {**self._rules.environ, **found, b"USE_FD4": b"1"}
+        code, text = run_program([self._program], told, self._rules.home)
         return (
             None if code is not None and code not in (REFUSES, LATER, OVER, NOT_RUN) else Verdict(reply_of(code, text))
         )
@@ -61,12 +63,17 @@ def reply_of(code: int | None, text: bytes) -> Reply:
 
 
 def run_program(
-    words: Sequence[bytes], environ: Mapping[bytes, bytes], *, text_fd: int = 4, within_s: float = CHECK_S
+    words: Sequence[bytes],
+    environ: Mapping[bytes, bytes],
+    directory: str = ".",
+    *,
+    text_fd: int = 4,
+    within_s: float = CHECK_S,
 ) -> tuple[int | None, bytes]:
     """The exit code of a program and what it wrote to descriptor ``text_fd``, 64 KiB at most.
 
-    The code is None if it could not be started, was killed, or has not ended in time; then its group is killed. It has
-    /dev/null on 0 and the log on 1 and 2.
+    The code is None if it could not be started, was killed, or has not ended in time; then its group is killed. It is
+    run in ``directory``, with /dev/null on 0 and the log on 1 and 2.
     """
     until = time.monotonic() + within_s
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -78,10 +85,11 @@ def run_program(
     try:
         if writing == text_fd:  # dup2 onto itself would leave it to be closed by the exec
             os.set_inheritable(writing, True)
-        child = os.posix_spawn(
-            words[0], list(words), dict(environ), file_actions=actions, setpgroup=0,
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-        )  # fmt: skip
+        with WorkingIn(directory):
+            child = os.posix_spawn(
+                words[0], list(words), dict(environ), file_actions=actions, setpgroup=0,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )  # fmt: skip
     except (OSError, ValueError):
         os.close(reading)
         return None, b""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.login.answer import Answer
 from pyqmail.protocol.sasl import Credentials
-from pyqmail.system.process import find_program
+from pyqmail.system.process import WorkingIn, find_program
 
 CHECKER_S = 60.0  # that it may take
 REQUEST_FD = 3
@@ -20,21 +20,25 @@ UNKNOWN = frozenset((2, 111, 126, 127))
 
 
 def run_checker(
-    command: Sequence[bytes], credentials: Credentials, environ: Mapping[bytes, bytes], *, third: bool
+    command: Sequence[bytes],
+    credentials: Credentials,
+    environ: Mapping[bytes, bytes],
+    directory: str = ".",
+    *,
+    third: bool,
 ) -> Answer:
     """The answer of ``command``, which gets ``environ``, /dev/null on 0 and 1, and the log on 2. Never raises.
 
-    The credentials fit into any pipe (``Credentials.possible``), so that nobody waits for a checker that does not read.
+    It is run in ``directory``. The credentials fit into any pipe (``Credentials.possible``), so that nobody waits for a
+    checker that does not read.
     """
     fields = [credentials.user, credentials.secret, *([credentials.challenge] if third else ())]
     try:
-        path = find_program(command[0], environ.get(b"PATH"))
-        if path is None:
-            return Answer.LATER
         reader, writer = os.pipe()
         try:
             os.write(writer, b"".join(field + b"\0" for field in fields))
-            child = _spawn(path, command, environ, reader)
+            with WorkingIn(directory):
+                child = _spawn(command, environ, reader)
         finally:
             os.close(reader)
             os.close(writer)
@@ -43,7 +47,10 @@ def run_checker(
     return _answer(child)
 
 
-def _spawn(path: str, command: Sequence[bytes], environ: Mapping[bytes, bytes], reader: int) -> int:
+def _spawn(command: Sequence[bytes], environ: Mapping[bytes, bytes], reader: int) -> int:
+    path = find_program(command[0], environ.get(b"PATH"))
+    if path is None:
+        raise FileNotFoundError
     return os.posix_spawn(
         path,
         list(command),

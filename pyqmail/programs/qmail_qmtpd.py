@@ -4,7 +4,6 @@
 here: it goes to the queue as it arrives.
 """
 
-import os
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +14,7 @@ from pyqmail.incoming.qmtp import QmtpSession, Settings
 from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.stream import StreamEnded
 from pyqmail.system.alarm import TimeUp, time_limit
+from pyqmail.system.process import WorkingIn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     settings = None
     try:
-        with time_limit(SESSION_S):
-            home = home_of(environ)
-            os.chdir(home)
+        home = home_of(environ)
+        with WorkingIn(home), time_limit(SESSION_S):
             settings = Settings(home, environ)
             log = DecisionLog(b"qmail-qmtpd", environ, settings.rules)
             return QmtpSession(settings, DescriptorStream(0, 1, None), log).run()

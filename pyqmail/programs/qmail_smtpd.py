@@ -5,7 +5,6 @@ taken and each refusal goes to descriptor 2 when that is a log (incoming/decisio
 """
 
 import _signal
-import os
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import ControlUnreadable, home_of
@@ -38,9 +37,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Serve one client on descriptors 0 and 1; arguments are ``[host] checker program``, for AUTH."""
     ignore_signals(_signal.SIGPIPE)
     try:
-        home = home_of(environ)
-        os.chdir(home)
-        settings = Settings(home, environ, argv[1:])
+        settings = Settings(home_of(environ), environ, argv[1:])
     except (OSError, ControlUnreadable) as error:
         name_fault(environ, error)
         return say_last(DescriptorStream(0, 1, TIMEOUT_S), NO_CONTROLS)

@@ -68,6 +68,41 @@ class Acting:
         os.seteuid(uid)
 
 
+class WorkingIn:
+    """A context in which the working directory is ``directory``; after it, it is what it was, where we may go there.
+
+    For what is executed: a program of an operator's may be named from there, and find its files there. Raises OSError.
+    """
+
+    __slots__ = ("_before", "_directory")
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> None:
+        try:
+            self._before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            self._before = -1  # we may not search it
+        try:
+            os.chdir(self._directory)
+        except OSError:
+            self._go_back()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        self._go_back()
+
+    def _go_back(self) -> None:
+        if self._before < 0:
+            return
+        try:
+            os.fchdir(self._before)
+        except OSError:
+            pass  # paths that are kept are absolute
+        os.close(self._before)
+
+
 def close_all_but(keep: Iterable[int]) -> None:
     """Close every descriptor except those in ``keep``, in a process that has just forked.
 

@@ -30,10 +30,6 @@ class WorkerLife(ConnectionLog):
         self._ready = False
         self._announced = False
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            self._directory = -1  # we may not search it
         self._umask = os.umask(0o22)
         os.umask(self._umask)
         Control.cache = FileCache()
@@ -83,10 +79,6 @@ class WorkerLife(ConnectionLog):
         os.dup2(self._null, 1)
         if self._logs:
             self._report(b"E" + STATUS.pack(code << 8))
-        try:
-            os.fchdir(self._directory)
-        except OSError:
-            pass  # paths that we keep are absolute
         os.umask(self._umask)
 
     def log(self, text: bytes) -> None:

@@ -96,8 +96,8 @@ def test_a_refusal_for_later_and_one_at_data_leave_nothing_queued(door: Door) ->
 
 @pytest.mark.parametrize("broken", ["kill -9 $$", "exit 120", "sleep 60"], ids=["killed", "not run", "too slow"])
 def test_a_plugin_that_fails_is_a_refusal_for_now(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "run_program", lambda words, environ, text_fd: recipient_program.run_program(
-        words, environ, text_fd=text_fd, within_s=1.0))  # fmt: skip
+    monkeypatch.setattr(plugins, "run_program", lambda words, environ, home, text_fd: recipient_program.run_program(
+        words, environ, home, text_fd=text_fd, within_s=1.0))  # fmt: skip
     began = time.monotonic()
     made = Plugins({MAIL: (b":echo A; " + broken.encode(),)}, "/")
     outcome = made.run(MAIL, {b"PATH": b"/usr/bin:/bin"}, b"a@x", b"SMTPMAILFROM")

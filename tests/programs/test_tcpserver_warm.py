@@ -118,8 +118,8 @@ def test_what_a_worker_has_and_who_it_is(servers: Servers, home: Path) -> None:
     wait_for(lambda: os.readlink(f"/proc/{worker}/fd/1") == "/dev/null", "it to rest")
     names = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{worker}/fd").iterdir()}
     kinds = sorted(re.sub(r":.*", "", name) for fd, name in names.items() if fd > 2)
-    # the listener, the way to the server, /dev/null for later, the working directory, what it waits with
-    assert kinds == sorted(["socket", "socket", "/dev/null", os.getcwd(), "anon_inode"])
+    # the listener, the way to the server, /dev/null for later, what it waits with
+    assert kinds == sorted(["socket", "socket", "/dev/null", "anon_inode"])
 
 
 def test_descriptors_of_a_session(servers: Servers, home: Path) -> None:
@@ -197,6 +197,20 @@ def test_the_rules_file_may_be_named_from_the_servers_directory(servers: Servers
         os.chdir(here)
     for _ in range(3):
         assert b"\r\n250 ok\r\n" in session(server, b"MAIL FROM:<a@b>", b"RCPT TO:<c@d.test>")
+
+
+@pytest.mark.parametrize("by", ["control/rcptcheck", "RCPTCHECK"])
+def test_a_checker_is_run_in_the_home_and_the_worker_stays_where_it_was(servers: Servers, home: Path, by: str) -> None:
+    (home / "checker").write_text("#!/bin/sh\npwd -P >>seen\nexit 100\n")
+    (home / "checker").chmod(0o755)
+    if by == "control/rcptcheck":
+        (home / by).write_text("./checker\n")
+    told = {} if by == "control/rcptcheck" else {by: "./checker"}
+    server = servers("-RHl0", "--", SMTPD, QMAIL_HOME=str(home), **told)
+    for _ in range(2):
+        assert b"\r\n550 sorry, no mailbox" in session(server, b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>")
+    assert (home / "seen").read_text() == f"{home.resolve()}\n" * 2
+    assert os.readlink(f"/proc/{server.children()[0]}/cwd") == os.getcwd()
 
 
 def test_a_changed_launcher_is_executed_and_open_sessions_go_on(servers: Servers, home: Path) -> None:
