@@ -30,8 +30,6 @@ class WorkerLife(ConnectionLog):
         self._ready = False
         self._announced = False
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._umask = os.umask(0o22)
-        os.umask(self._umask)
         Control.cache = FileCache()
 
     def run(self, served_max: int, idle_s: float) -> None:
@@ -79,7 +77,6 @@ class WorkerLife(ConnectionLog):
         os.dup2(self._null, 1)
         if self._logs:
             self._report(b"E" + STATUS.pack(code << 8))
-        os.umask(self._umask)
 
     def log(self, text: bytes) -> None:
         """Hand ``text`` to the parent, which logs it after what announces the connection."""
