@@ -1,9 +1,11 @@
 """A child of tcpserver for each connection, where no workers serve."""
 
+import _socket
 import os
 import socket
 from collections.abc import Iterable
 
+from pyqmail.system.accepting import put_on_standard
 from pyqmail.system.process import close_all_but, reset_signals
 from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Ended, Peer, Serve
 
@@ -37,11 +39,12 @@ class Children:
             return
         code = FAILED
         try:
-            close_all_but((0, 1, 2, connection.fileno()))
+            family, fd = int(connection.family), connection.detach()
+            close_all_but((0, 1, 2, fd))
             reset_signals()
-            os.dup2(connection.fileno(), 0)
-            os.dup2(connection.fileno(), 1)
-            code = self._serve(connection, peer, ConnectionLog())
+            put_on_standard(fd)
+            standard = _socket.socket(family, _socket.SOCK_STREAM, 0, fileno=0)
+            code = self._serve(standard, peer, ConnectionLog())
         finally:
             os._exit(code)
 

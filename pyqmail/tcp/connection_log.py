@@ -29,5 +29,5 @@ def write_log(text: bytes) -> None:
     _LOG.write(text)
 
 
-# What serves a connection: it owns the connection, which is also on 0 and 1; the exit code.
+# What serves the connection on 0 and 1, with an object for it that stays the caller's; the exit code.
 Serve = Callable[[_socket.socket, Peer, ConnectionLog], int]

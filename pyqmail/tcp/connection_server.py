@@ -42,15 +42,14 @@ class ConnectionServer:
         self._farewell = environ.get(b"DIEMSG", b"")
 
     def serve(self, connection: _socket.socket, peer: Peer, log: ConnectionLog) -> int:
-        """Serve ``connection``, which is also on 0 and 1, unless there are too many of its kind; the exit code."""
+        """Serve ``connection``, which is on 0 and 1, unless there are too many of its kind; the exit code."""
         try:
             ends = ends_of(connection, peer) if self._door is None else self._door.ends(connection, peer)
         except Dropped as error:
-            return self._drop(connection, log, str(error))
+            return self._drop(log, str(error))
         except OSError as error:
-            return self._drop(connection, log, reason(error))
+            return self._drop(log, reason(error))
         except Unannounced:
-            connection.close()
             return FAILED
         crowd = self._crowd
         if crowd is None or ends.check:
@@ -66,10 +65,9 @@ class ConnectionServer:
         from pyqmail.tcp.crowd import send_away
 
         send_away(connection, self._farewell)
-        return self._drop(connection, log, f"too many from {ends.remote[0]}")
+        return self._drop(log, f"too many from {ends.remote[0]}")
 
-    def _drop(self, connection: _socket.socket, log: ConnectionLog, why: str) -> int:
-        connection.close()
+    def _drop(self, log: ConnectionLog, why: str) -> int:
         self._warn(log, f"dropping connection, {why}")
         return FAILED
 
@@ -78,13 +76,9 @@ class ConnectionServer:
             say = log.log if self._verbosity >= 2 and not ends.check else None
             environ = self._admission.admit(connection, ends, say)
         except Dropped as error:
-            self._warn(log, f"dropping connection, {error}")
-            return FAILED
+            return self._drop(log, str(error))
         except OSError as error:
-            self._warn(log, f"dropping connection, {reason(error)}")
-            return FAILED
-        finally:
-            connection.close()
+            return self._drop(log, reason(error))
         if environ is None:
             return DENIED
         chain = self._chain

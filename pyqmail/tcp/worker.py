@@ -10,7 +10,7 @@ import struct
 import time
 
 from pyqmail.control import Control
-from pyqmail.system.accepting import accept
+from pyqmail.system.accepting import accept_number, put_on_standard
 from pyqmail.system.file_cache import FileCache
 from pyqmail.tcp.connection_log import ConnectionLog, Peer, Serve, write_log
 
@@ -27,6 +27,7 @@ class WorkerLife(ConnectionLog):
         self._reports = reports
         self._serve = serve
         self._logs = logs
+        self._connection: _socket.socket | None = None  # on 0, whichever is there
         self._ready = False
         self._announced = False
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -55,11 +56,11 @@ class WorkerLife(ConnectionLog):
                 self._one(*connection)
                 served += 1
 
-    def _accept(self) -> tuple[_socket.socket, Peer] | None:
+    def _accept(self) -> tuple[int, Peer] | None:
         """The next connection; None when somebody else took it, or the client has gone."""
         try:
-            connection, address = accept(self._listener, self._family, _socket.SOCK_STREAM)
-            return connection, address[:2]
+            fd, address = accept_number(self._listener)
+            return fd, address[:2]
         except (BlockingIOError, ConnectionError):
             return None
         except OSError:
@@ -68,11 +69,12 @@ class WorkerLife(ConnectionLog):
             time.sleep(0.1)  # no descriptor or no memory to spare: the connection waits
             return None
 
-    def _one(self, connection: _socket.socket, peer: Peer) -> None:
-        os.dup2(connection.fileno(), 0)
-        os.dup2(connection.fileno(), 1)
+    def _one(self, fd: int, peer: Peer) -> None:
+        put_on_standard(fd)
+        if self._connection is None:
+            self._connection = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fileno=0)
         self._announced = False
-        code = self._serve(connection, peer, self)
+        code = self._serve(self._connection, peer, self)
         os.dup2(self._null, 0)
         os.dup2(self._null, 1)
         if self._logs:

@@ -499,7 +499,6 @@ loop, listener = Loop(), socket.create_server(("127.0.0.1", 0))
 listener.setblocking(False)
 
 def serve(connection, peer, voice):
-    connection.close()
     data = os.read(0, 100)
     if data == b"bug":
         raise ValueError("a bug")
