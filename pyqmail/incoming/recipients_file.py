@@ -20,6 +20,7 @@ from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.refusals import NO_ANSWER, NOBODY
 from pyqmail.system.files import read_file
 from pyqmail.system.filtering import Output, Overrun, run_filter
+from pyqmail.system.process import WorkingIn
 
 CHECK_S = 10.0  # for one program
 LATER = 111  # its exit code where it cannot say
@@ -103,7 +104,8 @@ def asked(words: list[bytes], address: bytes, rules: Rules) -> bool:
     try:
         os.write(question, address + b"\0\0\0")
         # descriptors 0 and 1 of a session are its client
-        code = run_filter(words, rules.environ, {0: question, 3: question}, [Output(1, -1, 0, cut=True)], CHECK_S)
+        with WorkingIn(rules.home):
+            code = run_filter(words, rules.environ, {0: question, 3: question}, [Output(1, -1, 0, cut=True)], CHECK_S)
     except (Overrun, OSError) as error:
         raise NobodyKnows from error
     finally:

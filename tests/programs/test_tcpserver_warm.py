@@ -199,16 +199,25 @@ def test_the_rules_file_may_be_named_from_the_servers_directory(servers: Servers
         assert b"\r\n250 ok\r\n" in session(server, b"MAIL FROM:<a@b>", b"RCPT TO:<c@d.test>")
 
 
-@pytest.mark.parametrize("by", ["control/rcptcheck", "RCPTCHECK"])
-def test_a_checker_is_run_in_the_home_and_the_worker_stays_where_it_was(servers: Servers, home: Path, by: str) -> None:
-    (home / "checker").write_text("#!/bin/sh\npwd -P >>seen\nexit 100\n")
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("rcptcheck", "./checker"),
+        ("recipients", "here.test|./checker"),
+        ("smtpplugins", "[rcpt]\nchecker"),
+        ("RCPTCHECK", "./checker"),
+    ],
+)
+def test_a_checker_is_run_in_the_home_and_the_worker_stays_where_it_was(
+    servers: Servers, home: Path, where: str, text: str
+) -> None:
+    (home / "checker").write_text("#!/bin/sh\npwd -P >>seen\necho E550 no\nexit 100\n")
     (home / "checker").chmod(0o755)
-    if by == "control/rcptcheck":
-        (home / by).write_text("./checker\n")
-    told = {} if by == "control/rcptcheck" else {by: "./checker"}
-    server = servers("-RHl0", "--", SMTPD, QMAIL_HOME=str(home), **told)
+    if where.islower():
+        (home / "control" / where).write_text(text + "\n")
+    server = servers("-RHl0", "--", SMTPD, QMAIL_HOME=str(home), **({where: text} if where.isupper() else {}))
     for _ in range(2):
-        assert b"\r\n550 sorry, no mailbox" in session(server, b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>")
+        assert b"\r\n550 " in session(server, b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>")
     assert (home / "seen").read_text() == f"{home.resolve()}\n" * 2
     assert os.readlink(f"/proc/{server.children()[0]}/cwd") == os.getcwd()
 
