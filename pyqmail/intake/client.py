@@ -1,7 +1,8 @@
 """Handing a message to the queue, seen from the program that has it (qmail-queue(8), "caller side").
 
-Two ways lead to qmail-queued's socket: bin/qmail-queue passes its own descriptors 0 and 1, and an Injection passes the
-read ends of two pipes. $QMAILQUEUE, or a bin/qmail-queue that is not ours, is executed instead.
+Three ways lead to qmail-queued's socket: bin/qmail-queue passes its own descriptors 0 and 1, and an Injection sends a
+small message in its request, or passes the read ends of two pipes. $QMAILQUEUE, or a bin/qmail-queue that is not ours,
+is executed instead.
 """
 
 import _socket
@@ -25,14 +26,22 @@ HELD_MAX = 49152  # message bytes that wait for their end before the service hea
 PAGE = 4096  # what any pipe takes
 ERROR_TEXT_MAX = 255  # bytes of its text that are read
 FACTS = b"QMAILFACTS"  # in the environment: what is to be known beside the envelope (formats/facts)
+TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS)
 CUSTOM = (QueueExit.CUSTOM, QueueExit.CUSTOM_ERROR)
 ERROR_FD = {b"ERROR_FD": b"6"}  # where a program that ends with 88 writes its text, unless it is told otherwise
+NOT_UNDERSTOOD = (QueueExit.BUG, 0)  # the answer to a request that is none: nothing was taken
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
+
+
+class Connection(_socket.socket):
+    """A connection to qmail-queued."""
+
+    own = False  # by the socket of our own warm programs
 
 
 def connect(
     path: str, seconds: float, own: str = "", *, gives_up: "Callable[[], bool]" = lambda: False
-) -> "_socket.socket | None":
+) -> Connection | None:
     """A connection to qmail-queued, tried for at most ``seconds``, and once by who ``gives_up``; None without one.
 
     ``own`` is the socket of our own warm programs, tried first each time: who may not use it, or finds nobody there,
@@ -40,7 +49,7 @@ def connect(
     """
     deadline = time.monotonic() + seconds
     try:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        sock = Connection(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     except OSError:
         return None
     patience = max(1, int(seconds)).to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval
@@ -58,27 +67,29 @@ def connect(
         time.sleep(RETRY_SECONDS)
 
 
-def _connected(sock: "_socket.socket", path: str) -> bool:
+def _connected(sock: Connection, path: str) -> bool:
     try:
         sock.connect(path)
     except OSError:
         return False
+    sock.own = True
     return True
 
 
 def hand_over(sock: "_socket.socket", message: int, envelope: int, *, serial: bool, facts: bytes = b"") -> bool:
     """Pass both descriptors, our real ids and ``facts`` to the service; false when it is gone. Never repeated."""
     rights = message.to_bytes(4, sys.byteorder) + envelope.to_bytes(4, sys.byteorder)
-    ids = queued.format_credentials(os.getpid(), os.getuid(), os.getgid())
-    ancillary = [
-        (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights),
-        (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, ids),
-    ]
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights), _our_ids()]
     try:
         sock.sendmsg([queued.format_request(serial=serial, facts=facts)], ancillary, _socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True
+
+
+def _our_ids() -> tuple[int, int, bytes]:
+    ids = queued.format_credentials(os.getpid(), os.getuid(), os.getgid())
+    return _socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, ids
 
 
 def answer_of(sock: "_socket.socket") -> tuple[int, int]:
@@ -197,9 +208,16 @@ class Injection:
             held, self._held = b"".join(self._held), None
             if self._failed:
                 return Answer(QueueExit.READ_ERROR, 0)
+            envelope = format_envelope(sender, tuple(recipients))
             sock = self._reach()
+            if sock is not None and (record := self._whole(held, envelope)) is not None:
+                answer = self._submit_whole(sock, record)
+                if answer is not None and (answer.status, answer.number) != NOT_UNDERSTOOD:
+                    return answer
+                if answer is not None:  # by a service of an older build, until that is started anew
+                    sock = self._reach()
             if sock is not None:
-                return self._submit_whole(sock, held, format_envelope(sender, tuple(recipients)))
+                return self._submit_pipes(sock, held, envelope)
             self._failed = not _written(self.message, held)
         self._shut("message")
         if not self._failed:
@@ -211,7 +229,26 @@ class Injection:
             status = QueueExit.READ_ERROR
         return Answer(status, self._number, text)
 
-    def _submit_whole(self, sock: "_socket.socket", message: bytes, envelope: bytes) -> Answer:
+    def _whole(self, message: bytes, envelope: bytes) -> bytes | None:
+        """The request that has all in it; None where that would be too long."""
+        return queued.format_whole(message, envelope, serial=self._serial, facts=self._facts())
+
+    def _submit_whole(self, sock: Connection, record: bytes) -> Answer | None:
+        """Send all in one; None, and nothing is sent, where the socket takes no record of that length."""
+        self._connection = sock
+        try:
+            if sock.own:
+                sock.send(record, _socket.MSG_NOSIGNAL)
+            else:
+                sock.sendmsg([record], [_our_ids()], _socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if error.errno in TOO_LONG:
+                return None
+            self.abort()
+            return Answer(QueueExit.CONNECTION_BROKE, 0)
+        return Answer(self._status(), self._number)
+
+    def _submit_pipes(self, sock: "_socket.socket", message: bytes, envelope: bytes) -> Answer:
         """Hand over pipes in which all that they take lies already, then write what they did not take."""
         self._connection = sock
         try:
@@ -278,7 +315,7 @@ class Injection:
     def _facts(self) -> bytes:
         return self._environ.get(FACTS, b"")
 
-    def _reach(self) -> "_socket.socket | None":
+    def _reach(self) -> Connection | None:
         """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
         run, home = self._home + "/run/qmail-queued.", self._home
         own = run + "own" if self._serial else ""

@@ -29,7 +29,7 @@ class GivingBack:
                 self.untouched.append(fd)
                 self._parent.retire()
         receipt.connection.close()
-        self._parent.tell(receipt.job)
+        self._parent.over(receipt.job)
 
     def everything(self, receipt: Receipt) -> None:
         """In a worker for one uid: close what is sure at once, the rest beside the loop, with what came unasked."""
@@ -42,13 +42,13 @@ class GivingBack:
         unasked = foreign.shut(receipt.connection)
         if not odd and unasked is None:
             receipt.connection.close()
-            self._parent.tell(receipt.job)
+            self._parent.over(receipt.job)
             return
         late = self._loop.call_later(CLOSE_SECONDS, self._parent.retire)
 
         def closed() -> None:
             late.cancel()
-            self._parent.tell(receipt.job)
+            self._parent.over(receipt.job)
 
         try:
             self._aside.do(lambda: receipt.close_slowly(odd, unasked), closed)

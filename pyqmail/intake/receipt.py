@@ -15,7 +15,7 @@ from pyqmail.system.loop import Timer
 TAKE = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
 CUT_OFF = _socket.MSG_CTRUNC | _socket.MSG_TRUNC
 TELL = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
-REQUEST_MAX = queued.REQUEST_SIZE + queued.FACTS_MAX + 1  # one more, so that what is too long is no request
+REQUEST_MAX = queued.REQUEST_MAX + 1  # one more, so that what is too long is no request
 ANCILLARY_MAX = foreign.RIGHTS_SPACE + socket.CMSG_SPACE(12)
 
 
@@ -51,7 +51,7 @@ class Receipt:
 
     __slots__ = (
         "apart", "connection", "draft", "facts", "gone", "handed", "job", "refused", "serial", "started", "submission",
-        "uid", "watched",
+        "uid", "watched", "whole",
     )  # fmt: skip
 
     def __init__(self, job: int, serial: int, connection: int) -> None:
@@ -59,9 +59,10 @@ class Receipt:
         self.serial = serial  # to be used if the client asks for one; 0 is none
         self.connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, connection)
         self.refused = 0  # the exit code to answer, whatever the client wants
-        self.uid = -1  # the real uid of the client
+        self.uid = -1  # the real uid of the client, once it is known
         self.submission = 0
         self.facts = b""  # that the client sent with its request
+        self.whole: tuple[bytes, bytes] | None = None  # message and envelope, where they were in the request
         self.handed = Handed()
         self.watched = Watched()
         self.draft: Draft | None = None
@@ -96,18 +97,24 @@ class Receipt:
         self.handed.others = foreign.rights_of(ancillary)
         if not data and not self.handed.others:
             raise ConnectionError("the client has gone")
-        sender = None
+        request = queued.parse_request(data)
+        if request is None or flags & CUT_OFF:
+            return False
+        serial, self.facts, self.whole = request
+        if len(self.handed.others) != (2 if self.whole is None else 0) or not self._identify(ancillary, serial=serial):
+            return False
+        if self.whole is None:
+            (self.handed.message, self.handed.envelope), self.handed.others = self.handed.others, []
+        return True
+
+    def _identify(self, ancillary: list[tuple[int, int, bytes]], *, serial: bool) -> bool:
+        """Learn whose the submission is and what it is called; whether that can be known."""
+        pid = 0
         for level, kind, ids in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(ids) == 12:
-                sender = queued.parse_credentials(ids)
-        request = queued.parse_request(data)
-        if request is None or sender is None or len(self.handed.others) != 2 or flags & CUT_OFF:
-            return False
-        (self.handed.message, self.handed.envelope), self.handed.others = self.handed.others, []
-        pid, self.uid, _gid = sender
-        serial, self.facts = request
+                pid, self.uid, _gid = queued.parse_credentials(ids)
         self.submission = self.serial if serial else pid
-        return True
+        return self.uid >= 0 and (serial or pid > 0)
 
     def answer(self, exit_code: int) -> None:
         """Tell the client; it may have gone, and what is queued stays queued."""

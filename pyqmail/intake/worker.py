@@ -1,8 +1,9 @@
 """A worker of qmail-queued: reads many submissions at once and commits the complete ones together.
 
-A submission comes as a connection, from which the worker takes the request: who the client is, and two descriptors. The
-connection is answered once; its end before the commit aborts. The two are the client's open files, so they are never
-switched to non-blocking: pipes are spliced with SPLICE_F_NONBLOCK and sockets read with MSG_DONTWAIT.
+A submission comes as a connection, from which the worker takes the request: who the client is, and a small message with
+its envelope, or two descriptors. The connection is answered once; its end before the commit aborts. The two are the
+client's open files, so they are never switched to non-blocking: pipes are spliced with SPLICE_F_NONBLOCK and sockets
+read with MSG_DONTWAIT.
 
 A shared worker serves our own warm programs, whose descriptors are pipes that these made: anything else it leaves as it
 is, untouched, and asks to be replaced. A worker for one uid alone takes whatever that uid has; what poll cannot watch
@@ -44,10 +45,10 @@ class Worker:
 
     def __init__(self, spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool) -> None:
         self.spool = spool
-        self.parent = ParentLink(jobs)
         self.pulse = pulse
         self.alone = alone
         self.loop = Loop()
+        self.parent = ParentLink(jobs, self.loop)
         self.aside = Aside(self.loop)
         self.watches = Watches(self.loop, self._safely)
         self.reader = Reader(spool, pulse, self.watches)
@@ -78,7 +79,7 @@ class Worker:
                 self._leave()
                 return
             self.pulse.took()
-            receipt = parse_record(*record)
+            receipt = parse_record(*record, known=not self.alone)
             self.receipts[receipt.job] = receipt
             self._safely(receipt, self._request)
 
@@ -101,8 +102,23 @@ class Worker:
         self.watches.connection_no_more(receipt)
         if wrong:
             self._finish(receipt, wrong)
+        elif receipt.whole is not None:
+            self._take_whole(receipt, *receipt.whole)
         else:
             self._begin(receipt)
+
+    def _take_whole(self, receipt: Receipt, message: bytes, envelope: bytes) -> None:
+        """A submission that came with its request."""
+        receipt.whole = None
+        try:
+            receipt.draft = self.spool.begin(receipt.uid, receipt.submission, receipt.facts, message)
+            self.spool.message_complete(receipt.draft)
+            if not self.spool.feed_envelope(receipt.draft, envelope):
+                raise QueueFailure(QueueExit.READ_ERROR)
+        except QueueFailure as failure:
+            self._finish(receipt, failure.exit_code)
+            return
+        self.ready.append(receipt)
 
     def _begin(self, receipt: Receipt) -> None:
         """Start to read both descriptors, each in the way of its kind."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from pyqmail.exits import QueueExit
 from pyqmail.intake import worker
+from pyqmail.intake.parent_link import TOLD_MAX
 from pyqmail.intake.pulse import DISK, WAITING, Pulse
 from pyqmail.log.bugs import tell_bug
 from pyqmail.policy.accounts import Accounts
@@ -128,7 +129,7 @@ class Workers:
         """Hand ``connection`` on; the worker answers with ``refuse`` unread if that is not 0."""
         self.last_job += 1
         link.jobs[self.last_job] = uid
-        link.unsent.append((queued.format_job(self.last_job, serial, refuse), uid, connection))
+        link.unsent.append((queued.format_job(self.last_job, serial, refuse, uid), uid, connection))
         if len(link.unsent) == 1:
             self._send(link)
 
@@ -157,17 +158,16 @@ class Workers:
 
     def _hear(self, link: WorkerLink) -> None:
         """Jobs that are over, or the end of the worker."""
-        while link.socket.fileno() >= 0:
-            try:
-                record = link.socket.recv(64)
-            except BlockingIOError:
-                return
-            except OSError:
-                record = b""
-            if not record:
-                self._bury(link)
-                return
-            job = int.from_bytes(record, "little")
+        try:
+            record = link.socket.recv(queued.FREED_SIZE * TOLD_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            record = b""
+        if not record:
+            self._bury(link)
+            return
+        for job in queued.parse_freed(record):
             if job == queued.RETIRING:
                 self.retire(link)
             uid = link.jobs.pop(job, None)

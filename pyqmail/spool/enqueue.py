@@ -36,8 +36,9 @@ class Spool:
         self._trusted = {accounts.uid_daemon} | ({accounts.uid_remote} if copies is not None else set())
         self._commit = Commit(self.drafts, copies)
 
-    def begin(self, uid: int, submission: int, facts: bytes = b"") -> Draft:
-        """A new draft with its Received line; ``submission`` is the pid or serial. Raises QueueFailure.
+    def begin(self, uid: int, submission: int, facts: bytes = b"", start: bytes = b"") -> Draft:
+        """A new draft with its Received line and the ``start`` of the message; ``submission`` is the pid or serial.
+        Raises QueueFailure.
 
         ``facts`` are taken if they turn out to be those of its envelope (formats/facts).
         """
@@ -47,7 +48,7 @@ class Spool:
         if self._copies is not None:
             draft.name_copy(self._copies.new_id())
         line = format_received(submission, how_invoked(uid, self.accounts), now)
-        self.write_message(draft, line)
+        self.write_message(draft, line + start)
         return draft
 
     def write_message(self, draft: Draft, data: bytes) -> None:

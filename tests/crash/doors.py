@@ -26,6 +26,7 @@ from tests.crash.trip import Trip
 if TYPE_CHECKING:
     from tests.crash.faults import Bench
 
+PIPED = 36_000  # bytes of header before a message that is not large but too long for a request
 LARGE = 100_000  # bytes of header before a message that is to be large
 PATIENCE_S = 60.0  # as in faults.py
 SESSIONS = ("one", "two", "three")
@@ -511,6 +512,7 @@ DOORS: dict[str, Scene] = {
     "sendmail": _given(SENDMAIL),
     "sendmail, QMAILQUEUE": _given(SENDMAIL, queue=True, padding=LARGE),
     "forward": _given(FORWARD, service=True),
+    "forward, piped": _given(FORWARD, service=True, padding=PIPED),
     "qmail-queued, clients": queued,
     "qmail-queued, large": partial(queued, padding=LARGE),
     "qmail-smtpd": smtpd,

@@ -380,7 +380,10 @@ def wires(data: bytes) -> None:
     with suppress(control.BadRequest):
         control.parse_request(data)
     recipients.parse_question(data)
-    queued.parse_request(data)
+    request = queued.parse_request(data)
+    if request is not None and request[2] is not None:
+        serial, facts, (message, envelope) = request
+        assert queued.format_whole(message, envelope, serial=serial, facts=facts) == data
     queued.parse_answer(data)
     for line in data.split(b"\n"):
         _, argument = pop3.parse_command(line)

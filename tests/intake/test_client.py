@@ -10,6 +10,7 @@ import pytest
 
 from pyqmail.intake import client
 from pyqmail.intake.client import Answer, Injection
+from pyqmail.protocol import queued
 from tests.spool.queue_tree import REPO, Tree
 
 
@@ -20,6 +21,14 @@ def tree(request: pytest.FixtureRequest) -> Iterator[Tree]:
         made.start_service()
     elif request.param == "program":
         link_programs(made)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Tree]:
+    made = Tree(single_user=os.getuid() != 0)
+    made.start_service()
     yield made
     made.close()
 
@@ -75,6 +84,41 @@ def test_a_large_message_and_envelope_pass(tree: Tree) -> None:
     injection.write(body)
     assert injection.close(b"", [b"user%d@host" % n for n in range(20000)]).status == 0
     assert tree.read(tree.todo()[0])[0].endswith(b"\n" + body)
+
+
+@pytest.mark.parametrize("size", [20000, 40000])
+def test_only_what_is_too_long_for_a_request_goes_through_pipes(
+    served: Tree, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    piped: list[int] = []
+    real = client.Injection._pipes
+    monkeypatch.setattr(client.Injection, "_pipes", lambda self: piped.append(size) or real(self))
+    injection = start(served)
+    injection.write(b"x" * size)
+    assert injection.close(b"", [b"user@host"]).status == 0
+    assert served.read(served.todo()[0])[0].endswith(b"\n" + b"x" * size)
+    assert bool(piped) == (size > queued.FACTS_MAX)
+
+
+@pytest.mark.parametrize("refusal", ["socket", "service"])
+def test_who_does_not_take_a_whole_request_gets_pipes(
+    served: Tree, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    """A socket whose buffers are small, and a service of a build that does not know of such requests."""
+    real = queued.format_whole
+
+    def format_whole(message: bytes, envelope: bytes, **options: bool) -> bytes:
+        record = real(message, envelope, **options)
+        assert record is not None
+        return record + bytes(1 << 20) if refusal == "socket" else b"pq1\x08" + record[4:]
+
+    monkeypatch.setattr(queued, "format_whole", format_whole)
+    before = len(os.listdir("/proc/self/fd"))
+    injection = start(served)
+    injection.write(b"one\n")
+    assert injection.close(b"ann@a", [b"bob@b"]).status == 0
+    assert served.read(served.todo()[0])[0].endswith(b"\none\n") and len(served.todo()) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_kernel_whose_pipes_cannot_be_asked_to_be_quick(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

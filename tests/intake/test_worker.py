@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyqmail.intake import client, worker
+from pyqmail.intake.parent_link import TOLD_MAX
 from pyqmail.intake.pulse import Pulse
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
@@ -27,12 +28,25 @@ class Bench:
         self.worker = worker.Worker(Spool(Layout(str(tree.home), 23), ACCOUNTS), jobs, Pulse(), alone=alone)
         self.worker.loop.add_reader(jobs.fileno(), self.worker._take_jobs)
 
+    def ask(self, job: int, record: bytes, *fds: int, credentials: bool = False) -> socket.socket:
+        """Send ``record`` as the request of a submission; the connection on which the answer will come."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(10)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, credentials)
+        socket.send_fds(ours, [record], fds)
+        wire.send_record(self.parent, queued.format_job(job, 99, 0, 4321), (theirs.fileno(),))
+        theirs.close()
+        self.worker.loop.run_once(10)
+        self.worker._commit(self.worker.ready)
+        self.worker.ready = []
+        return ours
+
     def submit(self, job: int, message: int, envelope: int) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(10)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         assert client.hand_over(ours, message, envelope, serial=True)
-        wire.send_record(self.parent, queued.format_job(job, 99), (theirs.fileno(),))
+        wire.send_record(self.parent, queued.format_job(job, 99, 0, os.getuid()), (theirs.fileno(),))
         for closing in (message, envelope):
             os.close(closing)
         theirs.close()
@@ -62,11 +76,91 @@ def test_a_submission_older_than_a_day_is_52_and_leaves_nothing(tree: Tree, benc
     bench.worker.receipts[5].started -= worker.LIFETIME_SECONDS
     bench.worker._inspect()
     assert queued.parse_answer(connection.recv(64)) == (52, 99)
-    assert int.from_bytes(bench.parent.recv(64), "little") == 5
+    bench.worker.loop.run_once(0)
+    assert queued.parse_freed(bench.parent.recv(64)) == [5]
     assert tree.messages() == [] and tree.leftovers() == []
     for fd in (message_pipe, envelope_pipe):
         os.close(fd)
     connection.close()
+
+
+ENVELOPE = b"Fa\0Tb\0\0"
+
+
+def whole(message: bytes = b"m\n", envelope: bytes = ENVELOPE) -> bytes:
+    record = queued.format_whole(message, envelope, serial=True)
+    assert record is not None
+    return record
+
+
+def test_a_message_that_comes_with_its_request_is_queued_for_who_has_connected(tree: Tree, bench: Bench) -> None:
+    connection = bench.ask(1, whole(b"x" * 20000))
+    assert queued.parse_answer(connection.recv(64)) == (0, 99)
+    (number,) = tree.todo()
+    message, todo = tree.read(number)
+    assert message.startswith(b"Received: (qmail 99 invoked by uid 4321); ")
+    assert message.split(b"\n", 1)[1] == b"x" * 20000
+    assert todo == b"u4321\0p99\0Fa\0Tb\0"
+    connection.close()
+
+
+def test_in_a_worker_for_one_uid_the_kernel_says_who_it_is(tree: Tree) -> None:
+    bench = Bench(tree, alone=True)
+    connection = bench.ask(1, whole(), credentials=True)
+    assert queued.parse_answer(connection.recv(64)) == (0, 99)
+    assert tree.read(tree.todo()[0])[1].startswith(b"u%d\0p99\0" % os.getuid())
+    connection.close()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_whole_request_with_descriptors_is_none(tree: Tree, alone: bool) -> None:
+    bench = Bench(tree, alone=alone)
+    reader, writer = os.pipe()
+    connection = bench.ask(1, whole(), reader, credentials=True)
+    assert queued.parse_answer(connection.recv(64)) == (81, 0)
+    assert tree.messages() == [] and tree.leftovers() == []
+    for fd in (reader, writer):
+        os.close(fd)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("envelope", "code"),
+    [(b"", 54), (b"Fa\0Tb\0", 54), (b"Fa\0Tb", 54), (b"Ta\0\0", 91), (b"F" + b"a" * 1003 + b"\0\0", 11)],
+)
+def test_a_whole_request_without_a_whole_envelope_leaves_nothing(
+    tree: Tree, bench: Bench, envelope: bytes, code: int
+) -> None:
+    connection = bench.ask(1, whole(envelope=envelope))
+    assert queued.parse_answer(connection.recv(64)) == (code, 99)
+    assert tree.messages() == [] and tree.leftovers() == [] and tree.todo() == []
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        whole()[:-1],
+        whole()[:11],
+        b"pq1\x03" + b"\xff" * 8,
+        b"pq1\x03" + (1 << 31).to_bytes(4, "little") + bytes(4) + ENVELOPE,
+        b"pq1\x04" + whole()[4:],
+        whole() + bytes(queued.REQUEST_MAX),
+    ],
+)
+def test_a_whole_request_whose_lengths_are_wrong_is_none(tree: Tree, bench: Bench, record: bytes) -> None:
+    connection = bench.ask(1, record)
+    assert queued.parse_answer(connection.recv(64)) == (81, 0)
+    assert tree.messages() == [] and tree.leftovers() == []
+    connection.close()
+
+
+def test_the_parent_hears_at_once_of_all_that_is_over(bench: Bench) -> None:
+    for job in range(1, 3 + TOLD_MAX):
+        bench.worker.parent.over(job)
+    bench.worker.loop.run_once(0)
+    told = [queued.parse_freed(bench.parent.recv(1024)) for _ in range(2)]
+    assert told == [list(range(1, 1 + TOLD_MAX)), [1 + TOLD_MAX, 2 + TOLD_MAX]]
 
 
 def test_a_client_gone_before_the_commit_is_left_out_of_the_batch(tree: Tree, bench: Bench) -> None:
