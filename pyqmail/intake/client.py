@@ -156,15 +156,23 @@ class Injection:
     _serial = False
     _answer: int | None = None  # decided before anything was written
     _failed = False
+    _before_child: "Callable[[], None] | None" = None
 
     @classmethod
     def open(
-        cls, home: str, environ: "Mapping[bytes, bytes]", *, warm: bool = False, direct: bool = False
+        cls,
+        home: str,
+        environ: "Mapping[bytes, bytes]",
+        *,
+        warm: bool = False,
+        direct: bool = False,
+        before_child: "Callable[[], None] | None" = None,
     ) -> "Injection":
         """Start a submission. ``warm`` callers serve many messages in one process and get serials; ``direct`` ones
-        send a single message in their life and are named by their own pid. Raises OSError without descriptors or
-        processes."""
+        send a single message in their life and are named by their own pid. ``before_child`` is called before there is
+        a child, and may raise OSError. Raises OSError without descriptors or processes."""
         self = cls()
+        self._before_child = before_child
         other = environ.get(b"QMAILQUEUE")
         if other is None and (warm or direct) and own_program(home, warm=warm):
             self._held, self._home, self._environ, self._serial = [], home, environ, warm
@@ -343,7 +351,9 @@ class Injection:
         self._fork(become, (4, 6, *error_descriptor(environ)))
 
     def _fork(self, job: "Callable[[], int]", texts: tuple[int, ...] = (6,)) -> None:
-        """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on ``texts``."""
+        """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on ``texts``. Raises OSError."""
+        if self._before_child is not None:
+            self._before_child()
         message, envelope = self._pipes()
         try:
             self._errors, errors = os.pipe2(os.O_CLOEXEC)

@@ -19,7 +19,7 @@ from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop, Timer
 from pyqmail.system.process import find_program
 from pyqmail.warm.cold import NULL
-from pyqmail.warm.collector import Collector, Done, Stop
+from pyqmail.warm.collector import Collector, Done, Output, Stop
 from pyqmail.warm.runner import Runner
 
 LOOKUPS_MAX = 8  # qmail-getpw at once; they are short
@@ -70,15 +70,15 @@ class LocalChannel:
             exec_exit=SpawnExit.EXEC_GETPW,
         )
 
-    def start(self, command: Command, message: int, output: int, done: Done) -> Stop:
+    def start(self, command: Command, message: int, output: Output, done: Done) -> Stop:
         """Begin with the account of the recipient's local part, everything before the last @."""
         local = command.recipient.rpartition(b"@")[0]
         if not local:
-            return _finish(message, output, done, 0)  # the trash address
+            return _finish(message, done, 0)  # the trash address
         try:
             record = self._users.find(local)
         except UsersTrouble:
-            return _finish(message, output, done, SpawnExit.CDB)
+            return _finish(message, done, SpawnExit.CDB)
         if record is None:
             record = self._recent.get(local)
         if record is not None:
@@ -89,7 +89,7 @@ class LocalChannel:
         identity = (self._accounts.uid_passwd, self._accounts.gid_nofiles)
         argv = (b"bin/qmail-getpw", local)
         try:
-            collector.stop = self._getpw.run(argv, identity, NULL, collector.output, collector.ended, errors=False)
+            collector.stop = self._getpw.run(argv, identity, NULL, collector, collector.ended, errors=False)
         except OSError:
             collector.cancel()
             raise
@@ -115,7 +115,7 @@ class LocalChannel:
         steps: "Steps",
         command: Command,
         message: int,
-        output: int,
+        output: Output,
         done: Done,
         status: int | None,
         record: bytes,
@@ -123,22 +123,22 @@ class LocalChannel:
         if steps.limit is not None:
             steps.limit.cancel()
         if status != 0 or steps.stopped:
-            _finish(message, output, done, status or SpawnExit.SYSTEM)
+            _finish(message, done, status or SpawnExit.SYSTEM)
             return
         if self._getpw.warm:
             self._recent.put(command.recipient.rpartition(b"@")[0], record)
         try:
             steps.stop = self._run(command, record, message, output, done)
         except OSError:
-            _finish(message, output, done, SpawnExit.SYSTEM)
+            _finish(message, done, SpawnExit.SYSTEM)
 
-    def _run(self, command: Command, record: bytes, message: int, output: int, done: Done) -> Stop:
+    def _run(self, command: Command, record: bytes, message: int, output: Output, done: Done) -> Stop:
         assignment = parse_assignment(record)
         if assignment is None:
-            return _finish(message, output, done, SpawnExit.USAGE)
+            return _finish(message, done, SpawnExit.USAGE)
         single_user = self._accounts.single_user
         if (os.getuid() if single_user else assignment.uid) == 0:
-            return _finish(message, output, done, SpawnExit.ROOT)
+            return _finish(message, done, SpawnExit.ROOT)
         local, _, domain = command.recipient.rpartition(b"@")
         who = (assignment.user, assignment.homedir, local, assignment.dash, assignment.ext)
         argv = (b"bin/qmail-local", b"--", *who, domain, command.sender, self._default_delivery)
@@ -171,10 +171,9 @@ def append_whole(stored: bytearray, data: bytes) -> None:
     stored += data
 
 
-def _finish(message: int, output: int, done: Done, status: int) -> Stop:
+def _finish(message: int, done: Done, status: int) -> Stop:
     """End a delivery without a program; there is nothing to stop."""
     os.close(message)
-    os.close(output)
     done(status)
     return _nothing
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pyqmail.envelope  # noqa: F401 - Injection needs it, and a warm worker imports nothing after its fork
 from pyqmail.control import Control, ControlUnreadable, home_of, read_patrn
@@ -25,6 +25,12 @@ from pyqmail.local.report import say
 from pyqmail.mailbox.message import Message
 from pyqmail.mailbox.quota import Limit, read_limit
 from pyqmail.system.errors import reason
+
+BeforeChild = Callable[[], None]
+
+
+def inherit() -> None:
+    """Before a child that takes descriptors 0 to 2 as they are: nothing is to be done."""
 
 
 def delivery_environment(
@@ -72,8 +78,16 @@ class Delivery:
     """One message on its way through the lines: what was done and what is left to forward."""
 
     def __init__(
-        self, message: Message, environ: Mapping[bytes, bytes], *, describe: bool, home: str, quota: Limit | None = None
+        self,
+        message: Message,
+        environ: Mapping[bytes, bytes],
+        *,
+        describe: bool,
+        home: str,
+        quota: Limit | None = None,
+        before_child: BeforeChild = inherit,
     ) -> None:
+        self.before_child = before_child
         self.quota = quota  # of Maildirs without one of their own; None where nothing is counted
         self.message = message
         self.environ = environ
@@ -136,6 +150,7 @@ class Delivery:
         """Run ``command`` with the message on descriptor 0; True to go on. Its own output is the whole report."""
         try:
             self.message.rewind()
+            self.before_child()
             child = os.posix_spawn(
                 b"/bin/sh",
                 [b"/bin/sh", b"-c", command],
@@ -160,7 +175,7 @@ class Delivery:
             raise TemporaryFailure(b"Unable to forward message: its sender cannot be rewritten now. (#4.3.0)")
         try:
             environ = forwarding(self.environ, sender, self.forwards, alone=self._alone())
-            injection = Injection.open(self.home, environ, warm=is_warm(), direct=True)
+            injection = Injection.open(self.home, environ, warm=is_warm(), direct=True, before_child=self.before_child)
         except OSError as error:
             raise TemporaryFailure(b"Unable to forward message: " + reason(error) + b". (#4.3.0)") from error
         injection.write(self.environ[b"DTLINE"])
@@ -189,8 +204,11 @@ def is_warm() -> bool:
     return "pyqmail.warm.worker" in sys.modules
 
 
-def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
-    """Deliver descriptor 0 as ``arguments`` and the .qmail file say; what to report. Raises MailFailure."""
+def deliver(arguments: Arguments, environ: Mapping[bytes, bytes], before_child: BeforeChild = inherit) -> bytes:
+    """Deliver descriptor 0 as ``arguments`` and the .qmail file say; what to report. Raises MailFailure.
+
+    ``before_child`` is called before there is a child, and may raise OSError: it inherits descriptors 0 to 2.
+    """
     home = home_of(environ)
     try:
         control = Control(home)
@@ -212,6 +230,8 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes]) -> bytes:
     if sender == arguments.sender:  # programs that forward find it too; what cannot be told now waits in _forward
         sender = rewritten(environ, sender) or sender
     variables = delivery_environment(environ, arguments, instructions.default, sender, int(time.time()))
-    delivery = Delivery(message, variables, describe=arguments.describe, home=home, quota=quota)
+    delivery = Delivery(
+        message, variables, describe=arguments.describe, home=home, quota=quota, before_child=before_child
+    )
     delivery.run(dotqmail.parse_lines(instructions.data), forward_only=instructions.forward_only)
     return delivery.summary()

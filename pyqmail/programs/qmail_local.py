@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.exits import LocalExit
 from pyqmail.failure import MailFailure, PermanentFailure
-from pyqmail.local.delivery import deliver
+from pyqmail.local.delivery import BeforeChild, deliver, inherit
 from pyqmail.local.instructions import Arguments, Usage
 from pyqmail.local.report import say
 from pyqmail.options import UsageError, parse_options
 from pyqmail.system.process import ignore_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.warm.served import Served
 
 USAGE = b"qmail-local: usage: qmail-local [ -nN ] user homedir local dash ext domain sender defaultdelivery\n"
 
@@ -31,18 +35,39 @@ def parse_arguments(words: Sequence[bytes]) -> Arguments:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Deliver one message; 0, 100 or 111 and nothing else."""
+    code, text = run(argv, environ)
+    if text:
+        say(2 if code else 1, text)
+    return code
+
+
+def run(
+    argv: Sequence[bytes], environ: Mapping[bytes, bytes], before_child: BeforeChild = inherit
+) -> tuple[int, bytes]:
+    """Deliver one message: the exit code, and what is to be said on descriptor 1 or, of a failure, 2."""
     os.umask(0o077)
     ignore_signals(_signal.SIGPIPE, _signal.SIGXFSZ)  # a file too big is an error, so that an mbox is cut back
     try:
-        say(1, deliver(parse_arguments(argv[1:]), environ))
-        return LocalExit.DONE
+        return LocalExit.DONE, deliver(parse_arguments(argv[1:]), environ, before_child)
     except Usage as usage:
-        say(2, usage.text + USAGE)
-        return LocalExit.PERMANENT
+        return LocalExit.PERMANENT, usage.text + USAGE
     except MailFailure as failure:
-        if failure.text:
-            say(2, failure.text + b"\n")
-        return LocalExit.PERMANENT if isinstance(failure, PermanentFailure) else LocalExit.TEMPORARY
+        text = failure.text + b"\n" if failure.text else b""
+        return LocalExit.PERMANENT if isinstance(failure, PermanentFailure) else LocalExit.TEMPORARY, text
     except Exception as error:  # a bug or want of memory defers mail, and the log says what it was
-        say(2, f"Internal trouble: {type(error).__name__}: {error}. (#4.3.0)\n".encode("utf-8", "replace"))
-        return LocalExit.TEMPORARY
+        what = f"Internal trouble: {type(error).__name__}: {error}. (#4.3.0)\n"
+        return LocalExit.TEMPORARY, what.encode("utf-8", "replace")
+
+
+def prepare(environ: Mapping[bytes, bytes]) -> "Served":
+    """What delivers in a warm worker: it has a pipe to report to once a delivery has a child."""
+    from pyqmail.warm.held_report import HeldReport
+    from pyqmail.warm.served import Reporting
+
+    def serve(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
+        code, text = run(argv, environ, report.open)
+        report.say(text)
+        return code
+
+    report = HeldReport()
+    return Reporting(serve, report)

@@ -21,7 +21,7 @@ from pyqmail.remote.security import Target
 from pyqmail.system.files import open_write, write_all
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import find_program
-from pyqmail.warm.collector import Done, Stop
+from pyqmail.warm.collector import Done, Output, Stop
 from pyqmail.warm.runner import NOTHING, SENDERS, Runner
 from pyqmail.warm.spawner import Spawner, begin
 
@@ -52,11 +52,11 @@ class RemoteChannel:
             pacing=SENDERS,
         )
 
-    def start(self, command: Command, message: int, output: int, done: Done) -> Stop:
+    def start(self, command: Command, message: int, output: Output, done: Done) -> Stop:
         """Run the program for everything after the last @; an empty box is nothing special here."""
         return self.start_together((command,), message, output, done)
 
-    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
+    def start_together(self, commands: Sequence[Command], message: int, output: Output, done: Done) -> Stop:
         """Run the program for all of a group; any of their hosts has their route."""
         if not self._prepared:
             preload(self._home)

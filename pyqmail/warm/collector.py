@@ -1,9 +1,10 @@
-"""What a delivery's program says: its output pipe, read until its status is known and the pipe has ended."""
+"""What a delivery's program says: with its status, or by a pipe, which is read until it has ended."""
 
 import os
 from collections.abc import Callable
 
-from pyqmail.system.loop import Loop
+from pyqmail.system.loop import Loop, Timer
+from pyqmail.system.typed import Protocol
 
 Done = Callable[[int | None], None]
 Stop = Callable[[], None]
@@ -13,11 +14,22 @@ OUTPUT_MAX = 16 << 20  # bytes; a program that says more finds its pipe closed: 
 WATCH_SECONDS = 0.05  # a program that is done by then has its output read when it ends
 
 
-class Collector:
-    """A program's output pipe: calls ``done(status, output)`` once its status is in and the pipe has ended.
+class NoPipe(OSError):
+    """There can be no pipe now."""
 
-    ``output`` is the write end, which passes to whoever runs the program. Raises OSError when there is no pipe.
-    """
+
+class Output(Protocol):
+    """Where what a program says goes."""
+
+    def open(self) -> int:
+        """The write end of a pipe, once; it passes to whoever runs the program. Raises NoPipe."""
+
+    def hear(self, data: bytes) -> None:
+        """The program has said ``data`` by another way."""
+
+
+class Collector:
+    """What a program says: calls ``done(status, output)`` once its status is in and its pipe, if any, has ended."""
 
     def __init__(self, loop: Loop, append: Append, done: Callable[[int | None, bytes], None]) -> None:
         self._loop = loop
@@ -29,10 +41,27 @@ class Collector:
         self._read = 0  # bytes
         self.stop: Stop | None = None  # ends the program
         self.given_up = False
-        self._fd, self.output = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._fd, False)
+        self._fd = -1
+        self._opened = False
         self._watched = False
-        self._timer = loop.call_later(WATCH_SECONDS, self._watch)
+        self._timer: Timer | None = None
+
+    def open(self) -> int:
+        """The write end of the pipe (`Output.open`)."""
+        if self._opened or self.given_up or self._has_status:
+            raise NoPipe
+        try:
+            self._fd, output = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise NoPipe from error
+        os.set_blocking(self._fd, False)
+        self._timer = self._loop.call_later(WATCH_SECONDS, self._watch)
+        self._opened = True
+        return output
+
+    def hear(self, data: bytes) -> None:
+        """Add what came with the status (`Output.hear`)."""
+        self._append(self._stored, data)
 
     def ended(self, status: int | None) -> None:
         """The program is gone with ``status`` (None: killed)."""
@@ -54,15 +83,15 @@ class Collector:
             self._finish()
 
     def cancel(self) -> None:
-        """Nothing was started: forget the pipe. The write end is closed too."""
-        self._close()
-        os.close(self.output)
+        """Nothing was started, and nobody has the write end: forget the pipe."""
+        if self._fd >= 0:
+            self._close()
 
     def _watch(self) -> None:
         """Read what comes from now on, or the end: somebody may keep the pipe after the program."""
         if self._fd < 0 or self._watched:
             return
-        self._timer.cancel()
+        self._cancel_timer()
         self._watched = True
         self._loop.add_reader(self._fd, self._heard)
 
@@ -85,8 +114,12 @@ class Collector:
             self._close()
         return True
 
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _close(self) -> None:
-        self._timer.cancel()
+        self._cancel_timer()
         if self._watched:
             self._loop.remove_reader(self._fd)
         os.close(self._fd)

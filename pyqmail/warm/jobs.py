@@ -1,12 +1,12 @@
 """In a worker of a spawner: one job after another, each from a clean state."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control
 from pyqmail.system.file_cache import FileCache
 from pyqmail.warm.cold import delivery_signals, restore_delivery_signals
+from pyqmail.warm.held_report import HeldReport
 from pyqmail.warm.served import Served
 
 
@@ -45,16 +45,26 @@ class Jobs:
         for fd in fds:
             os.close(fd)
         try:
-            return self._served.serve(argv, {**self._environ, **variables}) & 255
-        except BaseException as error:  # a bug must never bounce mail
-            _complain(error)
-            return 111
+            return self._run(argv, variables)
         finally:
             for target in (0, 1, 2):
                 os.dup2(self._null, target)
             os.umask(self._umask)
             os.chdir(self._directory)
             restore_delivery_signals()
+
+    def _run(self, argv: Sequence[bytes], variables: Mapping[bytes, bytes]) -> int:
+        try:
+            return self._served.serve(argv, {**self._environ, **variables}) & 255
+        except BaseException as error:  # a bug must never bounce mail
+            self._complain(f"internal error: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+            return 111
+
+    def _complain(self, text: bytes) -> None:
+        try:
+            os.write(2, text)
+        except OSError:
+            return
 
     def _settle(self) -> None:
         """The state in which each job begins, and to which it goes back."""
@@ -66,8 +76,34 @@ class Jobs:
         delivery_signals()
 
 
-def _complain(error: BaseException) -> None:
-    try:
-        os.write(2, f"internal error: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
-    except OSError:
-        sys.exc_info()
+class ReportingJobs(Jobs):
+    """The same for a program with a ``report``: a job has the message, and no pipe before it has a child.
+
+    Descriptor 0 is free between two jobs, so that the message of the next one arrives there.
+    """
+
+    def __init__(self, served: Served, environ: Mapping[bytes, bytes], directory: str, report: HeldReport) -> None:
+        super().__init__(served, environ, directory)
+        self._report = report
+
+    def serve(self, payload: bytes, fds: list[int]) -> int:
+        """One job; whatever escapes is temporary."""
+        _, variables, argv = parse_job(payload)
+        if self._null < 0:
+            self._settle()
+        if fds[0] != 0:
+            os.dup2(fds[0], 0)
+            os.close(fds[0])
+        try:
+            return self._run(argv, variables)
+        finally:
+            os.close(0)
+            if self._report.is_open:
+                for target in (1, 2):
+                    os.dup2(self._null, target)
+            os.umask(self._umask)
+            os.chdir(self._directory)
+            restore_delivery_signals()
+
+    def _complain(self, text: bytes) -> None:
+        self._report.say(text)

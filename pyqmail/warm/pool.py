@@ -11,10 +11,12 @@ from collections.abc import Callable, Hashable
 
 from pyqmail.system.loop import Loop
 from pyqmail.system.processes import kill_family
+from pyqmail.warm.collector import Output
 from pyqmail.warm.fleet import Fleet
+from pyqmail.warm.held_report import HeldReport
 from pyqmail.warm.spares import Body, Prepare
 from pyqmail.warm.wire import send_record
-from pyqmail.warm.worker import JOB, RESULT, Serve, Wait
+from pyqmail.warm.worker import ANSWER_MAX, JOB, PIPE, Serve, Wait, parse_answer
 from pyqmail.warm.workers import Job, Policy, WorkerLink
 
 Done = Callable[[int | None], None]
@@ -48,27 +50,36 @@ class Pool:
         paced_from: int = 8,
         short_s: float = 0.3,
         at_once: int = 1,
+        report: HeldReport | None = None,
     ) -> None:
         self._loop = loop
         self._limit = limit
         policy = Policy(limit, idle_s, surplus_s, pace_s, paced_from, short_s, at_once)
-        self._fleet = Fleet(loop, Body(serve, prepare, title, jobs_max, wait), policy, self._heard)
+        self._fleet = Fleet(loop, Body(serve, prepare, title, jobs_max, wait, report), policy, self._heard)
         self._pacing = False
         self._waiting: deque[tuple[Hashable, Job]] = deque()
         self._count = 0
         self.busy = 0
 
     def submit(
-        self, key: Hashable, payload: bytes, fds: tuple[int, ...], done: Done, *, affinity: Hashable = None
+        self,
+        key: Hashable,
+        payload: bytes,
+        fds: tuple[int, ...],
+        done: Done,
+        *,
+        affinity: Hashable = None,
+        output: Output | None = None,
     ) -> int | None:
         """Run a job; the pool closes ``fds`` when they are handed over. ``done`` gets its status, None if it died.
 
         Of the idle workers one whose last job was ``affinity`` is the same is preferred: it may still be connected.
+        What a job says into the pool's ``report`` goes to ``output``, before ``done``.
         Returns the process of the worker that took it, None while it waits for one.
         Raises OSError when no worker can be made; the descriptors are then still the caller's.
         """
         self._count += 1
-        job = Job(self._count, payload, fds, done, affinity)
+        job = Job(self._count, payload, fds, done, affinity, output)
         if self.busy >= self._limit or not self._fleet.startable(key):
             self._waiting.append((key, job))
             self._pace()
@@ -154,18 +165,27 @@ class Pool:
 
     def _heard(self, worker: WorkerLink) -> None:
         try:
-            record = worker.sock.recv(64)  # descriptors that it might send are not even received
+            record = worker.sock.recv(ANSWER_MAX)  # descriptors that it might send are not even received
         except BlockingIOError:
             return
         except OSError:
             record = b""
-        number, status = RESULT.unpack(record) if len(record) == RESULT.size else (None, None)
-        if worker.job is None or number != worker.job.number:
-            self._fleet.retire(worker)
-            self._finish(worker, None)
-            return
-        self._fleet.give_back(worker)
-        self._finish(worker, status)
+        answer, job = parse_answer(record), worker.job
+        if job is None or answer is None or answer.number != job.number:
+            self._lost(worker)
+        elif answer.status is None:
+            if not _give_pipe(worker, job):
+                self._lost(worker)
+        else:
+            if answer.said and job.output is not None:
+                job.output.hear(answer.said)
+            self._fleet.give_back(worker)
+            self._finish(worker, answer.status)
+
+    def _lost(self, worker: WorkerLink) -> None:
+        """It has ended, or says what nobody asked for."""
+        self._fleet.retire(worker)
+        self._finish(worker, None)
 
     def _finish(self, worker: WorkerLink, status: int | None) -> None:
         job = worker.job
@@ -175,3 +195,23 @@ class Pool:
         self.busy -= 1
         self._start_waiting()
         job.done(status)
+
+
+def _give_pipe(worker: WorkerLink, job: Job) -> bool:
+    """Answer a worker that wants a pipe for its job; false where it may not want one, or is gone."""
+    if job.output is None or job.asked:
+        return False
+    job.asked = True
+    fds: tuple[int, ...] = ()
+    try:
+        fds = (job.output.open(),)
+    except OSError:
+        pass  # the delivery is deferred
+    try:
+        send_record(worker.sock, PIPE, fds)
+    except OSError:
+        return False
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return True

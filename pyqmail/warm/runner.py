@@ -11,7 +11,8 @@ from pyqmail.system.process import become, prepare_titles
 from pyqmail.system.stamp import Stamp, stamp
 from pyqmail.system.typed import cast
 from pyqmail.warm.cold import NULL, Done, Program, start_program
-from pyqmail.warm.jobs import Jobs, format_job
+from pyqmail.warm.collector import Output
+from pyqmail.warm.jobs import Jobs, ReportingJobs, format_job
 from pyqmail.warm.pool import Pool
 from pyqmail.warm.served import Served, load
 from pyqmail.warm.wire import RECORD_MAX
@@ -72,6 +73,7 @@ class Runner:
         self._limit = limit
         self._known = self._known_file(locate())
         self._pool: Pool | None = None
+        self._reporting = False  # the pool's program says into a report
 
     @property
     def warm(self) -> bool:
@@ -83,35 +85,45 @@ class Runner:
         argv: Sequence[bytes],
         identity: Identity,
         message: int,
-        output: int,
+        output: Output,
         done: Done,
         *,
         errors: bool = True,
         affinity: Hashable = None,
         variables: Mapping[bytes, bytes] = NOTHING,
     ) -> Callable[[], None]:
-        """Run the program as ``identity`` (uid, gid; None: as we are), owning both descriptors.
+        """Run the program as ``identity`` (uid, gid; None: as we are), owning ``message``.
 
-        ``message`` (or NULL) is its descriptor 0, ``output`` its 1 and, with ``errors``, its 2; ``affinity`` tells the
-        pool which worker to prefer, ``variables`` are this job's alone, beside the environment. What it returns kills
-        the program and its descendants as long as ``done`` was not called. Raises OSError when it could not be
-        started; the descriptors are then still the caller's.
+        ``message`` (or NULL) is its descriptor 0, the pipe of ``output`` its 1 and, with ``errors``, its 2; without a
+        pipe a worker tells what its program has said. ``affinity`` tells the pool which worker to prefer, ``variables``
+        are this job's alone, beside the environment. What it returns kills the program and its descendants as long as
+        ``done`` was not called. Raises OSError when it could not be started; ``message`` is then still the caller's.
         """
         path = self._locate()
         payload = format_job(argv, variables, errors=errors)
-        fds = (output,) if message == NULL else (output, message)
         workers = self._workers(path) if len(payload) <= PAYLOAD_MAX else None
-        if workers is not None:
-            workers.submit(identity, payload, fds, done, affinity=affinity)
+        if workers is not None and self._reporting and message != NULL:
+            workers.submit(identity, payload, (message,), done, affinity=affinity, output=output)
             number = workers.submitted
             return lambda: workers.stop(number)
-        standard = (message, output, output if errors else NULL)
-        if path is not None and launch.is_launcher(path):
-            done = _temporary_without_interpreter(done)
-        environ = {**self._environ, **variables} if variables else self._environ
-        stop = start_program(self._loop, self._cold(path, argv, environ, identity, standard), done)
-        for fd in fds:
-            os.close(fd)
+        pipe = output.open()
+        try:
+            if workers is not None:
+                fds = (pipe,) if message == NULL else (pipe, message)
+                workers.submit(identity, payload, fds, done, affinity=affinity)
+                number = workers.submitted
+                return lambda: workers.stop(number)
+            standard = (message, pipe, pipe if errors else NULL)
+            environ = {**self._environ, **variables} if variables else self._environ
+            if path is not None and launch.is_launcher(path):
+                done = _temporary_without_interpreter(done)
+            stop = start_program(self._loop, self._cold(path, argv, environ, identity, standard), done)
+        except OSError:
+            os.close(pipe)
+            raise
+        for fd in standard[:2]:
+            if fd != NULL:
+                os.close(fd)
         return stop
 
     def close(self) -> None:
@@ -157,12 +169,19 @@ class Runner:
         return self._pool
 
     def _make_pool(self, served: Served) -> Pool:
+        self._reporting = served.report is not None
+        directory = self._directory
+        jobs = (
+            Jobs(served, self._environ, directory)
+            if served.report is None
+            else ReportingJobs(served, self._environ, directory, served.report)
+        )
         prepare_titles()
         gc.collect()
         gc.freeze()
         return Pool(
             self._loop,
-            Jobs(served, self._environ, self._directory).serve,
+            jobs.serve,
             prepare=_become_key,
             limit=self._limit,
             title=self._module.rpartition(".")[2].replace("_", "-"),
@@ -173,6 +192,7 @@ class Runner:
             paced_from=self._pacing.paced_from,
             short_s=self._pacing.short_s,
             at_once=self._pacing.at_once,
+            report=served.report,
         )
 
 

@@ -9,11 +9,17 @@ from importlib import import_module
 
 from pyqmail.system.typed import Protocol
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyqmail.warm.held_report import HeldReport
+
 Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
 
 
 class Served(Protocol):
     """A program that a parent holds in memory; each worker forked from it has its own from then on."""
+
+    report: "HeldReport | None"  # what it says into; None: it writes to descriptors 1 and 2
 
     def serve(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes], /) -> int:
         """One job from beginning to end; the exit code."""
@@ -28,6 +34,8 @@ class Served(Protocol):
 class Plain:
     """A program that keeps nothing from job to job."""
 
+    report: "HeldReport | None" = None
+
     def __init__(self, main: Main) -> None:
         self.serve = main
 
@@ -36,6 +44,14 @@ class Plain:
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+
+class Reporting(Plain):
+    """The same of one that says into ``report``."""
+
+    def __init__(self, main: Main, report: "HeldReport") -> None:
+        super().__init__(main)
+        self.report = report
 
 
 def load(module: str, environ: Mapping[bytes, bytes]) -> Served:

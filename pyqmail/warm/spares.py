@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from pyqmail.system.typed import cast
+from pyqmail.warm.held_report import HeldReport
 from pyqmail.warm.wire import pair, receive_record, send_record
 from pyqmail.warm.worker import Serve, Wait, enter, serve_jobs
 
@@ -35,6 +36,7 @@ class Body:
     title: str
     jobs_max: int
     wait: Wait | None
+    report: HeldReport | None = None
 
 
 class Spares:
@@ -111,6 +113,6 @@ def _be_worker(body: Body, sock: socket.socket, key: Hashable) -> None:
             key = IDENTITY.unpack(record[0])
         body.prepare(key)
         gc.enable()
-        serve_jobs(sock, body.serve, title=body.title, jobs_max=body.jobs_max, wait=body.wait)
+        serve_jobs(sock, body.serve, title=body.title, jobs_max=body.jobs_max, wait=body.wait, report=body.report)
     finally:
         os._exit(1)

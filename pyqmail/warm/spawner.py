@@ -3,7 +3,8 @@
     command ─► checks ─► message opened ─► channel starts a program ─► status AND end of output ─► report
 
 Only the checks here stand between qmail-send and root: nothing that came through the pipe is trusted. A delivery is
-over when its program's status is known *and* nobody holds its output pipe any more; its slot is taken until then.
+over when its program's status is known *and* nobody holds its output pipe any more; its slot is taken until then. A
+program in a warm worker may tell its output with its status, and has no pipe before it has a child.
 """
 
 import os
@@ -26,7 +27,7 @@ from pyqmail.system.loop import Loop
 from pyqmail.system.process import default_signals, ignore_signals, plug_standard_descriptors
 from pyqmail.system.typed import Protocol
 from pyqmail.warm.batch import Batches
-from pyqmail.warm.collector import READ_SIZE, Collector, Done, Stop
+from pyqmail.warm.collector import READ_SIZE, Collector, Done, NoPipe, Output, Stop
 from pyqmail.warm.message_file import Refused, check_message_name, open_message
 from pyqmail.warm.reports import Reports
 from pyqmail.warm.slots import Slots
@@ -41,8 +42,8 @@ NO_MEMORY = b"ZOut of memory. (#4.3.0)\n"
 class Channel(Protocol):
     """What differs between the local and the remote spawner."""
 
-    def start(self, command: Command, message: int, output: int, done: Done) -> Stop:
-        """Run the delivery and own both descriptors; ``done`` gets the status. OSError: not started, not owned.
+    def start(self, command: Command, message: int, output: Output, done: Done) -> Stop:
+        """Run the delivery and own ``message``; ``done`` gets the status. OSError: not started, not owned.
 
         What it returns ends the program, if that still runs; ``done`` is called all the same.
         """
@@ -66,7 +67,7 @@ class Joiner(Protocol):
     def group(self, command: Command) -> tuple[Hashable, int]:
         """What all deliveries have in common that may go with this one, and how many may at most; 1: it goes alone."""
 
-    def start_together(self, commands: Sequence[Command], message: int, output: int, done: Done) -> Stop:
+    def start_together(self, commands: Sequence[Command], message: int, output: Output, done: Done) -> Stop:
         """As `Channel.start`, for all of one group."""
 
     def reports(self, status: int | None, output: bytes, commands: Sequence[Command]) -> list[bytes | None]:
@@ -250,24 +251,21 @@ class Spawner:
             self._answer([command for command, _ in told], [report for _, report in told])
             over([command for command, report in zip(commands, reports, strict=True) if report is None])
 
-        try:
-            collector = Collector(self._loop, self._channel.append, ended)
-        except OSError:
-            os.close(message)
-            raise Refused(DEFERRAL, b"Unable to create pipe. (#4.3.0)\n") from None
+        collector = Collector(self._loop, self._channel.append, ended)
         try:
             self._limits.begin({command.slot for command in commands}, slot, size, collector)
             collector.stop = self._run_program(commands, message, collector)
-        except OSError:
+        except OSError as error:
             self._limits.drop(slot)
             collector.cancel()
             os.close(message)
-            raise Refused(DEFERRAL, b"Unable to fork. (#4.3.0)\n") from None
+            what = b"create pipe" if isinstance(error, NoPipe) else b"fork"
+            raise Refused(DEFERRAL, b"Unable to " + what + b". (#4.3.0)\n") from None
 
     def _run_program(self, commands: Sequence[Command], message: int, collector: Collector) -> Stop:
         if self._joiner is not None and len(commands) > 1:
-            return self._joiner.start_together(commands, message, collector.output, collector.ended)
-        return self._channel.start(commands[0], message, collector.output, collector.ended)
+            return self._joiner.start_together(commands, message, collector, collector.ended)
+        return self._channel.start(commands[0], message, collector, collector.ended)
 
     def _judge(self, commands: Sequence[Command], status: int | None, output: bytes) -> Sequence[bytes | None]:
         if self._joiner is not None and len(commands) > 1:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from socket import socket
 
+from pyqmail.warm.collector import Output
+
 SHORT_PACE = 40  # so many times the pace while jobs are short
 
 
@@ -29,7 +31,7 @@ class Policy:
 class Job:
     """A job that waits or is done."""
 
-    __slots__ = ("affinity", "done", "fds", "number", "payload")
+    __slots__ = ("affinity", "asked", "done", "fds", "number", "output", "payload")
 
     def __init__(
         self,
@@ -38,12 +40,15 @@ class Job:
         fds: tuple[int, ...],
         done: "Callable[[int | None], None]",
         affinity: Hashable,
+        output: Output | None = None,
     ) -> None:
         self.number = number
         self.payload = payload
         self.fds = fds
         self.done = done
         self.affinity = affinity
+        self.output = output  # None: it has descriptors of its own to write to
+        self.asked = False  # for a pipe
 
 
 class WorkerLink:

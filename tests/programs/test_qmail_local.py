@@ -511,7 +511,7 @@ def test_a_fork_that_fails_defers(owner: Owner, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_bug_is_temporary_and_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def broken(_arguments: object, _environ: object) -> bytes:
+    def broken(*_arguments: object) -> bytes:
         raise MemoryError
 
     monkeypatch.setattr(qmail_local, "deliver", broken)

@@ -13,6 +13,7 @@ from pyqmail.programs import qmail_lspawn
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop
 from tests.programs.spawn_bench import Home, Spawn, install, install_script
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="changes uid")
 FIRST_UID = 39001  # ids that belong to nobody
@@ -60,6 +61,16 @@ def test_a_foreign_qmail_local_gets_argv_ids_groups_and_directory(home: Home) ->
     assert spawn.end() == 0
 
 
+class Unheard:
+    """Where nobody listens."""
+
+    def open(self) -> int:
+        return os.open("/dev/null", os.O_WRONLY)
+
+    def hear(self, data: bytes) -> None:
+        pass
+
+
 def test_a_look_up_that_hangs_defers_and_assigned_users_have_their_mail(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,12 +82,12 @@ def test_a_look_up_that_hangs_defers_and_assigned_users_have_their_mail(
     made = channel.LocalChannel(loop, str(home.path), accounts, b"./Mailbox", {b"PATH": b"/usr/bin:/bin"}, 10)
     for recipient in (b"ann@x", b"joe@x"):
         command = Command(1, b"1", b"s@x", recipient)
-        message, output = os.open("/dev/null", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)
+        message = os.open("/dev/null", os.O_RDONLY)
 
         def done(status: int | None, recipient: bytes = recipient) -> None:
             ended.append(made.report(status, b"")[:1] + recipient)
 
-        made.start(command, message, output, done)
+        made.start(command, message, Unheard(), done)
     while len(ended) < 2:
         loop.run_once(10)
     made.close()
@@ -336,6 +347,122 @@ def test_srs_in_a_single_user_tree(home: Home) -> None:
     os.chown(home.path / "control/srs_secrets", FIRST_UID, FIRST_UID)
     spawn = Spawn(home, "qmail-lspawn", "./Mailbox", uid=FIRST_UID)
     assert spawn.deliver("joe@x").endswith(b"=example.org=s@srs.test")
+    spawn.end()
+
+
+def with_gate(home: Home) -> None:
+    """A fifo where a program of any user may wait."""
+    os.mkfifo(home.path / "gate")
+    os.chmod(home.path / "gate", 0o666)
+
+
+@pytest.mark.contract("spawn 2.3", "spawn 9.3")
+def test_who_keeps_a_report_open_says_nothing_in_the_next_one(home: Home) -> None:
+    """Even if the same worker makes it: the first delivery ends with whoever holds its pipe."""
+    with_gate(home)
+    lines = home.user("joe", FIRST_UID, f"|(read line <{home.path}/gate; echo late; echo later >&2) & echo begun\n")
+    folder = home.path / "joe"
+    (folder / ".qmail-program").write_text("|echo $PPID\n")
+    (folder / ".qmail-file").write_text("./mbox\n")
+    warm(home, lines, f"+joe-:joe:{FIRST_UID}:{FIRST_UID}:{folder}:-::\n")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    worker = spawn.deliver("joe-program@x").split()[0][1:]
+    spawn.send(1, "joe@x")
+    with open(home.path / "gate", "w") as gate:
+        wait_until_idle(home, int(worker))
+        assert spawn.deliver("joe-program@x") == b"K%b\ndid 0+0+1\n" % worker
+        assert spawn.deliver("joe-file@x") == b"Kdid 1+0+0\n"
+        gate.write("go\n")
+    late = spawn.report()
+    assert (late.slot, late.letter, late.text) == (1, b"K", b"begun\ndid 0+0+1\nlate\nlater\n")
+    assert spawn.deliver("joe-file@x") == b"Kdid 1+0+0\n"
+    spawn.end()
+
+
+@pytest.mark.parametrize("mode", ["<", ">", "<>"])
+def test_nobody_opens_a_report_again(home: Home, mode: str) -> None:
+    """It would be his own, but is root's."""
+    program = f"|sh -c 'exec 7{mode}/proc/self/fd/1' 2>/dev/null || echo refused\n"
+    warm(home, home.user("joe", FIRST_UID, program))
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    assert spawn.deliver("joe@x") == b"Krefused\ndid 0+0+1\n"
+    spawn.end()
+
+
+def test_a_warm_program_has_the_message_on_0_and_one_pipe_on_1_and_2(home: Home) -> None:
+    warm(home, home.user("joe", FIRST_UID, "./mbox\n|readlink /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2\n"))
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    pipes = set()
+    for _ in range(3):
+        message, output, error, *_ = spawn.deliver("joe@x").split()
+        assert message == b"K" + os.fsencode(home.path / "queue/mess/0/1")
+        assert output == error
+        assert output.startswith(b"pipe:")
+        pipes.add(output)
+    assert len(pipes) == 3
+    spawn.end()
+
+
+@pytest.mark.parametrize("line", ["./mbox", "|exit 0", "|exit 100"])
+def test_an_idle_worker_has_nothing_of_its_last_delivery(home: Home, line: str) -> None:
+    warm(home, home.user("joe", FIRST_UID, line + "\n"), home.user("ann", FIRST_UID + 1, "./mbox\n"))
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    for recipient in ("joe@x", "ann@x", "joe@x", "ann@x"):
+        spawn.deliver(recipient)
+    workers = [pid for pid in children(spawn.process.pid) if is_user(pid)]
+    assert len(workers) == 2
+    for pid in workers:
+        wait_until_idle(home, pid)
+        assert held_by(pid) <= {"/dev/null", "socket"}
+    spawn.end()
+
+
+def wait_until_idle(home: Home, pid: int) -> None:
+    """Until worker ``pid`` is back in the tree and sleeps, which it does there for a job only."""
+
+    def idle() -> bool:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "S" and os.readlink(f"/proc/{pid}/cwd") == str(
+                home.path
+            )
+
+    wait_for(idle, "an idle worker")
+
+
+def children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def is_user(pid: int) -> bool:
+    """Whether it is a worker for somebody, and none to spare."""
+    with open(f"/proc/{pid}/status") as file:
+        uids = next(line for line in file if line.startswith("Uid:"))
+    return int(uids.split()[1]) >= FIRST_UID
+
+
+def held_by(pid: int) -> set[str]:
+    """What a process has open."""
+    folder = f"/proc/{pid}/fd"
+    return {os.readlink(f"{folder}/{name}").partition(":")[0] for name in os.listdir(folder)}
+
+
+def test_a_forward_by_a_program_is_heard(home: Home) -> None:
+    warm(home, home.user("joe", FIRST_UID, "&ann@elsewhere.example\n"))
+    install_script(home.path / "bin/queue", "cat >/dev/null; cat <&1 >/dev/null; echo from the queue >&2")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox", environ={"QMAILQUEUE": str(home.path / "bin/queue")})
+    for _ in range(2):
+        assert spawn.deliver("joe@x").startswith(b"Kfrom the queue\ndid 0+1+0\nqp ")
+    spawn.end()
+
+
+def test_a_report_of_no_program_that_is_long_arrives(home: Home) -> None:
+    name = "x" * 240
+    warm(home, home.user("joe", FIRST_UID, f"./{name}/{'y' * 5000}/\n"))
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    answer = spawn.deliver("joe@x")
+    assert answer.startswith(b"ZUnable to")
+    assert len(answer) == 1 + 2997
     spawn.end()
 
 

@@ -9,9 +9,9 @@ from pyqmail.warm.cold import NULL, Program, start_program
 from pyqmail.warm.collector import Collector
 
 
-def run(program: Program, collector: Collector, loop: Loop, done: list[tuple[int | None, bytes]]) -> None:
+def run(program: Program, collector: Collector, pipe: int, loop: Loop, done: list[tuple[int | None, bytes]]) -> None:
     start_program(loop, program, collector.ended)
-    os.close(collector.output)
+    os.close(pipe)
     while not done:
         loop.run_once(20)
 
@@ -32,9 +32,9 @@ def collect(loop: Loop, done: list[tuple[int | None, bytes]]) -> Collector:
 def test_a_program_ends_with_status_and_output(script: str, result: tuple[int | None, bytes]) -> None:
     loop, done = Loop(), list[tuple[int | None, bytes]]()
     collector = collect(loop, done)
-    argv, standard = (b"sh", b"-c", script.encode()), (NULL, collector.output, collector.output)
+    argv, standard = (b"sh", b"-c", script.encode()), (NULL, pipe := collector.open(), pipe)
     environ = {b"A": b"b", b"PATH": b"/usr/bin:/bin"}
-    run(Program("/bin/sh", argv, environ, standard, directory="/"), collector, loop, done)
+    run(Program("/bin/sh", argv, environ, standard, directory="/"), collector, pipe, loop, done)
     assert done == [result]
     loop.close()
 
@@ -50,9 +50,9 @@ def test_a_program_ends_with_status_and_output(script: str, result: tuple[int | 
 def test_the_exit_code_says_which_step_failed(path: str, directory: str, code: int) -> None:
     loop, done = Loop(), list[tuple[int | None, bytes]]()
     collector = collect(loop, done)
-    standard = (NULL, collector.output, NULL)
+    standard = (NULL, pipe := collector.open(), NULL)
     program = Program(path, (b"x",), {}, standard, directory=directory, setup_exit=112, exec_exit=120)
-    run(program, collector, loop, done)
+    run(program, collector, pipe, loop, done)
     assert done == [(code, b"")]
     loop.close()
 
@@ -62,8 +62,8 @@ def test_the_exit_code_says_which_step_failed(path: str, directory: str, code: i
 def test_an_identity_is_uid_gid_and_that_one_group() -> None:
     loop, done = Loop(), list[tuple[int | None, bytes]]()
     collector = collect(loop, done)
-    argv, standard = (b"sh", b"-c", b"id -u; id -G"), (NULL, collector.output, NULL)
+    argv, standard = (b"sh", b"-c", b"id -u; id -G"), (NULL, pipe := collector.open(), NULL)
     program = Program("/bin/sh", argv, {b"PATH": b"/usr/bin:/bin"}, standard, identity=(39001, 39002))
-    run(program, collector, loop, done)
+    run(program, collector, pipe, loop, done)
     assert done == [(0, b"39001\n39002\n")]
     loop.close()
