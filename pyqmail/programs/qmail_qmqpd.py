@@ -12,7 +12,7 @@ from pyqmail.incoming.check import Rules
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import TooManyRecipients
 from pyqmail.incoming.qmqp import QmqpSession
-from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.standard import client_stream
 from pyqmail.stream.stream import StreamEnded
 from pyqmail.system.alarm import TimeUp, time_limit
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         with time_limit(SESSION_S):
             rules = Rules(home_of(environ), environ)
             log = DecisionLog(b"qmail-qmqpd", environ, rules)
-            return QmqpSession(rules, DescriptorStream(0, 1, None), log).run()
+            return QmqpSession(rules, client_stream(None), log).run()
     except StreamEnded:
         return DONE
     except (TooManyRecipients, TimeUp, OSError, MemoryError):

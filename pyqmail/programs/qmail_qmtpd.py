@@ -11,7 +11,7 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.incoming.decisions import DecisionLog
 from pyqmail.incoming.letter import TooManyRecipients
 from pyqmail.incoming.qmtp import QmtpSession, Settings
-from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.standard import client_stream
 from pyqmail.stream.stream import StreamEnded
 from pyqmail.system.alarm import TimeUp, time_limit
 from pyqmail.system.process import WorkingIn
@@ -40,7 +40,7 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         with WorkingIn(home), time_limit(SESSION_S):
             settings = Settings(home, environ)
             log = DecisionLog(b"qmail-qmtpd", environ, settings.rules)
-            return QmtpSession(settings, DescriptorStream(0, 1, None), log).run()
+            return QmtpSession(settings, client_stream(None), log).run()
     except StreamEnded:
         return DONE
     except (TooManyRecipients, TimeUp, ControlUnreadable, OSError, MemoryError):

@@ -11,11 +11,11 @@ from pyqmail.control import ControlUnreadable, home_of
 from pyqmail.incoming.decisions import LOG_WAIT_S, DecisionLog
 from pyqmail.incoming.refusals import NO_CONTROLS, NO_MEMORY
 from pyqmail.incoming.security import TlsUnavailable
-from pyqmail.incoming.site import TIMEOUT_S
+from pyqmail.incoming.site import TIMEOUT_S, site_of
 from pyqmail.incoming.smtp import SmtpSession
 from pyqmail.incoming.smtp_connection import SessionEnd, say_last
 from pyqmail.incoming.smtp_settings import Settings
-from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.standard import Standard, client_stream
 from pyqmail.stream.stream import StreamEnded
 from pyqmail.system.process import ignore_signals
 
@@ -30,6 +30,10 @@ def prepare(environ: Mapping[bytes, bytes]) -> "Served":
     """What serves connections from tcpserver's memory (warm/served)."""
     from pyqmail.incoming.in_memory import checking_server
 
+    try:
+        Standard.limit_s = site_of(home_of(environ)).timeout_s
+    except ControlUnreadable:
+        Standard.limit_s = None
     return checking_server(main, environ)
 
 
@@ -40,8 +44,8 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
         settings = Settings(home_of(environ), environ, argv[1:])
     except (OSError, ControlUnreadable) as error:
         name_fault(environ, error)
-        return say_last(DescriptorStream(0, 1, TIMEOUT_S), NO_CONTROLS)
-    stream = DescriptorStream(0, 1, settings.timeout_s)
+        return say_last(client_stream(TIMEOUT_S), NO_CONTROLS)
+    stream = client_stream(settings.timeout_s)
     session = SmtpSession(settings, stream, DecisionLog(NAME, environ, settings.rules, sockets=stream.sockets))
     try:
         return session.run()

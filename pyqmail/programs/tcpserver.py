@@ -51,8 +51,8 @@ def drop_privileges(options: Options, environ: Mapping[bytes, bytes]) -> None:
 
 def prepare(options: Options, environ: Mapping[bytes, bytes]) -> tuple[socket.socket, Chain | None]:
     """The listening socket and the chain, with everything in memory that needs the first identity. Raises Fatal."""
-    listener = listening_socket(options)
     chain = find_chain(options.program, environ)
+    listener = listening_socket(options)
     if chain is not None:
         schedule_as_batch()
     drop_privileges(options, environ)

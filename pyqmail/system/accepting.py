@@ -5,7 +5,6 @@ of a session of SMTP with one message they were a twentieth, and of what qmail-q
 """
 
 import _socket
-import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +21,3 @@ def accept(listener: "socket.socket", family: int, kind: int) -> "tuple[_socket.
 def accept_number(listener: "socket.socket") -> "tuple[int, Any]":
     """The same as a bare descriptor: to make an object of one costs a system call."""
     return listener._accept()  # type: ignore[attr-defined,no-any-return]  # what socket.accept begins with
-
-
-def put_on_standard(fd: int) -> None:
-    """Have ``fd`` on 0 and 1 instead of where it is."""
-    os.dup2(fd, 0)
-    os.dup2(fd, 1)
-    os.close(fd)

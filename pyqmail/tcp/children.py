@@ -1,11 +1,10 @@
 """A child of tcpserver for each connection, where no workers serve."""
 
-import _socket
 import os
 import socket
 from collections.abc import Iterable
 
-from pyqmail.system.accepting import put_on_standard
+from pyqmail.stream.standard import client_socket, take
 from pyqmail.system.process import close_all_but, reset_signals
 from pyqmail.tcp.connection_log import FAILED, ConnectionLog, Ended, Peer, Serve
 
@@ -42,9 +41,8 @@ class Children:
             family, fd = int(connection.family), connection.detach()
             close_all_but((0, 1, 2, fd))
             reset_signals()
-            put_on_standard(fd)
-            standard = _socket.socket(family, _socket.SOCK_STREAM, 0, fileno=0)
-            code = self._serve(standard, peer, ConnectionLog())
+            take(fd)
+            code = self._serve(client_socket(family), peer, ConnectionLog())
         finally:
             os._exit(code)
 

@@ -29,5 +29,5 @@ def write_log(text: bytes) -> None:
     _LOG.write(text)
 
 
-# What serves the connection on 0 and 1, with an object for it that stays the caller's; the exit code.
+# What serves the client of this process, with an object for the connection that stays the caller's; the exit code.
 Serve = Callable[[_socket.socket, Peer, ConnectionLog], int]

@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Mapping
 
+from pyqmail.stream.standard import as_usual
 from pyqmail.system.process import HIGHEST, find_program, reset_signals
 from pyqmail.tcp.admission import Admission, Dropped, Ends, Unannounced, ends_of
 from pyqmail.tcp.chain import Chain
@@ -42,7 +43,7 @@ class ConnectionServer:
         self._farewell = environ.get(b"DIEMSG", b"")
 
     def serve(self, connection: _socket.socket, peer: Peer, log: ConnectionLog) -> int:
-        """Serve ``connection``, which is on 0 and 1, unless there are too many of its kind; the exit code."""
+        """Serve ``connection``, which is our client, unless there are too many of its kind; the exit code."""
         try:
             ends = ends_of(connection, peer) if self._door is None else self._door.ends(connection, peer)
         except Dropped as error:
@@ -100,6 +101,7 @@ class ConnectionServer:
         why = "file does not exist"
         if path is not None:
             try:
+                as_usual()
                 reset_signals()
                 os.closerange(3, HIGHEST)
                 os.execve(path, self._program, environ)

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 
+from pyqmail.stream.standard import Standard, limit
 from pyqmail.tcp.command_line import Options
 from pyqmail.tcp.connection_server import reason
 
@@ -42,7 +43,7 @@ def addresses(host: bytes) -> Iterator[tuple[socket.AddressFamily, str]]:
 
 
 def listening_socket(options: Options) -> socket.socket:
-    """Bound and listening. Raises Fatal."""
+    """Bound and listening; what it accepts has the limits of this process's clients. Raises Fatal."""
     port = port_number(options.port)
     family, ip = next(addresses(options.host))
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -50,6 +51,8 @@ def listening_socket(options: Options) -> socket.socket:
     if family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
+        if Standard.limit_s is not None:
+            limit(listener, Standard.limit_s)
         listener.bind((ip, port))
         listener.listen(options.backlog)
     except OSError as error:

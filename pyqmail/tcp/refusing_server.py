@@ -3,8 +3,8 @@ message (rblsmtpd(1))."""
 
 import time
 
-from pyqmail.stream.descriptors import DescriptorStream
 from pyqmail.stream.lines import LineReader
+from pyqmail.stream.standard import client_stream
 from pyqmail.stream.stream import Stream, StreamEnded
 
 LINE_MAX = 512  # of a command, whose first word is all that counts
@@ -13,11 +13,11 @@ PASSED = frozenset((b"helo", b"ehlo", b"mail", b"rset", b"noop"))
 
 
 def converse(reply: bytes, timeout_s: int) -> None:
-    """Talk to the client on descriptors 0 and 1 until QUIT, the end, or ``timeout_s`` (0: for ever).
+    """Talk to the client until QUIT, the end, or ``timeout_s`` (0: for ever).
 
     ``reply`` is the refusal, a line without its end.
     """
-    stream = DescriptorStream(0, 1, timeout_s or None, shared=True)
+    stream = client_stream(timeout_s or None, shared=True)
     if timeout_s:
         stream.until(time.monotonic() + timeout_s)
     try:

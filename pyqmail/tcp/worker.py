@@ -10,7 +10,8 @@ import struct
 import time
 
 from pyqmail.control import Control
-from pyqmail.system.accepting import accept_number, put_on_standard
+from pyqmail.stream.standard import Standard, client_socket, take
+from pyqmail.system.accepting import accept_number
 from pyqmail.system.file_cache import FileCache
 from pyqmail.tcp.connection_log import ConnectionLog, Peer, Serve, write_log
 
@@ -32,6 +33,7 @@ class WorkerLife(ConnectionLog):
         self._announced = False
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         Control.cache = FileCache()
+        Standard.writer = 0
 
     def run(self, served_max: int, idle_s: float) -> None:
         """Serve until told to end, or until ``served_max`` connections are done."""
@@ -70,13 +72,12 @@ class WorkerLife(ConnectionLog):
             return None
 
     def _one(self, fd: int, peer: Peer) -> None:
-        put_on_standard(fd)
+        take(fd)
         if self._connection is None:
-            self._connection = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fileno=0)
+            self._connection = client_socket(self._family)
         self._announced = False
         code = self._serve(self._connection, peer, self)
         os.dup2(self._null, 0)
-        os.dup2(self._null, 1)
         if self._logs:
             self._report(b"E" + STATUS.pack(code << 8))
 

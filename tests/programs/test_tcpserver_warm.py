@@ -222,6 +222,36 @@ def test_a_checker_is_run_in_the_home_and_the_worker_stays_where_it_was(
     assert os.readlink(f"/proc/{server.children()[0]}/cwd") == os.getcwd()
 
 
+def test_an_executed_program_has_its_client_without_our_limits(servers: Servers, home: Path) -> None:
+    (home / "bin").mkdir()
+    server = servers("-vRHl0", "--", "qmail-smtpd", QMAIL_HOME=str(home), PATH=f"{home / 'bin'}:{BIN}:/usr/bin:/bin")
+    session(server, b"QUIT")
+    (home / "bin" / "qmail-smtpd").write_text(
+        f"#!{sys.executable}\nimport socket\n"
+        "for fd in (0, 1):\n"
+        "    sock = socket.socket(fileno=fd)\n"
+        "    print([sock.getsockopt(1, option, 16) for option in (20, 21)] == [bytes(16)] * 2, flush=True)\n"
+    )
+    (home / "bin" / "qmail-smtpd").chmod(0o755)
+    for _ in range(3):  # the first by a worker, which has found out
+        assert server.talk(b"") == b"True\nTrue\n"
+
+
+@pytest.mark.parametrize("before", ["1\n", None], ids=["as it was at the start", "changed since"])
+def test_a_silent_client_has_the_time_that_the_control_file_says(
+    servers: Servers, home: Path, before: str | None
+) -> None:
+    path = home / "control" / "timeoutsmtpd"
+    if before is not None:
+        path.write_text(before)
+    server = servers("-RHl0", "--", SMTPD, QMAIL_HOME=str(home))
+    session(server, b"QUIT")
+    path.write_text("1\n")
+    for _ in range(2):
+        with server.connect() as client:
+            assert everything(client) == b"220 mx.test ESMTP\r\n451 timeout (#4.4.2)\r\n"
+
+
 def test_a_changed_launcher_is_executed_and_open_sessions_go_on(servers: Servers, home: Path) -> None:
     (home / "bin").mkdir()
     path = f"{home / 'bin'}:{BIN}:/usr/bin:/bin"
@@ -501,6 +531,7 @@ def test_a_full_house_of_dripping_senders_harms_nobody_else() -> None:
 LIFE = """
 import os, signal, socket, sys
 sys.path[:0] = [{package!r}, {package!r} + "/.deps"]
+from pyqmail.stream.standard import Standard
 from pyqmail.system.loop import Loop
 from pyqmail.tcp.children import dead_children
 from pyqmail.tcp.workers import Events, Task, Workers
@@ -511,7 +542,7 @@ def serve(connection, peer, voice):
     data = os.read(0, 100)
     if data == b"bug":
         raise ValueError("a bug")
-    os.write(1, b"%d" % os.getpid())
+    os.write(Standard.writer, b"%d" % os.getpid())
     os.umask(0)
     os.chdir("/")
     return 0

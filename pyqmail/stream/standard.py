@@ -1,0 +1,72 @@
+"""The client of a program, which tcpserver has on descriptors 0 and 1.
+
+A process that serves one connection after another (tcp/worker) spares system calls for each: it has the connection on 0
+alone, and the kernel's limits of time come with it from the listening socket, whose options an accepted one has. What
+is executed in its place finds everything as usual.
+"""
+
+import _socket
+import os
+import struct
+
+from pyqmail.stream.descriptors import DescriptorStream
+
+LIMITS = (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO)
+
+
+class Standard:
+    """What is so for each connection of this process."""
+
+    writer = 1
+    limit_s: int | None = None  # of each read and write, which connections have when they are accepted
+
+
+def client_stream(timeout_s: int | None, *, shared: bool = False) -> DescriptorStream:
+    """The conversation with the client; the arguments are those of DescriptorStream."""
+    if timeout_s is None and Standard.limit_s is not None:
+        _usual_limits()
+    armed = timeout_s is not None and timeout_s == Standard.limit_s
+    return DescriptorStream(0, Standard.writer, timeout_s, shared=shared, armed=armed)
+
+
+def limit(sock: _socket.socket, seconds: int) -> None:
+    """Have the kernel limit each read and write on ``sock``, and on what it will accept; 0 is no limit."""
+    for option in LIMITS:
+        sock.setsockopt(_socket.SOL_SOCKET, option, _packed(seconds))
+
+
+def take(fd: int) -> None:
+    """Have the connection ``fd`` for our client, and nowhere else."""
+    os.dup2(fd, 0)
+    if Standard.writer == 1:
+        os.dup2(fd, 1)
+    os.close(fd)
+
+
+def client_socket(family: int) -> _socket.socket:
+    """An object for the socket on 0, whichever is there; the first one shows whether limits come with them."""
+    sock = _socket.socket(family, _socket.SOCK_STREAM, 0, fileno=0)
+    found = {sock.getsockopt(_socket.SOL_SOCKET, option, 16) for option in LIMITS}
+    if Standard.limit_s is not None and found != {_packed(Standard.limit_s)}:
+        Standard.limit_s = None
+    return sock
+
+
+def as_usual() -> None:
+    """Make of the connection what another program expects. Raises OSError."""
+    if Standard.writer == 0:
+        os.dup2(0, 1)
+    if Standard.limit_s is not None:
+        _usual_limits()
+
+
+def _usual_limits() -> None:
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fileno=0)  # of any family
+    try:
+        limit(sock, 0)
+    finally:
+        sock.detach()
+
+
+def _packed(seconds: int) -> bytes:
+    return struct.pack("ll", seconds, 0)  # struct timeval
