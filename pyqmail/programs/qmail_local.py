@@ -35,6 +35,7 @@ def parse_arguments(words: Sequence[bytes]) -> Arguments:
 
 def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     """Deliver one message; 0, 100 or 111 and nothing else."""
+    _settle()
     code, text = run(argv, environ)
     if text:
         say(2 if code else 1, text)
@@ -45,8 +46,6 @@ def run(
     argv: Sequence[bytes], environ: Mapping[bytes, bytes], before_child: BeforeChild = inherit
 ) -> tuple[int, bytes]:
     """Deliver one message: the exit code, and what is to be said on descriptor 1 or, of a failure, 2."""
-    os.umask(0o077)
-    ignore_signals(_signal.SIGPIPE, _signal.SIGXFSZ)  # a file too big is an error, so that an mbox is cut back
     try:
         return LocalExit.DONE, deliver(parse_arguments(argv[1:]), environ, before_child)
     except Usage as usage:
@@ -59,8 +58,14 @@ def run(
         return LocalExit.TEMPORARY, what.encode("utf-8", "replace")
 
 
+def _settle() -> None:
+    os.umask(0o077)
+    ignore_signals(_signal.SIGPIPE, _signal.SIGXFSZ)  # a file too big is an error, so that an mbox is cut back
+
+
 def prepare(environ: Mapping[bytes, bytes]) -> "Served":
     """What delivers in a warm worker: it has a pipe to report to once a delivery has a child."""
+    from pyqmail.system.alarm import LastingAlarm
     from pyqmail.warm.held_report import HeldReport
     from pyqmail.warm.served import Reporting
 
@@ -69,5 +74,9 @@ def prepare(environ: Mapping[bytes, bytes]) -> "Served":
         report.say(text)
         return code
 
+    def settle() -> None:
+        _settle()
+        LastingAlarm().install()
+
     report = HeldReport()
-    return Reporting(serve, report)
+    return Reporting(serve, report, settle)

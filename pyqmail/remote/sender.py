@@ -54,8 +54,6 @@ class Sender:
     must share its route, since qmail-rspawn joined them by what it had read of the control files.
     """
 
-    report = None  # it writes to descriptor 1
-
     def __init__(self, *, trusting: bool = False) -> None:
         self._trusting = trusting
         self._controls = watched(read_controls, FILES)

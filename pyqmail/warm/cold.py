@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pyqmail.system.alarm import LastingAlarm
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, ignore_signals, reset_signals
 from pyqmail.system.processes import kill_family
@@ -94,7 +95,8 @@ def delivery_signals() -> None:
 def restore_delivery_signals() -> None:
     """The same after a job, which may have used some of these; cheaper than setting everything anew."""
     for signum in _USED:
-        if _signal.getsignal(signum) != _signal.SIG_DFL:
+        handler = _signal.getsignal(signum)
+        if handler != _signal.SIG_DFL and not isinstance(handler, LastingAlarm):
             _signal.signal(signum, _signal.SIG_DFL)
     ignore_signals(_signal.SIGPIPE)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGCHLD,))

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pyqmail.control import Control
 from pyqmail.system.file_cache import FileCache
 from pyqmail.warm.cold import delivery_signals, restore_delivery_signals
-from pyqmail.warm.held_report import HeldReport
-from pyqmail.warm.served import Served
+from pyqmail.warm.served import Reporting, Served
 
 
 def format_job(argv: Sequence[bytes], variables: Mapping[bytes, bytes], *, errors: bool) -> bytes:
@@ -77,14 +76,16 @@ class Jobs:
 
 
 class ReportingJobs(Jobs):
-    """The same for a program with a ``report``: a job has the message, and no pipe before it has a child.
+    """The same for a program with a report: a job has the message, and no pipe before it has a child.
 
-    Descriptor 0 is free between two jobs, so that the message of the next one arrives there.
+    Descriptor 0 is free between two jobs, so that the message of the next one arrives there. Signals, 1 and 2 are put
+    back where there was a child.
     """
 
-    def __init__(self, served: Served, environ: Mapping[bytes, bytes], directory: str, report: HeldReport) -> None:
+    def __init__(self, served: Reporting, environ: Mapping[bytes, bytes], directory: str) -> None:
         super().__init__(served, environ, directory)
-        self._report = report
+        self._report = served.report
+        self._prepare = served.settle
 
     def serve(self, payload: bytes, fds: list[int]) -> int:
         """One job; whatever escapes is temporary."""
@@ -101,9 +102,12 @@ class ReportingJobs(Jobs):
             if self._report.is_open:
                 for target in (1, 2):
                     os.dup2(self._null, target)
-            os.umask(self._umask)
+                restore_delivery_signals()
             os.chdir(self._directory)
-            restore_delivery_signals()
+
+    def _settle(self) -> None:
+        super()._settle()
+        self._prepare()
 
     def _complain(self, text: bytes) -> None:
         self._report.say(text)

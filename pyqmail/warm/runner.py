@@ -14,7 +14,7 @@ from pyqmail.warm.cold import NULL, Done, Program, start_program
 from pyqmail.warm.collector import Output
 from pyqmail.warm.jobs import Jobs, ReportingJobs, format_job
 from pyqmail.warm.pool import Pool
-from pyqmail.warm.served import Served, load
+from pyqmail.warm.served import Reporting, Served, load
 from pyqmail.warm.wire import RECORD_MAX
 
 Identity = tuple[int, int] | None
@@ -169,13 +169,10 @@ class Runner:
         return self._pool
 
     def _make_pool(self, served: Served) -> Pool:
-        self._reporting = served.report is not None
-        directory = self._directory
-        jobs = (
-            Jobs(served, self._environ, directory)
-            if served.report is None
-            else ReportingJobs(served, self._environ, directory, served.report)
-        )
+        jobs, report = Jobs(served, self._environ, self._directory), None
+        if isinstance(served, Reporting):
+            jobs, report = ReportingJobs(served, self._environ, self._directory), served.report
+            self._reporting = True
         prepare_titles()
         gc.collect()
         gc.freeze()
@@ -192,7 +189,7 @@ class Runner:
             paced_from=self._pacing.paced_from,
             short_s=self._pacing.short_s,
             at_once=self._pacing.at_once,
-            report=served.report,
+            report=report,
         )
 
 

@@ -19,8 +19,6 @@ Main = Callable[[Sequence[bytes], Mapping[bytes, bytes]], int]
 class Served(Protocol):
     """A program that a parent holds in memory; each worker forked from it has its own from then on."""
 
-    report: "HeldReport | None"  # what it says into; None: it writes to descriptors 1 and 2
-
     def serve(self, argv: Sequence[bytes], environ: Mapping[bytes, bytes], /) -> int:
         """One job from beginning to end; the exit code."""
 
@@ -34,8 +32,6 @@ class Served(Protocol):
 class Plain:
     """A program that keeps nothing from job to job."""
 
-    report: "HeldReport | None" = None
-
     def __init__(self, main: Main) -> None:
         self.serve = main
 
@@ -47,11 +43,15 @@ class Plain:
 
 
 class Reporting(Plain):
-    """The same of one that says into ``report``."""
+    """The same of one that says into ``report``, after ``settle`` was called once in its worker.
 
-    def __init__(self, main: Main, report: "HeldReport") -> None:
+    A job without a child leaves umask and signals as it has found them.
+    """
+
+    def __init__(self, main: Main, report: "HeldReport", settle: Callable[[], None]) -> None:
         super().__init__(main)
         self.report = report
+        self.settle = settle
 
 
 def load(module: str, environ: Mapping[bytes, bytes]) -> Served:

@@ -417,6 +417,31 @@ def test_an_idle_worker_has_nothing_of_its_last_delivery(home: Home, line: str) 
     spawn.end()
 
 
+def test_each_program_of_a_worker_begins_with_the_same_umask_and_signals(home: Home) -> None:
+    lines = home.user("joe", FIRST_UID, "./mbox\n")
+    folder = home.path / "joe"
+    (folder / ".qmail-program").write_text("|umask; grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status\n")
+    (folder / ".qmail-maildir").write_text("./M/\n")
+    for name in ("M", "M/tmp", "M/new", "M/cur"):
+        (folder / name).mkdir()
+        os.chown(folder / name, FIRST_UID, FIRST_UID)
+    warm(home, lines, f"+joe-:joe:{FIRST_UID}:{FIRST_UID}:{folder}:-::\n")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox")
+    seen = set()
+    for _ in range(3):
+        seen.add(spawn.deliver("joe-program@x"))
+        spawn.deliver("joe@x")
+        spawn.deliver("joe-maildir@x")
+    assert len(seen) == 1
+    words = seen.pop().split()
+    assert words[0] == b"K0077"
+    ours = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGALRM, signal.SIGCHLD, signal.SIGXFSZ))
+    assert [int(word, 16) & ours for word in words[2:7:2]] == [0, 0, 0]  # blocked, ignored, caught
+    assert {path.stat().st_mode & 0o777 for path in (folder / "M/new").iterdir()} == {0o600}
+    assert (folder / "mbox").stat().st_mode & 0o777 == 0o600
+    spawn.end()
+
+
 def wait_until_idle(home: Home, pid: int) -> None:
     """Until worker ``pid`` is back in the tree and sleeps, which it does there for a job only."""
 
