@@ -6,7 +6,7 @@
     fsync new/                        the whole message, or none after a power cut: the sender still has it
 
 Where unnamed files are not to be had, the file is written under its classic name in tmp/, which is removed after the
-link; a process remembers such filesystems, and this is all that it remembers between deliveries.
+link; a process remembers such filesystems, and its own number and host: this is all between deliveries.
 Names: SECONDS.MmicrosecondsPpidQcount.HOST, since one warm process delivers many messages a second.
 """
 
@@ -26,13 +26,17 @@ HOST_MAX = 64  # the original's gethostname buffer
 CHUNK = 65536
 
 _NAMED_ONLY: set[int] = set()  # devices where the classic way has been needed, and has worked
+_SELF: list[tuple[int, bytes]] = []  # the process and its host, once they have been asked for
 
 
 def unique_name(count: int, size: int | None = None) -> bytes:
     """A file name that no other delivery takes: ``count`` tells apart those of one moment. A ``size`` is said in it."""
     now = time.time_ns() // 1000
-    host = os.fsencode(os.uname().nodename)[:HOST_MAX].replace(b"/", b"\\057").replace(b":", b"\\072")
-    name = b"%d.M%dP%dQ%d.%s" % (now // 1000000, now % 1000000, os.getpid(), count, host)
+    if not _SELF:
+        os.register_at_fork(after_in_child=_SELF.clear)
+        host = os.fsencode(os.uname().nodename)[:HOST_MAX].replace(b"/", b"\\057").replace(b":", b"\\072")
+        _SELF.append((os.getpid(), host))
+    name = b"%d.M%dP%dQ%d.%s" % (now // 1000000, now % 1000000, _SELF[0][0], count, _SELF[0][1])
     return name if size is None else name + b",S=%d" % size
 
 

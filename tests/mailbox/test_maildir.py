@@ -319,9 +319,23 @@ def test_many_names_of_one_moment_differ() -> None:
     assert all(re.fullmatch(rb"\d+\.M\d+P\d+Q\d+\.[^/:]+", name) for name in names)
 
 
+def test_a_child_names_itself() -> None:
+    assert b"P%dQ" % os.getpid() in maildir.unique_name(1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, maildir.unique_name(1))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"P%dQ1." % child in os.read(reader, 500)
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.mark.contract("local 6.7", "local 9.16")
 def test_names_carry_time_process_count_and_escaped_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "a/b:c", "", "", "")))
+    monkeypatch.setattr(maildir, "_SELF", [])
     seconds, middle, host = maildir.unique_name(7).split(b".", 2)
     assert seconds.isdigit() and middle.startswith(b"M") and middle.endswith(b"P%dQ7" % os.getpid())
     assert host == rb"a\057b\072c"
