@@ -71,12 +71,15 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
             return 0
         if not data:
             return 0
+        answers = b""  # to what came together, in one piece: qmail-send wakes for each
         for request in reader.feed(data):
             if countdown == 0:
                 sweep_pid(layout, time.time())
                 countdown = SWEEP_EVERY
             countdown -= 1
-            try:
-                files.write_all(1, serve(layout, request))
-            except OSError:
-                return 100
+            answers += serve(layout, request)
+        try:
+            if answers:
+                files.write_all(1, answers)
+        except OSError:
+            return 100

@@ -58,6 +58,16 @@ def test_todo_removes_intd_and_todo_and_keeps_the_message(tree: Tree) -> None:
     assert len(tree.messages()) == 1
 
 
+def test_what_was_asked_together_is_answered_together(tree: Tree) -> None:
+    child = start(tree)
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write(b"todo/1\0foop/1\0x\0foop/")
+    assert child.stdout.read(100) == b"++x"
+    child.stdin.write(b"2\0")
+    assert child.stdout.read(100) == b"+"
+    child.communicate(timeout=DEADLINE_SECONDS)
+
+
 @pytest.mark.contract("queue 8.1", "queue 8.2")
 def test_files_that_are_already_gone_are_no_error(tree: Tree) -> None:
     assert ask(tree, b"foop/50\0todo/50\0") == b"++"
