@@ -76,6 +76,8 @@ def _read_todo(layout: Layout, number: int) -> bytes:
             data += chunk
             if len(data) > LONG:
                 raise LongTodo
+            if len(chunk) < SLICE:  # of a file only the last one is short
+                break
         return data
     except OSError:
         raise PreprocessTrouble(f"trouble reading todo/{number}") from None
