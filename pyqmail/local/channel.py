@@ -18,6 +18,7 @@ from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.protocol.spawn import Command
 from pyqmail.system.loop import Loop, Timer
 from pyqmail.system.process import find_program
+from pyqmail.system.stamp import Glance
 from pyqmail.warm.cold import NULL
 from pyqmail.warm.collector import Collector, Done, Output, Stop
 from pyqmail.warm.runner import Runner
@@ -42,8 +43,9 @@ class LocalChannel:
         self._home = home
         self._accounts = accounts
         self._default_delivery = default_delivery
-        self._recent = RecentAccounts()
-        self._users = UsersDatabase(home, accounts)
+        self.glance = Glance()  # at all files on which it depends who gets a message, and by which program
+        self._recent = RecentAccounts(self.glance)
+        self._users = UsersDatabase(home, accounts, self.glance)
         self._rewriting = SenderRewriting(home)
         other = environ.get(b"QMAILLOCAL", b"")  # to execute in its place
         self._local = Runner(
@@ -57,6 +59,7 @@ class LocalChannel:
             setup_exit=SpawnExit.USAGE,
             descriptor_exit=SpawnExit.SYSTEM,
             exec_exit=SpawnExit.EXEC_TEMPORARY,
+            glance=self.glance,
         )
         self._getpw = Runner(
             loop,

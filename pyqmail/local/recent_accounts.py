@@ -2,7 +2,7 @@
 
 import time
 
-from pyqmail.system.stamp import Seen
+from pyqmail.system.stamp import Glance
 
 RECENT_S = 1.0  # how long an answer of our own qmail-getpw stands
 RECENT_MAX = 1000
@@ -16,14 +16,16 @@ class RecentAccounts:
     delivery can be wrong about that began a second ago.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, glance: Glance | None = None) -> None:
         self._answers: dict[bytes, tuple[float, bytes]] = {}
-        self._accounts = Seen((ACCOUNTS_FILE,))
+        self._glance = glance or Glance()
+        self._accounts = self._glance.stamp(ACCOUNTS_FILE)
 
     def get(self, local: bytes) -> bytes | None:
         """The account record of ``local``, if it is known."""
-        if not self._accounts.unchanged():
-            self._accounts = Seen((ACCOUNTS_FILE,))
+        now = self._glance.stamp(ACCOUNTS_FILE)
+        if now != self._accounts:
+            self._accounts = now
             self._answers.clear()
         at, record = self._answers.get(local, (0.0, b""))
         return record if record and time.monotonic() - at < RECENT_S else None

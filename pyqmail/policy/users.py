@@ -9,7 +9,7 @@ from pyqmail.formats.assign import SPECIAL, AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.policy.accounts import Accounts
 from pyqmail.system.files import LIST_MAX, open_read, read_file
-from pyqmail.system.stamp import Stamp, stamp_of
+from pyqmail.system.stamp import Glance, Stamp, stamp_of
 
 CHANGES = "/users/accounts/changes.cdb"  # exact assignments that are newer than users/cdb (qmail-accounts(8))
 ACCOUNTS = b"accounts"  # the key, which no address has, in a users/cdb that may have such
@@ -79,8 +79,9 @@ def tree_catch_all(home: str, accounts: Accounts, local: bytes) -> bytes:
 class _Database:
     """One cdb file, kept open while it stays the same."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, glance: Glance) -> None:
         self._path = path
+        self._glance = glance
         self._cdb: Cdb | None = None  # open on _fd; good while the file still has _stamp
         self._fd = -1
         self._stamp: Stamp | None = None
@@ -88,7 +89,7 @@ class _Database:
     def current(self) -> Cdb | None:
         """The file as it is now; None when there is none. Raises CdbCorrupt and OSError."""
         try:
-            stamp = stamp_of(os.stat(self._path))
+            stamp = self._glance.stat(self._path)
             if self._cdb is None or stamp != self._stamp:
                 self._open()
         except FileNotFoundError:
@@ -109,16 +110,17 @@ class _Database:
 
 
 class UsersDatabase:
-    """users/cdb of one home, looked at anew for every look-up so that qmail-newu needs no signal.
+    """users/cdb of one home, looked at anew for every look-up, or ``glance``, so that qmail-newu needs no signal.
 
     Where it has ACCOUNTS, what has changed in a database of accounts since it was made stands in a second file.
     """
 
-    def __init__(self, home: str, accounts: Accounts) -> None:
+    def __init__(self, home: str, accounts: Accounts, glance: Glance | None = None) -> None:
         self.home = home
         self.accounts = accounts
-        self._users = _Database(f"{home}/users/cdb")
-        self._changes = _Database(home + CHANGES)
+        glance = glance or Glance()
+        self._users = _Database(f"{home}/users/cdb", glance)
+        self._changes = _Database(home + CHANGES, glance)
         self._looked_at: Cdb | None = None
         self._may_change = False
 

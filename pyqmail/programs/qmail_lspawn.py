@@ -24,5 +24,12 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
     home, accounts, limit = begun
     loop = Loop()
     channel = LocalChannel(loop, home, accounts, argv[1], environ, limit)
-    Spawner(loop, channel, spawn_limit=limit, message_owner=accounts.uid_queue, delivery_s=DELIVERY_S).run()
+    Spawner(
+        loop,
+        channel,
+        spawn_limit=limit,
+        message_owner=accounts.uid_queue,
+        delivery_s=DELIVERY_S,
+        glance=channel.glance,
+    ).run()
     return 0

@@ -26,6 +26,45 @@ def stamp(path: str | bytes) -> Stamp | None:
         return None
 
 
+class Glance:
+    """Files as they are now; between ``begin`` and ``end`` each is looked at once.
+
+    For what was asked for together before ``begin``: nobody can tell which of it came before a change.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Stamp | OSError] | None = None
+
+    def begin(self) -> None:
+        """What is seen from now on holds until ``end``."""
+        self._seen = {}
+
+    def end(self) -> None:
+        """Each look is a new one."""
+        self._seen = None
+
+    def stat(self, path: str) -> Stamp:
+        """The stamp of the file at ``path``. Raises OSError."""
+        found = None if self._seen is None else self._seen.get(path)
+        if found is None:
+            try:
+                found = stamp_of(os.stat(path))
+            except OSError as error:
+                found = error
+            if self._seen is not None:
+                self._seen[path] = found
+        if isinstance(found, OSError):
+            raise OSError(found.errno, found.strerror, path)
+        return found
+
+    def stamp(self, path: str) -> Stamp | None:
+        """The stamp of the file at ``path``; None when there is none, or none that we may see."""
+        try:
+            return self.stat(path)
+        except OSError:
+            return None
+
+
 def settled(changed_ns: int, now_ns: int) -> bool:
     """Whether the time stamp ``changed_ns`` of a file stands for one state of it only."""
     return now_ns - changed_ns > (SETTLED_NS if changed_ns % 1_000_000_000 else COARSE_NS)

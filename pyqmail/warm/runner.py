@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyqmail import build, launch
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import become, prepare_titles
-from pyqmail.system.stamp import Stamp, stamp
+from pyqmail.system.stamp import Glance, Stamp, stamp
 from pyqmail.system.typed import cast
 from pyqmail.warm.cold import NULL, Done, Program, start_program
 from pyqmail.warm.collector import Output
@@ -18,6 +18,7 @@ from pyqmail.warm.served import Reporting, Served, load
 from pyqmail.warm.wire import RECORD_MAX
 
 Identity = tuple[int, int] | None
+Look = Callable[[str], Stamp | None]
 IDLE_S = 60.0  # that an idle worker is kept
 SURPLUS_S = 1.0  # where another is idle: forking one again costs 3 ms, keeping it 3 MB
 PACE_S = 0.003  # about what a worker costs until it has served its first job
@@ -42,7 +43,8 @@ SENDERS = Pacing(paced_from=8, short_s=0.15, surplus_s=IDLE_S)  # they wait for 
 class Runner:
     """One program, such as bin/qmail-local. ``locate`` finds its file anew for each job, None when there is none.
 
-    Which launcher was found when this was made, and the package's build file, are looked at again before each job:
+    Which launcher was found when this was made, and the package's build file, are looked at again before each job, by
+    ``glance`` where several were asked for together:
     after any change the program is executed, as another implementation would be. Modules are loaded for the first job:
     a host that sends nothing needs no resolver in memory.
     """
@@ -60,6 +62,7 @@ class Runner:
         descriptor_exit: int,
         exec_exit: int,
         pacing: Pacing = LOCAL,
+        glance: Glance | None = None,
     ) -> None:
         self._loop = loop
         self._locate = locate
@@ -69,9 +72,10 @@ class Runner:
         self._descriptor_exit = descriptor_exit
         self._exec_exit = exec_exit
         self._pacing = pacing
+        self._glance = glance or Glance()
         self._module = module
         self._limit = limit
-        self._known = self._known_file(locate())
+        self._known = self._known_file(locate(), stamp)
         self._pool: Pool | None = None
         self._reporting = False  # the pool's program says into a report
 
@@ -152,19 +156,20 @@ class Runner:
             exec_exit=self._exec_exit,
         )
 
-    def _known_file(self, path: str | None) -> tuple[str | None, Stamp | None, Stamp | None]:
-        return path, None if path is None else stamp(path), stamp(build.__file__)
+    @staticmethod
+    def _known_file(path: str | None, look: Look) -> tuple[str | None, Stamp | None, Stamp | None]:
+        return path, None if path is None else look(path), look(build.__file__)
 
     def _workers(self, path: str | None) -> Pool | None:
         """What serves the program at ``path``, in memory from its first job on; None if it has to be executed."""
-        if path is None or self._known_file(path) != self._known:
+        if path is None or self._known_file(path, self._glance.stamp) != self._known:
             return None
         if self._pool is None and launch.identify(path) == self._module:
             try:
                 served = load(self._module, self._environ)
             except Exception:  # a half-finished upgrade: execute it, and let its crash code speak
                 return None
-            if self._known_file(path) == self._known:
+            if self._known_file(path, stamp) == self._known:
                 self._pool = self._make_pool(served)
         return self._pool
 

@@ -25,6 +25,7 @@ from pyqmail.protocol.spawn import (
 from pyqmail.spool.layout import MARK
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import default_signals, ignore_signals, plug_standard_descriptors
+from pyqmail.system.stamp import Glance
 from pyqmail.system.typed import Protocol
 from pyqmail.warm.batch import Batches
 from pyqmail.warm.collector import READ_SIZE, Collector, Done, NoPipe, Output, Stop
@@ -91,10 +92,12 @@ class Spawner:
         message_owner: int,
         delivery_s: float,
         joiner: Joiner | None = None,
+        glance: Glance | None = None,
     ) -> None:
         self._loop = loop
         self._channel = channel
         self._joiner = joiner
+        self._glance = glance or Glance()  # for commands that are read together
         self._batches = Batches(loop, self._start_together)
         self._wide_limit = min(spawn_limit, WIDE_LIMIT_MAX)
         self._limit = min(spawn_limit, LIMIT_MAX)
@@ -135,8 +138,12 @@ class Spawner:
             self._reading = False
             self._loop.remove_reader(0)
             return
-        for command in self._parser.feed(data):
-            self._command(command)
+        self._glance.begin()
+        try:
+            for command in self._parser.feed(data):
+                self._command(command)
+        finally:
+            self._glance.end()
 
     def _command(self, command: Command) -> None:
         if command.probe and not self._parser.wide:

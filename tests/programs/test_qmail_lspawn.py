@@ -10,7 +10,7 @@ import pytest
 from pyqmail.local import channel
 from pyqmail.policy.accounts import Accounts
 from pyqmail.programs import qmail_lspawn
-from pyqmail.protocol.spawn import Command
+from pyqmail.protocol.spawn import Command, format_command
 from pyqmail.system.loop import Loop
 from tests.programs.spawn_bench import Home, Spawn, install, install_script
 from tests.waiting import wait_for
@@ -513,6 +513,27 @@ def test_a_replaced_qmail_local_is_executed_from_then_on(home: Home) -> None:
 
 
 @pytest.mark.contract("spawn 1.6")
+def test_what_is_read_together_is_looked_up_at_one_look_and_no_later_command_is(home: Home) -> None:
+    """A new assignment counts for what is asked for after it, and for nobody else's sake is a file looked at twice."""
+    warm(home, home.user("joe", FIRST_UID, "./mbox\n"))
+    ann = home.user("ann", FIRST_UID + 1, "./mbox\n")
+    looks = home.path / "looks"
+    strace = ("strace", "-qq", "-o", str(looks), "-e", "trace=newfstatat,stat,read", "-e", "signal=none", "-s", "300")
+    spawn = Spawn(home, "qmail-lspawn", "./Mailbox", wrapper=strace)
+    assert spawn.deliver("joe@x") == b"Kdid 1+0+0\n"
+    names = [format_command(slot, b"0/1", b"s@x", b"joe@x") for slot in range(6)]
+    os.write(spawn.to, b"".join(names))
+    assert {spawn.report().letter for _ in names} == {b"K"}
+    home.assign(ann + "=joe:joe:0:0:/root:::\n")
+    os.write(spawn.to, format_command(0, b"0/1", b"s@x", b"joe@x") + format_command(1, b"0/1", b"s@x", b"ann@x"))
+    assert {(report.slot, report.letter) for report in (spawn.report(), spawn.report())} == {(0, b"Z"), (1, b"K")}
+    spawn.end()
+    turns = looks.read_text().split("read(0, ")
+    together = next(turn for turn in turns if turn.count("joe@x") == 6)
+    for name in ("users/cdb", "bin/qmail-local", "pyqmail/build.py"):
+        assert together.count(name) == 1, together
+
+
 def test_the_end_of_commands_waits_for_running_deliveries(home: Home) -> None:
     os.mkfifo(home.path / "gate")
     os.chmod(home.path / "gate", 0o666)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyqmail.system import stamp
-from pyqmail.system.stamp import Seen, Watched
+from pyqmail.system.stamp import Glance, Seen, Watched
 
 
 @pytest.fixture
@@ -67,3 +67,33 @@ def test_after_an_error_nothing_is_known(home: Path) -> None:
     for _ in range(2):
         with pytest.raises(OSError):
             value.get(str(home))
+
+
+def test_a_glance_sees_each_file_as_it_was_at_the_first_look(tmp_path: Path) -> None:
+    there, missing = tmp_path / "there", tmp_path / "missing"
+    there.write_bytes(b"x")
+    glance = Glance()
+    glance.begin()
+    first = glance.stamp(str(there)), glance.stamp(str(missing))
+    assert first == (stamp.stamp(str(there)), None)
+    there.write_bytes(b"more")
+    missing.write_bytes(b"came")
+    assert (glance.stamp(str(there)), glance.stamp(str(missing))) == first
+    with pytest.raises(FileNotFoundError):
+        glance.stat(str(missing))
+    glance.end()
+    assert (glance.stamp(str(there)), glance.stamp(str(missing))) == (
+        stamp.stamp(str(there)),
+        stamp.stamp(str(missing)),
+    )
+    glance.begin()
+    assert glance.stamp(str(there)) == stamp.stamp(str(there))
+
+
+def test_outside_of_a_glance_each_look_is_a_new_one(tmp_path: Path) -> None:
+    glance, file = Glance(), tmp_path / "file"
+    assert glance.stamp(str(file)) is None
+    file.write_bytes(b"x")
+    assert glance.stat(str(file)) == stamp.stamp(str(file))
+    with pytest.raises(NotADirectoryError):
+        glance.stat(f"{file}/below")
