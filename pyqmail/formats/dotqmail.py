@@ -69,6 +69,11 @@ def parse_lines(data: bytes) -> Iterator[Line]:
         start = end + 1
 
 
+def names_sender(data: bytes) -> bool:
+    """Whether a line of ``data`` passes the sender on: it runs a program, or forwards."""
+    return any(kind in (PROGRAM, FORWARD) for kind, _ in parse_lines(data))
+
+
 def _parse_line(line: bytes) -> tuple[Line, ...]:
     first = line[:1]
     if first == b"#":

@@ -226,7 +226,7 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes], before_child: 
     if not arguments.describe:
         check_loop(message, mailline.format_delivered_to(arguments.recipient))
     instructions = read_instructions(arguments, forbidden)
-    sender = new_sender(arguments)
+    sender = new_sender(arguments) if dotqmail.names_sender(instructions.data) else arguments.sender
     if sender == arguments.sender:  # programs that forward find it too; what cannot be told now waits in _forward
         sender = rewritten(environ, sender) or sender
     variables = delivery_environment(environ, arguments, instructions.default, sender, int(time.time()))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyqmail.formats.dotqmail import candidates, owner_names, parse_lines
+from pyqmail.formats.dotqmail import candidates, names_sender, owner_names, parse_lines
 
 
 def names(dash: bytes, ext: bytes) -> list[bytes]:
@@ -125,3 +125,19 @@ def test_no_input_raises(data: bytes) -> None:
 @given(st.binary(), st.binary())
 def test_candidates_always_end_with_the_plain_default(dash: bytes, ext: bytes) -> None:
     assert names(dash, ext)[-1] == b".qmail" + dash + b"default"
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        pytest.param(b"./Maildir/\n./mbox\n/dev/null\n", False, id="files only"),
+        pytest.param(b"# |x\n./Maildir/\n", False, id="a comment"),
+        pytest.param(b"", False, id="no bytes"),
+        pytest.param(b"./Maildir/\n|true\n", True, id="a program"),
+        pytest.param(b"./Maildir/\n&ann@x", True, id="a forward"),
+        pytest.param(b"ann", True, id="an address alone"),
+        pytest.param(b'"|true"\n', True, id="a program as in sendmail's files"),
+    ],
+)
+def test_whom_the_sender_is_named_to(data: bytes, named: bool) -> None:
+    assert names_sender(data) == named
