@@ -1,8 +1,8 @@
 """The client of a program, which tcpserver has on descriptors 0 and 1.
 
 A process that serves one connection after another (tcp/worker) spares system calls for each: it has the connection on 0
-alone, and the kernel's limits of time come with it from the listening socket, whose options an accepted one has. What
-is executed in its place finds everything as usual.
+alone, which is free between two of them, and the kernel's limits of time come with it from the listening socket, whose
+options an accepted one has. What is executed in its place finds everything as usual.
 """
 
 import _socket
@@ -36,11 +36,15 @@ def limit(sock: _socket.socket, seconds: int) -> None:
 
 
 def take(fd: int) -> None:
-    """Have the connection ``fd`` for our client, and nowhere else."""
-    os.dup2(fd, 0)
+    """Have the connection ``fd`` for our client, and nowhere else.
+
+    In a worker it is where it belongs already: accept(2) gives the lowest number that is free.
+    """
+    if fd != 0:
+        os.dup2(fd, 0)
+        os.close(fd)
     if Standard.writer == 1:
-        os.dup2(fd, 1)
-    os.close(fd)
+        os.dup2(0, 1)
 
 
 def client_socket(family: int) -> _socket.socket:
@@ -56,6 +60,7 @@ def as_usual() -> None:
     """Make of the connection what another program expects. Raises OSError."""
     if Standard.writer == 0:
         os.dup2(0, 1)
+        os.set_inheritable(0, True)
     if Standard.limit_s is not None:
         _usual_limits()
 

@@ -77,7 +77,7 @@ class WorkerLife(ConnectionLog):
             self._connection = client_socket(self._family)
         self._announced = False
         code = self._serve(self._connection, peer, self)
-        os.dup2(self._null, 0)
+        os.close(0)  # for the next connection
         if self._logs:
             self._report(b"E" + STATUS.pack(code << 8))
 
