@@ -151,7 +151,7 @@ class LocalChannel:
             from pyqmail.local.forward_facts import facts_variables  # few messages have any
 
             variables = {**variables, **facts_variables(self._home, command, message)}
-        return self._local.run(argv, identity, message, output, done, variables=variables)
+        return self._local.run(argv, identity, message, output, done, variables=variables, size=command.size)
 
 
 class Steps:

@@ -204,10 +204,13 @@ def is_warm() -> bool:
     return "pyqmail.warm.worker" in sys.modules
 
 
-def deliver(arguments: Arguments, environ: Mapping[bytes, bytes], before_child: BeforeChild = inherit) -> bytes:
+def deliver(
+    arguments: Arguments, environ: Mapping[bytes, bytes], before_child: BeforeChild = inherit, size: int | None = None
+) -> bytes:
     """Deliver descriptor 0 as ``arguments`` and the .qmail file say; what to report. Raises MailFailure.
 
-    ``before_child`` is called before there is a child, and may raise OSError: it inherits descriptors 0 to 2.
+    ``before_child`` is called before there is a child, which inherits descriptors 0 to 2; it may raise OSError.
+    ``size`` is that of the message in bytes, where it is known.
     """
     home = home_of(environ)
     try:
@@ -222,7 +225,7 @@ def deliver(arguments: Arguments, environ: Mapping[bytes, bytes], before_child: 
             b"Unable to switch to " + arguments.homedir + b": " + reason(error) + b". (#4.3.0)"
         ) from error
     check_home(arguments.describe, forbidden)
-    message = Message(0)
+    message = Message(0, size)
     if not arguments.describe:
         check_loop(message, mailline.format_delivered_to(arguments.recipient))
     instructions = read_instructions(arguments, forbidden)

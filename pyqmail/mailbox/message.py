@@ -7,10 +7,15 @@ CHUNK = 65536
 
 
 class Message:
-    """The seekable file ``fd``; its first bytes are kept, so that small mail is read once for all deliveries."""
+    """The seekable file ``fd``; its first bytes are kept, so that small mail is read once for all deliveries.
 
-    def __init__(self, fd: int) -> None:
+    Where its ``size`` in bytes is known its end needs no look. A read that comes back short says nothing of the end: it
+    may be one before an error.
+    """
+
+    def __init__(self, fd: int, size: int | None = None) -> None:
         self.fd = fd
+        self._size = size
         self._head: bytes | None = None
         self._whole = False
 
@@ -18,7 +23,7 @@ class Message:
         """The message's bytes from the start, whatever the shared offset is. Raises OSError (ESPIPE on a pipe)."""
         if self._head is None:
             self._head = os.pread(self.fd, CHUNK, 0)
-            self._whole = not self._head or (len(self._head) < CHUNK and not os.pread(self.fd, 1, len(self._head)))
+            self._whole = self._ends_at(len(self._head))
         offset = len(self._head)
         if offset:
             yield self._head
@@ -27,6 +32,10 @@ class Message:
         while chunk := os.pread(self.fd, CHUNK, offset):
             offset += len(chunk)
             yield chunk
+
+    def _ends_at(self, offset: int) -> bool:
+        """Whether that is all, so far as it can be told without reading much."""
+        return not offset or (offset < CHUNK and (offset == self._size or not os.pread(self.fd, 1, offset)))
 
     def rewind(self) -> None:
         """Put the shared offset back to the start, for a program that reads descriptor ``fd``. Raises OSError."""

@@ -43,11 +43,14 @@ def main(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
 
 
 def run(
-    argv: Sequence[bytes], environ: Mapping[bytes, bytes], before_child: BeforeChild = inherit
+    argv: Sequence[bytes],
+    environ: Mapping[bytes, bytes],
+    before_child: BeforeChild = inherit,
+    size: int | None = None,
 ) -> tuple[int, bytes]:
     """Deliver one message: the exit code, and what is to be said on descriptor 1 or, of a failure, 2."""
     try:
-        return LocalExit.DONE, deliver(parse_arguments(argv[1:]), environ, before_child)
+        return LocalExit.DONE, deliver(parse_arguments(argv[1:]), environ, before_child, size)
     except Usage as usage:
         return LocalExit.PERMANENT, usage.text + USAGE
     except MailFailure as failure:
@@ -70,7 +73,7 @@ def prepare(environ: Mapping[bytes, bytes]) -> "Served":
     from pyqmail.warm.served import Reporting
 
     def serve(argv: Sequence[bytes], environ: Mapping[bytes, bytes]) -> int:
-        code, text = run(argv, environ, report.open)
+        code, text = run(argv, environ, report.open, report.message_size)
         report.say(text)
         return code
 

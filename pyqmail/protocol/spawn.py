@@ -59,6 +59,7 @@ class Command:
     recipient: bytes
     out_of_memory: bool = False  # it could not be kept; only the slot is known, and whether it ends what is there
     has_facts: bool = False  # as the file of its message says, once that is open (spool/facts)
+    size: int | None = None  # of its message in bytes, once that is open
     others: tuple[bytes, ...] = ()
     place: int = 0
 

@@ -20,6 +20,7 @@ class HeldReport:
         self._text = bytearray()
         self._ask: Ask | None = None
         self.is_open = False
+        self.message_size: int | None = None  # of the job's message in bytes, where that is known
 
     def begin(self, ask: Ask) -> None:
         """A new job, which gets a pipe by ``ask``."""

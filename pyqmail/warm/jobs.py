@@ -1,6 +1,7 @@
 """In a worker of a spawner: one job after another, each from a clean state."""
 
 import os
+import struct
 from collections.abc import Mapping, Sequence
 
 from pyqmail.control import Control
@@ -8,19 +9,24 @@ from pyqmail.system.file_cache import FileCache
 from pyqmail.warm.cold import delivery_signals, restore_delivery_signals
 from pyqmail.warm.served import Reporting, Served
 
+HEAD = struct.Struct("<BBq")
 
-def format_job(argv: Sequence[bytes], variables: Mapping[bytes, bytes], *, errors: bool) -> bytes:
-    """A job's payload: whether descriptor 2 is the output too, how many ``variables`` it has, these, the arguments."""
+
+def format_job(
+    argv: Sequence[bytes], variables: Mapping[bytes, bytes], *, errors: bool, size: int | None = None
+) -> bytes:
+    """A job's payload: whether descriptor 2 is the output too, how many ``variables`` it has, what is known of the
+    message's size, the variables, the arguments."""
     words = [name + b"=" + value for name, value in variables.items()]
-    return bytes((errors, len(words))) + b"\0".join([*words, *argv])
+    return HEAD.pack(errors, len(words), -1 if size is None else size) + b"\0".join([*words, *argv])
 
 
-def parse_job(payload: bytes) -> tuple[bool, dict[bytes, bytes], list[bytes]]:
-    """What ``format_job`` was told: whether errors are wanted, the variables, the arguments."""
-    words = payload[2:].split(b"\0")
-    count = payload[1]
+def parse_job(payload: bytes) -> tuple[bool, dict[bytes, bytes], list[bytes], int | None]:
+    """What ``format_job`` was told: whether errors are wanted, the variables, the arguments, the size."""
+    errors, count, size = HEAD.unpack_from(payload)
+    words = payload[HEAD.size :].split(b"\0")
     variables = {name: value for name, _, value in (word.partition(b"=") for word in words[:count])}
-    return bool(payload[0]), variables, words[count:]
+    return bool(errors), variables, words[count:], None if size < 0 else size
 
 
 class Jobs:
@@ -35,7 +41,7 @@ class Jobs:
 
     def serve(self, payload: bytes, fds: list[int]) -> int:
         """One job; whatever escapes is temporary."""
-        errors, variables, argv = parse_job(payload)
+        errors, variables, argv, _ = parse_job(payload)
         if self._null < 0:
             self._settle()
         output, message = fds[0], fds[1] if len(fds) > 1 else self._null
@@ -89,7 +95,7 @@ class ReportingJobs(Jobs):
 
     def serve(self, payload: bytes, fds: list[int]) -> int:
         """One job; whatever escapes is temporary."""
-        _, variables, argv = parse_job(payload)
+        _, variables, argv, self._report.message_size = parse_job(payload)
         if self._null < 0:
             self._settle()
         if fds[0] != 0:

@@ -95,16 +95,18 @@ class Runner:
         errors: bool = True,
         affinity: Hashable = None,
         variables: Mapping[bytes, bytes] = NOTHING,
+        size: int | None = None,
     ) -> Callable[[], None]:
         """Run the program as ``identity`` (uid, gid; None: as we are), owning ``message``.
 
-        ``message`` (or NULL) is its descriptor 0, the pipe of ``output`` its 1 and, with ``errors``, its 2; without a
-        pipe a worker tells what its program has said. ``affinity`` tells the pool which worker to prefer, ``variables``
-        are this job's alone, beside the environment. What it returns kills the program and its descendants as long as
-        ``done`` was not called. Raises OSError when it could not be started; ``message`` is then still the caller's.
+        ``message`` (or NULL), of ``size`` bytes where that is known, is its descriptor 0, the pipe of ``output`` its 1
+        and, with ``errors``, its 2; without a pipe a worker tells what its program has said. ``affinity`` tells the
+        pool which worker to prefer, ``variables`` are this job's alone, beside the environment. What it returns kills
+        the program and its descendants as long as ``done`` was not called. Raises OSError when it could not be started;
+        ``message`` is then still the caller's.
         """
         path = self._locate()
-        payload = format_job(argv, variables, errors=errors)
+        payload = format_job(argv, variables, errors=errors, size=size)
         workers = self._workers(path) if len(payload) <= PAYLOAD_MAX else None
         if workers is not None and self._reporting and message != NULL:
             workers.submit(identity, payload, (message,), done, affinity=affinity, output=output)

@@ -76,8 +76,8 @@ class Joiner(Protocol):
 
 
 def _with_facts(command: Command, message: os.stat_result) -> Command:
-    """``command``, knowing whether its ``message`` has facts beside its envelope."""
-    return replace(command, has_facts=True) if message.st_mode & MARK else command
+    """``command``, knowing the size of its ``message``, and whether that has facts beside its envelope."""
+    return replace(command, has_facts=bool(message.st_mode & MARK), size=message.st_size)
 
 
 class Spawner:
