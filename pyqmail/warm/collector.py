@@ -51,10 +51,9 @@ class Collector:
         if self._opened or self.given_up or self._has_status:
             raise NoPipe
         try:
-            self._fd, output = os.pipe2(os.O_CLOEXEC)
+            self._fd, output = _pipe()
         except OSError as error:
             raise NoPipe from error
-        os.set_blocking(self._fd, False)
         self._timer = self._loop.call_later(WATCH_SECONDS, self._watch)
         self._opened = True
         return output
@@ -128,3 +127,15 @@ class Collector:
     def _finish(self) -> None:
         if self._has_status and self._fd < 0:
             self._done(self._status, bytes(self._stored))
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose read end never blocks. Raises OSError, and nothing is open then."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.set_blocking(ends[0], False)
+    except OSError:
+        for fd in ends:
+            os.close(fd)
+        raise
+    return ends

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pyqmail.policy.classify import Routing
 from pyqmail.policy.routing_wire import format_routing
-from pyqmail.programs import qmail_rcptd, qmail_rspawn, qmail_start, tcpserver
+from pyqmail.programs import qmail_lspawn, qmail_rcptd, qmail_rspawn, qmail_start, tcpserver
 from pyqmail.protocol.recipients import ACCEPT, NOBODY, SOCKET, format_question
 from pyqmail.send.start import Start
 from tests.crash.mail import Ledger, text, whole
@@ -340,6 +340,14 @@ def lspawn_executing(bench: "Bench", trip: Trip) -> list[str]:
         program.write_bytes(ours)
 
 
+def lspawn_with_program(bench: "Bench", trip: Trip) -> list[str]:
+    """qmail-lspawn, whose worker runs a program and asks for a pipe before that."""
+    base = bench.account()
+    (base / ".qmail-default").write_text("|cat >/dev/null; echo said\n./Maildir/\n./Mailbox\n")
+    wrong, letters = bench.reports(trip, qmail_lspawn.main, b"ann@here.example", b"K", b"./Mailbox")
+    return wrong + bench.mailbox(base, killed=True, delivered=b"K" in letters)
+
+
 def forwarding(bench: "Bench", trip: Trip) -> list[str]:
     """qmail-local with a .qmail that forwards."""
     bench.restart.empty()
@@ -523,6 +531,7 @@ DOORS: dict[str, Scene] = {
     "qmail-remote, large": partial(remote, padding=LARGE),
     "qmail-rspawn, sending": rspawn,
     "qmail-lspawn, executing": lspawn_executing,
+    "qmail-lspawn, a program": lspawn_with_program,
     "qmail-local, forwarding": forwarding,
     "qmail-send, bouncing": bounces,
     "qmail-rcptd": rcptd,

@@ -45,6 +45,7 @@ DOORS_EVERY = {  # with half of the errors
     "qmail-remote": 47,
     "qmail-rspawn, sending": 173,
     "qmail-lspawn, executing": 157,
+    "qmail-lspawn, a program": 157,
     "qmail-local, forwarding": 61,
     "qmail-send, bouncing": 251,
     "qmail-rcptd": 199,

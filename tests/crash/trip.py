@@ -22,6 +22,7 @@ CALLS = (
     *CHANGES,
     *("read", "pread", "stat", "fstat", "lstat", "scandir", "listdir", "fork", "pipe", "pipe2", "chdir", "fchdir"),
     *("lseek", "dup2", "utime", "eventfd", "pidfd_open", "posix_spawn", "execve", "waitpid", "set_blocking", "kill"),
+    "set_inheritable",
     "pwritev",
 )
 OTHERS = ((fcntl, "fcntl"), (fcntl, "flock"), (fcntl, "lockf"), (select, "select"), (select, "epoll"))

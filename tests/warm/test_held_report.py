@@ -188,7 +188,10 @@ def test_a_worker_that_dies_in_the_middle_of_its_report_has_none(loop: Loop) -> 
     jobs.pool.close()
 
 
-def test_without_a_pipe_to_be_had_the_job_hears_so_and_says_so(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["pipe2", "set_blocking"])
+def test_without_a_pipe_to_be_had_the_job_hears_so_and_says_so(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def serve(_payload: bytes, report: HeldReport) -> int:
         try:
             report.open()
@@ -196,11 +199,11 @@ def test_without_a_pipe_to_be_had_the_job_hears_so_and_says_so(loop: Loop, monke
             report.say(os.strerror(error.errno or 0).encode())
         return 111
 
-    def none(_flags: int) -> tuple[int, int]:
+    def none(*_: object) -> tuple[int, int]:
         raise OSError(23, "made to fail")
 
     jobs = Jobs(loop, serve)
-    monkeypatch.setattr(os, "pipe2", none)
+    monkeypatch.setattr(os, call, none)
     assert jobs.run(b"") == (111, b"Too many open files")
     jobs.pool.close()
 
