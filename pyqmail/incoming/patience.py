@@ -40,10 +40,8 @@ class Patience:
         if self._deadline is not None:
             stream.until(time.monotonic() + LAST_WORDS_S)
 
-    def wait_before_greeting(self, stream: Stream, lines: LineReader, *, trusted: bool) -> bool:
+    def wait_before_greeting(self, stream: Stream, lines: LineReader) -> bool:
         """Wait; whether the client has talked meanwhile, and must go. Raises StreamEnded."""
-        if not self.delay_s or trusted:
-            return False
         until = time.monotonic() + self.delay_s
         stream.until(until if self._deadline is None else min(until, self._deadline))
         try:

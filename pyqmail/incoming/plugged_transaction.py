@@ -64,15 +64,15 @@ class PluggedTransaction(SmtpTransaction):
         return refusal
 
     def _begin_text(self, letter: Letter) -> Reply | None:
-        return self._run(DATA).refusal or super()._begin_text(letter)
-
-    def _open(self, letter: Letter) -> bool:
+        refusal = self._run(DATA).refusal
+        if refusal is not None:
+            return refusal
         self._session.environ = changed(self._session.environ, self._plugins.variables)
-        opened = super()._open(letter)
-        if opened and self._plugins.headers:
+        refusal = super()._begin_text(letter)
+        if refusal is None and self._plugins.headers:
             letter.prepend(self._plugins.headers)
         self._plugins.forget()  # they were for this message
-        return opened
+        return refusal
 
     def _run(
         self, section: bytes, address: bytes = b"", variable: bytes = b"", more: Mapping[bytes, bytes] = NOTHING

@@ -67,14 +67,12 @@ class SmtpSession:
                     return 0
                 reply = ACTS[effect](self, argument) or reply
             if reply:
-                connection.answer(reply)
-            if verb not in GATHERING:
-                connection.stream.flush()
+                connection.answer(reply, at_once=verb not in GATHERING)
 
     def _offer_now(self) -> Offer:
         """What there is for the client to use."""
         settings = self._settings
-        secured = self.stream.secured is not None
+        secured = self._connection.stream.secured is not None
         offer = Offer(settings.greeting, settings.rules.size_limit)
         offer.tls = settings.security.offered and not secured
         offer.mechanisms = settings.authentication.offer(secured=secured)
@@ -95,18 +93,22 @@ class SmtpSession:
             raise SessionEnd(refusal)
         self.transaction.connected()
         settings, client = self._settings, self._session.client
-        trusted = not settings.patience.delay_s or waits_for_nobody(settings.rules, client)
-        try:
-            self._connection.wait_before_greeting(trusted=trusted)
-        except SessionEnd as end:
-            if end.reply is not None:
-                self._log.refused(client, Letter(0), (), end.reply)
-            raise
-        self.stream.write(b"220 " + settings.greeting + b" ESMTP\r\n")
+        if settings.patience.delay_s and not waits_for_nobody(settings.rules, client):
+            self._wait()
+        self._connection.stream.write(b"220 " + settings.greeting + b" ESMTP\r\n")
         if settings.rules.relaying.rcpthosts_missing and client.relay is None:
             self._log.say(b"no control/rcpthosts: only me and locals are accepted")
         self._session.say_notes()
         self._log.wait_s = LOG_WAIT_S
+
+    def _wait(self) -> None:
+        """Let the client wait before it is greeted. Raises SessionEnd if it must go."""
+        try:
+            self._connection.wait_before_greeting()
+        except SessionEnd as end:
+            if end.reply is not None:
+                self._log.refused(self._session.client, Letter(0), (), end.reply)
+            raise
 
     def _secure(self, ready: bytes = b"") -> None:
         """Shake hands; of what was said in clear nothing stays. Raises SessionEnd and StreamEnded."""
@@ -160,7 +162,7 @@ class SmtpSession:
     def _missing(self) -> Reply | None:
         """The refusal of MAIL from a client that must do something about TLS first, or say who it is."""
         security = self._settings.security
-        secured = self.stream.secured
+        secured = self._connection.stream.secured
         if security.required and secured is None:
             return TLS_FIRST
         if security.needs_client_certificate and (secured is None or secured.certificate is None):

@@ -81,9 +81,15 @@ class SmtpConnection:
         """Put back ``data``, the end of the text that came last: commands follow it."""
         self._lines.unread(data)
 
-    def answer(self, reply: bytes) -> None:
-        """Say ``reply``, lines with CR LF. Raises SessionEnd if it is the last."""
-        self.stream.write(reply)
+    def answer(self, reply: bytes, *, at_once: bool = False) -> None:
+        """Say ``reply``, lines with CR LF; if not ``at_once``, at the latest before the next wait for the client.
+
+        Raises SessionEnd if it is the last.
+        """
+        if at_once:
+            self.stream.say(reply)
+        else:
+            self.stream.write(reply)
         if reply[0] < REFUSES:
             return
         if self._patience.exhausted():
@@ -91,9 +97,9 @@ class SmtpConnection:
         if reply[:4] == b"421 ":  # whoever hears this has to go (RFC 5321 section 3.8)
             raise SessionEnd
 
-    def wait_before_greeting(self, *, trusted: bool) -> None:
-        """Let the client wait, who may have to. Raises SessionEnd if it has talked meanwhile, and may not."""
-        if self._patience.wait_before_greeting(self.stream, self._lines, trusted=trusted):
+    def wait_before_greeting(self) -> None:
+        """Let the client wait. Raises SessionEnd if it has talked meanwhile, and may not."""
+        if self._patience.wait_before_greeting(self.stream, self._lines):
             raise SessionEnd(TALKED_EARLY)
 
     def _timed_out(self) -> SessionEnd:

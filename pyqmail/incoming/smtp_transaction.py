@@ -156,20 +156,16 @@ class SmtpTransaction:
 
     def _begin_text(self, letter: Letter) -> Reply | None:
         """Be ready for the text of ``letter``, or the refusal."""
-        return None if self._open(letter) else NO_QUEUE
+        try:
+            self._session.open(letter)
+        except OSError:
+            return NO_QUEUE
+        return None
 
     def _conclude(self, letter: Letter, reply: Reply, number: int) -> bytes:
         """Let the client hear ``reply`` to its message, then the log."""
         try:
-            self._connection.stream.write(reply.line)
-            self._connection.stream.flush()
+            self._connection.stream.say(reply.line)
         finally:
             self._session.log_decision(letter, reply, number)
         return b""
-
-    def _open(self, letter: Letter) -> bool:
-        try:
-            self._session.open(letter)
-        except OSError:
-            return False
-        return True

@@ -344,6 +344,10 @@ class Noted(Stream):
     def flush(self) -> None:
         self._events.append(b"FLUSH")
 
+    def say(self, data: bytes | bytearray) -> None:
+        self.write(data)
+        self.flush()
+
     def close(self) -> None: ...
 
     def until(self, deadline: float | None) -> None: ...
