@@ -116,7 +116,7 @@ TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules
 class Hooks:
     """Which of some checks have something to say, by their places among them: who leaves a hook alone is not asked."""
 
-    __slots__ = ("connected", "holds", "message", "recipient", "sender")
+    __slots__ = ("close", "connected", "holds", "message", "recipient", "sender")
 
     def __init__(self, kinds: tuple[type[Check], ...]) -> None:
         self.connected = _having(kinds, "connected")
@@ -124,6 +124,7 @@ class Hooks:
         self.recipient = _having(kinds, "recipient")
         self.message = _having(kinds, "message")
         self.holds = _having(kinds, "holds")
+        self.close = _having(kinds, "close")
 
 
 def _having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
@@ -154,8 +155,8 @@ class Checks:
         variables = VARIABLES.intersection(rules.environ)
         self._rules = rules
         self.notes = rules.notes  # what the log should hear of the checks themselves, once
-        self._made = [kind(rules) for kind in wanted(kinds, rules.names, variables)]
-        self._checks = [check for check in self._made if check.active]
+        made = [kind(rules) for kind in wanted(kinds, rules.names, variables)]
+        self._checks = [check for check in made if check.active]
         self._hooks = hooks_of(tuple(map(type, self._checks)))
 
     @property
@@ -209,8 +210,8 @@ class Checks:
 
     def close(self) -> None:
         """Give back what the checks have open."""
-        for check in self._made:
-            check.close()
+        for at in self._hooks.close:
+            self._checks[at].close()
 
 
 def decides(verdict: Verdict, letter: Letter) -> bool:

@@ -43,7 +43,8 @@ class Client(NamedTuple):
 
     def greeted(self, helo: bytes) -> "Client":
         """After HELO or EHLO."""
-        return self._replace(helo=helo)
+        # not by _replace, which is Python's: each session says it
+        return Client(self.ip, self.host, self.ident, helo, self.relay, self.secured, self.user, self.method)
 
     def secured_by(self, secured: "Secured", environ: "Mapping[bytes, bytes]") -> "Client":
         """After a TLS handshake: the greeting is forgotten, and the user."""

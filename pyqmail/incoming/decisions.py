@@ -180,7 +180,9 @@ def log_mode(environ: Mapping[bytes, bytes], *, sockets: bool) -> int:
         if stat.S_ISSOCK(log.st_mode):
             journal = environ.get(b"JOURNAL_STREAM") == b"%d:%d" % (log.st_dev, log.st_ino)
             return log.st_mode if journal else 0
-        ends = () if sockets else (os.fstat(0), os.fstat(1))
+        if sockets:
+            return log.st_mode
+        ends = os.fstat(0), os.fstat(1)
     except OSError:
         return 0
     same = any(log.st_ino == end.st_ino and log.st_dev == end.st_dev for end in ends)

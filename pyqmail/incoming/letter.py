@@ -151,8 +151,9 @@ class Letter:
             return Answer(QueueExit.NO_MEMORY, 0)
         assert self._injection is not None
         try:
-            for piece in self._held_pieces():
-                self._pass_on(piece)
+            if self.held is not None:
+                for piece in self._held_pieces(self.held):
+                    self._pass_on(piece)
         except OSError:
             self._injection.fail()
         self._let_go()
@@ -190,8 +191,8 @@ class Letter:
         self._injection.write(self._head + text if self._head else text)
         self._head = b""
 
-    def _held_pieces(self) -> Iterator[bytes]:
-        pieces = iter(()) if self.held is None else self.held.pieces()
+    def _held_pieces(self, held: Holding) -> Iterator[bytes]:
+        pieces = held.pieces()
         if not self._forged:
             return pieces
         from pyqmail.incoming.sender_results import without_results_of  # where it is wanted it is there already

@@ -73,7 +73,7 @@ class LmtpRecipient(Check):
         self._secured = False  # servers may have to be asked under TLS
         self.active = False
         try:
-            self._routes = self._control.made("smtproutes", parse_routes) or {}
+            self._routes = rules.site.made("smtproutes", parse_routes) or {}
             if not self._routes or b"QMAILQUEUE" in rules.environ or self._control.line("rcptcheck"):
                 return
             self._secured = bool(self._control.mapping("tlsdestinations"))

@@ -7,6 +7,7 @@ means that the whole command line is executed, as ucspi-tcp does it.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 
 from pyqmail.launch import identify
@@ -86,8 +87,7 @@ def successors_of(module: str | None, command: Sequence[bytes], path: bytes) -> 
 
 
 def _last_step(served: Served, command: Sequence[bytes]) -> Step:
-    argv = list(command)
-    return lambda environ: served.serve(list(argv), environ)
+    return partial(served.serve, tuple(command))
 
 
 def _locate(name: bytes, path: bytes, seen: Seen) -> str | None:
