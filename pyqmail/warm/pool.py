@@ -144,7 +144,7 @@ class Pool:
         while True:
             worker, fresh = self._fleet.take(key, job.affinity)
             try:
-                send_record(worker.sock, JOB.pack(job.number) + job.payload, job.fds)
+                send_record(worker.sock, JOB.pack(job.number) + job.payload, job.fds, wait=False)
             except OSError:
                 self._fleet.retire(worker)
                 if not fresh:
@@ -208,7 +208,7 @@ def _give_pipe(worker: WorkerLink, job: Job) -> bool:
     except OSError:
         pass  # the delivery is deferred
     try:
-        send_record(worker.sock, PIPE, fds)
+        send_record(worker.sock, PIPE, fds, wait=False)
     except OSError:
         return False
     finally:

@@ -20,13 +20,14 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send_record(sock: socket.socket, payload: bytes, fds: tuple[int, ...] = ()) -> None:
-    """Send one record. Raises OSError (BlockingIOError on a full non-blocking socket)."""
+def send_record(sock: socket.socket, payload: bytes, fds: tuple[int, ...] = (), *, wait: bool = True) -> None:
+    """Send one record. Raises OSError (BlockingIOError on a full socket that is not to be waited for)."""
+    flags = _socket.MSG_NOSIGNAL if wait else _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT
     if fds:
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds).tobytes())
-        sock.sendmsg([payload], [rights], _socket.MSG_NOSIGNAL)
+        sock.sendmsg([payload], [rights], flags)
     else:
-        sock.send(payload, _socket.MSG_NOSIGNAL)
+        sock.send(payload, flags)
 
 
 def receive_record(sock: socket.socket) -> tuple[bytes, list[int]] | None:

@@ -1,5 +1,6 @@
 """A report that goes with a status, and the pipe that a worker asks for before it has a child."""
 
+import mmap
 import os
 import signal
 from collections.abc import Callable, Hashable, Iterator
@@ -63,8 +64,11 @@ def loop() -> Iterator[Loop]:
 class Jobs:
     """What one worker answers to jobs, each with an output of its own."""
 
-    def __init__(self, loop: Loop, serve: Callable[[bytes, HeldReport], int]) -> None:
+    def __init__(
+        self, loop: Loop, serve: Callable[[bytes, HeldReport], int], submitted: mmap.mmap | None = None
+    ) -> None:
         self._loop = loop
+        self._submitted = submitted
         report = HeldReport()
         self.pool = Pool(
             loop, lambda data, _: serve(data, report), prepare=self.alone, limit=1, title="test", report=report
@@ -79,6 +83,8 @@ class Jobs:
         results: list[Result] = []
         collector = Collector(self._loop, bytearray.extend, lambda status, said: results.append((status, said)))
         self.pool.submit("k", payload, (), collector.ended, output=collector)
+        if self._submitted is not None:
+            self._submitted[:] = JOB.pack(self.pool.submitted)
         timer = self._loop.call_later(20, lambda: results.append((-1, b"nothing is heard")))
         while not results:
             self._loop.run_once()
@@ -175,6 +181,28 @@ def test_a_job_with_descriptors_of_its_own_gets_no_pipe(loop: Loop) -> None:
         loop.run_once(20)
     assert ended == [None]
     pool.close()
+
+
+def test_a_worker_that_answers_and_reads_nothing_holds_nobody_up(loop: Loop) -> None:
+    """It says that jobs are done which lie in its socket still, until no more goes in: then it is given up."""
+    submitted = mmap.mmap(-1, 8)  # the number of the last job, for the worker to see
+
+    def serve(payload: bytes, report: HeldReport) -> int:
+        if payload != b"lie":
+            report.say(b"the truth")
+            return 0
+        sock, number = next(fd for fd in range(3, 50) if is_socket(fd)), 1
+        while True:
+            while JOB.unpack(submitted[:])[0] < number:
+                signal.sigtimedwait([], 0.0005)
+            os.write(sock, RESULT.pack(number, 0) + b"a lie")
+            number += 1
+
+    jobs = Jobs(loop, serve, submitted)
+    answers = [jobs.run(b"lie"), *(jobs.run(b"x" * 10_000) for _ in range(200))]
+    assert answers[0] == (0, b"a lie")
+    assert answers[-1] == (0, b"the truth")
+    jobs.pool.close()
 
 
 def test_a_worker_that_dies_in_the_middle_of_its_report_has_none(loop: Loop) -> None:
