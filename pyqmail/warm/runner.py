@@ -43,10 +43,10 @@ SENDERS = Pacing(paced_from=8, short_s=0.15, surplus_s=IDLE_S)  # they wait for 
 class Runner:
     """One program, such as bin/qmail-local. ``locate`` finds its file anew for each job, None when there is none.
 
-    Which launcher was found when this was made, and the package's build file, are looked at again before each job, by
-    ``glance`` where several were asked for together:
-    after any change the program is executed, as another implementation would be. Modules are loaded for the first job:
-    a host that sends nothing needs no resolver in memory.
+    Which launcher was found when this was made, and a build file that may be replaced, are looked at again before each
+    job, by ``glance`` where several were asked for together: after any change the program is executed, as another
+    implementation would be. Modules are loaded for the first job: a host that sends nothing needs no resolver in
+    memory.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Runner:
         self._glance = glance or Glance()
         self._module = module
         self._limit = limit
+        self._build = replaceable_build()
         self._known = self._known_file(locate(), stamp)
         self._pool: Pool | None = None
         self._reporting = False  # the pool's program says into a report
@@ -158,9 +159,8 @@ class Runner:
             exec_exit=self._exec_exit,
         )
 
-    @staticmethod
-    def _known_file(path: str | None, look: Look) -> tuple[str | None, Stamp | None, Stamp | None]:
-        return path, None if path is None else look(path), look(build.__file__)
+    def _known_file(self, path: str | None, look: Look) -> tuple[str | None, Stamp | None, Stamp | None]:
+        return path, None if path is None else look(path), None if self._build is None else look(self._build)
 
     def _workers(self, path: str | None) -> Pool | None:
         """What serves the program at ``path``, in memory from its first job on; None if it has to be executed."""
@@ -198,6 +198,16 @@ class Runner:
             at_once=self._pacing.at_once,
             report=report,
         )
+
+
+def replaceable_build() -> str | None:
+    """The build file, where another build would be written over this one, as in a checkout.
+
+    None for an installed copy: its directory is named for its build, another one lies beside it (admin/package), and
+    the launchers say which is in force.
+    """
+    directory = os.path.dirname(os.path.dirname(os.path.abspath(build.__file__)))
+    return None if os.path.basename(directory) == f"pyqmail-{build.BUILD_ID}" else build.__file__
 
 
 def _temporary_without_interpreter(done: Done) -> Done:
