@@ -30,9 +30,12 @@ def client_stream(timeout_s: int | None, *, shared: bool = False) -> DescriptorS
 
 
 def limit(sock: _socket.socket, seconds: int) -> None:
-    """Have the kernel limit each read and write on ``sock``, and on what it will accept; 0 is no limit."""
-    for option in LIMITS:
-        sock.setsockopt(_socket.SOL_SOCKET, option, _packed(seconds))
+    """Have the kernel limit each read and write on ``sock``, and on what it will accept, if it does; 0 is no limit."""
+    try:
+        for option in LIMITS:
+            sock.setsockopt(_socket.SOL_SOCKET, option, _packed(seconds))
+    except OSError:
+        pass  # client_socket sees it, and a program that is executed can do with a limit
 
 
 def take(fd: int) -> None:
@@ -50,10 +53,16 @@ def take(fd: int) -> None:
 def client_socket(family: int) -> _socket.socket:
     """An object for the socket on 0, whichever is there; the first one shows whether limits come with them."""
     sock = _socket.socket(family, _socket.SOCK_STREAM, 0, fileno=0)
-    found = {sock.getsockopt(_socket.SOL_SOCKET, option, 16) for option in LIMITS}
-    if Standard.limit_s is not None and found != {_packed(Standard.limit_s)}:
+    if Standard.limit_s is not None and not _limited(sock, Standard.limit_s):
         Standard.limit_s = None
     return sock
+
+
+def _limited(sock: _socket.socket, seconds: int) -> bool:
+    try:
+        return {sock.getsockopt(_socket.SOL_SOCKET, option, 16) for option in LIMITS} == {_packed(seconds)}
+    except OSError:
+        return False
 
 
 def as_usual() -> None:
@@ -67,10 +76,8 @@ def as_usual() -> None:
 
 def _usual_limits() -> None:
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fileno=0)  # of any family
-    try:
-        limit(sock, 0)
-    finally:
-        sock.detach()
+    limit(sock, 0)
+    sock.detach()
 
 
 def _packed(seconds: int) -> bytes:
