@@ -29,6 +29,7 @@ MODULES = (
     "pyqmail.intake.compose",
     "pyqmail.intake.feeding",
     "pyqmail.intake.inject",
+    "pyqmail.intake.pipes",
     "pyqmail.intake.resend",
     "pyqmail.local",
     "pyqmail.local.alias_database",

@@ -11,8 +11,8 @@ from pyqmail.warm.served import Main, Plain, Served
 
 # What our servers import only when they need it; a worker finds everything in memory, since it imports nothing.
 NEEDED = (
-    "fcntl", "traceback", "pyqmail.envelope", "pyqmail.formats.cdb", "pyqmail.policy.interfaces",
-    "pyqmail.system.files", "pyqmail.system.process",
+    "fcntl", "traceback", "pyqmail.envelope", "pyqmail.formats.cdb", "pyqmail.intake.child", "pyqmail.intake.pipes",
+    "pyqmail.policy.interfaces", "pyqmail.system.files", "pyqmail.system.process",
 )  # fmt: skip
 
 

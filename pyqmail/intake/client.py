@@ -11,32 +11,59 @@ import os
 import sys
 import time
 
-from pyqmail.exits import CRASHED, NOT_WAITED, QueueExit, queue_answer
+from pyqmail.exits import QueueExit, queue_answer
 from pyqmail.protocol import queued
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pyqmail.intake.child import Child
+    from pyqmail.intake.pipes import Pipes
     from pyqmail.system.stamp import Watched
 
 CONNECT_SECONDS = 10  # how long connect is retried
 RETRY_SECONDS = 0.05
-HELD_MAX = 49152  # message bytes that wait for their end before the service hears of them
-PAGE = 4096  # what any pipe takes
-ERROR_TEXT_MAX = 255  # bytes of its text that are read
-FACTS = b"QMAILFACTS"  # in the environment: what is to be known beside the envelope (formats/facts)
-TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS)
-CUSTOM = (QueueExit.CUSTOM, QueueExit.CUSTOM_ERROR)
-ERROR_FD = {b"ERROR_FD": b"6"}  # where a program that ends with 88 writes its text, unless it is told otherwise
-NOT_UNDERSTOOD = (QueueExit.BUG, 0)  # the answer to a request that is none: nothing was taken
 RETRIED = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
+TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS)
+HELD_MAX = 49152  # message bytes that wait for their end before the service hears of them
+FACTS = b"QMAILFACTS"  # in the environment: what is to be known beside the envelope (formats/facts)
+CUSTOM = (QueueExit.CUSTOM, QueueExit.CUSTOM_ERROR)
+NOT_UNDERSTOOD = (QueueExit.BUG, 0)  # the answer to a request that is none: nothing was taken
+
+
+class RecordTooLong(Exception):
+    """The socket takes no record of that length: nothing was sent."""
 
 
 class Connection(_socket.socket):
-    """A connection to qmail-queued."""
+    """A connection to qmail-queued, for one submission."""
 
     own = False  # by the socket of our own warm programs
+    number = 0  # of the submission, once the answer has come
+
+    def send_whole(self, record: bytes) -> bool:
+        """Send a request with all in it; false when the service is gone. Raises RecordTooLong."""
+        try:
+            if self.own:
+                self.send(record, _socket.MSG_NOSIGNAL)
+            else:
+                self.sendmsg([record], [_our_ids()], _socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if error.errno in TOO_LONG:
+                raise RecordTooLong from None
+            return False
+        return True
+
+    def status(self) -> int:
+        """The exit code that is the answer; the connection is closed then."""
+        status, self.number = answer_of(self)
+        self.close()
+        return status
+
+    def error_text(self) -> None:
+        """The service has no text of its own."""
+        return None
 
 
 def connect(
@@ -144,19 +171,15 @@ class Injection:
     and a worker of the service finds all of a small message at once.
     """
 
-    message = -1  # descriptor for the message bytes
-    _envelope = -1
-    _errors = -1  # read end of the child's fd 6
-    _child = 0
-    _number = 0
-    _connection: "_socket.socket | None" = None
-    _held: "list[bytes] | None" = None  # the message so far, while the service has not heard of it
     _home = ""
     _environ: "Mapping[bytes, bytes]" = {}
     _serial = False
-    _answer: int | None = None  # decided before anything was written
-    _failed = False
     _before_child: "Callable[[], None] | None" = None
+    _held: "list[bytes] | None" = None  # the message so far, while nobody has heard of it
+    _failed = False
+    _pipes: "Pipes | None" = None
+    _peer: "Connection | Child | None" = None  # who has heard of it
+    _answer: int = QueueExit.NO_MEMORY  # where there is nobody
 
     @classmethod
     def open(
@@ -172,12 +195,15 @@ class Injection:
         send a single message in their life and are named by their own pid. ``before_child`` is called before there is
         a child, and may raise OSError. Raises OSError without descriptors or processes."""
         self = cls()
-        self._before_child = before_child
+        self._home, self._environ, self._serial, self._before_child = home, environ, warm, before_child
         other = environ.get(b"QMAILQUEUE")
         if other is None and (warm or direct) and own_program(home, warm=warm):
-            self._held, self._home, self._environ, self._serial = [], home, environ, warm
+            self._held = []
         else:
-            self._execute(home, environ, other or os.fsencode(home) + b"/bin/qmail-queue")
+            from pyqmail.intake.child import execute
+
+            program = other or os.fsencode(home) + b"/bin/qmail-queue"
+            self._start_child(lambda pipes: execute(pipes, home, environ, program))
         return self
 
     def write(self, data: "bytes | bytearray | memoryview") -> None:
@@ -193,8 +219,9 @@ class Injection:
             self._held.append(bytes(data))
             if sum(map(len, self._held)) <= HELD_MAX:
                 return
-            data = self._stream()
-        self._failed = not _written(self.message, data)
+            data, self._held = b"".join(self._held), None
+            self._begin()
+        self._failed = self._pipes is None or not self._pipes.write_message(data)
 
     def fail(self) -> None:
         """Withhold the envelope: qmail-queue will not commit."""
@@ -212,113 +239,75 @@ class Injection:
     def _close(self, sender: bytes, recipients: "Sequence[bytes]") -> Answer:
         from pyqmail.envelope import format_envelope
 
+        envelope = b"" if self._failed else format_envelope(sender, tuple(recipients))
         if self._held is not None:
             held, self._held = b"".join(self._held), None
             if self._failed:
                 return Answer(QueueExit.READ_ERROR, 0)
-            envelope = format_envelope(sender, tuple(recipients))
-            sock = self._reach()
-            if sock is not None and (record := self._whole(held, envelope)) is not None:
-                answer = self._submit_whole(sock, record)
-                if answer is not None and (answer.status, answer.number) != NOT_UNDERSTOOD:
-                    return answer
-                if answer is not None:  # by a service of an older build, until that is started anew
-                    sock = self._reach()
-            if sock is not None:
-                return self._submit_pipes(sock, held, envelope)
-            self._failed = not _written(self.message, held)
-        self._shut("message")
-        if not self._failed:
-            self._failed = not _written(self._envelope, format_envelope(sender, tuple(recipients)))
-        self._shut("_envelope")
-        text = self._error_text()
-        status = self._status()
-        if status == QueueExit.DONE and self._failed:
-            status = QueueExit.READ_ERROR
-        return Answer(status, self._number, text)
+            answer = self._submit(held, envelope)
+            if answer is not None:
+                return answer
+            self._failed = self._pipes is None or not self._pipes.write_message(held)
+        if self._pipes is not None:
+            self._pipes.end_message()
+            self._failed = self._failed or not self._pipes.write_envelope(envelope)
+            self._pipes.close()
+        answer = self._wait()
+        if answer.status == QueueExit.DONE and self._failed:
+            answer.status = QueueExit.READ_ERROR
+        return answer
 
-    def _whole(self, message: bytes, envelope: bytes) -> bytes | None:
-        """The request that has all in it; None where that would be too long."""
-        return queued.format_whole(message, envelope, serial=self._serial, facts=self._facts())
+    def _submit(self, message: bytes, envelope: bytes) -> Answer | None:
+        """Have the service take all that there is; None when there is no service."""
+        record = queued.format_whole(message, envelope, serial=self._serial, facts=self._facts())
+        connection = self._reach()
+        if connection is not None and record is not None:
+            try:
+                answer = self._wait() if connection.send_whole(record) else self._broken()
+            except RecordTooLong:
+                return self._submit_pipes(connection, message, envelope)
+            if (answer.status, answer.number) != NOT_UNDERSTOOD:
+                return answer
+            connection = self._reach()  # the service is of an older build, until it is started anew
+        return None if connection is None else self._submit_pipes(connection, message, envelope)
 
-    def _submit_whole(self, sock: Connection, record: bytes) -> Answer | None:
-        """Send all in one; None, and nothing is sent, where the socket takes no record of that length."""
-        self._connection = sock
-        try:
-            if sock.own:
-                sock.send(record, _socket.MSG_NOSIGNAL)
-            else:
-                sock.sendmsg([record], [_our_ids()], _socket.MSG_NOSIGNAL)
-        except OSError as error:
-            if error.errno in TOO_LONG:
-                return None
-            self.abort()
-            return Answer(QueueExit.CONNECTION_BROKE, 0)
-        return Answer(self._status(), self._number)
-
-    def _submit_pipes(self, sock: "_socket.socket", message: bytes, envelope: bytes) -> Answer:
+    def _submit_pipes(self, connection: Connection, message: bytes, envelope: bytes) -> Answer:
         """Hand over pipes in which all that they take lies already, then write what they did not take."""
-        self._connection = sock
+        pipes = self._open_pipes()
+        rests = pipes.fill(message, envelope)
+        if not self._hand_over(connection, pipes):
+            return self._broken()
+        if rests[0]:
+            pipes.write_message(rests[0])
+            pipes.end_message()
+        if rests[1]:
+            pipes.write_envelope(rests[1])
+        pipes.close()
+        return self._wait()
+
+    def _begin(self) -> None:
+        """The service hears of a message that is not whole yet."""
+        connection = self._reach()
+        if connection is None:
+            return
         try:
-            ends = self._pipes()
+            pipes = self._open_pipes()
         except OSError:
             self.abort()
-            return Answer(QueueExit.NO_MEMORY, 0)
-        rests = []
-        for name, data in (("message", message), ("_envelope", envelope)):
-            rests.append(_fill(getattr(self, name), data))
-            if not rests[-1]:
-                self._shut(name)
-        sent = hand_over(sock, *ends, serial=self._serial, facts=self._facts())
-        for fd in ends:
-            os.close(fd)
-        if not sent:
-            self.abort()
-            return Answer(QueueExit.CONNECTION_BROKE, 0)
-        for name, rest in zip(("message", "_envelope"), rests, strict=True):
-            if rest:
-                _written(getattr(self, name), rest)
-                self._shut(name)
-        return Answer(self._status(), self._number)
+            return
+        if not self._hand_over(connection, pipes):
+            self._answer = self._broken().status
 
-    def abort(self) -> None:
-        """Give the message up without an answer; harmless after ``close``."""
-        self._failed = True
-        self._held = None
-        self._shut("message")
-        self._shut("_envelope")
-        self._shut("_errors")
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._child:
-            self._status()
+    def _open_pipes(self) -> "Pipes":
+        from pyqmail.intake.pipes import Pipes  # a small message needs none
 
-    @staticmethod
-    def answer_text(answer: Answer) -> tuple[bytes, bytes]:
-        """K, D or Z, and the text for people."""
-        return answer.letter_text()
+        self._pipes = pipes = Pipes()
+        return pipes
 
-    def _stream(self) -> bytes:
-        """The service hears of a message that is not whole yet. Returns what was held, still to be written."""
-        held, self._held = b"".join(self._held or []), None
-        sock = self._reach()
-        if sock is None:
-            return held
-        try:
-            ends = self._pipes()
-        except OSError:
-            sock.close()
-            self._answer = QueueExit.NO_MEMORY
-            return held
-        if hand_over(sock, *ends, serial=self._serial, facts=self._facts()):
-            self._connection = sock
-        else:
-            sock.close()
-            self._answer = QueueExit.CONNECTION_BROKE
-        for fd in ends:
-            os.close(fd)
-        return held
+    def _hand_over(self, connection: Connection, pipes: "Pipes") -> bool:
+        sent = hand_over(connection, *pipes.ends, serial=self._serial, facts=self._facts())
+        pipes.passed_on()
+        return sent
 
     def _facts(self) -> bytes:
         return self._environ.get(FACTS, b"")
@@ -327,101 +316,52 @@ class Injection:
         """A connection to the service; None when a child of ours writes the queue, or the answer is known already."""
         run, home = self._home + "/run/qmail-queued.", self._home
         own = run + "own" if self._serial else ""
-        sock = connect(run + "sock", CONNECT_SECONDS, own, gives_up=lambda: may_write_queue(home))
-        if sock is None and may_write_queue(home):
+        connection = connect(run + "sock", CONNECT_SECONDS, own, gives_up=lambda: may_write_queue(home))
+        self._peer = connection
+        if connection is None and may_write_queue(home):
+            from pyqmail.intake.child import write_queue
+
             try:
-                self._fork(lambda: _run_queue(self._environ))
+                self._start_child(lambda pipes: write_queue(pipes, self._environ, self._facts()))
             except OSError:
                 self._answer = QueueExit.NO_MEMORY
-        elif sock is None:
+        elif connection is None:
             self._answer = QueueExit.CONNECT_REFUSED
-        return sock
+        return connection
 
-    def _execute(self, home: str, environ: "Mapping[bytes, bytes]", program: bytes) -> None:
-        def become() -> int:
-            try:
-                os.chdir(home)
-            except OSError:
-                return QueueExit.NO_HOME
-            try:
-                os.execve(program, [program], {**ERROR_FD, **environ})
-            except OSError:
-                return QueueExit.EXEC_FAILED
-
-        self._fork(become, (4, 6, *error_descriptor(environ)))
-
-    def _fork(self, job: "Callable[[], int]", texts: tuple[int, ...] = (6,)) -> None:
-        """Run ``job`` in a child with the pipes on 0 and 1 and the error pipe on ``texts``. Raises OSError."""
+    def _start_child(self, start: "Callable[[Pipes], Child]") -> None:
+        """Raises OSError without descriptors."""
         if self._before_child is not None:
             self._before_child()
-        message, envelope = self._pipes()
+        pipes = self._open_pipes()
         try:
-            self._errors, errors = os.pipe2(os.O_CLOEXEC)
+            self._peer = start(pipes)
         except OSError:
-            for fd in (message, envelope):  # or a write to our own ends would wait for ever
-                os.close(fd)
-            self._shut("message")
-            self._shut("_envelope")
+            pipes.close()
             raise
-        try:
-            self._child = self._number = os.fork()
-        except OSError:
-            self._answer = QueueExit.NO_MEMORY
-        if self._child == 0 and self._answer is None:
-            code = QueueExit.BUG
-            try:
-                _arrange(message, envelope, errors, texts)
-                code = job()
-            finally:
-                os._exit(code)
-        for fd in (message, envelope, errors):
-            os.close(fd)
 
-    def _pipes(self) -> tuple[int, int]:
-        message, self.message = os.pipe2(os.O_CLOEXEC)
-        try:
-            envelope, self._envelope = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            os.close(message)
-            self._shut("message")
-            raise
-        return message, envelope
+    def _wait(self) -> Answer:
+        """The answer of who has heard of the message."""
+        peer, self._peer = self._peer, None
+        if peer is None:
+            return Answer(self._answer, 0)
+        text = peer.error_text()
+        status = peer.status()
+        return Answer(status, peer.number, text)
 
-    def _error_text(self) -> bytes | None:
-        """What came on fd 6, read to its end or 255 bytes; None under 3 bytes, which say nothing."""
-        if self._errors < 0:
-            return None
-        text = b""
-        try:
-            while len(text) < ERROR_TEXT_MAX and (data := os.read(self._errors, ERROR_TEXT_MAX - len(text))):
-                text += data
-        except OSError:
-            pass
-        self._shut("_errors")
-        return text if len(text) >= 3 else None
+    def _broken(self) -> Answer:
+        self.abort()
+        return Answer(QueueExit.CONNECTION_BROKE, 0)
 
-    def _status(self) -> int:
-        if self._connection is not None:
-            status, self._number = answer_of(self._connection)
-            self._connection.close()
-            self._connection = None
-            return status
-        if self._answer is not None:
-            return self._answer
-        if not self._child:
-            return QueueExit.NO_MEMORY  # there was never anybody to give it to
-        child, self._child = self._child, 0
-        try:
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        except OSError:
-            return NOT_WAITED
-        return code if code >= 0 else CRASHED
-
-    def _shut(self, name: str) -> None:
-        fd: int = getattr(self, name)
-        if fd >= 0:
-            os.close(fd)
-            setattr(self, name, -1)
+    def abort(self) -> None:
+        """Give the message up without an answer; harmless after ``close``."""
+        self._failed = True
+        self._held = None
+        if self._pipes is not None:
+            self._pipes.close()
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.close()
 
 
 _launchers: "dict[str, Watched[bool]]" = {}  # whether that of a home is ours
@@ -443,65 +383,3 @@ def own_program(home: str, *, warm: bool = False) -> bool:
         # a no may come of a file that could not be read
         _launchers[home] = Watched(own_program, lambda home: Seen((home + "/bin/qmail-queue",)), lasts=bool)
     return _launchers[home].get(home)
-
-
-def _fill(fd: int, data: bytes) -> bytes:
-    """Write to an empty pipe that nobody reads yet; what it does not take."""
-    if len(data) <= PAGE:
-        return data[os.write(fd, data) :] if data else b""
-    try:
-        return data[os.pwritev(fd, (data,), -1, os.RWF_NOWAIT) :]
-    except BlockingIOError:
-        return data
-    except OSError:  # before Linux 6.4 pipes know no such write
-        return data[_write_at_once(fd, data) :]
-
-
-def _write_at_once(fd: int, data: bytes) -> int:
-    """As much as there is room for; how much that was."""
-    os.set_blocking(fd, False)
-    try:
-        return os.write(fd, data)
-    except BlockingIOError:
-        return 0
-    finally:
-        os.set_blocking(fd, True)
-
-
-def _written(fd: int, data: "bytes | bytearray | memoryview") -> bool:
-    from pyqmail.system import files
-
-    try:
-        if data:
-            files.write_all(fd, data)
-    except OSError:
-        return False
-    return True
-
-
-def error_descriptor(environ: "Mapping[bytes, bytes]") -> tuple[int, ...]:
-    """Where $ERROR_FD says that the program writes its text, if that is one of its own to say."""
-    given = environ.get(b"ERROR_FD", b"")
-    return (int(given),) if given in (b"2", b"3", b"5", b"7", b"8", b"9") else ()
-
-
-def _arrange(message: int, envelope: int, errors: int, texts: tuple[int, ...]) -> None:
-    """In the child: message and envelope on 0 and 1, errors on each of ``texts``, nothing else of the parent's but fd
-    2, signals as at start."""
-    import fcntl
-
-    from pyqmail.system.process import HIGHEST, reset_signals
-
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (message, envelope, errors)]
-    os.closerange(3, 10)
-    for fd, target in ((high[0], 0), (high[1], 1), *((high[2], text) for text in texts)):
-        os.dup2(fd, target)
-    os.closerange(10, HIGHEST)
-    reset_signals()
-
-
-def _run_queue(environ: "Mapping[bytes, bytes]") -> int:
-    from pyqmail.control import home_of
-    from pyqmail.intake.direct import queue_standard_input
-
-    return queue_standard_input(home_of(environ), environ.get(FACTS, b""))

@@ -233,7 +233,7 @@ def _queue(
         answer = injection.close(sender, recipients)
     finally:
         injection.abort()
-    letter, reason = injection.answer_text(answer)
+    letter, reason = answer.letter_text()
     if letter != b"K":
         raise Fatal(100 if letter == b"D" else 111, reason)
 

@@ -116,7 +116,7 @@ def queue_again(
     except OSError:
         injection.fail()
     answer = injection.close(new_sender, recipients)
-    letter, text = injection.answer_text(answer)
+    letter, text = answer.letter_text()
     return letter, text, answer.number
 
 

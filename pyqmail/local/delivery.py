@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-import pyqmail.envelope  # noqa: F401 - Injection needs it, and a warm worker imports nothing after its fork
+# Injection needs these, and a warm worker imports nothing after its fork.
+import pyqmail.envelope  # noqa: F401
+import pyqmail.intake.child  # noqa: F401
+import pyqmail.intake.pipes  # noqa: F401
 from pyqmail.control import Control, ControlUnreadable, home_of, read_patrn
 from pyqmail.exits import CommandExit
 from pyqmail.failure import PermanentFailure, TemporaryFailure
@@ -185,7 +188,7 @@ class Delivery:
         except OSError:
             injection.fail()
         answer = injection.close(sender, self.forwards)
-        letter, text = injection.answer_text(answer)
+        letter, text = answer.letter_text()
         if letter == b"D":
             raise PermanentFailure(b"Unable to forward message: " + text + b".")
         if letter != b"K":

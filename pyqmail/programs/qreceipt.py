@@ -68,7 +68,7 @@ def send_notice(notice: bytes, sender: bytes, environ: "Mapping[bytes, bytes]") 
         complain(b"qreceipt: fatal: unable to fork")
         return 111
     injection.write(notice)
-    letter, _text = injection.answer_text(injection.close(b"", [sender]))
+    letter, _text = injection.close(b"", [sender]).letter_text()
     if letter == b"K":
         return 0
     kind = b"permanent" if letter == b"D" else b"temporary"

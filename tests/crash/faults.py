@@ -466,7 +466,8 @@ def as_user(where: Path, run: Callable[[Bench], list[Result]]) -> list[Result]:
                 os.setresuid(scenario.UID, scenario.UID, scenario.UID)
             os.chdir("/")
             os.system(f"QMAIL_HOME={home} {home}/bin/qmail-newu")
-            client.CONNECT_SECONDS, recipient_workers.PAUSE_S, helper_process.FIRST_WAIT_S = 2, 0.05, 0.05
+            client.CONNECT_SECONDS = 2
+            recipient_workers.PAUSE_S, helper_process.FIRST_WAIT_S = 0.05, 0.05
             launch.__file__ = f"{home}/pyqmail/launch.py"  # so that what is in memory is known for that of home/bin
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             found = run(Bench(home))

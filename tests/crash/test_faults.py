@@ -170,7 +170,7 @@ def test_without_a_descriptor_there_is_no_connection_and_no_traceback(
     def none(*_arguments: object) -> None:
         raise OSError(errno.EMFILE, "no descriptor")
 
-    monkeypatch.setattr(client._socket, "socket", none)
+    monkeypatch.setattr(client, "Connection", none)
     assert client.connect(str(tmp_path / "socket"), 0) is None
 
 

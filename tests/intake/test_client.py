@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.intake import client
+from pyqmail.intake import client, pipes
 from pyqmail.intake.client import Answer, Injection
 from pyqmail.protocol import queued
 from tests.spool.queue_tree import REPO, Tree
@@ -91,8 +91,8 @@ def test_only_what_is_too_long_for_a_request_goes_through_pipes(
     served: Tree, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     piped: list[int] = []
-    real = client.Injection._pipes
-    monkeypatch.setattr(client.Injection, "_pipes", lambda self: piped.append(size) or real(self))
+    real = pipes.Pipes
+    monkeypatch.setattr(pipes, "Pipes", lambda: piped.append(size) or real())
     injection = start(served)
     injection.write(b"x" * size)
     assert injection.close(b"", [b"user@host"]).status == 0

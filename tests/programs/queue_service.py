@@ -1,4 +1,4 @@
-"""A stand-in for qmail-queued, for one submission at a time: it takes both descriptors, reads them and answers."""
+"""A stand-in for qmail-queued, for one submission at a time: it reads both descriptors, if it gets any, and answers."""
 
 import array
 import os
@@ -25,20 +25,27 @@ class QueueService:
         """Take the submission of ``process``, answer ``code``, and return the exit code of ``process``."""
         with self.listener.accept()[0] as client:
             client.settimeout(60)
-            _data, ancillary, _flags, _address = client.recvmsg(64, 256)
+            data, ancillary, _flags, _address = client.recvmsg(queued.REQUEST_MAX, 256)
             descriptors = array.array("i")
-            for level, kind, data in ancillary:
+            for level, kind, rights in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    descriptors.frombytes(data)
-            message, envelope = descriptors
-            self.message_bytes = 0
-            while chunk := os.read(message, 1 << 16):
-                self.message_bytes += len(chunk)
-            with open(envelope, "rb") as file:
-                self.envelope = file.read()
-            os.close(message)
+                    descriptors.frombytes(rights)
+            request = queued.parse_request(data)
+            assert request is not None
+            if request[2] is not None:
+                self.message_bytes, self.envelope = len(request[2][0]), request[2][1]
+            else:
+                self._read(*descriptors)
             client.send(queued.format_answer(code, 1))
         return process.wait(60)
+
+    def _read(self, message: int, envelope: int) -> None:
+        self.message_bytes = 0
+        while chunk := os.read(message, 1 << 16):
+            self.message_bytes += len(chunk)
+        with open(envelope, "rb") as file:
+            self.envelope = file.read()
+        os.close(message)
 
     def close(self) -> None:
         """Stop listening."""

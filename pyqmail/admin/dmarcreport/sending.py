@@ -108,7 +108,7 @@ class Sending:
         letter = format_letter(report.domain, report.data, report.period, self._reporter, report.recipients, now_s)
         injection = Injection.open(self._home, self._environ)
         injection.write(letter)
-        letter_of, text = injection.answer_text(injection.close(self._reporter.email.encode(), report.recipients))
+        letter_of, text = injection.close(self._reporter.email.encode(), report.recipients).letter_text()
         if letter_of != b"K":
             self.unsent += 1
             self._say(f"{report.domain}: {text.decode('ascii', 'replace')}")
