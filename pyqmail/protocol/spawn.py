@@ -63,6 +63,12 @@ class Command:
     others: tuple[bytes, ...] = ()
     place: int = 0
 
+    def opened(self, *, has_facts: bool, size: int) -> "Command":
+        """The same, of one recipient, once its message is open (dataclasses.replace takes ten times as long)."""
+        return Command(
+            self.slot, self.message, self.sender, self.recipient, has_facts=has_facts, size=size, place=self.place
+        )
+
     @property
     def probe(self) -> bool:
         """Whether this asks for wide slots rather than for a delivery."""

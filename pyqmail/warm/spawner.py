@@ -10,7 +10,6 @@ program in a warm worker may tell its output with its status, and has no pipe be
 import os
 import signal
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 
 from pyqmail.control import ControlUnreadable, home_of, read_knobs
 from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
@@ -73,11 +72,6 @@ class Joiner(Protocol):
 
     def reports(self, status: int | None, output: bytes, commands: Sequence[Command]) -> list[bytes | None]:
         """The report of each; None when it should be tried again at once."""
-
-
-def _with_facts(command: Command, message: os.stat_result) -> Command:
-    """``command``, knowing the size of its ``message``, and whether that has facts beside its envelope."""
-    return replace(command, has_facts=bool(message.st_mode & MARK), size=message.st_size)
 
 
 class Spawner:
@@ -239,7 +233,8 @@ class Spawner:
         """Run the program for ``commands``. In the end all are answered but those that ``over`` gets."""
         try:
             message, status = open_message(commands[0].message, self._message_owner)
-            self._run([_with_facts(command, status) for command in commands], message, status.st_size, over)
+            facts, size = status.st_mode & MARK != 0, status.st_size
+            self._run([command.opened(has_facts=facts, size=size) for command in commands], message, size, over)
         except Refused as refused:
             self._answer(commands, [refused.letter + refused.text] * len(commands))
             over([])
