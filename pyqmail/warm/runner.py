@@ -20,7 +20,7 @@ from pyqmail.warm.wire import RECORD_MAX
 Identity = tuple[int, int] | None
 Look = Callable[[str], Stamp | None]
 IDLE_S = 60.0  # that an idle worker is kept
-SURPLUS_S = 1.0  # where another is idle: forking one again costs 3 ms, keeping it 3 MB
+SURPLUS_S = 5.0  # where another is idle: forking one again costs 3 ms, keeping it 3 MB
 PACE_S = 0.003  # about what a worker costs until it has served its first job
 PAYLOAD_MAX = RECORD_MAX // 2
 NOTHING: Mapping[bytes, bytes] = {}

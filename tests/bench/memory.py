@@ -25,7 +25,7 @@ from tests.soak.sessions import PATIENCE_S, session
 from tests.waiting import wait_for
 
 MESSAGES = 20
-QUIET = 150  # looks, 10 ms and more apart: surplus workers live for a second
+QUIET = 550  # looks, 10 ms and more apart: surplus workers live for five seconds
 BASE = {"me": "mx.example.test\n", "locals": "example.test\n", "rcpthosts": "example.test\n"}
 ALL_ON = {"authd": "", "spfbehavior": "3\n", "dmarcbehavior": "3\n", "relaylimits": ":messages=1000000/60\n"}
 HELPERS = ("authd", "verifyd", "stated")
