@@ -146,7 +146,7 @@ def says_nonsense(sock: int) -> None:
 def test_a_worker_that_says_what_it_may_not_is_lost(loop: Loop, lie: Callable[[int], None]) -> None:
     def serve(payload: bytes, report: HeldReport) -> int:
         if payload == b"lie":
-            sock = next(fd for fd in range(3, 50) if is_socket(fd))
+            sock = job_socket()
             os.set_blocking(sock, True)
             lie(sock)
             signal.pause()
@@ -159,10 +159,16 @@ def test_a_worker_that_says_what_it_may_not_is_lost(loop: Loop, lie: Callable[[i
     jobs.pool.close()
 
 
+def job_socket() -> int:
+    """A worker's only socket, whatever its number."""
+    (found,) = [fd for fd in map(int, os.listdir("/proc/self/fd")) if is_socket(fd)]
+    return found
+
+
 def is_socket(fd: int) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
-    except FileNotFoundError:
+    except FileNotFoundError:  # the directory that was listed
         return False
 
 
@@ -170,7 +176,7 @@ def test_a_job_with_descriptors_of_its_own_gets_no_pipe(loop: Loop) -> None:
     """Not even if its worker knows how to ask."""
 
     def serve(_payload: bytes, _fds: list[int]) -> int:
-        sock = next(fd for fd in range(3, 50) if is_socket(fd))
+        sock = job_socket()
         os.write(sock, JOB.pack(1))
         signal.pause()
         return 0
@@ -191,7 +197,7 @@ def test_a_worker_that_answers_and_reads_nothing_holds_nobody_up(loop: Loop) -> 
         if payload != b"lie":
             report.say(b"the truth")
             return 0
-        sock, number = next(fd for fd in range(3, 50) if is_socket(fd)), 1
+        sock, number = job_socket(), 1
         while True:
             while JOB.unpack(submitted[:])[0] < number:
                 signal.sigtimedwait([], 0.0005)
@@ -238,7 +244,7 @@ def test_without_a_pipe_to_be_had_the_job_hears_so_and_says_so(
 
 def test_more_than_is_read_of_an_answer_is_left_out(loop: Loop) -> None:
     def serve(_payload: bytes, _report: HeldReport) -> int:
-        sock = next(fd for fd in range(3, 50) if is_socket(fd))
+        sock = job_socket()
         os.write(sock, RESULT.pack(1, 0) + b"x" * (2 * ANSWER_MAX))
         signal.pause()
         return 0
