@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 PEM_MAX = 1_048_576  # bytes of a file: a chain has a few thousand
+_OLD_LABEL = b"X509 CERTIFICATE"  # what some programs say, and not all understand
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re.DOTALL)
 
 
@@ -31,8 +32,9 @@ def blocks(data: bytes) -> Iterator[tuple[Kind, bytes]]:
         if label.endswith(b"PRIVATE KEY"):
             kind = Kind.KEY
         else:
-            kind = Kind.CERTIFICATE if label in (b"CERTIFICATE", b"X509 CERTIFICATE") else Kind.OTHER
-        yield kind, found[0].replace(b"\r", b"") + b"\n"
+            kind = Kind.CERTIFICATE if label in (b"CERTIFICATE", _OLD_LABEL) else Kind.OTHER
+        text = found[0].replace(_OLD_LABEL, b"CERTIFICATE") if label == _OLD_LABEL else found[0]
+        yield kind, text.replace(b"\r", b"") + b"\n"
 
 
 def split_pairs(data: bytes) -> list[bytes]:

@@ -110,6 +110,13 @@ def test_key_and_chain_in_either_order(made: dict[str, bytes]) -> None:
     assert shown(load(turned, DEFAULT), ciphers="aRSA") == der(made["mx.test-rsa"])
 
 
+def test_the_old_name_of_a_certificate_is_understood(home: Path, made: dict[str, bytes]) -> None:
+    put(home, made["mx.test-ecdsa"].replace(b" CERTIFICATE", b" X509 CERTIFICATE"))
+    certificates = ServerCertificates(str(home))
+    for _ in range(2):
+        assert shown(certificates.context(DEFAULT, print)) == der(made["mx.test-ecdsa"])
+
+
 def broken(made: dict[str, bytes], how: str) -> bytes:
     """A file that is none."""
     key, certificate = parts(made["mx.test-ecdsa"])
