@@ -10,9 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pyqmail.formats.printable import visible
+from pyqmail.policy.accounts import Accounts
 from pyqmail.system.files import write_all
 from pyqmail.tcp.certificates import FILE, TlsSettings, host_name, load
 from pyqmail.tcp.pem import PEM_MAX, Kind, PemError, blocks, split_pairs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 RENEW_DAYS = 14  # before its end a certificate is worth a word
 NAMES_DIRECTORY = "servercerts"
@@ -30,6 +36,7 @@ class Shown:
     ends: datetime
     chain: int  # certificates in the file that come with it, itself included
     self_signed: bool
+    gap: int = 0  # which of them has not signed the one before it; 0 where each has
 
     def days_left(self, now: datetime) -> int:
         """Whole days; negative once it has ended."""
@@ -50,26 +57,49 @@ def look(pem: bytes) -> list[Shown]:
 def describe(chain: Sequence[bytes]) -> Shown:
     """The first of ``chain``. Raises PemError."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     try:
-        leaf = x509.load_pem_x509_certificate(chain[0])
+        all_read = [x509.load_pem_x509_certificate(each) for each in chain]
+        leaf = all_read[0]
         public = leaf.public_key()
-    except ValueError as error:
-        raise PemError(f"a certificate cannot be read: {error}") from None
+        names = _names(leaf)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        raise PemError(f"a certificate cannot be read: {visible(str(error).encode())}") from None
     key = type(public).__name__.removesuffix("PublicKey").lstrip("_")
     if isinstance(public, rsa.RSAPublicKey):
         key = f"RSA {public.key_size}"
     elif isinstance(public, ec.EllipticCurvePublicKey):
         key = f"ECDSA {public.curve.name}"
+    begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    issuer = visible(leaf.issuer.rfc4514_string().encode())
+    return Shown(names, key, issuer, begins, ends, len(chain), leaf.issuer == leaf.subject, _gap(all_read))
+
+
+def _names(leaf: "Certificate") -> tuple[str, ...]:
+    """The host names that it is for, fit for a terminal. Raises ValueError and DuplicateExtension."""
+    from cryptography import x509
+
     try:
         alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = tuple(alternatives.get_values_for_type(x509.DNSName))
     except x509.ExtensionNotFound:
-        names = ()
-    begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-    issuer = leaf.issuer.rfc4514_string()
-    return Shown(names, key, issuer, begins, ends, len(chain), leaf.issuer == leaf.subject)
+        return ()
+    return tuple(visible(name.encode()) for name in alternatives.get_values_for_type(x509.DNSName))
+
+
+def _gap(chain: "Sequence[Certificate]") -> int:
+    """The place in ``chain`` of the first that has not signed the one before it, from 1; 0 where each has."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+    for place in range(1, len(chain)):
+        try:
+            chain[place - 1].verify_directly_issued_by(chain[place])
+        except (ValueError, TypeError, InvalidSignature):
+            return place + 1
+        except UnsupportedAlgorithm:
+            continue  # who knows
+    return 0
 
 
 def complaints(shown: Shown, names: Sequence[str], now: datetime) -> Iterator[str]:
@@ -85,9 +115,11 @@ def complaints(shown: Shown, names: Sequence[str], now: datetime) -> Iterator[st
         yield "has no name in subjectAltName: clients that verify take none"
     for name in names:
         if shown.names and not shown.is_for(name):
-            yield f"is not for {name} (but for {', '.join(shown.names[:5])})"
+            yield f"is not for {visible(os.fsencode(name))} (but for {', '.join(shown.names[:5])})"
     if shown.chain == 1 and not shown.self_signed:
         yield "comes without the certificates of its issuers: most clients that verify will not take it"
+    if shown.gap:
+        yield f"certificate {shown.gap} of its chain has not signed the one before it: many clients will not take it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +131,34 @@ class Installed:
 
     def read(self) -> list[Shown]:
         """What it shows. Raises PemError and OSError."""
-        with open(self.path, "rb") as file:
+        with open(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise PemError("no regular file: no server uses it")
             if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
                 raise PemError("others can read or write it: no server uses it")
-            return look(file.read(PEM_MAX + 1))
+            if found.st_size > PEM_MAX:
+                raise PemError(f"larger than {PEM_MAX} bytes: no server uses it")
+            return look(file.read())
+
+    def out_of_reach(self, accounts: Accounts) -> Iterator[str]:
+        """Why no client is shown it, however good it is. Raises OSError."""
+        if self.name and not host_name(self.name):
+            yield "its directory's name is no host name in lower case: no client is shown it"
+        folders = [os.path.dirname(self.path)]
+        if self.name:
+            folders.append(os.path.dirname(folders[0]))
+        uid, gid = accounts.uid_daemon, accounts.gid_nofiles
+        if not all(_may(os.stat(folder), uid, gid, stat.S_IXOTH) for folder in folders):
+            yield "its directory is closed to the user of the servers: no client is shown it"
+        elif not _may(os.stat(self.path), uid, gid, stat.S_IROTH):
+            yield "the user of the servers cannot read it: no client is shown it"
+
+
+def _may(found: os.stat_result, uid: int, gid: int, right: int) -> bool:
+    """Whether that user, with that group alone, as servers have it, has ``right``, as of others, to what is found."""
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid == gid else 0
+    return uid == 0 or bool(found.st_mode >> shift & right)
 
 
 def installed(home: str) -> list[Installed]:
@@ -165,8 +220,10 @@ def install(home: str, pem: bytes, name: str, uid: int, gid: int) -> str:
     look(pem)
     if name and not host_name(name):
         raise PemError(f"{name} is no host name")
-    directory = f"{home}/control" + (f"/{NAMES_DIRECTORY}/{name}" if name else "")
-    os.makedirs(directory, 0o755, exist_ok=True)
+    directory = f"{home}/control"
+    for part in (NAMES_DIRECTORY, name) if name else ():
+        directory += f"/{part}"
+        _make_directory(directory)
     path, temporary = f"{directory}/{FILE}", f"{directory}/.{FILE}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
     try:
@@ -188,6 +245,15 @@ def install(home: str, pem: bytes, name: str, uid: int, gid: int) -> str:
     finally:
         os.close(folder)
     return path
+
+
+def _make_directory(path: str) -> None:
+    """Have it. Raises OSError."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return
+    os.chmod(path, 0o755)  # whatever the umask: the user of the servers goes through it
 
 
 def today() -> datetime:

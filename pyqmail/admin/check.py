@@ -19,6 +19,7 @@ from pyqmail.admin.supervision import missing_lines
 from pyqmail.control import Control, ControlUnreadable, read_knobs
 from pyqmail.formats.assign import AssignFormat, parse_assign
 from pyqmail.formats.cdb import Cdb, CdbCorrupt
+from pyqmail.formats.printable import visible
 from pyqmail.policy.accounts import AccountMissing, read_accounts
 from pyqmail.policy.users import UsersDatabase, UsersTrouble, parse_assignment
 from pyqmail.spool.layout import read_layout
@@ -77,13 +78,18 @@ def _certificates(home: str, control: Control) -> Iterator[str]:
     if found and found[0].name:
         yield "control/servercert.pem: missing: without it no server offers TLS, whatever control/servercerts has"
     for each in found:
-        shown = os.path.relpath(each.path, home)
+        shown = visible(os.fsencode(os.path.relpath(each.path, home)))
         names = [each.name] if each.name else [(control.me() or b"").decode("ascii", "replace").lower()]
         try:
             for one in each.read():
                 yield from (f"{shown}: {what}" for what in certificates.complaints(one, names, certificates.today()))
-        except (ValueError, OSError) as error:
+            yield from (f"{shown}: {what}" for what in each.out_of_reach(read_accounts(home)))
+        except OSError as error:
+            yield f"{shown}: {error.strerror}"
+        except ValueError as error:
             yield f"{shown}: {error}"
+        except (AccountMissing, ControlUnreadable):
+            return  # said already
 
 
 def _queue(home: str) -> Iterator[str]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from pyqmail.admin.certificates import Shown, complaints, install, installed, join, look, self_signed, today
 from pyqmail.control import Control, ControlUnreadable, home_of
-from pyqmail.policy.accounts import AccountMissing, read_accounts
+from pyqmail.formats.printable import visible
+from pyqmail.policy.accounts import AccountMissing, Accounts, read_accounts
 from pyqmail.tcp.pem import PEM_MAX, PemError
 
 DONE, WARNED, USAGE, TROUBLE = 0, 1, 100, 111
@@ -82,12 +83,22 @@ def run_self_signed(home: str, words: list[bytes]) -> int:
 
 def put(home: str, pem: bytes, name: str) -> int:
     """Install what is shown to clients that ask for ``name``, and say what it is. Raises PemError and OSError."""
-    try:
-        accounts = read_accounts(home)
-    except AccountMissing as error:
-        raise PemError(str(error)) from None
+    accounts = accounts_of(home)
     path = install(home, pem, name, accounts.uid_daemon, accounts.gid_nofiles)
     return report(path, look(pem), names_of(home, name))
+
+
+def accounts_of(home: str) -> Accounts:
+    """Whose the files are to be. Raises PemError and ControlUnreadable."""
+    try:
+        return read_accounts(home)
+    except AccountMissing as error:
+        raise PemError(str(error)) from None
+
+
+def why(error: Exception) -> str:
+    """What went wrong with a file that is named already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def run_check(home: str, words: list[bytes]) -> int:
@@ -103,12 +114,16 @@ def run_show(home: str, words: list[bytes]) -> int:
     found = installed(home)
     if not found:
         print(f"no {home}/control/servercert.pem: no server offers TLS")
+    accounts = accounts_of(home)
     for each in found:
-        what = each.name or "every other name"
+        what = visible(os.fsencode(each.name)) or "every other name"
         try:
             code = max(code, report(what, each.read(), names_of(home, each.name)))
+            for trouble in each.out_of_reach(accounts):
+                print(f"{what}: {trouble}", file=sys.stderr)
+                code = WARNED
         except (PemError, OSError) as error:
-            print(f"{what}: {each.path}: {error}", file=sys.stderr)
+            print(f"{what}: {visible(os.fsencode(each.path))}: {why(error)}", file=sys.stderr)
             code = WARNED
     return code
 

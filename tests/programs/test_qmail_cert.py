@@ -2,11 +2,16 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.certificates import client_context, self_signed, signed_by
 
@@ -21,9 +26,15 @@ def home(single_user_home: Path) -> Path:
 
 def cert(home: Path, *words: object) -> subprocess.CompletedProcess[str]:
     environ = {"QMAIL_HOME": str(home), "PATH": os.environ["PATH"]}
-    return subprocess.run(
-        [str(BIN / "qmail-cert"), *map(str, words)], capture_output=True, text=True, env=environ, check=False
-    )
+    command = [str(BIN / "qmail-cert"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=60)
+
+
+def check(home: Path) -> str:
+    """What ``qmail-showctl --check`` says."""
+    environ = {"QMAIL_HOME": str(home), "PATH": os.environ["PATH"]}
+    words = [str(BIN / "qmail-showctl"), "--check"]
+    return subprocess.run(words, capture_output=True, text=True, env=environ, check=False, timeout=60).stdout
 
 
 def pair(folder: Path, name: str = "mx.test", kind: str = "ecdsa") -> tuple[Path, Path]:
@@ -106,11 +117,79 @@ def test_what_would_bite_is_said(home: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"ends in [23] days, on \d{4}-\d\d-\d\d", said[0])
     assert said[1] == "is not for mx.test (but for other.test)"
     assert said[2].startswith("comes without the certificates of its issuers")
-    environ = {"QMAIL_HOME": str(home), "PATH": os.environ["PATH"]}
-    checked = subprocess.run(
-        [BIN / "qmail-showctl", "--check"], capture_output=True, text=True, env=environ, check=False
-    )
-    assert checked.stdout.count("warning: control/servercert.pem: ") == 3
+    assert check(home).count("warning: control/servercert.pem: ") == 3
+
+
+def chain_of_three(folder: Path) -> tuple[Path, Path, Path, Path]:
+    """A root, what it has signed, what that has signed for mx.test, and the key of the last."""
+    made = [folder / f"{name}.crt" for name in ("root", "middle", "leaf")]
+    signer: Path | None = None
+    for path in made:
+        key = path.with_suffix(".key")
+        words = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-x509"]
+        words += ["-subj", f"/CN={path.stem}.test", "-days", "90", "-keyout", str(key), "-out", str(path)]
+        words += ["-addext", "subjectAltName=DNS:mx.test"]
+        words += ["-CA", str(signer), "-CAkey", str(signer.with_suffix(".key"))] if signer else []
+        subprocess.run(words, check=True, capture_output=True)
+        signer = path
+    return made[0], made[1], made[2], made[2].with_suffix(".key")
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ((2, 1), ""),
+        ((2, 1, 0), ""),
+        ((2, 0), "certificate 2 of its chain has not signed the one before it"),
+        ((2, 0, 1), "certificate 2 of its chain has not signed the one before it"),
+        ((2, 1, 1), "certificate 3 of its chain has not signed the one before it"),
+        ((1, 2), "the key does not fit the certificate"),
+    ],
+)
+def test_each_certificate_of_a_chain_has_signed_the_one_before(
+    home: Path, tmp_path: Path, order: tuple[int, ...], said: str
+) -> None:
+    *chain, key = chain_of_three(tmp_path)
+    (tmp_path / "chain").write_bytes(b"".join(chain[place].read_bytes() for place in order))
+    done = cert(home, "check", tmp_path / "chain", key)
+    assert done.returncode == (0 if not said else 111 if "key" in said else 1)
+    assert done.stderr.count("\n") == bool(said) and said in done.stderr
+
+
+def test_the_old_name_of_a_certificate_is_understood(home: Path, tmp_path: Path) -> None:
+    chain, key = pair(tmp_path)
+    chain.write_text(chain.read_text().replace("CERTIFICATE", "X509 CERTIFICATE"))
+    assert cert(home, "install", chain, key).returncode == 0
+    assert "X509" not in (home / "control/servercert.pem").read_text()
+
+
+def odd_certificate(folder: Path, names: x509.ExtensionType, common_name: str = "mx.test") -> tuple[Path, Path]:
+    """Files of a certificate that signs itself, with ``names`` in whatever form, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(90))
+    made = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    form = serialization.Encoding.PEM
+    (folder / "odd.crt").write_bytes(made.public_bytes(form))
+    private = key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "odd.key").write_bytes(private)
+    return folder / "odd.crt", folder / "odd.key"
+
+
+def test_names_that_cannot_be_read_are_one_line(home: Path, tmp_path: Path) -> None:
+    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x06\x82\x04\xffab\xfe")
+    done = cert(home, "check", *odd_certificate(tmp_path, names))
+    assert (done.returncode, done.stderr.count("\n")) == (111, 1)
+    assert done.stderr.startswith("qmail-cert: a certificate cannot be read: ")
+
+
+def test_names_reach_a_terminal_as_text(home: Path, tmp_path: Path) -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("a\x1b[31m\nb")])
+    done = cert(home, "install", *odd_certificate(tmp_path, names, "c\x1b[31m\nd"))
+    assert "\x1b" not in done.stdout + done.stderr and done.stdout.count("\n") == 1
+    assert r"for a\x1b[31m\x0ab, by CN=c\x1b[31m\x0ad" in done.stdout
 
 
 def test_show_without_anything(home: Path) -> None:
@@ -123,6 +202,51 @@ def test_a_file_that_others_can_read_is_named(home: Path, tmp_path: Path) -> Non
     (home / "control/servercert.pem").chmod(0o444)
     done = cert(home, "show")
     assert (done.returncode, "others can read or write it" in done.stderr) == (1, True)
+
+
+def test_a_fifo_holds_up_nobody(home: Path) -> None:
+    os.mkfifo(home / "control/servercert.pem", 0o400)
+    done = cert(home, "show")
+    assert (done.returncode, "no regular file" in done.stderr) == (1, True)
+    assert "warning: control/servercert.pem: no regular file" in check(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+@pytest.mark.parametrize("what", ["the file", "the directory"])
+def test_what_the_servers_cannot_reach_is_named(home: Path, tmp_path: Path, what: str) -> None:
+    (home / "control/conf-users").write_text("12345\n" * 8)
+    (home / "control/conf-groups").write_text("12345\n" * 2)
+    assert cert(home, "install", "--name", "mx.test", *pair(tmp_path)).stderr == ""
+    assert cert(home, "show").stderr == ""
+    if what == "the file":
+        os.chown(home / "control/servercerts/mx.test/servercert.pem", 0, 0)
+        why = "the user of the servers cannot read it: no client is shown it"
+    else:
+        (home / "control/servercerts").chmod(0o700)
+        why = "its directory is closed to the user of the servers: no client is shown it"
+    done = cert(home, "show")
+    assert (done.returncode, done.stderr) == (1, f"mx.test: {why}\n")
+    assert f"warning: control/servercerts/mx.test/servercert.pem: {why}\n" in check(home)
+
+
+@pytest.mark.parametrize("name", ["MX.test", "a\x1b[31m"])
+def test_a_directory_that_no_client_can_ask_for_is_named(home: Path, tmp_path: Path, name: str) -> None:
+    cert(home, "install", *pair(tmp_path))
+    (home / "control/servercerts" / name).mkdir(parents=True)
+    shutil.copy2(home / "control/servercert.pem", home / "control/servercerts" / name)
+    for said in (cert(home, "show").stderr, check(home)):
+        assert "its directory's name is no host name in lower case: no client is shown it\n" in said
+        assert "\x1b" not in said
+
+
+def test_the_umask_closes_no_directory(home: Path, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        cert(home, "install", "--name", "mx.test", *pair(tmp_path))
+    finally:
+        os.umask(before)
+    for folder in (home / "control/servercerts", home / "control/servercerts/mx.test"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
 @pytest.mark.parametrize(
