@@ -24,6 +24,20 @@ def dovecot() -> Iterator[Dovecot]:
         yield server
 
 
+def lmtp(environ: dict[str, str], message: Path, *words: str) -> tuple[int, bytes]:
+    """What a qmail-lmtp ends with and prints."""
+    with message.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-ISXutf8", f"{REPO}/bin/qmail-lmtp", *words],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            env=environ,
+            timeout=60,
+            check=False,
+        )
+    return done.returncode, done.stdout
+
+
 @pytest.mark.parametrize("by", ["tcp", "socket"])
 def test_each_recipient_has_its_own_answer(dovecot: Dovecot, tmp_path: Path, by: str) -> None:
     os.symlink("/nonexistent", dovecot.base / "ben@x.test/Maildir")  # a mailbox that cannot be opened now
@@ -38,6 +52,25 @@ def test_each_recipient_has_its_own_answer(dovecot: Dovecot, tmp_path: Path, by:
     for name in ("ann@x.test", "carl@x.test"):
         stored = dovecot.stored(name)
         assert stored and all(each.endswith(b"Subject: x\n\n.hello \xe9\n") for each in stored)
+
+
+def test_a_full_mailbox_refuses_or_puts_off_its_own_recipient_alone(tmp_path: Path) -> None:
+    quotas = {"ann@x.test": 2000, "ben@x.test": -2000}  # ben's says "later"
+    message = b"Subject: x\n\n" + b"y" * 1500 + b"\n"
+    with dovecot_lmtp.dovecot(USERS, quotas=quotas) as server:
+        home = remote_home(tmp_path, smtproutes=f"x.test:[127.0.0.1]:{server.port}/lmtp")
+        words = [b"x.test", b"s@y.test", *map(str.encode, USERS)]
+        _, output = run_program(MODULE, words, home, message)
+        assert [record[:1] for record in output.split(b"\0")[:3]] == [b"r"] * 3, output
+        _, output = run_program(MODULE, words, home, message)
+        full, later, stored, *_ = output.split(b"\0")
+        assert (full[:1], later[:1], stored) == (b"h", b"s", b"r"), output
+        assert b"Remote host said: 552 5.2.2 " in full and b"Remote host said: 452 4.2.2 " in later
+        assert [len(server.stored(name)) for name in USERS] == [1, 1, 2]
+        (tmp_path / "message").write_bytes(message)
+        for name, code in zip(USERS, (100, 111, 0), strict=True):
+            environ = {"QMAIL_HOME": str(home), "SENDER": "s@y.test", "DTLINE": f"Delivered-To: {name}\n"}
+            assert lmtp(environ, tmp_path / "message", str(server.socket), name)[0] == code
 
 
 def test_dovecot_is_asked_whether_a_recipient_exists(dovecot: Dovecot) -> None:
@@ -56,16 +89,7 @@ def test_a_qmail_file_gives_a_message_to_dovecot(dovecot: Dovecot, tmp_path: Pat
     def run(*words: str, sender: str = "s@y.test") -> tuple[int, bytes]:
         environ = {"QMAIL_HOME": str(tmp_path), "SENDER": sender, "RECIPIENT": "joe-ann@x.test"}
         environ["DTLINE"] = "Delivered-To: joe-ann@x.test\n"
-        with (tmp_path / "message").open("rb") as message:
-            done = subprocess.run(
-                [sys.executable, "-ISXutf8", f"{REPO}/bin/qmail-lmtp", *words],
-                stdin=message,
-                stdout=subprocess.PIPE,
-                env=environ,
-                timeout=60,
-                check=False,
-            )
-        return done.returncode, done.stdout
+        return lmtp(environ, tmp_path / "message", *words)
 
     code, said = run(str(dovecot.socket), "ann@x.test", sender="#@[]")
     assert code == 0 and b" accepted message.\nRemote host said: 250 2.0.0 <ann@x.test>" in said
