@@ -28,6 +28,13 @@ def test_nothing_that_was_accepted_is_lost_whatever_dies() -> None:
     assert "lost: 0\n" in done.stdout and "is lost, and its queue" in done.stdout
 
 
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--shrt"], 2)], ids=["help", "another word"])
+def test_who_asks_for_help_or_mistypes_starts_nothing(words: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.cluster", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code and "--short" in done.stdout + done.stderr
+    assert " s  " not in done.stdout
+
+
 def test_the_audit_finds_what_an_accepted_message_did_not_reach() -> None:
     sent = [Sent(b"one\r\n", BOTH, accepted=True), Sent(b"two\r\n", BOTH)]
     report = audit(sent, {"ann": [stored(b"one\n")], "ben": [stored(b"on\n")]}, ())
