@@ -63,11 +63,10 @@ class ProxyDoor:
         if not hosts.have(peer[0]):
             raise Dropped(f"{plain_address(peer[0])} is not in control/proxyhosts")
         header = read_header(connection)
-        if header.source is None or header.destination is None or header.source[0] == plain_address(peer[0]):
+        own = plain_address(peer[0])
+        if header.source is None or header.destination is None or plain_address(header.source[0]) == own:
             local = connection.getsockname()
-            return Ends(
-                (plain_address(local[0]), local[1]), (plain_address(peer[0]), peer[1]), proxied=True, check=True
-            )
+            return Ends((plain_address(local[0]), local[1]), (own, peer[1]), proxied=True, check=True)
         (source, port), (destination, local_port) = header.source, header.destination
         return Ends((plain_address(destination), local_port), (plain_address(source), port), proxied=True)
 

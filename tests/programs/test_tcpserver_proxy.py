@@ -39,7 +39,8 @@ def test_the_proxys_own_checks_may_relay_nothing_and_have_no_line(servers: Serve
     server = start(servers, home, "-v", "-x", table, "-m", "1")
     unknown = b"PROXY UNKNOWN\r\n"
     own = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"
-    for header in (CHECK, unknown, own):
+    mapped = b"PROXY TCP6 ::ffff:127.0.0.1 ::ffff:127.0.0.1 1 2\r\n"
+    for header in (CHECK, unknown, own, mapped):
         shown = server.talk(header + b"x")
         assert shown.startswith(b"127.0.0.1 ") and shown.endswith(b" none none\nx")
     server.connect().close()  # a plain check: no header at all
