@@ -19,7 +19,7 @@ from pyqmail.protocol.smtp_extensions import Extensions
 from pyqmail.protocol.smtp_transaction import Await, Finish, Send, SendBody, StartTls
 from pyqmail.remote.message import Message
 from pyqmail.remote.security import IN_CLEAR, Security
-from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.descriptors import DescriptorStream, turn_of
 from pyqmail.stream.stream import Secured, Stream, StreamEnded
 
 TYPE_CHECKING = False
@@ -119,12 +119,12 @@ class Connection:
         try:
             if connected is None:
                 self._connect(timeout_connect_s)
-            self._patience(timeout_remote_s or AT_ONCE_S, timeout_connect_s if connected is None else None)
+            self._patience(turn_of(timeout_remote_s or AT_ONCE_S), timeout_connect_s if connected is None else None)
         except BaseException:
             self._sock.close()
             raise
-        fd = self._sock.fileno()
-        self._stream: Stream = DescriptorStream(fd, fd, timeout_remote_s or AT_ONCE_S, armed=True)
+        fd, timeout_s = self._sock.fileno(), timeout_remote_s or AT_ONCE_S
+        self._stream: Stream = DescriptorStream(fd, fd, timeout_s, kernel_s=turn_of(timeout_s))
 
     def _connect(self, timeout_s: float) -> None:
         if timeout_s:
@@ -137,7 +137,7 @@ class Connection:
             raise TimeoutError(errno.ETIMEDOUT, "connect") from error
 
     def _patience(self, timeout_s: float, sending_s: float | None) -> None:
-        """``timeout_s`` for each read and write from now on; ``sending_s`` is set for writes, None: nothing."""
+        """``timeout_s`` for a turn of each read and write from now on; ``sending_s`` is set for writes, if it is."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
         if timeout_s != sending_s:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout_s))

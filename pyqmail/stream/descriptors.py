@@ -1,9 +1,11 @@
 """The stream on two descriptors, or twice the same: sockets, pipes, files.
 
 Where both are ends of a socket that is ours alone, the kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO), so that each
-read and each write is one system call. Elsewhere waiting is done by poll(2), and no more is written at once than what
-then fits: 4096 bytes to a pipe, and to a socket whatever it takes without waiting. O_NONBLOCK belongs to everybody who
-shares a descriptor, and is never set here; where somebody else has set it, this works all the same.
+read and each write is one system call. It ends each wait after a turn of ``TURN_S`` at most, and as many turns as make
+the limit are waited, so that a deadline that is further away than one turn needs no other call either. Elsewhere
+waiting is done by poll(2), and no more is written at once than what then fits: 4096 bytes to a pipe, and to a socket
+whatever it takes without waiting. O_NONBLOCK belongs to everybody who shares a descriptor, and is never set here; where
+somebody else has set it, this works all the same.
 """
 
 import _socket
@@ -15,6 +17,7 @@ import time
 
 from pyqmail.stream.stream import CHUNK, Stream, StreamEnded, StreamTimedOut
 
+TURN_S = 30.0  # half of what a TLS handshake has: with one round trip in it no deadline of ours is nearer
 PIPE_PIECE = 4096  # POSIX: a pipe that polls as writable takes PIPE_BUF bytes
 _STANDARD: dict[int, _socket.socket] = {}  # what sets options of the socket on 0 or 1, whichever is there now
 
@@ -23,32 +26,42 @@ class DescriptorStream(Stream):
     """A conversation on descriptors that stay the caller's."""
 
     def __init__(
-        self, reader: int, writer: int, timeout_s: float | None, *, shared: bool = False, armed: bool = False
+        self,
+        reader: int,
+        writer: int,
+        timeout_s: float | None,
+        *,
+        shared: bool = False,
+        kernel_s: float | None = None,
     ) -> None:
         """``timeout_s`` limits each wait (None: as long as it takes). ``shared``: another program will have the sockets
-        after us, so that their options are left alone. ``armed``: the kernel has that limit already."""
+        after us, so that their options are left alone. ``kernel_s``: the kernel ends each wait after that time already,
+        of which a whole number makes the limit."""
         super().__init__()
         self._reader = reader
         self._writer = writer
         self._timeout_s = timeout_s
         self._deadline: float | None = None
-        self.sockets = self._kernel = armed or (timeout_s is not None and not shared and self._arm(timeout_s))
+        if kernel_s is None and timeout_s is not None and not shared:
+            kernel_s = self._arm(turn_of(timeout_s))
+        self._kernel_s = kernel_s  # one turn; None: the kernel ends nothing
+        self.sockets = kernel_s is not None
         self._socket = True if self.sockets else None  # None: not known yet
         self._simple = self.sockets or timeout_s is None  # each read and write is one system call
 
-    def _arm(self, timeout_s: float) -> bool:
-        """Let the kernel limit each read and write; false where one of the descriptors is no socket."""
-        limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1_000_000))
+    def _arm(self, turn_s: float) -> float | None:
+        """Let the kernel limit each read and write: ``turn_s``; None where one of the descriptors is no socket."""
+        limit = timeval(turn_s)
         try:
             _set_option(self._reader, _socket.SO_RCVTIMEO, limit)
             _set_option(self._writer, _socket.SO_SNDTIMEO, limit)
-            return True
+            return turn_s
         except OSError:
-            return False
+            return None
 
     def until(self, deadline: float | None) -> None:
         self._deadline = deadline
-        self._simple = deadline is None and (self._kernel or self._timeout_s is None)
+        self._simple = deadline is None and (self._kernel_s is not None or self._timeout_s is None)
 
     def close(self) -> None:
         try:
@@ -64,13 +77,15 @@ class DescriptorStream(Stream):
         return other
 
     def _receive(self) -> bytes:
+        turns = 0
         while True:
             try:
-                if not self._simple and not self._ready(self._reader, select.POLLIN):
+                if not (self._simple or self._far() or self._ready(self._reader, select.POLLIN)):
                     raise StreamTimedOut
                 data = os.read(self._reader, CHUNK)
             except BlockingIOError:
-                if self._wait_ourselves(self._reader):
+                turns += 1
+                if self._goes_on(self._reader, turns):
                     continue
                 raise StreamTimedOut from None
             except (OSError, ValueError):  # ValueError: a descriptor that another stream has taken over
@@ -80,23 +95,30 @@ class DescriptorStream(Stream):
             return data
 
     def _send(self, data: bytes | bytearray) -> None:
+        turns = 0
         while True:
             try:
-                if self._simple:
+                if self._simple or self._far():
+                    turns += 1
                     sent = os.write(self._writer, data)
                 elif self._ready(self._writer, select.POLLOUT):
                     sent = self._write_some(data)
                 else:
                     raise StreamEnded
             except BlockingIOError:
-                if not self._wait_ourselves(self._writer):
+                if not self._goes_on(self._writer, turns):
                     raise StreamEnded from None
                 continue
             except (OSError, ValueError):  # ValueError: a descriptor that another stream has taken over
                 raise StreamEnded from None
             if sent == len(data):
                 return
-            data = data[sent:]
+            data, turns = data[sent:], 0
+
+    def _far(self) -> bool:
+        """Whether the kernel ends a wait before the deadline does."""
+        turn_s, deadline = self._kernel_s, self._deadline
+        return turn_s is not None and deadline is not None and deadline - time.monotonic() >= turn_s
 
     def _write_some(self, data: bytes | bytearray) -> int:
         if self._socket is None:
@@ -117,16 +139,30 @@ class DescriptorStream(Stream):
             seconds = left if seconds is None else min(left, seconds)
         return _poll(fd, event, seconds)
 
-    def _wait_ourselves(self, fd: int) -> bool:
-        """After EAGAIN: whether it was no time-out but a descriptor that somebody has made non-blocking."""
-        if not self._kernel and self._timeout_s is not None:
+    def _goes_on(self, fd: int, turns: int) -> bool:
+        """After EAGAIN: whether to try again, since ``turns`` are not all of the limit, or since it was no time-out but
+        a descriptor that somebody has made non-blocking."""
+        turn_s, timeout_s = self._kernel_s, self._timeout_s
+        if turn_s is None and timeout_s is not None:
             return True  # polled, and somebody else was quicker
         if os.get_blocking(fd):
-            return self._deadline is not None
-        self._kernel = self._simple = False
-        if self._timeout_s is None:
+            if turn_s is None or timeout_s is None:
+                return self._deadline is not None
+            return turns < round(timeout_s / turn_s)
+        self._kernel_s, self._simple = None, False
+        if timeout_s is None:
             _poll(fd, select.POLLIN if fd == self._reader else select.POLLOUT, None)
         return True
+
+
+def turn_of(timeout_s: float) -> float:
+    """How long the kernel may let a wait last where ``timeout_s`` is the limit: all of it, or an equal part."""
+    return timeout_s / max(1.0, -(-timeout_s // TURN_S))
+
+
+def timeval(seconds: float) -> bytes:
+    """``seconds`` as a struct timeval."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def _poll(fd: int, event: int, seconds: float | None) -> bool:

@@ -9,8 +9,9 @@ import _socket
 import os
 import struct
 
-from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream.descriptors import DescriptorStream, timeval, turn_of
 
+TICK_S = 0.05  # the kernel's, rounded up: what it makes of a limit may be longer by one
 LIMITS = (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO)
 
 
@@ -18,22 +19,22 @@ class Standard:
     """What is so for each connection of this process."""
 
     writer = 1
-    limit_s: int | None = None  # of each read and write, which connections have when they are accepted
+    limit_s: int | None = None  # of each read and write, a turn of which connections have when they are accepted
 
 
 def client_stream(timeout_s: int | None, *, shared: bool = False) -> DescriptorStream:
     """The conversation with the client; the arguments are those of DescriptorStream."""
     if timeout_s is None and Standard.limit_s is not None:
         _usual_limits()
-    armed = timeout_s is not None and timeout_s == Standard.limit_s
-    return DescriptorStream(0, Standard.writer, timeout_s, shared=shared, armed=armed)
+    turn_s = turn_of(timeout_s) if timeout_s is not None and timeout_s == Standard.limit_s else None
+    return DescriptorStream(0, Standard.writer, timeout_s, shared=shared, kernel_s=turn_s)
 
 
-def limit(sock: _socket.socket, seconds: int) -> None:
+def limit(sock: _socket.socket, seconds: float) -> None:
     """Have the kernel limit each read and write on ``sock``, and on what it will accept, if it does; 0 is no limit."""
     try:
         for option in LIMITS:
-            sock.setsockopt(_socket.SOL_SOCKET, option, _packed(seconds))
+            sock.setsockopt(_socket.SOL_SOCKET, option, timeval(seconds))
     except OSError:
         pass  # client_socket sees it, and a program that is executed can do with a limit
 
@@ -53,16 +54,17 @@ def take(fd: int) -> None:
 def client_socket(family: int) -> _socket.socket:
     """An object for the socket on 0, whichever is there; the first one shows whether limits come with them."""
     sock = _socket.socket(family, _socket.SOCK_STREAM, 0, fileno=0)
-    if Standard.limit_s is not None and not _limited(sock, Standard.limit_s):
+    if Standard.limit_s is not None and not _limited(sock, turn_of(Standard.limit_s)):
         Standard.limit_s = None
     return sock
 
 
-def _limited(sock: _socket.socket, seconds: int) -> bool:
+def _limited(sock: _socket.socket, seconds: float) -> bool:
     try:
-        return {sock.getsockopt(_socket.SOL_SOCKET, option, 16) for option in LIMITS} == {_packed(seconds)}
+        found = [struct.unpack("ll", sock.getsockopt(_socket.SOL_SOCKET, option, 16)) for option in LIMITS]
     except OSError:
         return False
+    return all(abs(whole + part / 1_000_000 - seconds) < TICK_S for whole, part in found)
 
 
 def as_usual() -> None:
@@ -78,7 +80,3 @@ def _usual_limits() -> None:
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fileno=0)  # of any family
     limit(sock, 0)
     sock.detach()
-
-
-def _packed(seconds: int) -> bytes:
-    return struct.pack("ll", seconds, 0)  # struct timeval

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 
+from pyqmail.stream.descriptors import turn_of
 from pyqmail.stream.standard import Standard, limit
 from pyqmail.tcp.command_line import Options
 from pyqmail.tcp.connection_server import reason
@@ -52,7 +53,7 @@ def listening_socket(options: Options) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         if Standard.limit_s is not None:
-            limit(listener, Standard.limit_s)
+            limit(listener, turn_of(Standard.limit_s))
         listener.bind((ip, port))
         listener.listen(options.backlog)
     except OSError as error:

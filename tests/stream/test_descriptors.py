@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyqmail.stream.descriptors import DescriptorStream
+from pyqmail.stream import descriptors
+from pyqmail.stream.descriptors import DescriptorStream, turn_of
 from pyqmail.stream.stream import CHUNK, StreamEnded, StreamTimedOut
 from tests.loopback import everything
 
@@ -138,6 +139,73 @@ def test_a_deadline_holds_however_often_the_peer_says_something(ends: Ends) -> N
     ends.stream.until(None)
     os.write(ends.say, b"again")
     assert b"again" in ends.stream.read()
+
+
+@pytest.mark.parametrize("timeout_s", [0.000_001, 1, 29.5, 30, 31, 60, 1200, 7919, 0x7FFFFFFF])
+def test_turns_make_the_limit(timeout_s: float) -> None:
+    turn_s = turn_of(timeout_s)
+    assert 0 < turn_s <= descriptors.TURN_S
+    assert turn_s * round(timeout_s / turn_s) == pytest.approx(timeout_s)
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    """A stream on a socket for which the kernel waits three times before the limit is over."""
+    monkeypatch.setattr(descriptors, "TURN_S", WAIT_S / 3)
+    made = Ends("a socket")
+    yield made
+    made.close()
+
+
+def test_a_limit_of_several_turns_is_over_after_all_of_them(turns: Ends) -> None:
+    for _ in range(2):  # the second wait has a whole limit again
+        start = time.monotonic()
+        with pytest.raises(StreamTimedOut):
+            turns.stream.read()
+        assert WAIT_S * 0.9 <= time.monotonic() - start < 10
+
+
+def test_what_comes_in_a_later_turn_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "TURN_S", 0.05)
+    made = Ends("a socket", timeout_s=60)
+    timer = threading.Timer(WAIT_S, os.write, (made.say, b"late"))
+    timer.start()
+    assert made.stream.read() == b"late"
+    timer.join()
+    made.close()
+
+
+def test_a_peer_that_does_not_read_is_an_end_after_all_turns(turns: Ends) -> None:
+    start = time.monotonic()
+    with pytest.raises(StreamEnded):
+        for _ in range(1000):
+            turns.stream.write(b"x" * CHUNK)
+    assert WAIT_S * 0.9 <= time.monotonic() - start < 20
+
+
+def test_a_deadline_holds_in_whichever_turn_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "TURN_S", WAIT_S / 3)
+    made = Ends("a socket", timeout_s=60)
+    start = time.monotonic()
+    made.stream.until(start + WAIT_S)
+    with pytest.raises(StreamTimedOut):
+        made.stream.read()
+    assert WAIT_S * 0.9 <= time.monotonic() - start < 10
+    made.close()
+
+
+def test_nobody_is_polled_while_the_deadline_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poll(*_: object) -> bool:
+        raise AssertionError("a call too many")
+
+    monkeypatch.setattr(descriptors, "_poll", poll)
+    made = Ends("a socket", timeout_s=1200)
+    made.stream.until(time.monotonic() + descriptors.TURN_S * 2)
+    os.write(made.say, b"hello")
+    assert made.stream.read() == b"hello"
+    made.stream.say(b"x" * 1000)
+    assert os.read(made.hear, CHUNK) == b"x" * 1000
+    made.close()
 
 
 @pytest.mark.parametrize("shared", [True, False])
