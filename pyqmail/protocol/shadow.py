@@ -1,6 +1,7 @@
 """What is said to qmail-shadowd and by it: records of netstrings, the first is a word (qmail-shadowd(8)).
 
-    qmail-queued    copy ID FACTS, and the descriptors of message and envelope     ok ID | no ID
+    qmail-queued    copy ID FACTS ENVELOPE MESSAGE...  small messages, whole       ok ID... | no ID...
+                    copy ID FACTS, and the descriptors of message and envelope
                     kept ID...      these messages are in the queue
                     withdraw ID...  these are not
     qmail-send      ended ID...     these have left the queue                      gone ID...
@@ -17,7 +18,9 @@ from pyqmail.protocol.records import format_record as format_record
 from pyqmail.protocol.records import parse_words
 
 SOCKET = "/run/qmail-shadowd.sock"
-RECORD_MAX = 40960  # bytes of a record: an ID and the facts of a message
+RECORD_MAX = 65536  # bytes of a record
+SMALL_MAX = 32768  # bytes of a message with envelope and facts that is in a record: opening its files costs more
+COPY_WORDS = 4  # of such a message
 IDS_MAX = 512  # of one record
 MARKS_MAX = 30  # of one record
 LINE_MAX = 1000  # bytes of a line for the log

@@ -16,7 +16,7 @@ from pyqmail.shadow.identity import boot_id
 from pyqmail.shadow.lease import MARGIN, NOTHING, Held, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Copy, Mark, Node
+from pyqmail.shadow.store import AnyCopy, Copy, Mark, Node, SmallCopy
 from pyqmail.shadow.writer import Writer
 from pyqmail.system.foreign import rights_of
 from pyqmail.system.logpipe import LogWriter
@@ -165,11 +165,8 @@ class Service:
 
     def _obey(self, client: Client, word: bytes, rest: list[bytes], fds: list[int]) -> bool:
         """Whether that was something that this client may say. Raises OSError."""
-        if word == shadow.COPY and client.uid in self._copying and len(rest) == 2 and len(fds) == 2:
-            if not shadow.is_id(rest[0]):
-                return False
-            self._copy(client, rest[0].decode(), rest[1], fds)
-            return True
+        if word == shadow.COPY and client.uid in self._copying:
+            return self._copies_asked(client, rest, fds)
         if word == shadow.SERVE and client.uid in self._ending:
             client.serves = True
             while self._unsaid:
@@ -216,34 +213,50 @@ class Service:
 
     # copies
 
-    def _copy(self, client: Client, identity: str, facts: bytes, fds: list[int]) -> None:
-        copy = Copy(identity, facts, fds[0], fds[1])
+    def _copies_asked(self, client: Client, words: list[bytes], fds: list[int]) -> bool:
+        """Whether that is one message in ``fds``, or some that are here whole. Raises OSError."""
+        if fds:
+            if len(words) != 2 or len(fds) != 2 or not shadow.is_id(words[0]):
+                return False
+            if self._copy(client, Copy(words[0].decode(), words[1], fds[0], fds[1])):
+                fds.clear()  # the writer closes them
+            return True
+        small = [words[place :: shadow.COPY_WORDS] for place in range(shadow.COPY_WORDS)]
+        if not words or len(words) % shadow.COPY_WORDS or not all(map(shadow.is_id, small[0])):
+            return False
+        for identity, facts, envelope, message in zip(*small, strict=True):
+            self._copy(client, SmallCopy(identity.decode(), facts, envelope, message))
+        return True
+
+    def _copy(self, client: Client, copy: AnyCopy) -> bool:
+        """Whether there is room for one more."""
         if self._bytes + copy.size > self._bytes_max:
             self._say_seldom("full", f"no more is copied: control/shadowmax is {self._bytes_max} bytes")
-            client.say(shadow.NO, identity.encode())
-            return
-        fds.clear()  # the writer closes them
+            client.say(shadow.NO, copy.identity.encode())
+            return False
         self._bytes += copy.size
-        client.open[identity] = False
-        self._asked[identity] = client
+        client.open[copy.identity] = False
+        self._asked[copy.identity] = client
         self._writer.copy(copy)
+        return True
 
-    def _copied(self, batch: list[Copy], why: str | None) -> None:
+    def _copied(self, batch: list[AnyCopy], why: str | None) -> None:
         """A transaction is over."""
-        if why is not None:
-            self._say_seldom("away", f"no copy of {len(batch)} messages: {why}")
+        answers: dict[Client, list[bytes]] = {}
         for copy in batch:
             client = self._asked.pop(copy.identity)
+            answers.setdefault(client, []).append(copy.identity.encode())
             if why is not None:
                 client.open.pop(copy.identity, None)
                 self._bytes -= copy.size
-                client.say(shadow.NO, copy.identity.encode())
             elif client in self._clients:
                 client.open[copy.identity] = True
-                client.say(shadow.OK, copy.identity.encode())
             else:
                 self._writer.remove([copy.identity])
+        for client, identities in answers.items():
+            client.say(shadow.OK if why is None else shadow.NO, *identities)
         if why is not None:
+            self._say_seldom("away", f"no copy of {len(batch)} messages: {why}")
             uncertain = [copy.identity for copy in batch]
             self._writer.remove(uncertain)
             self._loop.call_later(UNCERTAIN_S, lambda: self._writer.remove(uncertain))

@@ -91,10 +91,38 @@ class Copy:
             number, offset = number + 1, offset + len(data)
 
 
+class SmallCopy:
+    """One message to be copied that came whole."""
+
+    __slots__ = ("envelope", "facts", "identity", "message", "size")
+    large = False
+
+    def __init__(self, identity: str, facts: bytes, envelope: bytes, message: bytes) -> None:
+        self.identity = identity
+        self.facts = facts
+        self.envelope = envelope
+        self.message = message
+        self.size = len(message)
+
+    def close(self) -> None:
+        """It has no files."""
+
+    def row(self) -> tuple[UUID, int, bytes, bytes, bytes]:
+        """Its only row."""
+        return UUID(self.identity), self.size, self.facts, self.envelope, self.message
+
+    def further_rows(self) -> Iterator[tuple[object, ...]]:
+        """None."""
+        return iter(())
+
+
+AnyCopy = Copy | SmallCopy
+
+
 class Store(Database):
     """What is done with copies. Each method raises Away."""
 
-    def add(self, node: Node, copies: Sequence[Copy]) -> None:
+    def add(self, node: Node, copies: Sequence[AnyCopy]) -> None:
         """Copy all of ``copies`` in one transaction. Raises OSError too, and Fenced."""
         columns = map(list, zip(*(copy.row() for copy in copies), strict=True))
         values = (*columns, node.queue, node.epoch)

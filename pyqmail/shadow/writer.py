@@ -16,7 +16,7 @@ from pyqmail.shadow.database import Away, Database
 from pyqmail.shadow.lease import RENEWALS, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import Copy, Fenced, Mark, Node, Refused, Store
+from pyqmail.shadow.store import AnyCopy, Fenced, Mark, Node, Refused, Store
 
 WRITERS = 2
 COPIES_MAX = 64  # of one transaction
@@ -36,16 +36,16 @@ class Gathered:
     """Copies that wait for a writer."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Copy] = deque()
+        self._waiting: deque[AnyCopy] = deque()
         self._change = threading.Condition()
 
-    def put(self, copy: Copy) -> None:
+    def put(self, copy: AnyCopy) -> None:
         """One more."""
         with self._change:
             self._waiting.append(copy)
             self._change.notify()
 
-    def take(self) -> list[Copy]:
+    def take(self) -> list[AnyCopy]:
         """The next transaction's, once there are any."""
         with self._change:
             while not self._waiting:
@@ -108,7 +108,7 @@ class Writer:
         self,
         settings: Settings,
         lease: Lease,
-        copied: Callable[[list[Copy], str | None], None],
+        copied: Callable[[list[AnyCopy], str | None], None],
         removed: Callable[[list[str]], None],
         sized: Callable[[int], None],
     ) -> None:
@@ -158,7 +158,7 @@ class Writer:
 
         self._start_thread(Nodes, work)
 
-    def copy(self, copy: Copy) -> None:
+    def copy(self, copy: AnyCopy) -> None:
         """Copy one, and give back its files."""
         self._gathered.put(copy)
 
@@ -203,7 +203,7 @@ class Writer:
                 copy.close()
             self.tell(lambda batch=batch, why=why: self._copied(batch, why))  # type: ignore[misc]
 
-    def _try(self, store: Store, batch: list[Copy]) -> str | None:
+    def _try(self, store: Store, batch: list[AnyCopy]) -> str | None:
         """Copy ``batch``; None, or why that failed."""
         node = self.node
         if node is None:

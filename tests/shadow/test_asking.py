@@ -26,6 +26,7 @@ class Shadowd:
     def __init__(self, listener: socket.socket, answer: Answer) -> None:
         self.heard: list[Said] = []
         self.answer = answer
+        self.ended = threading.Semaphore(0)  # of connections
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -33,6 +34,7 @@ class Shadowd:
             while True:
                 with listener.accept()[0] as sock, contextlib.suppress(OSError):
                     self._serve(sock)
+                self.ended.release()
 
     def _serve(self, sock: socket.socket) -> None:
         said: Said = []
@@ -49,14 +51,19 @@ class Shadowd:
             self.answer(sock, said[-1])
 
 
+def asked(words: list[bytes]) -> list[bytes]:
+    """The IDs of what that record wants copied: one in files, or some that are whole."""
+    return words[1:2] if len(words) == 3 else words[1 :: shadow.COPY_WORDS]
+
+
 def willing(sock: socket.socket, words: list[bytes]) -> None:
     if words[0] == shadow.COPY:
-        sock.send(shadow.format_record(shadow.OK, words[1]))
+        sock.send(shadow.format_record(shadow.OK, *asked(words)))
 
 
 def unwilling(sock: socket.socket, words: list[bytes]) -> None:
     if words[0] == shadow.COPY:
-        sock.send(shadow.format_record(shadow.NO, words[1]))
+        sock.send(shadow.format_record(shadow.NO, *asked(words)))
 
 
 def dying(sock: socket.socket, words: list[bytes]) -> None:
@@ -72,8 +79,13 @@ def silent(sock: socket.socket, words: list[bytes]) -> None:
 
 
 def answering_once(sock: socket.socket, words: list[bytes]) -> None:
-    willing(sock, words)
+    sock.send(shadow.format_record(shadow.OK, *asked(words)[:1]))
     sock.shutdown(socket.SHUT_RDWR)
+
+
+def answering_for_others(sock: socket.socket, words: list[bytes]) -> None:
+    sock.send(shadow.format_record(shadow.OK, b"0" * 32))
+    unwilling(sock, words)
 
 
 @pytest.fixture
@@ -88,13 +100,16 @@ def copies(place: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
     return Copies(Layout(str(place), 23), required=True)
 
 
-def drafts(place: Path, copies: Copies, count: int) -> list[Draft]:
+def drafts(place: Path, copies: Copies, count: int, size: int = 0) -> list[Draft]:
     made = []
     for number in range(count):
-        fds = [os.open(place / f"{number}{part}", os.O_RDWR | os.O_CREAT) for part in "me"]
+        identity = copies.new_id()
+        fds = [os.open(place / f"{identity.decode()}{part}", os.O_RDWR | os.O_CREAT) for part in "me"]
+        os.write(fds[0], b"x" * size)
+        os.write(fds[1], b"Fann@x\0")
         made.append(Draft(fds[0], number, classic=False, head=b""))
         made[-1].envelope = fds[1]
-        made[-1].name_copy(copies.new_id())
+        made[-1].name_copy(identity)
     return made
 
 
@@ -121,11 +136,44 @@ def test_batches_share_a_connection_and_end_with_what_became_of_each(
     copies.begin(drafts(place, copies, 1))  # so that it has heard the last word
     copies.settle()
     (said,) = shadowd.heard
-    assert [words[0] for words in said[:4]] == [shadow.COPY, shadow.COPY, shadow.KEPT, shadow.WITHDRAW]
+    assert [words[0] for words in said[:3]] == [shadow.COPY, shadow.KEPT, shadow.WITHDRAW]
     assert said[-3:-1] == [[shadow.KEPT, kept], [shadow.WITHDRAW, left]]
 
 
-@pytest.mark.parametrize("answer", [unwilling, dying, talking_nonsense, silent, answering_once])
+def test_small_messages_share_records_and_large_ones_go_as_files(
+    place: Path, copies: Copies, listener: socket.socket
+) -> None:
+    shadowd = Shadowd(listener, willing)
+    batch = [
+        draft for size in (10, shadow.SMALL_MAX, 20_000, 20_000, 20_000, 20_000)
+        for draft in drafts(place, copies, 1, size)
+    ]  # fmt: skip
+    copies.begin(batch)
+    assert copies.settle() == {draft.shadow for draft in batch}
+    (said,) = shadowd.heard
+    assert said[0] == [shadow.COPY, batch[1].shadow, b""]
+    whole = [shadow.COPY, batch[0].shadow, b"", b"Fann@x\0", b"x" * 10]
+    assert said[1][: len(whole)] == whole
+    assert [len(asked(words)) for words in said] == [1, 4, 1]
+
+
+def test_a_batch_after_the_end_of_a_qmail_shadowd_goes_to_the_next_one(
+    place: Path, copies: Copies, listener: socket.socket
+) -> None:
+    shadowd = Shadowd(listener, willing)
+    for _ in range(2):
+        batch = drafts(place, copies, 2)
+        copies.begin(batch)
+        copied = copies.settle()
+        assert copied == {draft.shadow for draft in batch}
+        shadowd.answer = dying
+        copies.end(batch[:1], copied)  # the first to hear nothing is whoever has ended
+        shadowd.ended.acquire()
+        shadowd.answer = willing
+    assert len(shadowd.heard) == 2
+
+
+@pytest.mark.parametrize("answer", [unwilling, dying, talking_nonsense, silent, answering_once, answering_for_others])
 def test_what_has_no_whole_answer_has_no_copy_and_the_next_batch_another_chance(
     place: Path, copies: Copies, listener: socket.socket, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
