@@ -1,13 +1,17 @@
 """Putting whole drafts into the queue: S2 to S4 (INTERNALS 3), alone or several at once.
 
-The order is the argument. Each file is whole and on disk before the name that announces it:
+The order is the argument. What todo/N announces is whole and on disk before todo/N is made:
 
-    message synced, envelope synced | mess/S/N linked, mess/S synced | todo/N linked, todo/ synced | success
+    mess/S/N linked | message, envelope and mess/S synced | todo/N linked, todo/ synced | success
+
+mess/S/N announces nothing: without todo/N it is a message that is being written (S2), as it is in qmail from its first
+byte on, and may be torn after a crash. The three syncs of the second step need one another in no order. They follow one
+another because the first takes along, in one commit of the file system's journal, what the others would each wait for.
 
 Where copies are wanted (qmail-shadowd(8)) each is made while the first two steps go on, and is there before the third:
 what has none is refused, or goes its way and says so itself. After the third nothing is undone.
 
-The facts of a message that has any (spool/facts) are made and synced, their name too, with the step in the middle. That
+The facts of a message that has any (spool/facts) are made and synced, their name too, with the second step. That
 another node's message is taken in (spool/transfers) is noted after todo/ is synced, and before success.
 Whichever line the machine dies on, qmail-send sees all of the message or none of it; a mess/S/N without a todo/N is
 swept after 36 hours. In a batch each step is done for every message before the next step, so that the syncs of one
@@ -69,9 +73,9 @@ class Commit:
         if self._copies is not None:
             self._copies.begin(drafts)
         for draft in drafts:
-            self._step(draft, self._sync_files)
-        for draft in drafts:
             self._step(draft, self._link_message)
+        for draft in drafts:
+            self._step(draft, self._sync_files)
         self._write_facts([draft for draft in drafts if draft.token])
         self._sync_directories(drafts, self._layout.mess)
         copied = self._settle_copies(drafts)
@@ -187,7 +191,6 @@ class Commit:
             self._copy(draft, old_message, draft.message)
             self._drafts.open_envelope(draft)
             self._copy(draft, old_envelope, draft.envelope)
-            self._sync_files(draft)
         finally:
             os.close(old_message)
             os.close(old_envelope)

@@ -118,14 +118,14 @@ def test_classic_names_leave_intd_linked_to_todo(tree: Tree, spool: Spool) -> No
     assert tree.leftovers() == ([str(number)] if spool.drafts.classic else [])
 
 
-def test_unnamed_files_are_on_disk_before_their_names_and_names_in_order(tree: Tree, steps: list[str]) -> None:
+def test_unnamed_files_and_the_messages_name_are_on_disk_before_the_name_that_announces_them(tree: Tree, steps: list[str]) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
     assert run(spool) == 0
     (n,) = tree.todo()
     assert steps == [
-        "sync",
-        "sync",
         f"link_unnamed mess/{n % 23}/{n}",
+        "sync",
+        "sync",
         f"sync_directory mess/{n % 23}",
         f"link_unnamed todo/{n}",
         "sync_directory todo",

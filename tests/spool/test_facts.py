@@ -113,9 +113,9 @@ def test_the_order_of_the_steps(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> 
     spool = Spool(Layout(str(tree.home), 1), ACCOUNTS)
     assert queue(spool).exit_code == 0
     assert steps == [
-        "sync",
-        "sync",
         "link_unnamed mess/0",
+        "sync",
+        "sync",
         "sync",  # mess/N with its mark
         "create_exclusive pyqmail/facts/0",
         "sync",
