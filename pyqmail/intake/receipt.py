@@ -50,8 +50,8 @@ class Receipt:
     """A submission from its connection to its answer; ``job`` is what the parent calls it."""
 
     __slots__ = (
-        "apart", "connection", "draft", "facts", "gone", "handed", "job", "refused", "serial", "started", "submission",
-        "uid", "watched", "whole",
+        "answered", "apart", "connection", "draft", "facts", "gone", "handed", "job", "refused", "serial", "started",
+        "submission", "uid", "watched", "whole",
     )  # fmt: skip
 
     def __init__(self, job: int, serial: int, connection: int) -> None:
@@ -66,6 +66,7 @@ class Receipt:
         self.handed = Handed()
         self.watched = Watched()
         self.draft: Draft | None = None
+        self.answered = False
         self.apart = False  # a thread reads it
         self.gone = False  # and nobody waits for that any more
         self.started = time.monotonic()
@@ -117,7 +118,10 @@ class Receipt:
         return self.uid >= 0 and (serial or pid > 0)
 
     def answer(self, exit_code: int) -> None:
-        """Tell the client; it may have gone, and what is queued stays queued."""
+        """Tell the client, once; it may have gone, and what is queued stays queued."""
+        if self.answered:
+            return
+        self.answered = True
         try:
             self.connection.send(queued.format_answer(exit_code & 255, self.submission), TELL)
         except OSError:

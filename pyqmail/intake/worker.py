@@ -27,7 +27,7 @@ from pyqmail.intake.reading_apart import read_apart
 from pyqmail.intake.receipt import Receipt
 from pyqmail.intake.watches import Deed, Watches
 from pyqmail.log.bugs import tell_bug
-from pyqmail.spool.draft import QueueFailure
+from pyqmail.spool.draft import Draft, QueueFailure
 from pyqmail.spool.enqueue import Spool
 from pyqmail.system import foreign
 from pyqmail.system.loop import Loop
@@ -167,10 +167,12 @@ class Worker:
         self.spool.commit([draft for _, draft in drafts])
         self.pulse.show(BUSY)
         for receipt, draft in drafts:
+            receipt.answer(draft.exit_code)
+        for receipt, draft in drafts:
             self._finish(receipt, draft.exit_code)
 
     def _finish(self, receipt: Receipt, exit_code: int) -> None:
-        """Answer, give everything back and free the slot; a draft that was not committed leaves the queue."""
+        """Answer, unless that is done; give all back, and free the slot. What was not committed leaves the queue."""
         if receipt.job not in self.receipts:
             return
         self.watches.descriptor_no_more(receipt)
@@ -181,12 +183,18 @@ class Worker:
             self.parent.retire()
             return
         del self.receipts[receipt.job]
-        if receipt.draft is not None and receipt.draft.message >= 0:
-            self.spool.failed(receipt.draft, exit_code)
+        if receipt.draft is not None:
+            self._put_down(receipt.draft, exit_code)
         if self.alone:
             self.giving_back.everything(receipt)
         else:
             self.giving_back.pipes(receipt)
+
+    def _put_down(self, draft: Draft, exit_code: int) -> None:
+        if draft.exit_code == QueueExit.DONE:
+            self.spool.close(draft)
+        elif draft.message >= 0:
+            self.spool.failed(draft, exit_code)
 
     def _hung_up(self, receipt: Receipt) -> None:
         """The client has gone, or says something it should not: nothing of it is committed."""

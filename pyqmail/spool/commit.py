@@ -61,7 +61,10 @@ class Commit:
         self._transfers: Transfers | None = None
 
     def run(self, drafts: list[Draft]) -> None:
-        """Put complete drafts into the queue and set each ``exit_code``. Raises nothing but bugs."""
+        """Put complete drafts into the queue and set each ``exit_code``. Raises nothing but bugs.
+
+        The files of those that are there, DONE, are left to be closed by the caller: nobody should wait for that.
+        """
         moved = [draft for draft in drafts if draft.transfer]
         for draft in moved:
             self._step(draft, self._claim)
@@ -90,7 +93,6 @@ class Commit:
         for draft in drafts:
             if draft.exit_code == PENDING:
                 draft.exit_code = QueueExit.DONE
-                self._drafts.close(draft)
         if self._copies is not None:
             self._copies.end(drafts, copied)
 

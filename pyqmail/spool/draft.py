@@ -140,6 +140,7 @@ class Drafts:
 
     def failed(self, draft: Draft, exit_code: int) -> QueueFailure:
         """Abandon ``draft`` and remove what it has in the queue; the failure to raise."""
+        assert draft.exit_code != QueueExit.DONE, "a message that was accepted is not undone"
         envelope = draft.envelope
         try:
             if draft.classic:

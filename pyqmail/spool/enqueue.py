@@ -87,8 +87,15 @@ class Spool:
         return self.drafts.failed(draft, exit_code)
 
     def commit(self, drafts: list[Draft]) -> None:
-        """Put complete drafts into the queue and set each ``exit_code``. Raises nothing but bugs."""
+        """Put complete drafts into the queue and set each ``exit_code``. Raises nothing but bugs.
+
+        Those that are DONE are still open: ``close`` them once their clients have their answer.
+        """
         self._commit.run(drafts)
+
+    def close(self, draft: Draft) -> None:
+        """Close the files of ``draft``; what is in the queue stays there."""
+        self.drafts.close(draft)
 
 
 def _read(fd: int) -> bytes:
@@ -140,4 +147,5 @@ def enqueue(
     except QueueFailure as failure:
         return failure.exit_code
     spool.commit([draft])
+    spool.close(draft)
     return draft.exit_code

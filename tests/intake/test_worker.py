@@ -10,6 +10,7 @@ import pytest
 from pyqmail.intake import client, worker
 from pyqmail.intake.parent_link import TOLD_MAX
 from pyqmail.intake.pulse import Pulse
+from pyqmail.intake.receipt import Receipt
 from pyqmail.policy.accounts import Accounts
 from pyqmail.protocol import queued
 from pyqmail.spool.enqueue import Spool
@@ -215,6 +216,21 @@ def test_a_job_that_cannot_be_received_now_is_received_later(
     bench.worker._commit(bench.worker.ready)
     assert queued.parse_answer(connection.recv(64)) == (0, 99)
     connection.close()
+
+
+def test_a_client_has_its_answer_before_its_files_are_closed(
+    tree: Tree, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    answer, close = Receipt.answer, bench.worker.spool.drafts.close
+    monkeypatch.setattr(Receipt, "answer", lambda receipt, code: (steps.append(f"{code}"), answer(receipt, code)))
+    monkeypatch.setattr(bench.worker.spool.drafts, "close", lambda draft: (steps.append("close"), close(draft)))
+    before = len(os.listdir("/proc/self/fd"))
+    connection = bench.ask(1, whole())
+    assert queued.parse_answer(connection.recv(64)) == (0, 99)
+    connection.close()
+    assert steps[0] == "0" and steps.count("close") == 1
+    assert len(os.listdir("/proc/self/fd")) == before and len(tree.messages()) == 1
 
 
 def test_where_splice_does_not_work_the_message_is_copied(

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pyqmail.spool.draft import Draft
+from pyqmail.spool.enqueue import Spool
 from tests.waiting import wait_for
 
 REPO = Path(__file__).resolve().parents[2]
@@ -99,6 +101,13 @@ class Tree:
             service.terminate()
             service.communicate(timeout=DEADLINE_SECONDS)
         shutil.rmtree(self.home)
+
+
+def commit(spool: Spool, drafts: list[Draft]) -> None:
+    """Put ``drafts`` into the queue and close their files, as a worker does once their clients have their answer."""
+    spool.commit(drafts)
+    for draft in drafts:
+        spool.close(draft)
 
 
 def act_as(uid: int) -> Callable[[], None]:

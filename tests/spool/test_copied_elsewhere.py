@@ -11,7 +11,7 @@ from pyqmail.spool.draft import PENDING, Draft
 from pyqmail.spool.enqueue import Spool
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
-from tests.spool.queue_tree import Tree
+from tests.spool.queue_tree import Tree, commit
 from tests.spool.test_enqueue import ACCOUNTS, complete
 
 IDS = [f"{number:032x}".encode() for number in range(1, 10)]
@@ -73,7 +73,7 @@ def test_a_copied_message_names_its_copy_and_is_announced_after_it(
             files, name, lambda source, path, real=real: (copies.seen.append(path.split("/")[-2]), real(source, path))
         )
     draft = complete(spool)
-    spool.commit([draft])
+    commit(spool, [draft])
     (todo,) = queued(tree)
     assert (draft.exit_code, parse_todo(todo).shadow) == (QueueExit.DONE, IDS[0])
     assert parse_info_shadow(format_info(parse_todo(todo))) == IDS[0]
@@ -86,7 +86,7 @@ def test_one_without_a_copy_is_refused_and_leaves_nothing_where_copies_are_requi
     copies = Elsewhere(layout, IDS[1:2], required=True)
     spool = Spool(layout, ACCOUNTS, copies)
     drafts = [complete(spool), complete(spool)]
-    spool.commit(drafts)
+    commit(spool, drafts)
     assert [draft.exit_code for draft in drafts] == [QueueExit.NEXT_HOP_TEMPORARY, QueueExit.DONE]
     assert [parse_todo(data).shadow for data in queued(tree)] == [IDS[1]]
     assert len([path for path in (tree.home / "queue/mess").rglob("*") if path.is_file()]) == 1
@@ -102,7 +102,7 @@ def test_one_without_a_copy_goes_alone_and_says_so_where_they_are_preferred(tree
         draft.token = facts
         draft.envelope = rewritten(draft.envelope, b"p0 facts " + facts + b"\0")
         draft.facts = b""
-    spool.commit([draft])
+    commit(spool, [draft])
     (todo,) = queued(tree)
     assert draft.exit_code == QueueExit.DONE
     assert (parse_todo(todo).shadow, b"p0 alone  " + IDS[0] + b"\0" in todo) == (b"", True)

@@ -16,7 +16,7 @@ from pyqmail.spool.draft import Draft, QueueFailure
 from pyqmail.spool.enqueue import Spool, enqueue
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
-from tests.spool.queue_tree import Tree
+from tests.spool.queue_tree import Tree, commit
 
 ACCOUNTS = Accounts([1, 2, 3, 0, 4, 5, 6, 7], [8, 9], b"alias")
 ENVELOPE = b"Fann@a\0Tbob@b\0Tcid@c\0\0"
@@ -118,7 +118,9 @@ def test_classic_names_leave_intd_linked_to_todo(tree: Tree, spool: Spool) -> No
     assert tree.leftovers() == ([str(number)] if spool.drafts.classic else [])
 
 
-def test_unnamed_files_and_the_messages_name_are_on_disk_before_the_name_that_announces_them(tree: Tree, steps: list[str]) -> None:
+def test_unnamed_files_and_the_messages_name_are_on_disk_before_the_name_that_announces_them(
+    tree: Tree, steps: list[str]
+) -> None:
     spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
     assert run(spool) == 0
     (n,) = tree.todo()
@@ -157,7 +159,7 @@ def test_classic_order_is_the_originals(tree: Tree, steps: list[str]) -> None:
 def test_a_batch_shares_directory_syncs_and_is_announced_after_all_messages(tree: Tree, steps: list[str]) -> None:
     spool = Spool(Layout(str(tree.home), 1), ACCOUNTS)
     drafts = [complete(spool) for _ in range(5)]
-    spool.commit(drafts)
+    commit(spool, drafts)
     assert [draft.exit_code for draft in drafts] == [0] * 5
     assert len(tree.todo()) == 5
     assert steps.count("sync") == 10 and steps.count("sync_directory mess/0") == 1
@@ -169,7 +171,7 @@ def test_a_batch_shares_directory_syncs_and_is_announced_after_all_messages(tree
 def test_one_failure_in_a_batch_leaves_the_others_whole(tree: Tree, spool: Spool) -> None:
     drafts = [complete(spool) for _ in range(3)]
     (tree.queue / f"todo/{drafts[1].number}").touch()
-    spool.commit(drafts)
+    commit(spool, drafts)
     assert [draft.exit_code for draft in drafts] == [0, QueueExit.NO_TODO_LINK, 0]
     assert len(tree.messages()) == 2
 
@@ -178,7 +180,7 @@ def test_one_failure_in_a_batch_leaves_the_others_whole(tree: Tree, spool: Spool
 def test_a_todo_name_that_exists_leaves_the_new_message_out(tree: Tree, spool: Spool) -> None:
     draft = complete(spool)
     (tree.queue / f"todo/{draft.number}").write_bytes(b"u1\0p1\0Fold\0Told\0")
-    spool.commit([draft])
+    commit(spool, [draft])
     assert draft.exit_code == QueueExit.NO_TODO_LINK
     assert tree.messages() == []
 
@@ -198,6 +200,16 @@ def test_a_failure_before_the_todo_link_leaves_nothing(
     failing(monkeypatch, operation, errno.ENOSPC, part)
     assert run(spool) == exit_code
     assert tree.todo() == [] and tree.messages() == [] and tree.leftovers() == []
+
+
+def test_what_was_accepted_is_never_undone(tree: Tree, spool: Spool) -> None:
+    draft = complete(spool)
+    spool.commit([draft])
+    assert draft.exit_code == 0
+    with pytest.raises(AssertionError):
+        spool.failed(draft, QueueExit.WRITE_ERROR)
+    spool.close(draft)
+    assert len(tree.todo()) == 1 and len(tree.messages()) == 1
 
 
 @pytest.mark.contract("queue 7.6")
@@ -274,7 +286,7 @@ def test_a_draft_that_gets_no_name_at_all_has_no_descriptor_that_is_closed(
     assert spool.feed_envelope(draft, b"Fa@b\0Tc@d\0\0")
     failing(monkeypatch, "link_unnamed", errno.ENOENT)
     failing(monkeypatch, "link", errno.EIO)
-    spool.commit([draft])
+    commit(spool, [draft])
     assert (draft.exit_code, draft.message, draft.envelope) == (QueueExit.NO_MESSAGE_LINK, -1, -1)
 
 

@@ -15,7 +15,7 @@ from pyqmail.spool.draft import Draft
 from pyqmail.spool.enqueue import Spool
 from pyqmail.spool.layout import MARK, Layout
 from pyqmail.system import files
-from tests.spool.queue_tree import Tree
+from tests.spool.queue_tree import Tree, commit
 
 ACCOUNTS = Accounts([1, 2, 3, 0, 4, 5, 6, 7], [8, 9], b"alias")
 ENVELOPE = b"Fann@a\0Tbob@b\0Tcid@c\0\0"
@@ -47,7 +47,7 @@ def queue(spool: Spool, sender: bytes = b"ann@a", envelope: bytes = ENVELOPE) ->
     spool.write_message(draft, b"body\n")
     spool.message_complete(draft)
     assert spool.feed_envelope(draft, envelope)
-    spool.commit([draft])
+    commit(spool, [draft])
     return draft
 
 
@@ -84,7 +84,7 @@ def test_bytes_that_are_no_facts_are_left_out(tree: Tree, spool: Spool) -> None:
     spool.write_message(draft, b"body\n")
     spool.message_complete(draft)
     assert spool.feed_envelope(draft, ENVELOPE)
-    spool.commit([draft])
+    commit(spool, [draft])
     assert todo_of(tree).startswith(b"u1234\0") and draft.exit_code == 0
 
 
@@ -95,7 +95,7 @@ def test_a_long_envelope_has_its_record_before_the_first_byte(tree: Tree, spool:
     envelope = b"Fann@a\0Tbob@b\0" + b"".join(b"Tu%d@far.example\0" % n for n in range(9000)) + b"\0"
     for start in range(0, len(envelope), 4096):
         spool.feed_envelope(draft, envelope[start : start + 4096])
-    spool.commit([draft])
+    commit(spool, [draft])
     todo = parse_todo(todo_of(tree))
     assert len(todo.recipients) == 9001 and facts.read(spool.drafts.layout, the_number(tree), todo.facts) == FACTS
 
@@ -166,7 +166,7 @@ def moved(spool: Spool, uid: int) -> Draft:
     spool.write_message(draft, b"body\n")
     spool.message_complete(draft)
     assert spool.feed_envelope(draft, ENVELOPE)
-    spool.commit([draft])
+    commit(spool, [draft])
     return draft
 
 
