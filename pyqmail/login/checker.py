@@ -29,8 +29,8 @@ def run_checker(
 ) -> Answer:
     """The answer of ``command``, which gets ``environ``, /dev/null on 0 and 1, and the log on 2. Never raises.
 
-    It is run in ``directory``. The credentials fit into any pipe (``Credentials.possible``), so that nobody waits for a
-    checker that does not read.
+    Without a log it has /dev/null there, too. It is run in ``directory``. The credentials fit into any pipe
+    (``Credentials.possible``), so that nobody waits for a checker that does not read.
     """
     fields = [credentials.user, credentials.secret, *([credentials.challenge] if third else ())]
     try:
@@ -51,6 +51,7 @@ def _spawn(command: Sequence[bytes], environ: Mapping[bytes, bytes], reader: int
     path = find_program(command[0], environ.get(b"PATH"))
     if path is None:
         raise FileNotFoundError
+    unheard = (1,) if _inherited(2) else (1, 2)  # a file of the checker's there would get its complaints
     return os.posix_spawn(
         path,
         list(command),
@@ -58,11 +59,19 @@ def _spawn(command: Sequence[bytes], environ: Mapping[bytes, bytes], reader: int
         file_actions=(
             (os.POSIX_SPAWN_DUP2, reader, REQUEST_FD),
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            *((os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_WRONLY, 0) for fd in unheard),
         ),
         setpgroup=0,
         setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
     )
+
+
+def _inherited(fd: int) -> bool:
+    """Whether a program that we execute has it."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 def _answer(child: int) -> Answer:

@@ -131,6 +131,15 @@ def test_a_program_of_the_admin(door: Door, program: str, found: Answer) -> None
     assert answer(door, b"joe", b"pw")[0] is found
 
 
+def test_a_program_of_the_admin_has_its_standard_descriptors(door: Door) -> None:
+    """A file that it opens must not become descriptor 2, where its complaints go."""
+    path = door.base / "checker"
+    path.write_text('#!/bin/sh\nfor fd in 0 1 2; do [ "$(readlink /proc/$$/fd/$fd)" = /dev/null ] || exit 1; done\n')
+    path.chmod(0o755)
+    door.control(authd=f"{path} true")
+    assert answer(door, ANN, SECRET) == (Answer.YES, ANN)
+
+
 @pytest.mark.parametrize("text", ["/nowhere/checker true", "virtua"])
 def test_what_cannot_be_asked_is_no_answer(door: Door, text: str) -> None:
     door.control(authd=text)
