@@ -34,7 +34,11 @@ from pyqmail.system.progress import told
 STILL_S = 300.0  # without a message that could be moved, before what is busy is left behind
 LOOK_AGAIN_S = 0.5
 ADDRESS_MAX = 999  # bytes; QMTP carries no longer one
-WAITING = (order_states.BUSY, order_states.DELIVERING)
+WAITING = {  # what comes free, perhaps
+    order_states.BUSY: "is being delivered, or is new",
+    order_states.DELIVERING: "is being delivered, or is new",
+    order_states.FENCED: "has a copy, and only a qmail-send that has a lease may let it go (qmail-shadowd(8))",
+}
 FREE = (order_states.DONE, order_states.HELD)
 
 
@@ -92,7 +96,7 @@ class Draining:
             return False
         state = self._order(Request(control.TAKE, (number,))).get(number, order_states.UNKNOWN)
         if state in WAITING:
-            self.left[number] = "is being delivered, or is new"
+            self.left[number] = WAITING[state]
             return True
         if state not in FREE:
             return False

@@ -11,9 +11,11 @@ from collections.abc import Collection
 from types import TracebackType
 
 from pyqmail.formats.printable import printable
+from pyqmail.formats.todo import UnknownRecord, parse_info_shadow, parse_todo
 from pyqmail.policy.classify import Routing
 from pyqmail.protocol.control import MOVED as MOVED_ORDER
 from pyqmail.protocol.control import TAKE, Request
+from pyqmail.protocol.shadow import is_id
 from pyqmail.send import order_states
 from pyqmail.send.controls import read_controls
 from pyqmail.send.holds import (
@@ -27,6 +29,7 @@ from pyqmail.send.holds import (
     write_orders,
 )
 from pyqmail.spool import ending, sweep
+from pyqmail.spool.ended import read_ended, write_ended
 from pyqmail.spool.history import History
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
@@ -91,13 +94,18 @@ class Offline:
         return order_states.UNKNOWN if birth_of(self._layout, number) is None else order_states.DONE
 
     def _take(self, ids: Collection[int]) -> dict[int, str]:
-        """What would be taken: nobody else works on the queue anyhow."""
-        held = read_orders(self._layout).held
+        """What would be taken: nobody else works on the queue anyhow.
+
+        Of what has a copy only a qmail-send that runs knows whether it is still this node's to deliver.
+        """
+        held, copies = read_orders(self._layout).held, read_controls(self._layout.home).copies
         states = {number: self._state(number) for number in ids}
-        return {
-            number: order_states.HELD if state == order_states.DONE and number in held else state
-            for number, state in states.items()
-        }
+        for number, state in states.items():
+            if state == order_states.DONE and copies and copy_of(self._layout, number):
+                states[number] = order_states.FENCED
+            elif state == order_states.DONE and number in held:
+                states[number] = order_states.HELD
+        return states
 
     def _retry(self, ids: Collection[int] | None) -> dict[int, str]:
         wanted = list(sweep.Waiting(self._layout)) if ids is None else ids
@@ -137,6 +145,8 @@ class Offline:
             if state == order_states.DONE and birth is not None:
                 orders.endings[number] = kind, birth
         write_orders(layout, format_orders(orders))
+        if kind == DELETE:
+            note_ended(layout, [number for number, state in states.items() if state != order_states.UNKNOWN])
         for number, state in states.items():
             if state == order_states.DONE:
                 order = orders.endings[number]
@@ -178,6 +188,23 @@ class Offline:
             files.write_all(fd, "".join(line + "\n" for line in lines).encode("ascii", "replace"))
         finally:
             os.close(fd)
+
+
+def copy_of(layout: Layout, number: int) -> bytes:
+    """The ID of the copy of ``number``; nothing where it has none. Raises OSError."""
+    try:
+        if not sweep.absent(layout.todo(number)):
+            return parse_todo(files.read_file(layout.todo(number))).shadow
+        return parse_info_shadow(files.read_file(layout.info(number)))
+    except UnknownRecord:
+        return b""
+
+
+def note_ended(layout: Layout, numbers: Collection[int]) -> None:
+    """Let the next qmail-send know which copies go with ``numbers``, or their messages come back. Raises OSError."""
+    copies = list(filter(is_id, (copy_of(layout, number) for number in numbers)))
+    if copies:
+        write_ended(layout, dict.fromkeys([*read_ended(layout), *copies]))
 
 
 def take_actions(layout: Layout) -> list[bytes]:

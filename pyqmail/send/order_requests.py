@@ -20,6 +20,7 @@ from pyqmail.send.order_states import (
     DELIVERING,
     DONE,
     ENDING,
+    FENCED,
     HELD,
     NO_PLACE,
     NOT_HELD,
@@ -103,16 +104,26 @@ class OrderRequests:
         self._record(who, "release", states, domain, answer)
 
     def take(self, owner: object, numbers: Collection[int], answer: Answer) -> None:
-        """Start nothing more of ``numbers``, which ``owner`` wants to move, until they are moved or given back."""
+        """Start nothing more of ``numbers``, which ``owner`` wants to move, until they are moved or given back.
+
+        What this node may not deliver is not moved either.
+        """
         book = self._orders.book
         states = {number: self._state(number) for number in numbers}
         for number, state in states.items():
             if book.taken.get(number, owner) is not owner:
                 states[number] = BUSY
+            elif state in (DONE, HELD, DELIVERING) and self._fenced(number):
+                states[number] = FENCED
             elif state in (DONE, HELD, DELIVERING):
                 book.taken[number] = owner
                 states[number] = DELIVERING if self._messages.delivering(number) else state
         answer(states, "")
+
+    def _fenced(self, number: int) -> bool:
+        """Whether another node may deliver ``number``: whom it is moved to would deliver it too."""
+        shadow = self._means.shadow
+        return shadow is not None and shadow.stops(shadow.identity(number))
 
     def give_back(self, owner: object) -> None:
         """``owner`` has gone; what became due meanwhile is due now."""

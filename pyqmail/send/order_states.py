@@ -20,6 +20,7 @@ HELD = "held"
 ENDING = "ending"  # somebody ordered to delete or bounce it
 BUSY = "busy"  # not preprocessed yet, or its bounce is being queued
 NOT_HELD = "not held"
+FENCED = "fenced"  # it has a copy, and another node may deliver it by now
 NO_PLACE = "queue/pyqmail is missing or not writable: run qmail-setup"
 
 

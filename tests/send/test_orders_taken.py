@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 
 from pyqmail.log.events import Event
+from pyqmail.protocol.control import TAKE, Request
 from pyqmail.send.holds import DELETE, read_orders
 from pyqmail.send.means import Means
+from pyqmail.send.offline import Offline
 from pyqmail.send.order_requests import OrderRequests
-from pyqmail.send.order_states import BUSY, DONE, HELD, NO_PLACE, NOT_HELD, PENDING, UNKNOWN
+from pyqmail.send.order_states import BUSY, DONE, FENCED, HELD, NO_PLACE, NOT_HELD, PENDING, UNKNOWN
 from pyqmail.send.queue_orders import QueueOrders
 from pyqmail.send.retry import Schedule
+from pyqmail.send.shadow_link import ShadowLink
+from pyqmail.system.boot_clock import since_boot
 from pyqmail.system.loop import Loop
+from pyqmail.system.process import Acting
 from tests.send.parts import NOW, means_for
 
 
@@ -106,6 +111,33 @@ def test_a_hold_is_on_disk_before_it_is_confirmed_and_parks_what_comes_due(one: 
     assert one.orders.withholds_recipient(b"x@FAR.example") and not one.orders.withholds_recipient(b"x@near.example")
     one.requests.release("uid 0", [7], b"", one.answer)
     assert one.told == [("due", "local", 7)] and not one.orders.stops(7)
+
+
+def test_what_another_node_may_deliver_is_not_taken_to_be_moved(one: OneQueue) -> None:
+    one.place(8)
+    (one.queue / "info/0/8").write_bytes(b"Fjoe@a.example\0p0 shadow %032x\0" % 8)
+    one.means.shadow = ShadowLink(one.means.loop, one.means.layout, one._say)
+    one.requests.take(one, [7, 8], one.answer)
+    one.means.shadow._until = since_boot() + 300
+    one.requests.take(one, [8], one.answer)
+    one.means.shadow._taken.add(b"%032x" % 8)
+    one.requests.take(one, [8], one.answer)
+    assert one.answers == [({7: DONE, 8: FENCED}, ""), ({8: DONE}, ""), ({8: FENCED}, "")]
+
+
+def test_on_a_stopped_queue_nothing_with_a_copy_is_moved(one: OneQueue) -> None:
+    layout = one.means.layout
+    one.place(8)
+    (one.queue / "info/0/8").write_bytes(b"Fjoe@a.example\0p0 shadow %032x\0" % 8)
+    Path(layout.sendmutex).touch()
+    control = Path(layout.home) / "control"
+    control.mkdir(exist_ok=True)
+    (control / "me").write_text("here.example\n")
+    (control / "shadow").write_text("postgresql://pyqmail@db.example/pyqmail\n")
+    with Offline(layout, Acting(os.getuid(), os.getgid())) as offline:
+        assert offline.act(Request(TAKE, (7, 8))) == ({7: DONE, 8: FENCED}, "")
+        (control / "shadow").unlink()
+        assert offline.act(Request(TAKE, (7, 8))) == ({7: DONE, 8: DONE}, "")
 
 
 def test_a_hold_that_cannot_be_written_is_none(one: OneQueue) -> None:

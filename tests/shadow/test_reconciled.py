@@ -1,6 +1,9 @@
 """A node comes back with a queue and a database that do not agree: each message is delivered, and once."""
 
 import errno
+import pwd
+import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +127,35 @@ def test_what_has_left_the_queue_before_an_orderly_end_is_not_delivered_again(da
         start_anew(lost)
         wait_for(lambda: not lost.copies(), "the end of its copy")
         assert subjects(maildir) == [b"Subject: once"]
+
+
+@pytest.mark.parametrize("place", ["todo", "info"])
+def test_what_was_deleted_while_qmail_was_stopped_does_not_come_back(lossy: Node, maildir: Path, place: str) -> None:
+    hold(lossy)
+    path = Path(pwd.getpwnam(USER).pw_dir) / ".qmail-later"
+    path.write_text("|exit 111\n")
+    shutil.chown(path, USER, USER)
+    wait_for(lambda: lossy.queue(b"Subject: deleted\n\n", f"{USER}-later@example.test".encode()) == 0, "acceptance")
+    if place == "info":
+        (lossy.home / "control/concurrencylocal").unlink()
+        stop(lossy)
+        lossy.start()
+        wait_for(lambda: list(lossy.home.glob("queue/info/*/*")), "its first attempt")
+    stop(lossy)
+    (lossy.home / "control/concurrencylocal").unlink(missing_ok=True)
+    (number,) = [found.name for found in lossy.home.glob(f"queue/{'todo' if place == 'todo' else 'info/*'}/*")]
+
+    def order(*words: str) -> "subprocess.CompletedProcess[str]":
+        program = lossy.home / "bin/qmail-q"
+        return subprocess.run([program, *words], capture_output=True, text=True, env=lossy.environ(), timeout=60)
+
+    assert order("delete", number).returncode == 0
+    assert len(lossy.copies()) == 1
+    path.write_text("./Maildir/\n")
+    start_anew(lossy)
+    wait_for(lambda: not lossy.copies(), "the end of its copy")
+    assert b"only the database had" not in lossy.log.read_bytes().partition(b"while stopped: delete")[2]
+    assert lossy.queued() == 0 and subjects(maildir) == []
 
 
 def test_present_is_what_has_body_and_envelope_and_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
