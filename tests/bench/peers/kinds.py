@@ -169,7 +169,8 @@ def dovecot_conf(state, *, pop3=False, cache=False):
         f"ssl_cert = <{crt}",
         f"ssl_key = <{key}",
         "mail_location = maildir:~/Maildir",
-        "passdb {\n  driver = pam\n  args = dovecot\n}",
+        # PAM's answers are cached by what the key names only: a service may ask for more than a name
+        f"passdb {{\n  driver = pam\n  args = {'cache_key=%u ' if cache else ''}dovecot\n}}",
         "userdb {\n  driver = passwd\n}",
     ]
     if cache:
