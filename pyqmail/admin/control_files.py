@@ -238,6 +238,9 @@ OURS: tuple[ControlFile, ...] = (
     ControlFile("accounts", Form.SECRET, "Accounts of a database", "", "", "None.", ACCOUNTS, RUN, ours=True),
     _list("authd", "Passwords are checked by ", ".", "Nobody checks passwords for AUTH.", AUTHD, CHECK, ours=True),
     _number(
+        "authcachettl", "A password that was right is not hashed again for ", " seconds", "60", AUTHD, CHECK, ours=True
+    ),
+    _number(
         "greylist", "A stranger who is new has to come again after ", " seconds", "0", INCOMING, CONNECTION, ours=True
     ),
     _list(

@@ -18,6 +18,7 @@ from pyqmail.protocol.sasl import Credentials
 
 CONTROL = "authd"
 VIRTUAL, ACCOUNTS, SYSTEM = b"virtual", b"accounts", b"system"
+WORDS = {VIRTUAL, ACCOUNTS, SYSTEM}
 CRAM = b"cram-md5"
 DOVECOT = b"dovecot:"
 
@@ -49,7 +50,7 @@ def check(home: str, credentials: Credentials, ip: bytes, *, single_user: bool) 
         from pyqmail.login.dovecot import ask_dovecot
 
         return ask_dovecot(lines[0].removeprefix(DOVECOT), credentials, ip)
-    if not set(lines) <= {VIRTUAL, ACCOUNTS, SYSTEM}:
+    if not set(lines) <= WORDS:
         return Answer.LATER  # a word of a later version, or a typing error
     if b"@" in credentials.user:
         return _check_address(home, credentials, lines)

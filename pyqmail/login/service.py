@@ -1,7 +1,8 @@
 """qmail-authd at work: a question a connection, each answered in a forked process, with a wait for those who guess.
 
-This process reads 1 KiB at most of whom it trusts to ask, and looks at no password. A question that would be wrong is
-answered at the same time after it was taken up, whatever was wrong.
+This process reads 1 KiB at most of whom it trusts to ask, and compares a password with nothing but what was right a
+moment ago (login/memory). A question that would be wrong is answered at the same time after it was taken up, whatever
+was wrong.
 """
 
 import socket
@@ -13,10 +14,12 @@ from pyqmail.login import checking
 from pyqmail.login.answer import Answer
 from pyqmail.login.check_workers import CheckWorkers
 from pyqmail.login.failures import Failures, network_of
+from pyqmail.login.memory import Memory
 from pyqmail.protocol.logins import QUESTION_MAX, parse_question
 from pyqmail.protocol.sasl import Credentials
 from pyqmail.system import files
 from pyqmail.system.loop import Loop
+from pyqmail.system.stamp import Seen
 
 QUESTION_S = 10.0  # for a client to ask
 FAILURE_S = 3.5  # from a question to the answer no; by then the random delay of PAM is over, too
@@ -38,6 +41,7 @@ class Question:
         self.network = network_of(ip)
         self.user = checking.known_as(credentials).lower()
         self.began = 0.0
+        self.seen: Seen | None = None  # what decides, where a yes may be remembered
 
 
 class Service:
@@ -51,6 +55,7 @@ class Service:
         self._home = home
         self._trusted = trusted  # the uid of who asks
         self._workers = CheckWorkers(loop, home, single_user=single_user)
+        self._memory = Memory(home, single_user=single_user)
         self._open = 0
         self._waiting: list[Question] = []
         self._running: list[Question] = []
@@ -109,6 +114,9 @@ class Service:
         self._loop.call_later(wait_s, lambda: self._take_up(question))
 
     def _take_up(self, question: Question) -> None:
+        if self._memory.knows(question.credentials):
+            self._judge(question, Answer.YES)
+            return
         self._waiting.append(question)
         self._go_on()
 
@@ -128,9 +136,12 @@ class Service:
 
     def _begin(self, question: Question) -> None:
         question.began = time.monotonic()
+        question.seen = self._memory.look(question.credentials)
 
         def ended(answer: Answer) -> None:
             self._running.remove(question)
+            if answer is Answer.YES and question.seen is not None:
+                self._memory.remember(question.credentials, question.seen)
             self._judge(question, answer)
             self._go_on()
 

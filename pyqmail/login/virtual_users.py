@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pyqmail.formats.cdb import Cdb, CdbCorrupt, replace_cdb, write_cdb
 from pyqmail.system import files
 
+COMPILED = "/users/virtual.cdb"  # below the home
 FIELDS = 6
 
 
@@ -93,7 +94,7 @@ def write_users(home: str, users: Mapping[bytes, VirtualUser]) -> None:
 def find_user(home: str, address: bytes) -> VirtualUser | None:
     """The user with ``address``, in any case; None when there is none. Raises VirtualUnreadable."""
     try:
-        fd = files.open_read(f"{home}/users/virtual.cdb")
+        fd = files.open_read(home + COMPILED)
     except FileNotFoundError:
         return None
     except OSError as error:

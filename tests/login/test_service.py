@@ -253,3 +253,45 @@ def test_accounts_of_the_system_by_pam(door: Door) -> None:
     assert answer(door, b"pqauth", b"another")[0] is Answer.NO
     assert answer(door, b"nobody-at-all", b"x")[0] is Answer.NO
     assert pop3(door, b"one of many words", b"pqauth") == (0, b"%d\n" % account.pw_uid)
+
+
+def children_faults(process: "subprocess.Popen[bytes]") -> int:
+    """Pages faulted in by children that it has waited for: more than before after each that was forked."""
+    return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[8])
+
+
+def test_who_was_right_a_moment_ago_is_not_looked_at_again() -> None:
+    with door_of("qmail-smtpd") as door:
+        for name in ("run", "users"):
+            (door.base / name).mkdir()
+        door.control(authd="virtual")
+        write_users(str(door.base), {ANN: VirtualUser(ANN, hash_password(SECRET), b"", 40001, 40001, b"/tmp")})
+        process = authd(door)
+        wait_for(lambda: answer(door, ANN, SECRET)[0] is Answer.YES and settled(door, process), "a memory", DEADLINE_S)
+        assert answer(door, ANN, b"wrong") == (Answer.NO, b"")
+        write_users(str(door.base), {ANN: VirtualUser(ANN, hash_password(b"new"), b"", 40001, 40001, b"/tmp")})
+        assert answer(door, ANN, SECRET) == (Answer.NO, b"")
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+
+
+def settled(door: Door, process: "subprocess.Popen[bytes]") -> bool:
+    """Whether the next yes takes no child: one that answers has ended a little later."""
+    before = children_faults(process)
+    assert answer(door, ANN, SECRET) == (Answer.YES, ANN)
+    wait_for(lambda: not children_of(process), "the end of children", DEADLINE_S)
+    return children_faults(process) == before
+
+
+def children_of(process: "subprocess.Popen[bytes]") -> str:
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+
+
+def test_an_account_whose_password_was_changed_has_the_new_one_at_once(door: Door) -> None:
+    pytest.importorskip("pamela")
+    ensure_user("pqauth")
+    door.control(authd="")
+    for password in (b"the first of two", b"the second of two", b"the first of two"):
+        subprocess.run(["chpasswd"], input=b"pqauth:" + password + b"\n", check=True)
+        assert [answer(door, b"pqauth", password)[0] for _ in range(3)] == [Answer.YES] * 3
+    assert answer(door, b"pqauth", b"the second of two")[0] is Answer.NO
