@@ -80,10 +80,14 @@ class Check:
 
     name = ""  # for qmail-explain
     active = True  # one that is not is never asked
-    recipients_max = 0  # of one message, as EHLO tells; 0 for any number
 
     def __init__(self, rules: Rules) -> None:
         pass
+
+    @property
+    def recipients_max(self) -> int:
+        """Of one message, as EHLO tells; 0 for any number."""
+        return 0
 
     def holds(self, client: Client) -> bool:
         """Whether the text of this ``client`` is to be held until ``message`` has answered."""

@@ -116,7 +116,7 @@ TRUSTED_CHECKS: tuple[type[Check], ...] = (HopCount,)  # QMQP: tcpserver's rules
 class Hooks:
     """Which of some checks have something to say, by their places among them: who leaves a hook alone is not asked."""
 
-    __slots__ = ("close", "connected", "holds", "message", "recipient", "sender")
+    __slots__ = ("close", "connected", "holds", "message", "recipient", "recipients_max", "sender")
 
     def __init__(self, kinds: tuple[type[Check], ...]) -> None:
         self.connected = _having(kinds, "connected")
@@ -125,6 +125,7 @@ class Hooks:
         self.message = _having(kinds, "message")
         self.holds = _having(kinds, "holds")
         self.close = _having(kinds, "close")
+        self.recipients_max = _having(kinds, "recipients_max")
 
 
 def _having(kinds: tuple[type[Check], ...], hook: str) -> tuple[int, ...]:
@@ -162,7 +163,8 @@ class Checks:
     @property
     def recipients_max(self) -> int:
         """How many recipients a message may have, 0 for any number."""
-        return max((check.recipients_max for check in self._checks), default=0)
+        places = self._hooks.recipients_max
+        return max(self._checks[at].recipients_max for at in places) if places else 0
 
     @property
     def names_relay_clients(self) -> bool:

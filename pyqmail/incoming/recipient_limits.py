@@ -38,11 +38,15 @@ class RecipientLimit(Check):
     name = "maxrcpt"
 
     def __init__(self, rules: Rules) -> None:
-        self.recipients_max = recipients_max(rules)
-        self.active = bool(self.recipients_max)
+        self._most = recipients_max(rules)
+        self.active = bool(self._most)
+
+    @property
+    def recipients_max(self) -> int:
+        return self._most
 
     def recipient(self, client: Client, letter: Letter, address: bytes) -> Verdict | None:
-        return Verdict(TOO_MANY_RECIPIENTS) if len(letter.recipients) >= self.recipients_max else None
+        return Verdict(TOO_MANY_RECIPIENTS) if len(letter.recipients) >= self._most else None
 
 
 class BadRecipientLimit(Check):

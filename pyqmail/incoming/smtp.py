@@ -27,7 +27,7 @@ class SmtpSession:
         self._connection = SmtpConnection(stream, settings.patience)
         log.before_waiting = stream.flush
         self._session = Session(settings.home, settings.environ, settings.checks, log)
-        self._offer = self._offer_now()
+        self._offer: Offer | None = None  # not known yet, or not any more
         self.transaction = self._new_transaction()
 
     def _new_transaction(self) -> SmtpTransaction:
@@ -57,8 +57,8 @@ class SmtpSession:
         connection, transaction = self._connection, self.transaction
         while True:
             verb, argument = parse_command(connection.command())
-            if verb == b"EHLO":
-                self._offer_more()
+            if verb == b"EHLO" or self._offer is None:
+                self._offer = self._offer_now(told=verb == b"EHLO")
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
             if effect is not Effect.NONE:
                 if effect is Effect.QUIT:
@@ -69,23 +69,18 @@ class SmtpSession:
             if reply:
                 connection.answer(reply, at_once=verb not in GATHERING)
 
-    def _offer_now(self) -> Offer:
-        """What there is for the client to use."""
-        settings = self._settings
+    def _offer_now(self, *, told: bool) -> Offer:
+        """What there is for the client to use; where it is ``told``, by EHLO, with what only that names."""
+        settings, client = self._settings, self._session.client
         secured = self._connection.stream.secured is not None
-        offer = Offer(settings.greeting, settings.rules.size_limit)
-        offer.tls = settings.security.offered and not secured
-        offer.mechanisms = settings.authentication.offer(secured=secured)
-        offer.chunking = settings.rules.site.chunking
-        return offer
-
-    def _offer_more(self) -> None:
-        """What only EHLO is told, and what may have changed since the last."""
-        settings, offer, client = self._settings, self._offer, self._session.client
-        offer.recipients_max = settings.checks.recipients_max
-        offer.dsn = settings.offers_dsn(client)
-        offer.smtputf8 = settings.offers_smtputf8
-        offer.requiretls = settings.offers_requiretls(client)
+        return Offer(
+            settings.greeting,
+            settings.size_limit,
+            settings.security.offered and not secured,
+            settings.authentication.offer(secured=secured),
+            settings.chunking,
+            *((settings.checks.recipients_max, *settings.extensions(client)) if told else ()),
+        )
 
     def _greet(self) -> None:
         refusal = self._session.greet()
@@ -120,11 +115,11 @@ class SmtpSession:
             self._log.say(b"tls-failed ip=%b reason=%b" % (self._session.client.ip, safe(str(failure).encode())))
             raise
         self._connection.go_on(stream)
-        self._offer = self._offer_now()
+        self._offer = None
         self._log.before_waiting = stream.flush
         self.transaction.forget()
         self._session.secured(stream, tls_variables(stream, addresses))
-        if self._settings.security.may_relay(addresses):
+        if addresses and self._settings.security.may_relay(addresses):
             self._session.client = self._session.client.trusted()
 
     def _alert(self, text: str) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pyqmail.incoming.plugins import Plugins
 
 
+EXTENDING = frozenset(("dsnpublic", "smtputf8", "requiretls"))  # control files that offer more, or to more
+
+
 class Settings:
     """What one session knows before it begins. Raises ControlUnreadable, also when there is no name to greet with."""
 
@@ -31,26 +34,44 @@ class Settings:
         self.environ = environ
         self.timeout_s = site.timeout_s
         self.local_ip_host = site.local_ip_host
+        self.chunking = site.chunking
+        self.size_limit = self.rules.size_limit
         self.security = Security(control, environ)
         self.authentication = Authentication(control, words, environ)
         self.patience = patience_of(environ)
         self.checks = Checks(CHECKS, self.rules)
+        self._kept_at_first: bool | None = None
         self.plugins: Plugins | None = None
         if b"SPPCONFFILE" in environ or (self.rules.has("smtpplugins") and b"NOSPP" not in environ):
             from pyqmail.incoming.plugins import read_plugins  # most do without
 
             self.plugins = read_plugins(self.rules)
 
+    def extensions(self, client: Client) -> tuple[bool, bool, bool]:
+        """Whether ``client`` is told of DSN, SMTPUTF8 and REQUIRETLS.
+
+        Whether what it says is kept is asked once in a session for this: once more when it says something.
+        """
+        names = self.rules.names
+        if names is not None and EXTENDING.isdisjoint(names):
+            return self._wishes(client) and self._kept(), False, False
+        return self.offers_dsn(client), self.offers_smtputf8, self.offers_requiretls(client)
+
+    def _kept(self) -> bool:
+        if self._kept_at_first is None:
+            self._kept_at_first = self._keeps_facts()
+        return self._kept_at_first
+
     def offers_dsn(self, client: Client) -> bool:
         """Whether ``client`` may use the DSN extension (RFC 3461): who may relay or must log in, others by dsnpublic.
 
         Only while what is said is kept: by our own queue program, behind one in $QMAILQUEUE that is known to keep it.
         """
-        control = self.rules.control
-        known = client.relay is not None or self.authentication.required
-        if not known and not (self.rules.has("dsnpublic") and control.integer("dsnpublic", 0)):
-            return False
-        return self._keeps_facts()
+        may = self._wishes(client) or (self.rules.has("dsnpublic") and self.rules.control.integer("dsnpublic", 0))
+        return bool(may) and self._keeps_facts()
+
+    def _wishes(self, client: Client) -> bool:
+        return client.relay is not None or self.authentication.required
 
     @property
     def offers_smtputf8(self) -> bool:

@@ -6,6 +6,8 @@ before it is dropped; message text must have CR LF.
 
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
 
 from pyqmail.formats.hops import HopCounter
 
@@ -85,17 +87,18 @@ class State(Enum):
     CHUNKS = "some of the message is here"
 
 
-class Offer:
+class Offer(NamedTuple):
     """What a session has to offer at this moment; the parameters of the extensions come from here."""
 
-    tls = False
+    greeting: bytes
+    size_limit: int
+    tls: bool = False
     mechanisms: bytes | None = None  # of AUTH; empty: none before TLS; None: there is no AUTH
-    chunking = dsn = smtputf8 = requiretls = False
-
-    def __init__(self, greeting: bytes, size_limit: int, *, recipients_max: int = 0) -> None:
-        self.greeting = greeting
-        self.size_limit = size_limit
-        self.recipients_max = recipients_max  # of one message, 0 for any number
+    chunking: bool = False
+    recipients_max: int = 0  # of one message, 0 for any number
+    dsn: bool = False
+    smtputf8: bool = False
+    requiretls: bool = False
 
 
 # The extensions in the order of the answer to EHLO: a keyword, and its parameters or None where it is not offered.
@@ -162,7 +165,7 @@ def _helo(state: State, argument: bytes, offer: Offer) -> Step:
 
 
 def _ehlo(state: State, argument: bytes, offer: Offer) -> Step:
-    return Effect.HELLO, format_ehlo(offer), argument
+    return Effect.HELLO, _ehlo_reply(offer), argument
 
 
 def _starttls(state: State, argument: bytes, offer: Offer) -> Step:
@@ -219,6 +222,9 @@ def format_ehlo(offer: Offer) -> bytes:
         if found is not None:
             lines.append(keyword + found)
     return b"".join(b"250-%b\r\n" % line for line in lines[:-1]) + b"250 %b\r\n" % lines[-1]
+
+
+_ehlo_reply = lru_cache(maxsize=16)(format_ehlo)  # the same for each session, but that there is TLS or not
 
 
 def parse_parameters(argument: bytes) -> bytes:

@@ -100,6 +100,24 @@ def test_an_extension_that_is_not_offered_has_no_line(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
+    ("offer", "line"),
+    [
+        (OFFER._replace(tls=True), b"STARTTLS"),
+        (OFFER._replace(mechanisms=b"PLAIN"), b"AUTH PLAIN"),
+        (OFFER._replace(chunking=True), b"CHUNKING"),
+        (OFFER._replace(dsn=True), b"DSN"),
+        (OFFER._replace(smtputf8=True), b"SMTPUTF8"),
+        (OFFER._replace(requiretls=True), b"REQUIRETLS"),
+    ],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else "",
+)
+def test_an_answer_to_ehlo_is_never_that_of_another_offer(offer: Offer, line: bytes) -> None:
+    for _ in range(2):
+        assert b" " + line + b"\r\n" in step(IDLE, b"EHLO", b"x", offer)[1].replace(b"-", b" ")
+        assert line not in step(IDLE, b"EHLO", b"x", OFFER)[1]
+
+
+@pytest.mark.parametrize(
     ("argument", "size"),
     [
         (b"FROM:<a> SIZE=1001", 1001),
