@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from pyqmail.stream.stream import Stream
     from pyqmail.stream.tls import TlsStream
+    from pyqmail.tcp.certificates import TlsSettings
 
 CERTIFICATE = "servercert.pem"
+OTHER = frozenset(("tlsserverciphers", "tlsclients"))  # control files that ask for settings of TLS
 # What tells programs of the queue about the connection is set here, and is nobody else's to say.
 OWN_VARIABLES = (b"SSL_PROTOCOL", b"SSL_CIPHER", b"SSL_CIPHER_ALGKEYSIZE", b"SSL_CLIENT_S_DN_Email")
 
@@ -43,8 +45,16 @@ class Security:
     required = False
     needs_client_certificate = False
 
-    def __init__(self, control: Control, environ: Mapping[bytes, bytes], *, from_start: bytes = b"SMTPS") -> None:
-        """``from_start`` is the variable that asks for TLS before the greeting. Raises ControlUnreadable."""
+    def __init__(
+        self,
+        control: Control,
+        environ: Mapping[bytes, bytes],
+        *,
+        from_start: bytes = b"SMTPS",
+        there: bool | None = None,
+    ) -> None:
+        """``from_start`` is the variable that asks for TLS before the greeting. ``there``: whether the certificate is,
+        where that is known. Raises ControlUnreadable."""
         self._control = control
         self._environ = environ
         off = by_sendmail(environ)  # a local user, who may not read the key
@@ -54,7 +64,7 @@ class Security:
             self.implicit = set_and_on(environ, from_start) and not off
             self.required = word in (b"!", b"@")
             self.needs_client_certificate = word == b"@"
-        self.offered = not off and not self.implicit and control.exists(CERTIFICATE)
+        self.offered = not off and not self.implicit and (control.exists(CERTIFICATE) if there is None else there)
 
     def start(
         self, stream: "Stream", alert: Callable[[str], None], ready: bytes = b""
@@ -63,15 +73,15 @@ class Security:
 
         Raises TlsUnavailable before anything was said, and StreamEnded.
         """
-        # one statement for all, since each costs a session two exceptions inside of the interpreter
-        from pyqmail.tcp.certificates import NAMED, NoCertificate, TlsSettings, certificates_of
+        from pyqmail.tcp.certificates import NAMED, NoCertificate, certificates_of
 
         control = self._control
         try:
-            settings = TlsSettings(**self._settings())
-            named = not control.surely_missing(NAMED)
+            # only where files are kept are their names: then one look tells what is missing
+            names = None if control.cache is None else control.names()
+            settings = None if names is not None and self._usual(names) else self._settings()
             certificates = certificates_of(control.directory.removesuffix("/control"))
-            context = certificates.context(settings, alert, named=named)
+            context = certificates.context(settings, alert, named=names is None or NAMED in names)
         except NoCertificate:
             raise TlsUnavailable from None
         except (ControlUnreadable, ValueError) as error:
@@ -86,20 +96,26 @@ class Security:
         allowed = {entry.lower() for entry in self._control.lines("tlsclients") or ()} if addresses else ()
         return any(one.lower() in allowed for one in addresses)
 
-    def _settings(self) -> dict[str, str]:
-        """The TlsSettings that the control files ask for. Raises ControlUnreadable and ValueError."""
+    def _usual(self, names: frozenset[str]) -> bool:
+        """Whether nothing asks for other settings than all servers have."""
+        return not self.needs_client_certificate and OTHER.isdisjoint(names) and b"TLSCIPHERS" not in self._environ
+
+    def _settings(self) -> "TlsSettings":
+        """What the control files ask for. Raises ControlUnreadable and ValueError."""
+        from pyqmail.tcp.certificates import TlsSettings
+
         control = self._control
         ciphers = self._environ.get(b"TLSCIPHERS") or b":".join(control.lines("tlsserverciphers") or ())
         asks = self.needs_client_certificate or control.exists("tlsclients")
         authorities = (control.read("clientca.pem") or b"") if asks else b""
         revoked = (control.read("clientcrl.pem") or b"") if authorities else b""
         found = {"ciphers": ciphers, "authorities": authorities, "revoked": revoked}
-        return {name: value.decode("ascii") for name, value in found.items() if value}
+        return TlsSettings(**{name: value.decode("ascii") for name, value in found.items() if value})
 
 
 def verified_addresses(stream: "TlsStream") -> list[bytes]:
     """The e-mail addresses in the certificate that the client has proved to own in this very handshake."""
-    if stream.ssl_object.session_reused:
+    if stream.secured is None or stream.secured.certificate is None or stream.ssl_object.session_reused:
         return []
     found: dict[str, Any] = stream.ssl_object.getpeercert() or {}
     names = [value for kind, value in found.get("subjectAltName", ()) if kind == "email"]

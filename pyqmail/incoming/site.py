@@ -1,5 +1,6 @@
 """What the control files of a home say to all its clients alike (qmail-control(5), qmail-smtpd(8))."""
 
+import os
 from functools import cached_property
 
 from pyqmail.control import Control, ControlUnreadable, parse_integer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 TIMEOUT_S = 1200
+CERTIFICATE = "servercert.pem"
 
 
 class Site:
@@ -55,6 +57,13 @@ class Site:
     def databases(self) -> bool:
         """Whether there may be lists that qmail-newlist has made."""
         return self.names is None or any(name.endswith(".cdb") for name in self.names)
+
+    @cached_property
+    def has_certificate(self) -> bool | None:
+        """Whether there is a servercert.pem; None where each session has to look: a link may lead nowhere later."""
+        if self.names is None or CERTIFICATE not in self.names:
+            return None if self.names is None else False
+        return None if os.path.islink(f"{self._control.directory}/{CERTIFICATE}") else True
 
     @cached_property
     def greeting(self) -> bytes:

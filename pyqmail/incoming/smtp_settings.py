@@ -36,7 +36,7 @@ class Settings:
         self.local_ip_host = site.local_ip_host
         self.chunking = site.chunking
         self.size_limit = self.rules.size_limit
-        self.security = Security(control, environ)
+        self.security = Security(control, environ, there=site.has_certificate)
         self.authentication = Authentication(control, words, environ)
         self.patience = patience_of(environ)
         self.checks = Checks(CHECKS, self.rules)

@@ -58,6 +58,9 @@ class TlsSettings:
         return self.ciphers, self.authorities, self.revoked
 
 
+USUAL = TlsSettings()
+
+
 def new_context(settings: TlsSettings) -> ssl.SSLContext:
     """A server's context without a certificate. Raises PemError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -235,17 +238,19 @@ class ServerCertificates:
         self.home = home
         self._directory = home + "/control"
         self._clock = clock or AlertClock.inherited or AlertClock()
-        self._settings = TlsSettings()
+        self._settings = USUAL
         self._default = _Entry()
         self._named: OrderedDict[str, _Entry] = OrderedDict()
 
-    def context(self, settings: TlsSettings, alert: Alert, *, named: bool = True) -> ssl.SSLContext:
-        """What the next client is shown, by its SNI. ``alert`` gets a text for the log if something is wrong.
+    def context(self, settings: TlsSettings | None, alert: Alert, *, named: bool = True) -> ssl.SSLContext:
+        """What the next client is shown, by its SNI. No ``settings`` are the usual ones. ``alert`` gets a text for the
+        log if something is wrong.
 
         ``named``: whether there may be a control/servercerts; without one no client is asked for a name, since a
         function that OpenSSL calls costs each handshake. Raises NoCertificate, of which the log has heard then.
         """
-        if settings.key() != self._settings.key():
+        settings = settings or USUAL
+        if settings is not self._settings and settings.key() != self._settings.key():
             self._settings = settings
             self._default = _Entry()
             self._named.clear()

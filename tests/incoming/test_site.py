@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from pyqmail.control import Control, ControlUnreadable
+from pyqmail.incoming import smtp_settings
 from pyqmail.incoming.check import Rules
+from pyqmail.incoming.client import Client
 from pyqmail.incoming.site import site_of
 from pyqmail.incoming.smtp_settings import Settings
+from pyqmail.stream.stream import Secured
 from pyqmail.system.file_cache import FileCache
 from pyqmail.system.stamp import COARSE_NS
 from tests.waiting import wait_for
@@ -116,3 +119,43 @@ def test_a_certificate_is_offered_as_soon_as_it_is_there(home: Path) -> None:
     (home / "control/servercert.pem").touch()
     assert Settings(str(home), {}).security.offered
     assert not Settings(str(home), {b"DISABLETLS": b"1"}).security.offered
+
+
+def test_a_certificate_behind_a_link_is_looked_for_by_each_session(home: Path, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere.pem"
+    (home / "control/servercert.pem").symlink_to(target)
+    assert not Settings(str(home), {}).security.offered
+    site = site_of(str(home))
+    target.touch()
+    assert Settings(str(home), {}).security.offered
+    target.unlink()
+    assert not Settings(str(home), {}).security.offered
+    assert site_of(str(home)) is site
+
+
+@pytest.mark.parametrize("name", ["chunking", "databytes"])
+def test_what_a_session_is_offered_is_known_before_its_greeting(home: Path, name: str) -> None:
+    (home / "control" / name).mkdir()
+    with pytest.raises(ControlUnreadable, match=f"control/{name}: Is a directory"):
+        Settings(str(home), {})
+
+
+def test_a_session_asks_once_for_ehlo_whether_wishes_are_kept_and_again_for_each(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [True, False, False]
+    monkeypatch.setattr(smtp_settings, "own_program", lambda _home, *, warm: answers.pop(0))
+    settings = Settings(str(home), {})
+    client = Client.from_environ({b"RELAYCLIENT": b""})
+    assert settings.extensions(client) == settings.extensions(client.greeted(b"x")) == (True, False, False)
+    assert answers == [False, False]
+    assert not settings.offers_dsn(client)
+    assert settings.extensions(Client.from_environ({})) == (False, False, False)
+
+
+@pytest.mark.parametrize("name", ["dsnpublic", "smtputf8", "requiretls"])
+def test_each_file_that_offers_an_extension_is_heeded(home: Path, name: str) -> None:
+    (home / "control" / name).write_text("1\n")
+    secured = Secured("TLSv1.3", "x", 256)
+    found = Settings(str(home), {}).extensions(Client.from_environ({}).secured_by(secured, {}))
+    assert found == tuple(name == other for other in ("dsnpublic", "smtputf8", "requiretls"))

@@ -288,6 +288,17 @@ def test_settings_are_part_of_what_is_in_force(home: Path, made: dict[str, bytes
     assert shown(certificates.context(DEFAULT, print), ciphers="ECDHE-RSA-AES256-GCM-SHA384")
 
 
+def test_without_settings_they_are_the_usual_ones_again(home: Path, made: dict[str, bytes]) -> None:
+    put(home, made["mx.test-rsa"])
+    certificates, alerts = ServerCertificates(str(home)), list[str]()
+    first = certificates.context(None, alerts.append)
+    assert certificates.context(DEFAULT, alerts.append) is first
+    other = certificates.context(TlsSettings(ciphers="ECDHE-RSA-AES128-GCM-SHA256"), alerts.append)
+    again = certificates.context(None, alerts.append)
+    assert len(other.get_ciphers()) < len(first.get_ciphers()) == len(again.get_ciphers())
+    assert not alerts
+
+
 def test_ciphers_that_there_are_not_are_named(home: Path, made: dict[str, bytes]) -> None:
     put(home, made["mx.test-rsa"])
     (line,) = said(ServerCertificates(str(home)), TlsSettings(ciphers="no-such-cipher"))
