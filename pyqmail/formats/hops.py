@@ -17,11 +17,10 @@ class HopCounter:
             return
         text = self._line + text
         end = text.find(b"\n\n") if text[:1] != b"\n" else 0
-        lines = (text if end < 0 else text[:end]).split(b"\n")
         if end < 0:
-            self._line = lines.pop()[:16]
+            start = text.rfind(b"\n") + 1
+            header, self._line = text[:start], text[start : start + 16]
         else:
-            self.in_header = False
-        for line in lines:
-            if line[:8].lower() == b"received" or line[:9].lower() == b"delivered":
-                self.count += 1
+            header, self.in_header = text[:end], False
+        fields = b"\n" + header.lower()
+        self.count += fields.count(b"\nreceived") + fields.count(b"\ndelivered")
