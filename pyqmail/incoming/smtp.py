@@ -55,14 +55,15 @@ class SmtpSession:
 
     def _converse(self) -> int:
         connection, transaction = self._connection, self.transaction
+        nothing = Effect.NONE  # looked up once: an enum's members take long
         while True:
             verb, argument = parse_command(connection.command())
             if verb == b"EHLO" or self._offer is None:
                 self._offer = self._offer_now(told=verb == b"EHLO")
             effect, reply, argument = step(transaction.state, verb, argument, self._offer)
-            if effect is not Effect.NONE:
+            if effect is not nothing:
                 if effect is Effect.QUIT:
-                    connection.answer(reply)
+                    connection.stream.write(reply)
                     connection.stream.part()
                     return 0
                 reply = ACTS[effect](self, argument) or reply

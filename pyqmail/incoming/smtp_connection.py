@@ -82,11 +82,10 @@ class SmtpConnection:
         self._lines.unread(data)
 
     def answer(self, reply: bytes, *, at_once: bool = False) -> None:
-        """Say ``reply``, lines with CR LF; if not ``at_once``, at the latest before the next wait for the client.
-
-        Raises SessionEnd if it is the last.
+        """Say ``reply``, lines with CR LF: now if ``at_once``, or if the client has said no more; else before the next
+        wait for it. Raises SessionEnd if it is the last.
         """
-        if at_once:
+        if at_once or not self._lines.pending:
             self.stream.say(reply)
         else:
             self.stream.write(reply)

@@ -123,7 +123,7 @@ class SmtpTransaction:
         try:
             if reply is None:
                 reply = NO_QUEUE
-                self._connection.stream.write(GO_AHEAD)
+                self._connection.answer(GO_AHEAD)
                 for text in self._connection.message(letter.hops):
                     letter.write(text)
                 reply, number = self._session.close(letter)

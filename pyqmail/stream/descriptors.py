@@ -99,21 +99,20 @@ class DescriptorStream(Stream):
         while True:
             try:
                 if self._simple or self._far():
-                    turns += 1
                     sent = os.write(self._writer, data)
                 elif self._ready(self._writer, select.POLLOUT):
                     sent = self._write_some(data)
                 else:
                     raise StreamEnded
+                if sent == len(data):
+                    return
+                data, turns = data[sent:], 0
             except BlockingIOError:
+                turns += self._simple or self._far()
                 if not self._goes_on(self._writer, turns):
                     raise StreamEnded from None
-                continue
             except (OSError, ValueError):  # ValueError: a descriptor that another stream has taken over
                 raise StreamEnded from None
-            if sent == len(data):
-                return
-            data, turns = data[sent:], 0
 
     def _far(self) -> bool:
         """Whether the kernel ends a wait before the deadline does."""

@@ -34,9 +34,12 @@ class LineReader:
 
     def line(self) -> bytes:
         """The next line without its LF. Raises LineTooLong, and whatever the stream's ``read`` raises."""
-        data, at = self._data, self._at
-        if at == len(data):
+        if self._at < len(self._data):
+            data, at = self._data, self._at
+        else:
             data, at = self._stream.read(), 0
+            if data.find(b"\n") == len(data) - 1:  # one command, as from most clients
+                return data[:-1]
         end = data.find(b"\n", at)
         if end >= 0:
             self._data, self._at = data, end + 1

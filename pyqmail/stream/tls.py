@@ -5,6 +5,7 @@ So it is the same on sockets and on pipes, and the time limits are those of the 
 
 import ssl
 import time
+from collections.abc import Callable
 
 from pyqmail.stream.stream import CHUNK, HANDSHAKE_S, Secured, Stream, StreamEnded, StreamTimedOut, TlsFailed
 
@@ -29,6 +30,10 @@ class TlsStream(Stream):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
+            # its methods read and write are Python's and call these, for each record
+            records = getattr(self.ssl_object, "_sslobj", self.ssl_object)
+            self._open: Callable[[int], bytes] = records.read
+            self._seal: Callable[[bytes | bytearray], int] = records.write
             self._shake_hands(within_s, first=not server_side)
         except StreamTimedOut:
             raise TlsFailed("the handshake took too long") from None
@@ -99,9 +104,11 @@ class TlsStream(Stream):
     def _receive(self) -> bytes:
         while not self._over:
             if not self._incoming.pending:  # of a record that was opened nothing is left: none is as large as a CHUNK
-                self._fetch()
+                if self._outgoing.pending:
+                    self._below.write(self._outgoing.read())
+                self._incoming.write(self._below.read())
             try:
-                data = self.ssl_object.read(CHUNK)
+                data = self._open(CHUNK)
             except ssl.SSLWantReadError:
                 self._fetch()
                 continue
@@ -116,17 +123,19 @@ class TlsStream(Stream):
 
     def _send(self, data: bytes | bytearray) -> None:
         try:
-            self._encrypt(data)
+            sent = self._seal(data)
+            if sent < len(data):
+                self._encrypt(data[sent:])
         except (ssl.SSLError, ValueError):
             raise StreamEnded from None
         self._below.say(self._outgoing.read())
 
     def _encrypt(self, data: bytes | bytearray) -> None:
         """Make records of ``data``, which go in one write."""
-        sent = self.ssl_object.write(data)
+        sent = self._seal(data)
         while sent < len(data):  # a record has 16 KiB at most
             data = data[sent:]
-            sent = self.ssl_object.write(data)
+            sent = self._seal(data)
 
     def _fetch(self) -> None:
         """One more read of the stream below, after everything was sent that the peer may wait for."""
