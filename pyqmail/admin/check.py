@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 
 from pyqmail.admin.check_one_file import file_modes, misread_values, show_value, unknown_name
+from pyqmail.admin.cluster_check import cluster_troubles
 from pyqmail.admin.control_files import BY_NAME
 from pyqmail.admin.instructions import instruction_troubles
 from pyqmail.admin.limits import run_texts, small_limits
@@ -39,7 +40,16 @@ def find_trouble(home: str) -> list[str]:
     lines = list(file_modes(control, names))
     for name in names:
         lines += unknown_name(name) if name not in BY_NAME else misread_values(control, BY_NAME[name])
-    for find in (_names, _domains, *OUTGOING, _concurrency, _default_delivery, srs_troubles, _signing):
+    for find in (
+        _names,
+        _domains,
+        *OUTGOING,
+        _concurrency,
+        _default_delivery,
+        srs_troubles,
+        _signing,
+        cluster_troubles,
+    ):
         try:
             lines += find(home, control)
         except ControlUnreadable:

@@ -30,7 +30,11 @@ WILDCARDS = {
 }
 PATTERNS = ("badhelo", "badhelonorelay", "badmailfrom", "badmailfromnorelay", "badrcptto", "badrcpttonorelay")
 ADDRESSES = (*PATTERNS, "validrcptto")
-BLANKS_IN_VALUES = ("dnsservers", "dnsbllist", "filterargs", "metricslisten", "recipients", "spamfilter")
+URLS = ("shadow",)
+BLANKS_IN_VALUES = (
+    *("authd", "domainbindings", "dnsservers", "dnsbllist", "filterargs", "metricslisten", "recipients", "spamfilter"),
+    *URLS,
+)
 HIDING = {**dict.fromkeys(SECRETS, without_password), store_url.NAME: store_url.without_password}
 PRIVATE = ("servercert.pem", "metricscert.pem")
 OLD_KEYS = re.compile(r"(?:rsa|dh)\d+\.pem")  # of the TLS patch for netqmail, and its heirs
@@ -141,7 +145,7 @@ def _list_syntax(shown: str, entry: ControlFile, data: bytes) -> Iterator[str]:
             yield f"{shown}: {show_value(value)}: a comment after a value is part of it"
         elif entry.form is Form.MAP and not colon:
             yield f"{shown}: {show_value(value)}: has no colon, so that it is ignored"
-        elif entry.form is Form.LIST and b"@" in value and entry.name not in (*ADDRESSES, "dnsservers"):
+        elif entry.form is Form.LIST and b"@" in value and entry.name not in (*ADDRESSES, *URLS, "dnsservers"):
             yield f"{shown}: {show_value(value)}: is an address, where domains stand"
         elif b"*" in key and entry.name in WILDCARDS:
             yield f"{shown}: {show_value(key)}: a * stands for itself: {WILDCARDS[entry.name]}"

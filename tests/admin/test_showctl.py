@@ -295,6 +295,43 @@ def test_check_finds_keys_that_sign_nothing_or_are_not_safe(home: Path) -> None:
     assert "a.test/good: others" not in lines and "waits.off" not in lines
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"shadow": "postgresql://pyqmail@db.example.org/pyqmail?sslmode=verify-full require\n"},
+        {"shadow": "postgresql://pyqmail@db.example.org/pyqmail\n"},
+        {"proxyhosts": "192.0.2.10\n10.0.0.0/8\n2001:db8::/32\n"},
+        {"xferpeers": "mx1.example.org\nmx2.example.org:192.0.2.22\nmx3.example.org:[2001:db8::3]:2210\n"},
+        {"authd": "dovecot:/run/dovecot/auth-client\n/usr/local/bin/checkpassword-ldap true\n"},
+        {"domainbindings": "shop.example:192.0.2.7 2001:db8::7\n"},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_check_is_content_with_what_the_examples_say(home: Path, files: dict[str, str]) -> None:
+    write(home, files)
+    assert showctl(home, "--check").stdout.decode() == ""
+
+
+def test_check_finds_what_keeps_machines_apart(home: Path) -> None:
+    write(
+        home, {"proxyhosts": "192.0.2.10\nproxy.example.org\n", "xferpeers": "mx1.example.org\nmx2.example.org:a:0\n"}
+    )
+    said = {
+        "postgresql://pyqmail:secret@db.example.org/pyqmail": "a password is not taken",
+        "postgresql://pyqmail@db.example.org/pyqmail perhaps": "only one of the words require and prefer",
+        "db.example.org": "postgresql://USER@HOST/DATABASE is wanted",
+        "": "there is no URL",
+    }
+    for text, found in said.items():
+        write(home, {"shadow": text + "\n"})
+        lines = showctl(home, "--check").stdout.decode()
+        assert f"control/shadow: {found}" in lines and "secret" not in lines
+    assert "control/proxyhosts: 'proxy.example.org': no address and no network" in lines
+    assert "control/xferpeers: 'mx2.example.org:a:0': no NAME" in lines and "mx1" not in lines
+    write(home, {"shadow": "postgresql://pyqmail@db.example.org/pyqmail\n", "shadowpassword": "secret\n"})
+    assert "control/shadowpassword may be read by others" in showctl(home, "--check").stdout.decode()
+
+
 def test_check_finds_users_that_are_not_compiled(home: Path) -> None:
     (home / "users").mkdir()
     assign = home / "users" / "assign"
