@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyqmail.stream.stream import Stream
 
 UID_BYTES = bytes(range(0x21, 0x7F))  # what a unique-id may have (RFC 1939 section 7)
+LINES = 10_000  # of a listing, made at once
 CANNOT_OPEN = b"-ERR unable to open that message\r\n"
 UNIMPLEMENTED = b"-ERR unimplemented\r\n"
 
@@ -57,11 +58,12 @@ def unique_ids(messages: "list[Message]") -> list[bytes]:
     found = [message.uid for message in messages]
     if len(set(found)) < len(found):
         seen: set[bytes] = set()
+        copies: dict[bytes, int] = {}
         for place, message in enumerate(messages):
-            uid, copies = found[place], 0
+            alike = b"%b %d %d" % (found[place], message.modified, message.size)
             while found[place] in seen:
-                found[place] = _digest(b"%b %d %d %d" % (uid, message.modified, message.size, copies))
-                copies += 1
+                found[place] = _digest(b"%b %d" % (alike, copies.get(alike, 0)))
+                copies[alike] = copies.get(alike, 0) + 1
             seen.add(found[place])
     return found
 
@@ -122,10 +124,15 @@ class Session:
             else:
                 yield b"+OK %d %b\r\n" % (found[0], show(found[0] - 1))
             return
-        yield pop3.OK
         left = [place for place, message in enumerate(self._messages) if not message.deleted]
-        lines = [b"%d %b\r\n" % (place + 1, show(place)) for place in left]
-        yield b"".join(lines)
+        pieces = (
+            b"".join([b"%d %b\r\n" % (place + 1, show(place)) for place in left[at : at + LINES]])
+            for at in range(0, len(left), LINES)
+        )
+        first = next(pieces, b"")  # where memory ends, it ends before +OK
+        yield pop3.OK
+        yield first
+        yield from pieces
         yield b".\r\n"
 
     def _retrieve(self, argument: bytes) -> "Iterator[bytes]":
