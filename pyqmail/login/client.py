@@ -10,6 +10,7 @@ from pyqmail.protocol.sasl import Credentials
 
 ANSWER_S = 150  # to wait for: the longest back-off, and the longest check
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
+_LIMIT = struct.pack("ll", ANSWER_S, 0)  # a struct timeval
 
 
 def ask(home: str, credentials: Credentials, ip: bytes) -> tuple[Answer, bytes]:
@@ -21,12 +22,11 @@ def ask(home: str, credentials: Credentials, ip: bytes) -> tuple[Answer, bytes]:
     try:
         sock.connect(home + SOCKET)
         peer = _CREDENTIALS.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))
-        if peer[1] not in (0, os.geteuid()):
+        if peer[1] != 0 and peer[1] != os.geteuid():
             return Answer.LATER, b""
-        limit = struct.pack("ll", ANSWER_S, 0)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
-        sock.send(format_question(credentials, ip), _socket.MSG_NOSIGNAL)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _LIMIT)
+        # the first record of a connection, for which there is room
+        sock.send(format_question(credentials, ip), _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
         record = sock.recv(ANSWER_MAX)
         return Answer(record[:1]), record[1:]
     except (OSError, ValueError):
