@@ -37,6 +37,9 @@ class Completion:
         if not text or len(text) > HEADER_MAX and b"\n\n" not in text[:HEADER_MAX]:
             return text or b""
         header = b"\n" + text.partition(b"\n\n")[0] if not text.startswith(b"\n") else b""
+        names = header.lower()
+        if names.find(b"\ndate:") >= 0 and names.find(b"\nmessage-id:") >= 0:
+            return text  # as from most; a blank before the colon is seen below
         return self._missing({field_name(line) for line in header.split(b"\n")}) + text
 
     def _missing(self, names: set[bytes | None]) -> bytes:
