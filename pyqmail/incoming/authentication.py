@@ -57,7 +57,7 @@ class Authentication:
         self._checker = checker(words, control, environ)
         self.required = setting.startswith(b"!")
         self._needs_tls = environ.get(b"FORCETLS") != b"0"
-        self._host = control.me() or b"localhost"
+        self._control = control
         self._home = control.directory.removesuffix("/control")
 
     def offer(self, *, secured: bool) -> bytes | None:
@@ -85,19 +85,22 @@ class Authentication:
             return LOGGED_IN
         if not offered:
             return LOGIN_AFTER_TLS
-        from pyqmail.protocol import sasl
+        from pyqmail.protocol.sasl import CRAM_MD5, Cancelled, Malformed, begin
 
-        challenge = b"<%d.%d@%b>" % (os.getpid(), time.time_ns(), self._host)
-        exchange = sasl.begin(argument, offered, challenge)
+        exchange = begin(argument, offered, self._challenge() if CRAM_MD5 in offered else b"")
         if exchange is None:
             return NO_SUCH_LOGIN
         try:
             credentials = converse(exchange, hear, say)
-        except sasl.Cancelled:
+        except Cancelled:
             return LOGIN_CANCELLED
-        except sasl.Malformed:
+        except Malformed:
             return LOGIN_MALFORMED
         return self._judge(credentials, session, admitted)
+
+    def _challenge(self) -> bytes:
+        """What a digest is made of, never the same again (RFC 2195). Raises ControlUnreadable."""
+        return b"<%d.%d@%b>" % (os.getpid(), time.time_ns(), self._control.me() or b"localhost")
 
     def _judge(
         self, credentials: "Credentials", session: Session, admitted: Callable[[bytes, bytes], Reply | None]
@@ -105,7 +108,7 @@ class Authentication:
         started = time.monotonic()
         found, user = self._check(credentials, session) if credentials.possible else (Answer.NO, b"")
         words = (credentials.method, safe(credentials.user[:USER_MAX]), safe(session.client.ip[:64]))
-        result = {Answer.YES: b"success", Answer.NO: b"failed", Answer.LATER: b"deferred"}[found]
+        result = b"success" if found is Answer.YES else b"failed" if found is Answer.NO else b"deferred"
         session.log.say(b"auth: auth-%b type=%b user=<%b> ip=%b" % (result, *words))
         if found is Answer.YES:
             refusal = admitted(user, credentials.method)
@@ -136,10 +139,10 @@ class Authentication:
 
 def converse(exchange: "Exchange", hear: Callable[[], bytes], say: Callable[[bytes], None]) -> "Credentials":
     """Ask the client what the exchange wants to know. Raises Cancelled and Malformed."""
-    from pyqmail.protocol.sasl import encode
-
     try:
         challenge = next(exchange)
+        from pyqmail.protocol.sasl import encode  # not for who has said all with the command
+
         while True:
             say(encode(challenge))
             challenge = exchange.send(hear())

@@ -171,6 +171,11 @@ class Checks:
         """Whether Received is to say that a client may relay: qmail-remote signs its mail then."""
         return "domainkeys" in (self._rules.names or ())
 
+    @property
+    def id_host(self) -> bytes:
+        """The host in a Message-ID of ours. Raises ControlUnreadable."""
+        return self._rules.site.id_host or b"localhost"
+
     def hold(self, client: Client) -> bool:
         """Whether a check wants the whole text of a message of this ``client``."""
         places = self._hooks.holds

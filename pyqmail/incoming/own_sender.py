@@ -15,6 +15,7 @@ from pyqmail.incoming.check import Check, Rules, Verdict
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.letter import Letter
 from pyqmail.incoming.refusals import NOT_YOUR_FROM, NOT_YOUR_SENDER
+from pyqmail.incoming.site import AccountNames, account_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class OwnSender(Check):
 
     def __init__(self, rules: Rules) -> None:
         self._control = rules.control
+        self._site = rules.site
         self._on = rules.environ.get(b"FORCEAUTHMAILFROM", b"") not in OFF
         self._reads = rules.environ.get(b"FORCEAUTHFROM", b"") not in OFF
 
@@ -41,7 +43,8 @@ class OwnSender(Check):
     def sender(self, client: Client, letter: Letter) -> Verdict | None:
         if not self._on or client.user is None or not letter.sender:
             return None
-        return None if may_use(self._control, client.user, letter.sender) else Verdict(NOT_YOUR_SENDER, at_once=True)
+        may = may_use(self._control, client.user, letter.sender, self._site.account_names)
+        return None if may else Verdict(NOT_YOUR_SENDER, at_once=True)
 
     def message(self, client: Client, letter: Letter) -> Verdict | None:
         if not self._reads or client.user is None or letter.held is None:
@@ -52,10 +55,10 @@ class OwnSender(Check):
         return None if own else Verdict(NOT_YOUR_FROM)
 
 
-def may_use(control: Control, user: bytes, address: bytes) -> bool:
-    """Whether ``user`` may send as ``address``. Raises ControlUnreadable."""
+def may_use(control: Control, user: bytes, address: bytes, names: AccountNames | None = None) -> bool:
+    """Whether ``user`` may send as ``address``; ``names``: where that is known. Raises ControlUnreadable."""
     user, address = user.lower(), address.lower()
-    if address == user or (b"@" not in user and is_of_account(control, user, address)):
+    if address == user or (0x40 not in user and is_of_account(names or account_names(control), user, address)):
         return True
     domain = b"@" + address.rpartition(b"@")[2]
     for line in control.lines("mailfromrules") or ():
@@ -81,14 +84,11 @@ def addresses_of_account(control: Control, user: bytes) -> list[bytes]:
         os.close(fd)
 
 
-def is_of_account(control: Control, user: bytes, address: bytes) -> bool:
+def is_of_account(names: AccountNames, user: bytes, address: bytes) -> bool:
     """Whether mail for ``address`` would be the account's."""
     local, _, domain = address.rpartition(b"@")
-    separator = control.line("conf-break") or b"-"
-    if local != user and not local.startswith(user + separator[:1]):
-        return False
-    here = {name.lower() for name in (control.me() or b"", *(control.lines("locals") or ()))}
-    return domain in here
+    separator, domains = names
+    return domain in domains and (local == user or local.startswith(user + separator))
 
 
 def from_addresses(held: "Holding") -> Iterator[bytes | None]:

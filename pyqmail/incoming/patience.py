@@ -8,6 +8,7 @@ them costs nothing more.
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pyqmail.incoming.check import Rules
 from pyqmail.incoming.client import Client
@@ -75,6 +76,7 @@ def waits_for_nobody(rules: Rules, client: Client) -> bool:
     return white is not None and white.has_client(client.ip, client.host)
 
 
+@lru_cache(maxsize=64)  # of what rules say
 def number(text: bytes) -> int:
     """The digits at its beginning, 0 without any."""
     if not text:

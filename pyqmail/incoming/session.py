@@ -6,7 +6,6 @@ The protocols know how things are said. What is accepted is decided here, by the
 import time
 from collections.abc import Mapping
 
-from pyqmail.control import Control
 from pyqmail.incoming.checks import Checks
 from pyqmail.incoming.client import Client
 from pyqmail.incoming.completion import RULE
@@ -81,7 +80,7 @@ class Session:
         if self.client.relay is not None and self.client.user is None and self.checks.names_relay_clients:
             word += b" (relay client)"
         if self.client.relay is not None and RULE in self.environ:
-            letter.complete(Control(self._home).line_or_me("idhost") or b"localhost")
+            letter.complete(self.checks.id_host)
         hide = self.client.user is not None and self.environ.get(b"HIDECLIENT", b"") not in (b"", b"0")
         environ = self.environ
         if letter.evidence:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Made = TypeVar("Made")
 
+AccountNames = tuple[bytes, frozenset[bytes]]  # what separates an extension, and domains, in lower case
 TIMEOUT_S = 1200
 CERTIFICATE = "servercert.pem"
 
@@ -91,6 +92,16 @@ class Site:
         return read_hosts(self._look("rcpthosts", *(() if there else ("me", "locals"))))
 
     @cached_property
+    def account_names(self) -> AccountNames:
+        """Under which names the system's accounts have mail."""
+        return account_names(self._look("conf-break", "me", "locals"))
+
+    @cached_property
+    def id_host(self) -> bytes | None:
+        """The host in a Message-ID."""
+        return self._look("idhost", "me").line_or_me("idhost")
+
+    @cached_property
     def size_limit(self) -> int:
         """databytes, where no variable says otherwise."""
         return self._look("databytes").integer("databytes", 0)
@@ -123,6 +134,12 @@ def site_of(home: str) -> Site:
     if site is None or not site.stands():
         site = _KEPT[home] = Site(home)
     return site
+
+
+def account_names(control: Control) -> AccountNames:
+    """Under which names the system's accounts have mail. Raises ControlUnreadable."""
+    separator = (control.line("conf-break") or b"-")[:1]
+    return separator, frozenset(name.lower() for name in (control.me() or b"", *(control.lines("locals") or ())))
 
 
 def look_at(directory: str) -> "Seen | None":

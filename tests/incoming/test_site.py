@@ -42,12 +42,14 @@ def values(home: Path) -> tuple[object, ...]:
     try:
         accepted = tuple(name for name in (b"a", b"b", b"c") if rules.relaying.accepts(b"x@" + name + b".test"))
         texts = (site.greeting, site.local_ip_host, site.log_form)
-        return *texts, site.timeout_s, rules.size_limit, site.chunking, site.logs_decisions, accepted
+        names = (accepted, site.id_host, site.account_names)
+        return *texts, site.timeout_s, rules.size_limit, site.chunking, site.logs_decisions, *names
     finally:
         rules.close()
 
 
-USUAL = (b"mx.test", b"mx.test", None, 1200, 0, False, True, (b"a",))
+HERE = frozenset((b"mx.test",))
+USUAL = (b"mx.test", b"mx.test", None, 1200, 0, False, True, (b"a",), b"mx.test", (b"-", HERE))
 
 
 def test_a_second_session_has_what_the_first_has_made(home: Path) -> None:
@@ -69,6 +71,9 @@ def test_a_second_session_has_what_the_first_has_made(home: Path) -> None:
         pytest.param("chunking", "1\n", 5, True, id="chunking"),
         pytest.param("logdecisions", "0\n", 6, False, id="logdecisions"),
         pytest.param("rcpthosts", "a.test\nb.test\n", 7, (b"a", b"b"), id="rcpthosts"),
+        pytest.param("idhost", "id.test\n", 8, b"id.test", id="idhost"),
+        pytest.param("locals", "Here.test\n", 9, (b"-", HERE | {b"here.test"}), id="locals"),
+        pytest.param("conf-break", "+-\n", 9, (b"+", HERE), id="conf-break"),
     ],
 )
 def test_a_file_that_comes_changes_in_place_and_goes(home: Path, name: str, text: str, at: int, value: object) -> None:
