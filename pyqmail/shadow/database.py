@@ -60,9 +60,12 @@ class Database:
             yield connection
 
     def change(self, statement: LiteralString, values: Sequence[object]) -> int:
-        """A transaction of one statement, in one exchange with the server: how many rows it changed. As above."""
+        """A transaction of one statement, in one exchange with the server: how many rows it changed. As above.
+
+        Its values are $1, $2, ...
+        """
         with self._known() as connection:
-            return connection.execute(statement, values).rowcount
+            return psycopg.RawCursor(connection).execute(statement, values).rowcount
 
     @contextmanager
     def _known(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:

@@ -81,7 +81,8 @@ class Nodes(Database):
 
         Nobody may put anything into the queue meanwhile, or take anything out.
         """
-        return self.change(LACKED, (queue, list(present)))
+        with self.transaction() as connection:
+            return connection.execute(LACKED, (queue, list(present))).rowcount
 
     def renew(self, node: Node, machine: str, seconds: float) -> None:
         """Be it for so long again, from now. Raises Fenced."""

@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import shadow
@@ -16,7 +16,7 @@ from pyqmail.shadow.identity import boot_id
 from pyqmail.shadow.lease import MARGIN, NOTHING, Held, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import AnyCopy, Copy, Mark, Node, SmallCopy
+from pyqmail.shadow.store import Copy, Mark, Node, SmallCopy, copies_asked
 from pyqmail.shadow.writer import Writer
 from pyqmail.system.foreign import rights_of
 from pyqmail.system.logpipe import LogWriter
@@ -26,6 +26,8 @@ NAME = b"qmail-shadowd"
 CONNECTIONS_MAX = 256
 LINES_MAX = 20
 SAY_S = 10.0  # from one line about a trouble to the next
+HEAR_S = 0.05  # from one time that a client is heard who can wait to the next
+HEARD_MAX = 512  # records of one client in a turn of the loop
 UNCERTAIN_S = 60.0  # after which the copies of a transaction that failed are removed once more
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
@@ -37,7 +39,7 @@ class Client:
         self.sock = sock
         self.uid = uid
         self.open: dict[str, bool] = {}
-        self.serves = False  # it delivers what is ours
+        self.serves = False  # it delivers what is ours, and can wait
         self.told: frozenset[str] = frozenset()  # which messages others have taken
 
     def say(self, *words: bytes) -> None:
@@ -82,7 +84,7 @@ class Service:
         self._unsaid: deque[bytes] = deque(maxlen=LINES_MAX)  # lines that nobody has heard
         self._quiet: set[str] = set()  # troubles that were told of a moment ago
         lease = Lease(settings, queue, boot_id(), present, self._tell_lease)
-        self._writer = Writer(settings, lease, self._copied, self._removed, self._sized)
+        self._writer = Writer(loop, settings, lease, self._copied, self._removed, self._sized)
         loop.add_reader(listener.fileno(), self._accept)
         loop.add_reader(self._writer.event, self._writer.collect)
         self._writer.start()
@@ -141,32 +143,56 @@ class Service:
         sock.setblocking(False)
         client = Client(sock, uid)
         self._clients.add(client)
-        self._loop.add_reader(sock.fileno(), lambda: self._hear(client))
+        self._loop.add_reader(sock.fileno(), lambda: self._heard(client))
 
-    def _hear(self, client: Client) -> None:
-        """One record, or the end of a client; one who says what is none is left."""
+    def _heard(self, client: Client) -> None:
+        """There is a record; those of whoever can wait are heard now and then, so that each is no turn of the loop."""
+        if self._hear(client) and client.serves:
+            self._loop.remove_reader(client.sock.fileno())
+            self._loop.call_later(HEAR_S, lambda: self._hear_all(client))
+
+    def _hear_all(self, client: Client) -> None:
+        """What has gathered of one who can wait; nothing: the next record is waited for."""
+        count = 0
+        while count < HEARD_MAX and self._hear(client):
+            count += 1
+        if client not in self._clients:
+            return
+        if count:
+            self._loop.call_later(HEAR_S, lambda: self._hear_all(client))
+        else:
+            self._loop.add_reader(client.sock.fileno(), lambda: self._heard(client))
+
+    def _hear(self, client: Client) -> bool:
+        """Whether there was one record. One who has gone is left, and one who says what is none."""
         fds: list[int] = []
         try:
             data, ancillary, _, _ = client.sock.recvmsg(
                 shadow.RECORD_MAX + 1, socket.CMSG_SPACE(2 * 4), socket.MSG_CMSG_CLOEXEC
             )
-            fds = rights_of(ancillary)
+            if ancillary:
+                fds = rights_of(ancillary)
             word, *rest = shadow.parse_record(data) or [b""]
             if self._obey(client, word, rest, fds):
-                return
+                return True
         except BlockingIOError:
-            return
+            return False
         except OSError:
             pass
         finally:
             for fd in fds:
                 os.close(fd)
         self._leave(client)
+        return False
 
     def _obey(self, client: Client, word: bytes, rest: list[bytes], fds: list[int]) -> bool:
         """Whether that was something that this client may say. Raises OSError."""
         if word == shadow.COPY and client.uid in self._copying:
-            return self._copies_asked(client, rest, fds)
+            asked = copies_asked(rest, fds)
+            for copy in asked:
+                if self._copy(client, copy):
+                    fds.clear()  # the writer closes them
+            return bool(asked)
         if word == shadow.SERVE and client.uid in self._ending:
             client.serves = True
             while self._unsaid:
@@ -213,22 +239,7 @@ class Service:
 
     # copies
 
-    def _copies_asked(self, client: Client, words: list[bytes], fds: list[int]) -> bool:
-        """Whether that is one message in ``fds``, or some that are here whole. Raises OSError."""
-        if fds:
-            if len(words) != 2 or len(fds) != 2 or not shadow.is_id(words[0]):
-                return False
-            if self._copy(client, Copy(words[0].decode(), words[1], fds[0], fds[1])):
-                fds.clear()  # the writer closes them
-            return True
-        small = [words[place :: shadow.COPY_WORDS] for place in range(shadow.COPY_WORDS)]
-        if not words or len(words) % shadow.COPY_WORDS or not all(map(shadow.is_id, small[0])):
-            return False
-        for identity, facts, envelope, message in zip(*small, strict=True):
-            self._copy(client, SmallCopy(identity.decode(), facts, envelope, message))
-        return True
-
-    def _copy(self, client: Client, copy: AnyCopy) -> bool:
+    def _copy(self, client: Client, copy: Copy | SmallCopy) -> bool:
         """Whether there is room for one more."""
         if self._bytes + copy.size > self._bytes_max:
             self._say_seldom("full", f"no more is copied: control/shadowmax is {self._bytes_max} bytes")
@@ -240,7 +251,7 @@ class Service:
         self._writer.copy(copy)
         return True
 
-    def _copied(self, batch: list[AnyCopy], why: str | None) -> None:
+    def _copied(self, batch: Sequence[Copy | SmallCopy], why: str | None) -> None:
         """A transaction is over."""
         answers: dict[Client, list[bytes]] = {}
         for copy in batch:

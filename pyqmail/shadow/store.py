@@ -5,22 +5,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import psycopg
+
+from pyqmail.protocol.shadow import COPY_WORDS, is_id
 from pyqmail.shadow.database import Away, Database
 
 PART_BYTES = 256 << 10  # of a message in one row
+ADOPTED = "others have adopted the messages of this queue"
 ENVELOPE_MAX = 16 << 20  # bytes; a longer one is not copied
 
 INSERT = (  # a row for each element of the arrays, or none: this node stays what it is until they are there
     "INSERT INTO shadow_message (id, owner, size, facts, envelope, message)"
     " SELECT id, queue, size, facts, envelope, message FROM shadow_node,"
-    " unnest(%b::uuid[], %b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[])"
+    " unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])"
     " AS copy (id, size, facts, envelope, message)"
-    " WHERE queue = %s AND epoch = %s FOR KEY SHARE OF shadow_node"
+    " WHERE queue = $6 AND epoch = $7 FOR KEY SHARE OF shadow_node"
 )
 PART = "INSERT INTO shadow_part (id, number, data) VALUES (%s, %s, %s)"
 REMOVE = (
-    "WITH given_up AS (DELETE FROM shadow_taken WHERE id = ANY(%b::uuid[]) AND queue = %s)"
-    " DELETE FROM shadow_message WHERE id = ANY(%b::uuid[]) AND owner = %s"
+    "WITH given_up AS (DELETE FROM shadow_taken WHERE id = ANY($1::uuid[]) AND queue = $2)"
+    " DELETE FROM shadow_message WHERE id = ANY($1::uuid[]) AND owner = $2"
 )
 MARK = (
     "INSERT INTO shadow_done (id, place, recipient) SELECT id, %s, %s FROM shadow_message WHERE id = %s AND owner = %s"
@@ -95,7 +99,6 @@ class SmallCopy:
     """One message to be copied that came whole."""
 
     __slots__ = ("envelope", "facts", "identity", "message", "size")
-    large = False
 
     def __init__(self, identity: str, facts: bytes, envelope: bytes, message: bytes) -> None:
         self.identity = identity
@@ -104,25 +107,24 @@ class SmallCopy:
         self.message = message
         self.size = len(message)
 
-    def close(self) -> None:
-        """It has no files."""
 
-    def row(self) -> tuple[UUID, int, bytes, bytes, bytes]:
-        """Its only row."""
-        return UUID(self.identity), self.size, self.facts, self.envelope, self.message
-
-    def further_rows(self) -> Iterator[tuple[object, ...]]:
-        """None."""
-        return iter(())
-
-
-AnyCopy = Copy | SmallCopy
+def copies_asked(words: list[bytes], fds: list[int]) -> Sequence[Copy | SmallCopy]:
+    """The message in ``fds`` that the words of a record tell of, or those that are in it whole; else none."""
+    if fds:
+        if len(words) != 2 or len(fds) != 2 or not is_id(words[0]):
+            return ()
+        return (Copy(words[0].decode(), words[1], fds[0], fds[1]),)
+    ids = words[::COPY_WORDS]
+    if len(words) != COPY_WORDS * len(ids) or not all(map(is_id, ids)):
+        return ()
+    rest = (words[place::COPY_WORDS] for place in range(1, COPY_WORDS))
+    return [SmallCopy(identity.decode(), *parts) for identity, *parts in zip(ids, *rest, strict=True)]
 
 
 class Store(Database):
     """What is done with copies. Each method raises Away."""
 
-    def add(self, node: Node, copies: Sequence[AnyCopy]) -> None:
+    def add(self, node: Node, copies: Sequence[Copy]) -> None:
         """Copy all of ``copies`` in one transaction. Raises OSError too, and Fenced."""
         columns = map(list, zip(*(copy.row() for copy in copies), strict=True))
         values = (*columns, node.queue, node.epoch)
@@ -131,7 +133,7 @@ class Store(Database):
             count = self.change(INSERT, values)
         else:
             with self.transaction() as connection:
-                count = connection.execute(INSERT, values).rowcount
+                count = psycopg.RawCursor(connection).execute(INSERT, values).rowcount
                 for row in (row for copy in large if count for row in copy.further_rows()):
                     connection.execute(PART, row)
         if not count:
@@ -139,8 +141,7 @@ class Store(Database):
 
     def remove(self, node: Node, identities: Iterable[str]) -> None:
         """Remove what this node has of ``identities``, and what others have of them is not told to it again."""
-        ids = [UUID(identity) for identity in identities]
-        self.change(REMOVE, (ids, node.queue, ids, node.queue))
+        self.change(REMOVE, (f"{{{','.join(identities)}}}", node.queue))  # as text: it is checked, and spares objects
 
     def mark(self, node: Node, marks: Iterable[Mark]) -> None:
         """These recipients need no other delivery; a message that is not this node's is let be."""

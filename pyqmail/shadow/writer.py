@@ -1,5 +1,6 @@
-"""Threads that wait for the database, so that the loop does not: two for copies, one for what is removed, one that
-keeps the lease (shadow/lease), one that puts into the queue what it lacks (shadow/adoption).
+"""Threads that wait for the database, so that the loop does not: two for copies of large messages, one for what is
+removed, one that keeps the lease (shadow/lease), one that puts into the queue what it lacks (shadow/adoption). Small
+messages are copied by the loop itself (shadow/small).
 
 What has gathered while one transaction was under way makes the next, so that many messages share a COMMIT. A server
 that failed is left alone for AGAIN_S: until then every copy fails at once.
@@ -16,7 +17,10 @@ from pyqmail.shadow.database import Away, Database
 from pyqmail.shadow.lease import RENEWALS, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
-from pyqmail.shadow.store import AnyCopy, Fenced, Mark, Node, Refused, Store
+from pyqmail.shadow.small import TYPES, SmallCopies
+from pyqmail.shadow.statement import Statement
+from pyqmail.shadow.store import ADOPTED, INSERT, Copy, Fenced, Mark, Node, Refused, SmallCopy, Store
+from pyqmail.system.loop import Loop
 
 WRITERS = 2
 COPIES_MAX = 64  # of one transaction
@@ -36,16 +40,16 @@ class Gathered:
     """Copies that wait for a writer."""
 
     def __init__(self) -> None:
-        self._waiting: deque[AnyCopy] = deque()
+        self._waiting: deque[Copy] = deque()
         self._change = threading.Condition()
 
-    def put(self, copy: AnyCopy) -> None:
+    def put(self, copy: Copy) -> None:
         """One more."""
         with self._change:
             self._waiting.append(copy)
             self._change.notify()
 
-    def take(self) -> list[AnyCopy]:
+    def take(self) -> list[Copy]:
         """The next transaction's, once there are any."""
         with self._change:
             while not self._waiting:
@@ -106,9 +110,10 @@ class Writer:
 
     def __init__(
         self,
+        loop: Loop,
         settings: Settings,
         lease: Lease,
-        copied: Callable[[list[AnyCopy], str | None], None],
+        copied: Callable[[Sequence[Copy | SmallCopy], str | None], None],
         removed: Callable[[list[str]], None],
         sized: Callable[[int], None],
     ) -> None:
@@ -125,6 +130,8 @@ class Writer:
         self._results: deque[Result] = deque()
         self._until = 0.0  # when the server is asked again
         self._why = ""
+        statement = Statement(settings.url, settings.password, INSERT.encode(), TYPES)
+        self._small = SmallCopies(loop, statement, lambda: self.node, copied, self.tell)
 
     def start(self) -> None:
         """Begin to work."""
@@ -158,9 +165,12 @@ class Writer:
 
         self._start_thread(Nodes, work)
 
-    def copy(self, copy: AnyCopy) -> None:
+    def copy(self, copy: Copy | SmallCopy) -> None:
         """Copy one, and give back its files."""
-        self._gathered.put(copy)
+        if isinstance(copy, SmallCopy):
+            self._small.put(copy)
+        else:
+            self._gathered.put(copy)
 
     def remove(self, identities: Sequence[str]) -> None:
         """Remove the copies of ``identities``, as soon as the server lets us."""
@@ -203,7 +213,7 @@ class Writer:
                 copy.close()
             self.tell(lambda batch=batch, why=why: self._copied(batch, why))  # type: ignore[misc]
 
-    def _try(self, store: Store, batch: list[AnyCopy]) -> str | None:
+    def _try(self, store: Store, batch: list[Copy]) -> str | None:
         """Copy ``batch``; None, or why that failed."""
         node = self.node
         if node is None:
@@ -217,7 +227,7 @@ class Writer:
         except OSError as error:
             return f"unable to read a message: {error.strerror}"
         except Fenced:
-            return "others have adopted the messages of this queue"
+            return ADOPTED
 
     def _remove(self, store: Store) -> None:
         look_again = 0.0

@@ -28,8 +28,9 @@ from pyqmail import launch
 from pyqmail.formats.todo import Todo, parse_todo
 from pyqmail.programs import qmail_queued, qmail_shadowd
 from pyqmail.protocol import shadow
-from pyqmail.shadow import adoption, copies, lease, present, service, writer  # noqa: F401  before the forks
+from pyqmail.shadow import adoption, copies, lease, present, service, small, writer  # noqa: F401  before the forks
 from pyqmail.shadow.identity import read_queue_id
+from pyqmail.shadow.statement import Statement
 from tests.crash import scenario
 from tests.crash.faults import Bench, Result, in_tree
 from tests.crash.mail import Ledger, text, token_of, whole
@@ -57,6 +58,8 @@ class PowerCut(Trip):
         """Let it happen in this process."""
         super().install()
         psycopg.Connection.wait = self._wrapped(EXCHANGE, psycopg.Connection.wait)  # type: ignore[method-assign]
+        Statement.send = self._wrapped(EXCHANGE, Statement.send)  # type: ignore[method-assign]
+        Statement.receive = self._wrapped(EXCHANGE, Statement.receive)  # type: ignore[method-assign]
 
     def _kill(self) -> None:
         os.killpg(0, signal.SIGKILL)
@@ -166,7 +169,7 @@ class Life:
         """Start the node; ``work`` once it has its lease and its queue what it lacked."""
         boot = f"start {self.machine.starts} of {self.home.name}"
         service.boot_id = lambda: boot  # type: ignore[attr-defined]
-        writer.AGAIN_S = lease.AGAIN_S = SHORTLY_S
+        writer.AGAIN_S = small.AGAIN_S = lease.AGAIN_S = SHORTLY_S
         launch.__file__ = f"{self.home}/pyqmail/launch.py"
         for socket_name in (self.home / "run").iterdir():
             if socket_name.is_file() or socket_name.is_socket():
