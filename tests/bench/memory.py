@@ -15,6 +15,7 @@ import re
 import smtplib
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests.soak.sessions import PATIENCE_S, session
 from tests.waiting import wait_for
 
 MESSAGES = 20
-QUIET = 550  # looks, 10 ms and more apart: surplus workers live for five seconds
+QUIET_S = 65.0  # workers without work live for a minute
 BASE = {"me": "mx.example.test\n", "locals": "example.test\n", "rcpthosts": "example.test\n"}
 ALL_ON = {"authd": "", "spfbehavior": "3\n", "dmarcbehavior": "3\n", "relaylimits": ":messages=1000000/60\n"}
 HELPERS = ("authd", "verifyd", "stated")
@@ -84,14 +85,16 @@ def total(host: MailHost) -> Memory:
 
 
 def settle(host: MailHost) -> None:
-    """Wait until no process comes or goes any more: all that is kept for a moment has ended."""
-    seen: list[list[int]] = []
+    """Wait until no process comes or goes any more: all that is kept for some time has ended."""
+    seen, since = host.pids(), time.monotonic()
 
     def quiet() -> bool:
-        seen.append(host.pids())
-        return len(seen) > QUIET and all(pids == seen[-1] for pids in seen[-QUIET:])
+        nonlocal seen, since
+        if (now := host.pids()) != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > QUIET_S
 
-    wait_for(quiet, "processes that stay")
+    wait_for(quiet, "processes that stay", 5 * QUIET_S)
 
 
 def start(home: Path, kind: str, user: str) -> MailHost:
