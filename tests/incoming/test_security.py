@@ -7,13 +7,18 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pyqmail.formats.facts import Facts, format_facts
 from tests.certificates import client_context, self_signed, signed_by
 from tests.programs.door import DEADLINE_S, Door, door_of
+from tests.waiting import wait_for
 
 CLEAR = b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250 8BITMIME\r\n"
 OFFERED = b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250 STARTTLS\r\n"
@@ -413,6 +418,68 @@ class TestClientCertificates:
         client.secure(client_context(pem))
         assert client.say(b"MAIL FROM:<a@b>") == b"530 a client certificate is needed here (#5.7.0)\r\n"
         assert self.relay(door, pem, printer).startswith(b"553 ")
+
+    def test_what_the_authority_has_revoked_is_no_certificate(
+        self, door: Door, pem: Path, authority: Path, printer: Path, tmp_path: Path
+    ) -> None:
+        self.install_authority(door, authority)
+        door.control(tlsclients="printer@here.test\nscanner@here.test")
+        scanner = signed_by(authority, tmp_path, "scanner.test", email="scanner@here.test")
+        control = door.base / "control"
+        (control / "clientcrl.pem").write_bytes(revocations(authority, printer) + revocations(pem))
+        assert self.refusal(door, pem, printer).endswith("certificate: certificate revoked")
+        assert self.relay(door, pem, scanner) == b"250 ok\r\n"
+        assert self.relay(door, pem, None).startswith(b"553 ")
+        (control / "clientcrl.pem").write_bytes(revocations(authority, days=-1))
+        assert self.refusal(door, pem, scanner).endswith("certificate: CRL has expired")
+        (control / "clientcrl.pem").write_bytes(revocations(pem))  # another authority's
+        assert self.refusal(door, pem, scanner).endswith("certificate: unable to get certificate CRL")
+
+    @pytest.mark.parametrize("name", ["clientca.pem", "clientcrl.pem"])
+    def test_a_list_that_cannot_be_used_is_454_and_lets_nobody_relay(
+        self, door: Door, authority: Path, name: str
+    ) -> None:
+        self.install_authority(door, authority)
+        door.control(tlsclients="printer@here.test")
+        (door.base / "control" / name).write_text("no list\n")
+        client = Client(door)
+        client.reply()
+        assert client.say(b"STARTTLS").startswith(b"454 ")
+        client.say(b"QUIT")
+        assert "alert: " in client.end()[2]
+
+    def test_one_that_has_ended_is_refused(self, door: Door, pem: Path, authority: Path, tmp_path: Path) -> None:
+        self.install_authority(door, authority)
+        door.control(tlsclients="old@here.test")
+        old = signed_by(authority, tmp_path, "old.test", email="old@here.test", days=-1)
+        assert self.refusal(door, pem, old).endswith("certificate: certificate has expired")
+
+    def refusal(self, door: Door, pem: Path, show: Path) -> str:
+        """The line of a handshake that a client with the certificate ``show`` did not get through."""
+        with pytest.raises((ssl.SSLError, OSError)):
+            assert self.relay(door, pem, show)
+            raise OSError  # what is left to say: nothing
+
+        def lines() -> list[str]:
+            return [line for line in door.log.read_text().splitlines() if "tls-failed" in line]
+
+        wait_for(lines, "the line of a failed handshake", DEADLINE_S)
+        return lines()[0].replace("_", " ")
+
+
+def revocations(authority: Path, *revoked: Path, days: int = 30) -> bytes:
+    """What ``authority`` has revoked, as PEM; ended where ``days`` is -1."""
+    text = authority.read_bytes()
+    signer, key = x509.load_pem_x509_certificate(text), serialization.load_pem_private_key(text, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    now = datetime.now(UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(signer.subject)
+    builder = builder.last_update(now - timedelta(2)).next_update(now + timedelta(days))
+    for each in revoked:
+        number = x509.load_pem_x509_certificate(each.read_bytes()).serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - timedelta(2)).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def test_swaks_and_curl_send_over_tls(door: Door, pem: Path, tmp_path: Path) -> None:
