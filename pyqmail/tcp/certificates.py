@@ -15,6 +15,7 @@ import os
 import re
 import ssl
 import stat
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -260,6 +261,8 @@ class ServerCertificates:
                 alert(f"control/{FILE}: {self._default.wrong}")
             raise NoCertificate(self._default.wrong)
         context.sni_callback = (lambda sock, name, _: self._choose(sock, name, alert)) if named else None
+        if named:
+            sys.unraisablehook = _tell_of_no_name
         return context
 
     def _choose(self, sock: "ssl.SSLObject | ssl.SSLSocket", name: str | None, alert: Alert) -> None:
@@ -302,6 +305,12 @@ class ServerCertificates:
             entry.wrong = str(error)
         except OSError as error:
             entry.wrong = error.strerror or "cannot be read"
+
+
+def _tell_of_no_name(found: "sys.UnraisableHookArgs") -> None:
+    """The interpreter's own, but not of a name that is no ASCII: its handshake fails, with a line in the log."""
+    if not (isinstance(found.exc_value, UnicodeDecodeError) and isinstance(found.object, bytes)):
+        sys.__unraisablehook__(found)
 
 
 def certificates_of(home: str) -> ServerCertificates:

@@ -268,6 +268,22 @@ def test_a_handshake_in_pieces_of_a_byte(door: Door, pem: Path) -> None:
     assert said == b"250 ok\r\n"
 
 
+def test_a_name_in_8_bits_is_a_line_and_no_more(door: Door, pem: Path) -> None:
+    """Where there are certificates for names the interpreter reads what the client asks for, and would tell of it."""
+    (door.base / "control/servercerts").mkdir()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client_context(pem).wrap_bio(incoming, outgoing, server_hostname="mx.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        asking.do_handshake()
+    client = Client(door)
+    client.reply()
+    client.say(b"STARTTLS")
+    client.sock.sendall(outgoing.read().replace(b"mx.test", b"m\xff.test"))
+    _, code, log = client.end()
+    assert (code, log.count("\n")) == (1, 1), log
+    assert log.startswith("qmail-smtpd: tls-failed ip=192.0.2.7 reason=")
+
+
 def test_a_handshake_that_stops_is_left(door: Door) -> None:
     door.control(timeoutsmtpd="1")
     client = Client(door)
