@@ -29,6 +29,7 @@ from pyqmail.warm.successors import Successors
 FILE = "servercert.pem"
 NAMED = "servercerts"  # the directory of those for names
 NAMES_MAX = 32  # contexts that a worker keeps for names beside the default
+OTHERS_MAX = 3  # settings whose contexts a worker keeps beside those that were asked for last
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\Z")
 # A suite for each type of key, to have it shown in a handshake of TLS 1.2; a client of TLS 1.3 takes whatever comes.
 _BY_KEY = ("aECDSA", "aRSA")
@@ -242,6 +243,8 @@ class ServerCertificates:
         self._settings = USUAL
         self._default = _Entry()
         self._named: OrderedDict[str, _Entry] = OrderedDict()
+        # the same by settings that other clients have had: a rule of tcpserver may give some of them their ciphers
+        self._others: OrderedDict[tuple[str, ...], tuple[_Entry, OrderedDict[str, _Entry]]] = OrderedDict()
 
     def context(self, settings: TlsSettings | None, alert: Alert, *, named: bool = True) -> ssl.SSLContext:
         """What the next client is shown, by its SNI. No ``settings`` are the usual ones. ``alert`` gets a text for the
@@ -252,9 +255,11 @@ class ServerCertificates:
         """
         settings = settings or USUAL
         if settings is not self._settings and settings.key() != self._settings.key():
+            self._others[self._settings.key()] = self._default, self._named
+            self._default, self._named = self._others.pop(settings.key(), (_Entry(), OrderedDict()))
             self._settings = settings
-            self._default = _Entry()
-            self._named.clear()
+            if len(self._others) > OTHERS_MAX:
+                self._others.popitem(last=False)
         context = self._current(self._default, f"{self._directory}/{FILE}", FILE, alert)
         if context is None:
             if self._default.stamp is None and self._clock.due():

@@ -9,6 +9,7 @@ import pytest
 
 from pyqmail.system.alert_clock import AlertClock
 from pyqmail.tcp import certificates as module
+from pyqmail.tcp import certificates as tcp_certificates
 from pyqmail.tcp.certificates import NoCertificate, ServerCertificates, TlsSettings, load
 from pyqmail.tcp.pem import split_pairs
 from tests.certificates import self_signed, signed_by
@@ -297,6 +298,30 @@ def test_without_settings_they_are_the_usual_ones_again(home: Path, made: dict[s
     again = certificates.context(None, alerts.append)
     assert len(other.get_ciphers()) < len(first.get_ciphers()) == len(again.get_ciphers())
     assert not alerts
+
+
+def test_what_is_in_force_stays_so_while_others_have_other_settings(home: Path, made: dict[str, bytes]) -> None:
+    """As where a rule of tcpserver gives $TLSCIPHERS to some clients."""
+    put(home, made["mx.test-rsa"])
+    certificates = ServerCertificates(str(home))
+    all_settings = (DEFAULT, TlsSettings(ciphers="aRSA"))
+    before = [certificates.context(settings, print) for settings in all_settings]
+    put(home, b"broken")
+    for _ in range(2):
+        after = [certificates.context(settings, lambda text: None) for settings in all_settings]
+        assert [one is other for one, other in zip(before, after, strict=True)] == [True, True]
+        assert shown(after[0]) == shown(after[1]) == der(made["mx.test-rsa"])
+
+
+def test_few_settings_are_kept(home: Path, made: dict[str, bytes]) -> None:
+    put(home, made["mx.test-rsa"])
+    certificates = ServerCertificates(str(home))
+    all_settings = [TlsSettings(ciphers=":".join(["aRSA"] * count)) for count in range(1, 7)]
+    first = certificates.context(all_settings[0], print)
+    for settings in all_settings[1:]:
+        certificates.context(settings, print)
+    assert len(certificates._others) == tcp_certificates.OTHERS_MAX
+    assert certificates.context(all_settings[0], print) is not first
 
 
 def test_ciphers_that_there_are_not_are_named(home: Path, made: dict[str, bytes]) -> None:
