@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pyqmail.formats.facts import Facts, format_facts
 from tests.certificates import client_context, self_signed, signed_by
 from tests.programs.door import DEADLINE_S, Door, door_of
+from tests.programs.tcp_servers import Servers
 from tests.waiting import wait_for
 
 CLEAR = b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 0\r\n250 8BITMIME\r\n"
@@ -463,6 +464,33 @@ class TestClientCertificates:
         assert client.say(b"STARTTLS").startswith(b"454 ")
         client.say(b"QUIT")
         assert "alert: " in client.end()[2]
+
+    def test_a_session_that_is_taken_up_again_relays_nothing(
+        self, door: Door, pem: Path, authority: Path, printer: Path
+    ) -> None:
+        """TLS 1.2 lets a client go on with the session of before, in which it has proved nothing this time."""
+        self.install_authority(door, authority)
+        door.control(tlsclients="printer@here.test")
+        context = client_context(pem)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(printer)
+        servers = Servers()
+        server = servers("-HRl0", "-c1", "--", *map(str, door.command), **door.environ)
+        said: list[tuple[bool | None, bytes]] = []
+        session: ssl.SSLSession | None = None
+        for _ in range(2):
+            with server.connect() as sock:
+                for command in (b"", b"STARTTLS\r\n"):
+                    sock.sendall(command)
+                    sock.recv(4096)
+                with context.wrap_socket(sock, server_hostname="mx.test", session=session) as secured:
+                    for command in (b"EHLO c", b"MAIL FROM:<a@b>", b"RCPT TO:<c@elsewhere.test>"):
+                        secured.sendall(command + b"\r\n")
+                        reply = secured.recv(4096)
+                    said.append((secured.session_reused, reply[:4]))
+                    session = secured.session
+        servers.end()
+        assert said == [(False, b"250 "), (True, b"553 ")]
 
     def test_one_that_has_ended_is_refused(self, door: Door, pem: Path, authority: Path, tmp_path: Path) -> None:
         self.install_authority(door, authority)
