@@ -79,6 +79,8 @@ class TlsStream(Stream):
 
     def part(self) -> None:
         out = self._out
+        if self._parted and not out:
+            return
         try:
             if out:
                 self._encrypt(out)
@@ -105,8 +107,8 @@ class TlsStream(Stream):
         while not self._over:
             if not self._incoming.pending:  # of a record that was opened nothing is left: none is as large as a CHUNK
                 if self._outgoing.pending:
-                    self._below.write(self._outgoing.read())
-                self._incoming.write(self._below.read())
+                    self._push()
+                self._incoming.write(self._below._receive())
             try:
                 data = self._open(CHUNK)
             except ssl.SSLWantReadError:
@@ -128,7 +130,7 @@ class TlsStream(Stream):
                 self._encrypt(data[sent:])
         except (ssl.SSLError, ValueError):
             raise StreamEnded from None
-        self._below.say(self._outgoing.read())
+        self._below._send(self._outgoing.read())
 
     def _encrypt(self, data: bytes | bytearray) -> None:
         """Make records of ``data``, which go in one write."""
@@ -139,14 +141,13 @@ class TlsStream(Stream):
 
     def _fetch(self) -> None:
         """One more read of the stream below, after everything was sent that the peer may wait for."""
-        if self._outgoing.pending:
-            self._below.write(self._outgoing.read())
-        self._incoming.write(self._below.read())
+        self._push()
+        self._incoming.write(self._below._receive())
 
     def _push(self) -> None:
+        """Send what OpenSSL has to say. Nothing ever gathers in the stream below. Raises StreamEnded."""
         if self._outgoing.pending:
-            self._below.write(self._outgoing.read())
-        self._below.flush()
+            self._below._send(self._outgoing.read())
 
     def release(self) -> "tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]":
         """What OpenSSL works with: the connection, and where it reads and writes records. Whoever asks moves these from
