@@ -158,7 +158,8 @@ def _why_not_loaded(error: Exception, pair: bytes) -> str:
     if b"ENCRYPTED" in pair:
         return "the key is encrypted"
     text = reason(error)
-    return "the key does not fit the certificate" if "mismatch" in text else f"cannot be loaded: {text}"
+    unfit = "mismatch" in text or text == "no certificate assigned"  # of another type, in OpenSSL's words
+    return "the key does not fit the certificate" if unfit else f"cannot be loaded: {text}"
 
 
 def _first_certificate(pair: bytes) -> str:

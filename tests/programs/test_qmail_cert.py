@@ -108,6 +108,14 @@ def test_what_is_no_good_changes_nothing(home: Path, tmp_path: Path, how: str) -
     assert sorted(each.name for each in (home / "control").iterdir() if "cert" in each.name) == ["servercert.pem"]
 
 
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_a_key_that_does_not_fit_is_said(home: Path, tmp_path: Path, kind: str) -> None:
+    chain, _ = pair(tmp_path)
+    _, key = pair(tmp_path, "other.test", kind)
+    done = cert(home, "check", chain, key)
+    assert (done.returncode, done.stderr) == (111, "qmail-cert: the key does not fit the certificate\n")
+
+
 def test_what_would_bite_is_said(home: Path, tmp_path: Path) -> None:
     authority = self_signed(tmp_path, "ca.test")
     signed_by(authority, tmp_path, "other.test", days=3)
