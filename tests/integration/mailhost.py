@@ -142,7 +142,7 @@ class MailHost:
                 except OSError:
                     continue
                 parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-                if int(entry) != os.getpid() and _directory(int(entry)).startswith(str(self.home)):
+                if int(entry) != os.getpid() and Path(_directory(int(entry))).is_relative_to(self.home):
                     found.add(int(entry))
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
