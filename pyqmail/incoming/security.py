@@ -110,7 +110,10 @@ class Security:
         authorities = (control.read("clientca.pem") or b"") if asks else b""
         revoked = (control.read("clientcrl.pem") or b"") if authorities else b""
         found = {"ciphers": ciphers, "authorities": authorities, "revoked": revoked}
-        return TlsSettings(**{name: value.decode("ascii") for name, value in found.items() if value})
+        # bundles of authorities have comments in every script
+        return TlsSettings(
+            **{name: value.decode("ascii", "backslashreplace") for name, value in found.items() if value}
+        )
 
 
 def verified_addresses(stream: "TlsStream") -> list[bytes]:

@@ -408,6 +408,13 @@ class TestClientCertificates:
         assert self.relay(door, pem, printer) == b"250 ok\r\n"
         assert self.relay(door, pem, None).startswith(b"553 ")
 
+    def test_comments_may_be_in_every_script(self, door: Door, pem: Path, authority: Path, printer: Path) -> None:
+        self.install_authority(door, authority)
+        path = door.base / "control/clientca.pem"
+        path.write_bytes("# Hitelesítés-szolgáltató\n".encode() + path.read_bytes())
+        door.control(tlsclients="printer@here.test")
+        assert self.relay(door, pem, printer) == b"250 ok\r\n"
+
     def test_one_that_is_not_listed_may_not(self, door: Door, pem: Path, authority: Path, printer: Path) -> None:
         self.install_authority(door, authority)
         door.control(tlsclients="other@here.test")
