@@ -12,7 +12,7 @@ from pyqmail.login.virtual_users import VirtualUnreadable, VirtualUser, find_use
 
 PAM_SERVICE = "pop3"
 # What PAM says when it cannot know: not that the password is wrong (pam(3))
-PAM_TROUBLE = frozenset((1, 2, 3, 4, 5, 9, 14, 15, 20, 21, 22, 24, 25, 26))
+PAM_TROUBLE = frozenset((1, 2, 3, 4, 5, 9, 14, 15, 18, 20, 21, 22, 24, 25, 26, 28, 29, 31))
 
 
 class Refused(Exception):
