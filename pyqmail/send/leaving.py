@@ -8,6 +8,9 @@ from pyqmail.send.cleaner import Cleaner
 from pyqmail.send.means import Means
 from pyqmail.system import files
 
+GATHER_S = 0.1  # nobody waits for a file that is left over, and each sync has other syncs wait for the disk
+GATHER_MAX = 256
+
 
 class Leaving:
     """Has messages removed, many to one sync."""
@@ -17,6 +20,7 @@ class Leaving:
         self._cleaner = cleaner
         self._leaving: list[tuple[int, tuple[str, ...]]] = []
         self._syncing = False
+        self._gathering = False
 
     def clean(self, number: int, *folders: str) -> None:
         """Have qmail-clean remove the message itself, once the names removed from ``folders`` are durably gone.
@@ -28,12 +32,20 @@ class Leaving:
             self._remove(number)
             return
         self._leaving.append((number, folders))
-        self._sync_names()
+        if len(self._leaving) >= GATHER_MAX or self._means.exiting:
+            self._sync_names()
+        elif not self._gathering:
+            self._gathering = True
+            self._means.loop.call_later(GATHER_S, self._gathered)
 
     @property
     def idle(self) -> bool:
         """Whether no message is on its way out."""
         return not self._leaving and not self._syncing  # what waits for qmail-clean is seen there
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._sync_names()
 
     def _sync_names(self) -> None:
         if self._syncing or not self._leaving:
@@ -49,7 +61,8 @@ class Leaving:
 
     def _names_synced(self, batch: list[tuple[int, tuple[str, ...]]], durable: bool) -> None:
         self._syncing = False
-        self._sync_names()
+        if not self._gathering:  # the time of those that came meanwhile is over
+            self._sync_names()
         if not durable:
             self._means.log(Warn(b"unable to sync the queue's directories; messages stay for the cleanup"))
             return

@@ -46,6 +46,13 @@ class Queue:
     def _say(self, event: Event) -> None:
         self.lines.append(event.format())
 
+    def leave(self, clean: Asked) -> None:
+        """Have message 7 removed, to the end."""
+        leaving = Leaving(self.means, cast(Cleaner, clean))
+        leaving.clean(7)
+        while not leaving.idle:
+            self.means.loop.run_once(10.0)
+
     def put(self, number: int = 7, token: bytes = b"t", line: bytes = b"Received: mine") -> None:
         words = [b"facts 1", token, line, b"20", format_facts(FACTS, b"ann@a")]
         (self.folder / str(number)).write_bytes(format_netstring(format_netstrings(words)))
@@ -77,7 +84,7 @@ def test_a_number_that_another_qmail_used_again_has_not_the_old_facts(queue: Que
     queue.facts.arrived(7, b"")
     assert queue.facts.of(7) is NO_FACTS
     assert queue.lines == [b"warning: facts/7 belongs to another message, not used"]
-    Leaving(queue.means, cast(Cleaner, clean)).clean(7)
+    queue.leave(clean)
     assert clean.requests == ["fact/7", "foop/7"]
 
 
@@ -126,12 +133,12 @@ def test_a_qmail_clean_that_does_not_know_facts_keeps_no_message(queue: Queue) -
     queue.put()
     queue.facts.arrived(7, b"t")
     clean = Asked(answer=False)
-    Leaving(queue.means, cast(Cleaner, clean)).clean(7)
+    queue.leave(clean)
     assert clean.requests == ["fact/7", "foop/7"]
     assert b"warning: qmail-clean unable to clean up fact/7" in queue.lines
 
 
 def test_a_message_without_facts_is_asked_for_nothing_more(queue: Queue) -> None:
     clean = Asked()
-    Leaving(queue.means, cast(Cleaner, clean)).clean(7)
+    queue.leave(clean)
     assert clean.requests == ["foop/7"] and queue.facts.of(7) is NO_FACTS
