@@ -60,16 +60,21 @@ def open_public(layout: Layout) -> socket.socket:
     return listener
 
 
-def open_own(layout: Layout, uids: Collection[int]) -> socket.socket:
-    """The socket of our own warm programs, which run as ``uids``. Raises OSError."""
+def open_own(layout: Layout, uids: Collection[int]) -> tuple[socket.socket, bool]:
+    """The socket of our own warm programs, which run as ``uids``, and whether others are kept from it. Raises OSError.
+
+    Root and the owner are not; they can do worse than to hold up what serves them.
+    """
+    closed = True
     listener = bind(layout.run_own_socket)
     try:
         os.chmod(layout.run_own_socket, 0o600)
         os.setxattr(layout.run_own_socket, ACL_ATTRIBUTE, format_acl(set(uids) - {os.geteuid()}))
     except OSError:
         os.chmod(layout.run_own_socket, 0o666)  # what the kernel says of each client decides in any case
+        closed = False
     listener.listen(BACKLOG)
-    return listener
+    return listener, closed
 
 
 def format_acl(uids: Collection[int]) -> bytes:

@@ -1,6 +1,7 @@
 """Giving back what a client gave: its descriptors and its connection, of which no close may make a worker wait."""
 
 import os
+from collections.abc import Callable
 
 from pyqmail.intake.aside import Aside
 from pyqmail.intake.parent_link import ParentLink
@@ -14,10 +15,12 @@ CLOSE_SECONDS = 5.0  # for closing what a client gave, before the worker asks to
 class GivingBack:
     """What a worker does with the descriptors of a submission that has been answered."""
 
-    def __init__(self, loop: Loop, aside: Aside, parent: ParentLink) -> None:
+    def __init__(self, loop: Loop, aside: Aside, parent: ParentLink, over: Callable[[int], None]) -> None:
+        """``over`` is called with each job of which nothing is open any more."""
         self._loop = loop
         self._aside = aside
         self._parent = parent
+        self._over = over
         self.untouched: list[int] = []  # what a shared worker must not even close
 
     def pipes(self, receipt: Receipt) -> None:
@@ -29,7 +32,7 @@ class GivingBack:
                 self.untouched.append(fd)
                 self._parent.retire()
         receipt.connection.close()
-        self._parent.over(receipt.job)
+        self._over(receipt.job)
 
     def everything(self, receipt: Receipt) -> None:
         """In a worker for one uid: close what is sure at once, the rest beside the loop, with what came unasked."""
@@ -42,13 +45,13 @@ class GivingBack:
         unasked = foreign.shut(receipt.connection)
         if not odd and unasked is None:
             receipt.connection.close()
-            self._parent.over(receipt.job)
+            self._over(receipt.job)
             return
         late = self._loop.call_later(CLOSE_SECONDS, self._parent.retire)
 
         def closed() -> None:
             late.cancel()
-            self._parent.over(receipt.job)
+            self._over(receipt.job)
 
         try:
             self._aside.do(lambda: receipt.close_slowly(odd, unasked), closed)

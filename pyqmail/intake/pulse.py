@@ -10,6 +10,8 @@ WAITING = 0  # for something to happen
 BUSY = 1  # with what a client gave
 DISK = 2  # with files of the queue, which may be slow and are nobody's fault
 _FIELDS = struct.Struct("=QQB")  # turns, jobs taken, state
+_DOOR = struct.Struct("=QI")  # connections accepted, those still open
+_DOOR_AT = 32
 
 
 class Pulse:
@@ -18,7 +20,7 @@ class Pulse:
     __slots__ = ("_page", "_state", "_taken", "_turns")
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, _FIELDS.size)
+        self._page = mmap.mmap(-1, _DOOR_AT + _DOOR.size)
         self._turns = self._taken = 0
         self._state = WAITING
 
@@ -36,6 +38,15 @@ class Pulse:
         """The worker has received one more job."""
         self._taken += 1
         self.show(BUSY)
+
+    def show_door(self, accepted: int, still_open: int) -> None:
+        """What the worker has accepted for itself (intake/acceptance)."""
+        _DOOR.pack_into(self._page, _DOOR_AT, accepted, still_open)
+
+    def door(self) -> tuple[int, int]:
+        """Connections accepted, and those still open, as the worker has last shown them."""
+        accepted, still_open = _DOOR.unpack_from(self._page, _DOOR_AT)
+        return accepted, still_open
 
     def read(self) -> tuple[int, int, int]:
         """Turns, jobs taken and state, as the worker has last shown them."""

@@ -37,6 +37,13 @@ class Serials:
         self.next += 1
         return self.next - 1
 
+    def take_many(self, count: int) -> tuple[int, int]:
+        """The next ``count`` serials, as the first and what follows the last. Raises OSError as ``take`` does."""
+        if self.next + count > self.reserved:
+            self._reserve(self.next + count + SERIAL_BLOCK)
+        self.next += count
+        return self.next - count, self.next
+
     def _first(self, *, used: bool) -> int:
         try:
             with open(self.path, "rb") as file:

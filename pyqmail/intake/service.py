@@ -14,9 +14,11 @@ from collections.abc import Callable
 
 from pyqmail.build import BUILD_ID
 from pyqmail.intake.doors import open_own
+from pyqmail.intake.leases import Leases, look_round
+from pyqmail.intake.overflow import Overflow
 from pyqmail.intake.pulse import DISK
 from pyqmail.intake.serials import Serials
-from pyqmail.intake.shared import Shared
+from pyqmail.intake.shared import Shared, own_most
 from pyqmail.intake.strangers import Strangers, keep_until_closed
 from pyqmail.intake.workers import TICK_SECONDS, WorkerLink, Workers
 from pyqmail.log.bugs import tell_bug
@@ -38,6 +40,7 @@ WAITING = 400  # submissions of one uid that wait for a slot; more are refused
 WAITING_SHARE = 8  # fewer where there are few descriptors, or one uid would have all
 ACCEPTS_A_TURN = 64
 RETRY_SECONDS = 0.05  # when there are no descriptors, or too many connections are held
+PATROL_SECONDS = 15.0  # from one look at workers to the next, when nothing asks for one
 STOP_SECONDS = 6.0  # after TERM, for workers that strangers may hold
 BUGS_MAX = 100  # in a row, before the service ends and lets its supervisor start it anew
 
@@ -64,7 +67,7 @@ class Service:
     ) -> None:
         self._own_uids = {accounts.uid_daemon, accounts.uid_send, accounts.uid_alias}
         self._public = public
-        self._own = open_own(layout, self._own_uids)
+        self._own, closed = open_own(layout, self._own_uids)
         self._serials = Serials(layout.serial, used=used)
         self._loop = Loop()
         self._workers = Workers(self._loop, layout, accounts, self._freed, copies)
@@ -73,16 +76,19 @@ class Service:
         self._shared = Shared(self._loop, self._workers, self._serial, open_slots, waiting)
         self._strangers = Strangers(self._loop, self._workers, self._serial, open_slots, descriptors, flood)
         self._ticking = self._stopping = False
+        self._overflow = self._share_door(own_most(slots) if closed else 0)
         self.lock = -1  # that of the one running service
 
     def run(self) -> int:
         """Serve until SIGTERM, then let the workers finish; 0 then, 1 after too many bugs."""
         self._loop.add_signal(signal.SIGTERM, self._stop)
         self._loop.add_signal(signal.SIGCHLD, self._workers.reap)
-        self._shared.start()
         for listener in (self._public, self._own):
             listener.setblocking(False)
-            self._listen(listener)
+        self._shared.start()
+        self._listen()
+        if self._workers.leases is not None:
+            self._patrol()
         bugs = 0
         while not (self._stopping and not self._workers.links):
             try:
@@ -103,14 +109,33 @@ class Service:
         except OSError:
             return 0
 
-    def _listen(self, listener: socket.socket) -> None:
+    def _share_door(self, most: int) -> Overflow:
+        """Let each worker accept ``most`` connections of our own programs for itself; 0 is none."""
+        shared, uids = self._shared, self._own_uids | {0, os.geteuid()}
+        overflow = Overflow(self._loop, self._own, shared, lambda: self._accept(self._own), self._keep_ticking)
+        if most:
+            serials, advance = self._serials.take_many, shared.advance
+
+            def away() -> None:
+                overflow.lost()
+                advance()
+
+            self._workers.leases = Leases(self._own, uids, most, serials, away, advance)
+        shared.changed, shared.own_most = overflow.rejoin, most
+        return overflow
+
+    def _listen(self) -> None:
+        """Accept at everybody's door."""
         if not self._stopping:
-            self._loop.add_reader(listener.fileno(), lambda: self._accept(listener))
+            self._loop.add_reader(self._public.fileno(), lambda: self._accept(self._public))
 
     def _pause(self, listener: socket.socket) -> None:
         """Look again soon."""
-        self._loop.remove_reader(listener.fileno())
-        self._loop.call_later(RETRY_SECONDS, lambda: self._listen(listener))
+        if listener is self._own:
+            self._overflow.pause(RETRY_SECONDS)
+        else:
+            self._loop.remove_reader(listener.fileno())
+            self._loop.call_later(RETRY_SECONDS, self._listen)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_A_TURN):
@@ -157,9 +182,19 @@ class Service:
         try:
             self._workers.tick()
             self._strangers.tick()
+            self._shared.advance()
+            self._overflow.look()
         finally:
-            if self._workers.dying or self._strangers.busy or any(link.jobs for link in self._workers.links):
+            at_work = any(link.at_work() for link in self._workers.links)
+            if at_work or self._workers.dying or self._strangers.busy or self._overflow.watching:
                 self._keep_ticking()
+
+    def _patrol(self) -> None:
+        """Have a look at workers whose work this process has heard nothing of."""
+        if not self._stopping:
+            self._loop.call_later(PATROL_SECONDS, self._patrol)
+            self._keep_ticking()
+            look_round(self._shared.links())
 
     def _stop(self) -> None:
         """No new submissions; the workers finish what is open and end when their job sockets do.
@@ -173,9 +208,9 @@ class Service:
         self._loop.call_later(STOP_SECONDS, self._leave_strangers)
         if self.lock >= 0:
             os.close(self.lock)
-        for listener in (self._public, self._own):
-            self._loop.remove_reader(listener.fileno())
-            listener.close()
+        self._loop.remove_reader(self._public.fileno())
+        self._public.close()
+        self._overflow.close()
         try:
             self._shared.stop()
         finally:

@@ -1,16 +1,16 @@
 """A worker of qmail-queued: reads many submissions at once and commits the complete ones together.
 
-A submission comes as a connection, from which the worker takes the request: who the client is, and a small message with
-its envelope, or two descriptors. The connection is answered once; its end before the commit aborts. The two are the
-client's open files, so they are never switched to non-blocking: pipes are spliced with SPLICE_F_NONBLOCK and sockets
-read with MSG_DONTWAIT.
+A submission comes as a connection, which the parent has sent or a shared worker has accepted (intake/acceptance). From
+it the worker takes the request: who the client is, and a small message with its envelope, or two descriptors. The
+connection is answered once; its end before the commit aborts. The two are the client's open files, so they are never
+switched to non-blocking: pipes are spliced with SPLICE_F_NONBLOCK and sockets read with MSG_DONTWAIT.
 
 A shared worker serves our own warm programs, whose descriptors are pipes that these made: anything else it leaves as it
 is, untouched, and asks to be replaced. A worker for one uid alone takes whatever that uid has; what poll cannot watch
 is read in a thread, and what waits for ever keeps nobody else waiting: the parent replaces the worker.
 
-The parent is told when a submission is over. When the parent goes, what is complete is committed, slow ones are
-given a moment, and the worker ends.
+The parent is told when a submission that it has sent is over. When the parent goes, what is complete is committed, slow
+ones are given a moment, and the worker ends.
 """
 
 import signal
@@ -18,6 +18,7 @@ import socket
 import time
 
 from pyqmail.exits import QueueExit
+from pyqmail.intake.acceptance import Acceptance, OwnDoor
 from pyqmail.intake.aside import Aside
 from pyqmail.intake.giving_back import GivingBack
 from pyqmail.intake.parent_link import ParentLink, parse_record
@@ -27,6 +28,7 @@ from pyqmail.intake.reading_apart import read_apart
 from pyqmail.intake.receipt import Receipt
 from pyqmail.intake.watches import Deed, Watches
 from pyqmail.log.bugs import tell_bug
+from pyqmail.protocol import queued
 from pyqmail.spool.draft import Draft, QueueFailure
 from pyqmail.spool.enqueue import Spool
 from pyqmail.system import foreign
@@ -43,7 +45,9 @@ READY = b"ready"  # first word to the parent: nothing that the parent has open i
 class Worker:
     """Everything that one worker process does; ``alone`` for one uid, else shared by our own programs."""
 
-    def __init__(self, spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool) -> None:
+    def __init__(
+        self, spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool, door: OwnDoor | None = None
+    ) -> None:
         self.spool = spool
         self.pulse = pulse
         self.alone = alone
@@ -52,7 +56,8 @@ class Worker:
         self.aside = Aside(self.loop)
         self.watches = Watches(self.loop, self._safely)
         self.reader = Reader(spool, pulse, self.watches)
-        self.giving_back = GivingBack(self.loop, self.aside, self.parent)
+        self.giving_back = GivingBack(self.loop, self.aside, self.parent, self._over)
+        self.acceptance = None if door is None else Acceptance(self.loop, self.parent, pulse, door, self._take)
         self.receipts: dict[int, Receipt] = {}
         self.ready: list[Receipt] = []
 
@@ -66,6 +71,8 @@ class Worker:
             while self.ready:
                 batch, self.ready = self.ready[:BATCH_MAX], self.ready[BATCH_MAX:]
                 self._commit(batch)
+            if self.acceptance is not None:
+                self.acceptance.settle()
         return 0
 
     def _take_jobs(self) -> None:
@@ -79,9 +86,22 @@ class Worker:
                 self._leave()
                 return
             self.pulse.took()
-            receipt = parse_record(*record, known=not self.alone)
-            self.receipts[receipt.job] = receipt
-            self._safely(receipt, self._request)
+            if self.acceptance is not None and len(record[0]) == queued.LEASE_SIZE:
+                self.acceptance.obey(queued.parse_lease(record[0]))
+                continue
+            self._take(parse_record(*record, known=not self.alone))
+
+    def _take(self, receipt: Receipt) -> None:
+        """A submission, from the parent or accepted here."""
+        self.receipts[receipt.job] = receipt
+        self._safely(receipt, self._request)
+
+    def _over(self, job: int) -> None:
+        """Nothing of a submission is open any more."""
+        if job > 0:
+            self.parent.over(job)
+        elif self.acceptance is not None:
+            self.acceptance.left()
 
     def _safely(self, receipt: Receipt, deed: Deed) -> None:
         """Do ``deed`` for one submission; whatever nobody expected ends that submission, and the log has it."""
@@ -220,9 +240,10 @@ class Worker:
                 self._finish(receipt, QueueExit.CONNECTION_BROKE)
 
 
-def serve(spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool) -> int:
-    """A worker's life, from its job socket."""
+def serve(spool: Spool, jobs: socket.socket, pulse: Pulse, *, alone: bool, door: OwnDoor | None = None) -> int:
+    """A worker's life, from its job socket; a shared one may have a place at the ``door``, before its first word."""
     ignore_signals(signal.SIGPIPE, signal.SIGXFSZ)  # a file size limit is a write error
     ignore_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the end of the job socket is what ends a worker
+    made = Worker(spool, jobs, pulse, alone=alone, door=door)
     jobs.send(READY, socket.MSG_NOSIGNAL)
-    return Worker(spool, jobs, pulse, alone=alone).run()
+    return made.run()

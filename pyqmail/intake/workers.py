@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from pyqmail.exits import QueueExit
 from pyqmail.intake import worker
+from pyqmail.intake.acceptance import NO_LEASE, OwnDoor
+from pyqmail.intake.leases import Leases
 from pyqmail.intake.parent_link import TOLD_MAX
 from pyqmail.intake.pulse import DISK, WAITING, Pulse
 from pyqmail.log.bugs import tell_bug
@@ -43,7 +45,8 @@ class WorkerLink:
     """One worker: its socket, its open jobs and what could not be sent yet. ``uid`` is None for a shared one."""
 
     __slots__ = (
-        "idle_ticks", "jobs", "last", "pid", "pulse", "quiet", "retiring", "sent", "share", "socket", "uid", "unsent",
+        "idle_ticks", "jobs", "last", "lent", "pid", "pulse", "quiet", "recalled", "retiring", "sent", "share",
+        "socket", "turns", "uid", "unsent", "wants_lease",
     )  # fmt: skip
 
     def __init__(self, pid: int, sock: socket.socket, pulse: Pulse, uid: int | None, share: int) -> None:
@@ -55,8 +58,12 @@ class WorkerLink:
         self.jobs: dict[int, int] = {}  # job id: uid
         self.unsent: deque[tuple[bytes, int, _socket.socket]] = deque()
         self.retiring = False  # it gets no more jobs
+        self.lent = False  # it may accept for itself
+        self.recalled = False  # and has been asked to stop that
+        self.wants_lease = False  # numbers for what it accepts
         self.sent = 0
         self.last = (0, 0, 0)
+        self.turns = 0  # at the last look round
         self.quiet = 0  # ticks without a sign of life
         self.idle_ticks = 0
 
@@ -64,11 +71,15 @@ class WorkerLink:
         """How many jobs it has been given and has not taken."""
         return len(self.unsent) + max(0, self.sent - self.pulse.read()[1])
 
+    def at_work(self) -> bool:
+        """Whether it has anything to do."""
+        return bool(self.jobs or self.pulse.door()[1] or self.in_hand())
+
     def look(self) -> bool:
         """Take note of a tick; whether it has been silent for too long."""
         now = self.pulse.read()
         state = now[2]
-        silent = bool(self.jobs) and now == self.last and (state != WAITING or now[1] < self.sent)
+        silent = self.at_work() and now == self.last and (state != WAITING or now[1] < self.sent)
         self.quiet = self.quiet + 1 if silent else 0
         self.idle_ticks = 0 if self.jobs else self.idle_ticks + 1
         self.last = now
@@ -97,6 +108,7 @@ class Workers:
         self.dying: dict[int, WorkerLink] = {}  # by pid: killed, or at its end
         self.ended: Callable[[WorkerLink], None] = lambda link: None  # waitpid has it
         self.last_job = queued.RETIRING
+        self.leases: Leases | None = None  # where shared ones accept for themselves
 
     def start(self, uid: int | None, share: int) -> WorkerLink | None:
         """A new worker that has let go of all that is open here; None when that did not succeed.
@@ -104,6 +116,7 @@ class Workers:
         Waiting for its first word keeps what the parent has open from being closed last by the new one, which could
         then have to wait for what some other stranger arranged.
         """
+        door = self.leases.door() if self.leases is not None and uid is None else None
         ours, theirs = wire.pair()
         pulse = Pulse()
         try:
@@ -113,7 +126,7 @@ class Workers:
             theirs.close()
             return None
         if pid == 0:
-            _be_worker(self._spool, theirs, pulse, uid)
+            _be_worker(self._spool, theirs, pulse, uid, door)
         theirs.close()
         link = WorkerLink(pid, ours, pulse, uid, share)
         if not _ready(ours):
@@ -121,6 +134,8 @@ class Workers:
             ours.close()
             return None
         ours.setblocking(False)
+        if door is not None:
+            link.wants_lease = door.lease == NO_LEASE
         self.links.append(link)
         self.loop.add_reader(ours.fileno(), lambda: self._hear(link))
         return link
@@ -170,6 +185,8 @@ class Workers:
         for job in queued.parse_freed(record):
             if job == queued.RETIRING:
                 self.retire(link)
+            elif job >= queued.LEFT and self.leases is not None:
+                self.leases.hear(link, job)
             uid = link.jobs.pop(job, None)
             if uid is not None:
                 self.freed(link, uid)
@@ -233,13 +250,18 @@ class Workers:
         self.reap()
         for link in [link for link in self.links if link.unsent or link.retiring]:
             self._send(link)
+        if self.leases is not None:
+            self.leases.tick(self.links)
 
 
-def _be_worker(spool: Callable[[], Spool], theirs: socket.socket, pulse: Pulse, uid: int | None) -> None:
-    """The child: serve what comes on ``theirs`` and end; ``uid`` is None for a shared worker."""
+def _be_worker(
+    spool: Callable[[], Spool], theirs: socket.socket, pulse: Pulse, uid: int | None, door: OwnDoor | None
+) -> None:
+    """The child: serve what comes on ``theirs``, or by ``door``, and end; ``uid`` is None for a shared worker."""
     code = QueueExit.BUG
     try:
-        close_all_but((1, 2, theirs.fileno()))
+        kept = () if door is None else (door.listener.fileno(),)
+        close_all_but((1, 2, theirs.fileno(), *kept))
         plug_standard_descriptors()
         reset_signals()
         set_title("qmail-queue" if uid is None else f"qmail-queue for uid {uid}")
@@ -248,7 +270,7 @@ def _be_worker(spool: Callable[[], Spool], theirs: socket.socket, pulse: Pulse, 
             _limit(resource.RLIMIT_NOFILE, FILES_MAX)
             if not made.accounts.single_user:
                 _limit(resource.RLIMIT_NPROC, TASKS_MAX)
-        code = worker.serve(made, theirs, pulse, alone=uid is not None)
+        code = worker.serve(made, theirs, pulse, alone=uid is not None, door=door)
     except BaseException as error:
         tell_bug("qmail-queue", error)
     finally:

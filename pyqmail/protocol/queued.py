@@ -6,7 +6,10 @@ client -> service    request: b"pq1" flags(1) and the facts if there are any, wi
 service -> client    answer:  b"pa1" exit code(1) submission(8)
 service -> client    build:   b"pb1" build, unasked, to a client whose own address begins with BUILD_QUESTION
 parent -> worker     job:     id(8) serial(8) refuse(8) uid(8), with the connection
-worker -> parent     freed:   id(8) of each; RETIRING: no more jobs, please
+                     lease:   serial(8) end(8): numbers for what the worker accepts for itself; KNOCK: show a turn;
+                     ACCEPT: accept again; REST: do not
+worker -> parent     freed:   id(8) of each; RETIRING: no more jobs, please; LEASE: another one, please; AWAY: it
+                     accepts nothing now; LEFT: meanwhile one that it had accepted is over
 """
 
 import sys
@@ -21,6 +24,11 @@ ANSWER_SIZE = 12
 JOB_SIZE = 32
 FREED_SIZE = 8
 RETIRING = 0  # no job has this id
+LEASE_SIZE = 16
+LEASE = (1 << 64) - 1  # nor this one
+AWAY = (1 << 64) - 2  # nor this
+LEFT = (1 << 64) - 3
+KNOCK, ACCEPT, REST = (0, 0), (1, 1), (2, 2)  # leases of nothing
 BUILD_QUESTION = b"\0pyqmail-build/"  # an abstract name: with it the parent knows the question and receives nothing
 
 
@@ -89,6 +97,16 @@ def parse_job(data: bytes) -> tuple[int, int, int, int]:
     """Job id, serial, the exit code to refuse with, and the uid."""
     job, serial, refuse, uid = [int.from_bytes(data[at : at + 8], "little") for at in range(0, JOB_SIZE, 8)]
     return job, serial, refuse, uid
+
+
+def format_lease(first: int, end: int) -> bytes:
+    """The record of serials from ``first``, below ``end``."""
+    return first.to_bytes(8, "little") + end.to_bytes(8, "little")
+
+
+def parse_lease(data: bytes) -> tuple[int, int]:
+    """The first serial, and what follows the last."""
+    return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:LEASE_SIZE], "little")
 
 
 def format_freed(jobs: "list[int]") -> bytes:

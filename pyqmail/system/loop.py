@@ -60,6 +60,17 @@ class Loop:
         """Call ``callback`` whenever ``fd`` is readable or at its end. EPERM for what cannot be watched."""
         self._set(fd, reader=callback)
 
+    def add_shared_reader(self, fd: int, callback: Callback) -> None:
+        """The same for ``fd`` that other processes wait for too: of all that wait like this one is woken, the first."""
+        watch = _Watch()
+        watch.reader = callback
+        try:
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        except FileExistsError:  # its end was interrupted the last time; this kind cannot be modified
+            self._epoll.unregister(fd)
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._watches[fd] = watch
+
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call ``callback`` whenever ``fd`` takes bytes or is broken."""
         self._set(fd, writer=callback)

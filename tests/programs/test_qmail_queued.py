@@ -3,6 +3,7 @@
 import array
 import fcntl
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -26,8 +27,10 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs the users of a r
 class Client:
     """A hand-made client: the connection and the write ends of its pipes."""
 
-    def __init__(self, tree: Tree, *, serial: bool = True, facts: bytes = b"") -> None:
-        self.connection = tree.connect()
+    def __init__(
+        self, tree: Tree, *, serial: bool = True, facts: bytes = b"", connection: socket.socket | None = None
+    ) -> None:
+        self.connection = connection or tree.connect()
         message, self.message = os.pipe()
         envelope, self.envelope = os.pipe()
         send(self.connection, queued.format_request(serial=serial, facts=facts), [message, envelope])
@@ -42,9 +45,12 @@ class Client:
             self.open.remove(fd)
 
     def submit(self) -> tuple[int, int] | None:
+        self.put_all()
+        return self.answer()
+
+    def put_all(self) -> None:
         self.put(self.message, b"body\n")
         self.put(self.envelope, b"Fa\0Tb\0\0")
-        return self.answer()
 
     def answer(self) -> tuple[int, int] | None:
         self.connection.settimeout(DEADLINE_SECONDS)
@@ -295,16 +301,122 @@ def test_sigterm_finishes_what_is_open(tree: Tree, service: "subprocess.Popen[by
     client.close()
 
 
-def passed_on(pid: int) -> bool:
-    """Whether a worker of service ``pid`` has begun a message, a file without a name."""
+def begun(pid: int) -> int:
+    """How many messages, files without a name, the workers of service ``pid`` have open."""
+    count = 0
     for worker in children(pid):
         try:
             targets = [os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()]
         except FileNotFoundError:
             continue  # it has closed one meanwhile, or has ended: the next look is the one
-        if any("/queue/mess/" in target and "#" in target for target in targets):
+        count += sum("/queue/mess/" in target and "#" in target for target in targets)
+    return count
+
+
+def passed_on(pid: int) -> bool:
+    """Whether a worker of service ``pid`` has begun a message."""
+    return begun(pid) > 0
+
+
+def at_own_door(tree: Tree) -> socket.socket:
+    """A connection of one of our own programs, which runs as alias."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.getuid() == 0:
+        os.seteuid(pwd.getpwnam("alias").pw_uid)
+    try:
+        sock.connect(str(tree.home / "run/qmail-queued.own"))
+    finally:
+        os.seteuid(os.getuid())
+    return sock
+
+
+def own_door_is_open(tree: Tree) -> bool:
+    try:
+        at_own_door(tree).close()
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError):  # before it has its access list
+        return False
+    return True
+
+
+def test_at_our_own_door_too_a_uid_has_its_slots_and_the_rest_waits(tree: Tree) -> None:
+    (tree.home / "control/conf-queueslots").write_text("8\n")
+    service = tree.start_service()
+    wait_for(lambda: len(shared_workers(service.pid)) == worker_count(), "the workers")
+    wait_for(lambda: own_door_is_open(tree), "our own door")
+    clients = [Client(tree, connection=at_own_door(tree)) for _ in range(20)]
+    most = 8 if os.getuid() == 0 else 20  # who has the tree for himself is qmaild too
+    wait_for(lambda: begun(service.pid) == most, "as many as there are slots")
+    assert not any(client.answered() for client in clients)  # those that wait are not refused
+    other = Client(tree)  # the parent has a turn
+    assert other.submit() is not None
+    wait_for(lambda: begun(service.pid) == most, "no more than there are slots")
+    for client in (*clients[1::2], *clients[::2]):  # whichever ends makes room for one that waits
+        client.put_all()
+    for client in clients:
+        answer = client.answer()
+        assert answer is not None and answer[0] == 0
+    for client in (other, *clients):
+        client.close()
+    assert len(tree.todo()) == 21
+
+
+def test_sigterm_shuts_our_own_door_at_once_and_finishes_what_came_by_it(
+    tree: Tree, service: "subprocess.Popen[bytes]"
+) -> None:
+    wait_for(lambda: own_door_is_open(tree), "our own door")
+    client = Client(tree, connection=at_own_door(tree))
+    client.put(client.message, b"half", end=False)
+    wait_for(lambda: passed_on(service.pid), "a worker with the message")
+    service.terminate()
+
+    def refused() -> bool:
+        try:
+            at_own_door(tree).close()
+        except ConnectionRefusedError:
             return True
-    return False
+        return False
+
+    wait_for(refused, "the end of the door")
+    answer = client.submit()
+    assert answer is not None and answer[0] == 0
+    assert service.wait(DEADLINE_SECONDS) == 0
+    client.close()
+
+
+def test_when_the_parent_is_killed_its_workers_leave_our_own_door(
+    tree: Tree, service: "subprocess.Popen[bytes]"
+) -> None:
+    workers = shared_workers(service.pid)
+    wait_for(lambda: own_door_is_open(tree), "our own door")
+    client = Client(tree, connection=at_own_door(tree))
+    client.put(client.message, b"half", end=False)
+    wait_for(lambda: passed_on(service.pid), "a worker with the message")
+    service.kill()
+    service.wait(DEADLINE_SECONDS)
+    with pytest.raises(ConnectionRefusedError):
+        while True:
+            at_own_door(tree).close()
+    tree.start_service()
+    wait_for(lambda: own_door_is_open(tree), "the new door")
+    again = Client(tree, connection=at_own_door(tree))
+    answer = again.submit()
+    assert answer is not None and answer[0] == 0
+    for one in (client, again):
+        one.close()
+    wait_for(lambda: not any(title_of(pid) == b"qmail-queue" for pid in workers), "the end of the old workers")
+
+
+def test_numbers_do_not_repeat_whoever_accepts(tree: Tree, service: "subprocess.Popen[bytes]") -> None:
+    wait_for(lambda: len(shared_workers(service.pid)) == worker_count(), "the workers")
+    wait_for(lambda: own_door_is_open(tree), "our own door")
+    clients = [Client(tree, connection=at_own_door(tree)) for _ in range(120)]  # more than a uid has slots
+    numbers = set()
+    for client in clients:
+        answer = client.submit()
+        assert answer is not None and answer[0] == 0
+        numbers.add(answer[1])
+        client.close()
+    assert len(numbers) == 120 and min(numbers) >= FIRST_SERIAL
 
 
 def test_only_one_serves_a_home_and_a_stale_socket_is_replaced(tree: Tree) -> None:
