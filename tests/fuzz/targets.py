@@ -61,6 +61,7 @@ from tests.fuzz.mail_authentication import (
     signed_messages,
     srs_addresses,
 )
+from tests.fuzz.tls import certificate_files, handshakes
 from tests.programs.test_smtp_fuzz import Queue, Queued, converse
 
 SLOWLY = 400  # bytes that are also given one at a time
@@ -436,6 +437,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         smtp, tcp_rules, control_files, control_directory, dot_qmail, addresses, headers, queue_files, message_facts,
         envelopes,
         netstrings, dns_answers, remote_replies, databases, assignments, wires, alias_files,
-        logging_in, sender_records, signed_messages, results_fields, srs_addresses, reports_and_lists,
+        logging_in, certificate_files, handshakes,
+        sender_records, signed_messages, results_fields, srs_addresses, reports_and_lists,
     )
 }  # fmt: skip
