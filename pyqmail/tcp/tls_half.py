@@ -169,7 +169,7 @@ class Half:
         """The descriptors at which something can be done, and what."""
         wanted: dict[int, int] = {}
         inner, control = self._inner.fileno(), self._control.fileno()
-        if not (self._client_over or self._quiet) and len(self._to_inner) < CHUNK:
+        if not (self._client_over or self._quiet) and max(len(self._to_inner), len(self._to_client)) < CHUNK:
             wanted[0] = select.POLLIN
         if self._to_client:
             wanted[1] = select.POLLOUT

@@ -1,11 +1,14 @@
 """POP3 under TLS: qmail-popup, cold, with a certificate, and a checker that goes on in clear behind it."""
 
+import _ssl
+import ctypes
 import os
 import poplib
 import select
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -246,6 +249,52 @@ def test_what_the_half_is_and_has(home: PopHome) -> None:
     secured.close()
     assert process.wait(DEADLINE_S) == 1
     assert not Path(f"/proc/{half}").exists()
+
+
+class Openssl:
+    """A client of OpenSSL's own functions, on the socket ``sock``."""
+
+    UPDATE_REQUESTED = 1
+
+    def __init__(self, sock: socket.socket) -> None:
+        pointer, number = ctypes.c_void_p, ctypes.c_int
+        self._library = library = ctypes.CDLL(getattr(_ssl, "__file__", None))
+        for name, result, arguments in (
+            ("TLS_client_method", pointer, []),
+            ("SSL_CTX_new", pointer, [pointer]),
+            ("SSL_new", pointer, [pointer]),
+            ("SSL_set_fd", number, [pointer, number]),
+            ("SSL_connect", number, [pointer]),
+            ("SSL_key_update", number, [pointer, number]),
+            ("SSL_do_handshake", number, [pointer]),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        self._connection = library.SSL_new(library.SSL_CTX_new(library.TLS_client_method()))
+        assert library.SSL_set_fd(self._connection, sock.fileno()) == 1
+        assert library.SSL_connect(self._connection) == 1
+
+    def ask_for_new_keys(self) -> bool:
+        """Whether the peer takes that, which it has to answer (RFC 8446 section 4.6.3)."""
+        library = self._library
+        asked = library.SSL_key_update(self._connection, self.UPDATE_REQUESTED) == 1
+        return asked and library.SSL_do_handshake(self._connection) == 1
+
+
+def test_who_wants_answers_and_reads_none_is_read_no_more(home: PopHome) -> None:
+    """Answers of OpenSSL's own, before anybody has logged in, must not pile up in the half."""
+    ours, theirs = socket.socketpair()
+    words = [BIN / "qmail-popup", "pop.test", str(home.checker)]
+    with home.log.open("wb") as log, theirs:
+        environ = home.environ | {"POP3S": "1"}
+        process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=log, env=environ)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 2, 0))
+    client = Openssl(ours)
+    most = 60_000
+    taken = next((number for number in range(most) if not client.ask_for_new_keys()), most)
+    assert taken < most
+    ours.close()
+    assert process.wait(DEADLINE_S) == 1
 
 
 def test_python_s_poplib(home: PopHome) -> None:
