@@ -52,7 +52,7 @@ class Service(Protocol):
         """What the supervisor calls it."""
 
     def do(self, verb: str) -> None:
-        """start, stop, restart, pause, cont, alarm or hup. Raises ServiceTrouble."""
+        """start, stop, pause, cont, alarm or hup. Raises ServiceTrouble."""
 
     def status(self) -> str:
         """One line."""
@@ -81,14 +81,11 @@ class Daemontools:
         options = {
             "start": "-u",
             "stop": "-d",
-            "restart": "-t",
             "pause": "-p",
             "cont": "-c",
             "alarm": "-a",
             "hup": "-h",
         }
-        if verb == "restart":
-            run(["svc", "-u", self.directory])  # one that was down comes up
         complaint = subprocess.run(["svc", options[verb], self.directory], capture_output=True, text=True, check=False)
         if complaint.returncode != 0 or complaint.stderr:
             raise ServiceTrouble(complaint.stderr.strip() or f"svc {options[verb]} {self.directory} failed")
@@ -107,9 +104,7 @@ class Runit:
 
     def do(self, verb: str) -> None:
         """sv, without a wait."""
-        words = {"start": "up", "stop": "down", "restart": "term", "alarm": "alarm", "hup": "hup"}
-        if verb == "restart":
-            run(["sv", "up", self.directory])
+        words = {"start": "up", "stop": "down", "alarm": "alarm", "hup": "hup"}
         run(["sv", words.get(verb, verb), self.directory])
 
     def status(self) -> str:
@@ -153,9 +148,9 @@ class Detached:
         """Start it detached, or signal it."""
         keeper = detached.Keeper(self.home, self.name)
         try:
-            if verb in ("stop", "restart"):
+            if verb == "stop":
                 keeper.stop()
-            if verb in ("start", "restart"):
+            if verb == "start":
                 keeper.start(self.script)
             if verb in SIGNALS:
                 keeper.signal(SIGNALS[verb])

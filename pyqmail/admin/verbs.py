@@ -62,6 +62,11 @@ def start(host: Host) -> None:
 def stop(host: Host) -> None:
     """Stop every service, what takes mail in first; then what a qmail-start has left behind."""
     host.each("stop", host.services()[::-1], "Stopping")
+    _end_left_over(host)
+
+
+def _end_left_over(host: Host) -> None:
+    """End the supervisor of helpers, and them with it."""
     for process in supervision.left_over(host.home):
         write_all(1, f"Stopping {process.name} (pid {process.pid})\n".encode())
         if not supervision.end(process):
@@ -69,13 +74,16 @@ def stop(host: Host) -> None:
 
 
 def restart(host: Host) -> None:
-    """Stop the listeners, restart delivery, start the listeners; mail that waits in a queue stays there."""
+    """Stop the listeners, restart delivery, start the listeners; mail that waits in a queue stays there.
+
+    The helpers of before would be watched by the new qmail-start, with the control files of before.
+    """
     services = host.services()
     inner = [service for service in services if service.name in ("qmail-queued", "qmail-send")]
     outer = [service for service in services if service not in inner]
-    host.each("stop", outer[::-1], "Stopping")
-    host.each("restart", inner, "Restarting")
-    host.each("start", outer, "Starting")
+    host.each("stop", [*outer[::-1], *inner[::-1]], "Stopping")
+    _end_left_over(host)
+    host.each("start", [*inner, *outer], "Starting")
 
 
 def stat(host: Host) -> None:

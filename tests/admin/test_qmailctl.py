@@ -1,6 +1,7 @@
 """qmailctl: its words, and a host where nothing supervises."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,25 @@ def test_without_a_supervisor_it_keeps_the_services_itself(machine: Machine) -> 
     machine.run("/var/qmail/bin/qmailctl stop")
     assert all(has_ended(machine, pid) for pid in pids)
     assert machine.run("/var/qmail/bin/qmailctl stat").stdout.count(": down") == 3
+
+
+@needs_root
+def test_a_restart_is_one_of_the_helpers_too(machine: Machine) -> None:
+    def helpers() -> dict[str, str]:
+        stat = machine.run("/var/qmail/bin/qmailctl stat").stdout
+        return dict(re.findall(r"^(qmail-\w+): runs \(pid (\d+)", stat, re.M))
+
+    names = {"qmail-keeper", "qmail-queued", "qmail-authd"}
+    machine.path("/var/qmail/control/authd").write_text("system\n")
+    machine.run("/var/qmail/bin/qmailctl start")
+    machine.wait_for(lambda: names <= helpers().keys(), "helpers")
+    before = helpers()
+    machine.run("/var/qmail/bin/qmailctl restart")
+    machine.wait_for(lambda: names <= helpers().keys(), "helpers again")
+    after = helpers()
+    assert not [name for name in names if after[name] == before[name]]
+    machine.run("/var/qmail/bin/qmailctl stop")
+    assert not helpers()
 
 
 def has_ended(machine: Machine, pid: int) -> bool:
