@@ -16,6 +16,9 @@ NEEDED = (
 )  # fmt: skip
 
 
+FOR_AUTH = ("pyqmail.login.client", "pyqmail.protocol.sasl")  # with qmail-authd, and any mechanism
+
+
 def server(main: Main) -> Served:
     """The server ``main``, with what it needs; what all connections share is made here."""
     AlertClock.inherited = AlertClock()
@@ -33,6 +36,9 @@ def checking_server(main: Main, environ: Mapping[bytes, bytes]) -> Served:
     wanted(CHECKS, names, VARIABLES.intersection(environ))
     if names is not None and "logformat" in names:
         import_module("pyqmail.log.json_lines")
+    if b"SMTPAUTH" in environ:
+        for name in FOR_AUTH:
+            import_module(name)
     return server(main)
 
 

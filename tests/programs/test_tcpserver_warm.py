@@ -1,5 +1,6 @@
 """tcpserver serving our own programs from memory: workers, chains, changes, crashes, limits and restarts."""
 
+import base64
 import os
 import re
 import shutil
@@ -459,15 +460,29 @@ def test_nothing_is_imported_after_the_fork(servers: Servers, home: Path) -> Non
     make_queue(home, 23)
     (home / "control" / "conf-users").write_text(f"{uid}\n" * 8)
     (home / "control" / "conf-groups").write_text(f"{gid}\n" * 2)
+    pem = self_signed(home)
+    (home / "control/servercert.pem").write_bytes(pem.read_bytes())
+    (home / "control/servercert.pem").chmod(0o400)
     for path in [home, *home.rglob("*")]:
         os.chown(path, uid, gid)
     trace = home / "trace"
     command = ("strace", "-f", "-e", "trace=openat,accept4", "-o", str(trace), *OURS)
     program = ("--", str(BIN / "rblsmtpd"), SMTPD)
-    server = servers("-l0", f"-u{uid}", f"-g{gid}", "-t1", *program, command=command, QMAIL_HOME=str(home))
+    words = ("-l0", f"-u{uid}", f"-g{gid}", "-t1", *program)
+    server = servers(*words, command=command, QMAIL_HOME=str(home), SMTPAUTH="+cram", FORCETLS="0")
     replies = session(server, b"EHLO x", b"MAIL FROM:<a@b>", b"RCPT TO:<c@here.test>", b"DATA", b"a: b\r\n\r\nc\r\n.")
     assert replies.split(b"\r\n")[-2].startswith(b"250 ok "), replies
     assert b"\r\n502 " in session(server, b"BAD", b"VRFY x", b"QUIT")
+    plain = base64.b64encode(b"\0ann\0secret")
+    assert b"\r\n454 " in session(server, b"AUTH PLAIN " + plain, b"QUIT")  # there is no qmail-authd
+    assert b"\r\n501 " in session(server, b"AUTH CRAM-MD5", b"*", b"QUIT")
+    with server.connect() as client:
+        assert client.recv(4096).startswith(b"220 ")
+        client.sendall(b"STARTTLS\r\n")
+        assert client.recv(4096).startswith(b"220 ")
+        with client_context(pem).wrap_socket(client, server_hostname="mx.test") as tls:
+            tls.sendall(b"QUIT\r\n")
+            assert tls.recv(4096).startswith(b"221 ")
     server.end()
     lines = trace.read_text().splitlines()
     worker = next(line for line in lines if "accept4" in line).split()[0]
