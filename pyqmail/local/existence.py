@@ -10,6 +10,7 @@ from pyqmail.formats.cdb import Cdb, CdbCorrupt
 from pyqmail.launch import identify
 from pyqmail.local import passwd
 from pyqmail.local.instructions import Arguments, Instructions, Usage, read_instructions
+from pyqmail.local.recent_accounts import RecentAccounts
 from pyqmail.mailauth.srs_address import kind_of
 from pyqmail.policy.accounts import Accounts
 from pyqmail.policy.classify import Routing, classify
@@ -17,6 +18,7 @@ from pyqmail.policy.users import Assignment, UsersDatabase, UsersTrouble, parse_
 from pyqmail.system import files
 from pyqmail.system.stamp import Seen, Watched
 
+WHOLE_NAME = b"\0\0\0"  # how a record without dash and extension ends
 INSTRUCTIONS_MAX = 4096  # of the one line that is understood; a longer file is there, and that is enough
 SRSFILTER = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?srsfilter[ \t]*", re.ASCII)
 FASTFORWARD = re.compile(rb"[ \t]*(?:[\w/.+-]*/)?fastforward[ \t]+-d[ \t]+([\w/.+@:-]+)[ \t]*", re.ASCII)
@@ -43,6 +45,7 @@ class Lookup:
         self._break = knobs.break_char
         self._forbidden = knobs.patrn
         self._users = UsersDatabase(home, accounts)
+        self._recent = RecentAccounts()
         # two stats while nothing changes; a no is looked at again: it may have been a file that was not read
         self._ours = Watched(are_ours, lambda home: Seen(own_programs(home)), lasts=bool)
 
@@ -73,14 +76,19 @@ class Lookup:
 
     def _assignment(self, local: bytes) -> Assignment | None:
         try:
-            record = self._users.find(local)
-            if record is None:
-                record = passwd.find_user(local, self._break)
+            record = self._users.find(local) or self._recent.get(local) or self._user(local)
             if record is None:
                 record = passwd.find_alias(self._accounts.alias_name, local)
         except (UsersTrouble, passwd.LookupTrouble):
             return None
         return parse_assignment(record)
+
+    def _user(self, local: bytes) -> bytes | None:
+        """The record of a user. It stands for a second where all of ``local`` is his name: no such answer refuses."""
+        record = passwd.find_user(local, self._break)
+        if record is not None and record.endswith(WHOLE_NAME):
+            self._recent.put(local, record)
+        return record
 
     def _is_alias(self, assignment: Assignment) -> bool:
         return assignment.uid == self._accounts.uid_alias
