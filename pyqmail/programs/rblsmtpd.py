@@ -53,8 +53,16 @@ def admit(options: Options, environ: Mapping[bytes, bytes]) -> int | None:
     if block is None:
         return None
     _note(block.reply(), environ)
-    converse(block.reply(), options.timeout_s)
+    if not tls_from_start(environ):
+        converse(block.reply(), options.timeout_s)
     return 0
+
+
+def tls_from_start(environ: Mapping[bytes, bytes]) -> bool:
+    """Whether the client expects a handshake, which we do not make: in clear it would understand nothing."""
+    from pyqmail.incoming.security import set_and_on  # few are turned away
+
+    return set_and_on(environ, b"SMTPS") and not set_and_on(environ, b"DISABLETLS")
 
 
 def screen(argv: Sequence[bytes]) -> tuple[Screen, tuple[bytes, ...]] | None:

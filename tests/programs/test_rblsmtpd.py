@@ -106,6 +106,20 @@ def test_the_variable_blocks(command: tuple[str, ...], value: str, argv: tuple[s
     assert verdict(command, *argv, RBLSMTPD=value) == reply
 
 
+@pytest.mark.parametrize(
+    ("environ", "greeting"),
+    [
+        ({"SMTPS": "1"}, ""),
+        ({"SMTPS": ""}, "220 "),
+        ({"SMTPS": "0"}, "220 "),
+        ({"SMTPS": "1", "DISABLETLS": "1"}, "220 "),
+    ],
+)
+def test_who_expects_tls_is_told_nothing_in_clear(environ: dict[str, str], greeting: str) -> None:
+    output, log, code = run(OURS, RBLSMTPD="-go away", data=b"QUIT\r\n", **environ)
+    assert (output[:4], log, code) == (greeting, "rblsmtpd: 192.0.2.9: 553 go away\n", 0)
+
+
 TEXT = "listed: see http://list.test/?192.0.2.9"
 
 
