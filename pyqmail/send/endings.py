@@ -8,6 +8,7 @@ from pyqmail.send.means import Means
 from pyqmail.send.order_book import OrderBook
 from pyqmail.send.order_states import end_message
 from pyqmail.send.retry import TROUBLE_S, Schedule
+from pyqmail.spool.ending import sync_names
 from pyqmail.system.typed import Protocol
 
 
@@ -75,6 +76,10 @@ class Endings:
             failed = {
                 number for number, order in work.items() if not end_message(layout, history, number, order, routing)
             }
+            try:
+                sync_names(layout, work)
+            except OSError:
+                failed = set(work)  # their orders stay
             return lambda: self._carried_out(work, failed, copies, done)
 
         self._means.background.submit(work_through)

@@ -145,6 +145,7 @@ class Offline:
             if state == order_states.DONE and birth is not None:
                 orders.endings[number] = kind, birth
         write_orders(layout, format_orders(orders))
+        removed = []
         if kind == DELETE:
             note_ended(layout, [number for number, state in states.items() if state != order_states.UNKNOWN])
         for number, state in states.items():
@@ -157,9 +158,13 @@ class Offline:
             elif state == order_states.BUSY and kind == DELETE:
                 with self._as_queue:
                     files.unlink(layout.todo(number))
+                files.sync_directory(os.path.dirname(layout.todo(number)))
                 states[number] = order_states.DONE
             if kind == DELETE and states[number] == order_states.DONE:
-                self._remove_body(number)
+                removed.append(number)
+        ending.sync_names(layout, states)
+        for number in removed:
+            self._remove_body(number)
         write_orders(layout, format_orders(orders))
         return states
 

@@ -4,7 +4,7 @@ Both are for messages that nothing else works on. Both can be repeated: an inter
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pyqmail.formats.bounce_text import format_paragraph
 from pyqmail.policy.classify import strip_prepend
@@ -26,6 +26,19 @@ def remove_message(layout: Layout, number: int) -> None:
     for channel in CHANNELS:
         files.unlink_if_present(layout.part(channel, number))
     files.unlink_if_present(layout.info(number))
+
+
+def sync_names(layout: Layout, numbers: Iterable[int]) -> None:
+    """What has been removed of ``numbers`` is gone for good, whatever happens to the machine. Raises OSError.
+
+    Before that no order to end them may be forgotten: a name that a power cut brought back would be delivered.
+    """
+    folders = set[str]()
+    for number in numbers:
+        parts = [layout.part(channel, number) for channel in CHANNELS]
+        folders.update(map(os.path.dirname, (layout.info(number), layout.bounce(number), *parts)))
+    for folder in folders:
+        files.sync_directory(folder)
 
 
 def drop_recipients(layout: Layout, number: int) -> None:

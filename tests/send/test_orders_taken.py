@@ -7,7 +7,7 @@ import pytest
 
 from pyqmail.log.events import Event
 from pyqmail.protocol.control import TAKE, Request
-from pyqmail.send.holds import DELETE, read_orders
+from pyqmail.send.holds import DELETE, MOVED, read_orders
 from pyqmail.send.means import Means
 from pyqmail.send.offline import Offline
 from pyqmail.send.order_requests import OrderRequests
@@ -15,6 +15,7 @@ from pyqmail.send.order_states import BUSY, DONE, FENCED, HELD, NO_PLACE, NOT_HE
 from pyqmail.send.queue_orders import QueueOrders
 from pyqmail.send.retry import Schedule
 from pyqmail.send.shadow_link import ShadowLink
+from pyqmail.system import files
 from pyqmail.system.boot_clock import since_boot
 from pyqmail.system.loop import Loop
 from pyqmail.system.process import Acting
@@ -111,6 +112,32 @@ def test_a_hold_is_on_disk_before_it_is_confirmed_and_parks_what_comes_due(one: 
     assert one.orders.withholds_recipient(b"x@FAR.example") and not one.orders.withholds_recipient(b"x@near.example")
     one.requests.release("uid 0", [7], b"", one.answer)
     assert one.told == [("due", "local", 7)] and not one.orders.stops(7)
+
+
+@pytest.mark.parametrize("kind", [DELETE, MOVED])
+def test_an_order_is_forgotten_once_what_it_removed_is_gone_for_good(
+    one: OneQueue, kind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, sync, gone = one.means.layout, files.sync_directory, list[str]()
+    orders = one.queue / "pyqmail/orders"
+
+    def synced(path: str) -> None:
+        if not os.path.exists(layout.part("local", 7)) and b" 7 " in orders.read_bytes():
+            gone.append(os.path.basename(os.path.dirname(path)))
+        sync(path)
+
+    monkeypatch.setattr(files, "sync_directory", synced)
+    one.requests.end("uid 0", kind, [7], one.answer)
+    assert {"local", "remote", "info"} <= set(gone) and b" 7 " not in orders.read_bytes()
+
+    def failing(path: str) -> None:
+        if os.path.basename(os.path.dirname(path)) == "local":
+            raise OSError
+
+    one.place(8)
+    monkeypatch.setattr(files, "sync_directory", failing)
+    one.requests.end("uid 0", kind, [8], one.answer)
+    assert b" 8 " in orders.read_bytes()
 
 
 def test_what_another_node_may_deliver_is_not_taken_to_be_moved(one: OneQueue) -> None:
