@@ -154,11 +154,11 @@ def peers_of(home: str, node: str | None) -> list[TransferPeer]:
     """The nodes to try, one after another: ``node``, or all of control/xferpeers but this host. Raises QueueError, and
     ControlUnreadable."""
     files = Control(home)
-    peers = parse_peers(files.lines("xferpeers") or ())
-    if node is None:
-        found = [peer for peer in peers if peer.name != (files.me() or b"").lower()]
-    else:
-        found = [peer for peer in peers if peer.name == os.fsencode(node).lower()]
+    here = (files.me() or b"").lower()
+    if node is not None and os.fsencode(node).lower() == here:
+        raise QueueError(f"{node} is this host")  # to itself it would move all until a message has too many hops
+    peers = [peer for peer in parse_peers(files.lines("xferpeers") or ()) if peer.name != here]
+    found = [peer for peer in peers if node is None or peer.name == os.fsencode(node).lower()]
     if not found:
         raise QueueError(f"control/xferpeers has no {node or 'other node'}")
     return found

@@ -170,6 +170,8 @@ def test_what_was_taken_is_tried_again_when_the_other_node_is_gone(
         number = deferred(sending, b"ann@far.example")
         assert "there.test: Connection refused" in q("xfer", "there.test", code=111)
     assert "control/xferpeers has no elsewhere.test" in q("xfer", "elsewhere.test", code=111)
+    (sending.home / "control/me").write_text("here.test\n")
+    assert "Here.test is this host" in q("xfer", "Here.test", code=111)
     q("retry", str(number))
     sending.until(lambda: len(sending.commands["remote"]) == 2)
 
