@@ -1,13 +1,16 @@
-"""Whom the half of a connection becomes, and who has looked it up."""
+"""Whom the half of a connection becomes, who has looked it up, and how long it lasts."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from pyqmail.stream.stream import StreamEnded
 from pyqmail.tcp import tls_half
-from pyqmail.tcp.tls_half import HalfUser, know_user
+from pyqmail.tcp.tls_half import Half, HalfUser, know_user
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a half of root's becomes somebody")
 UIDS = ["alias", "qmaild", "qmaill", "root", "qmailp", "qmailq", "qmailr", "qmails"]
@@ -38,6 +41,64 @@ def identity(home: str) -> str:
     os.waitpid(pid, 0)
     with open(reader, "rb") as file:
         return file.read().decode()
+
+
+def half(session_s: float) -> tuple[int, socket.socket, socket.socket]:
+    """A half that copies in clear, in a process of its own: its pid, the client and the program."""
+    client, outside = socket.socketpair()
+    outside.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    program, inside = socket.socketpair()
+    control, asked = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for each in (client, program, control):
+                each.close()
+            os.dup2(outside.fileno(), 0)
+            os.dup2(outside.fileno(), 1)
+            Half(inside, asked, lambda stream, ready: None, b"").run(implicit=False, session_s=session_s)
+        except StreamEnded:
+            pass
+        finally:
+            os._exit(0)
+    for each in (outside, inside, asked, control):
+        each.close()
+    return pid, client, program
+
+
+def ended(pid: int) -> bool:
+    return os.waitpid(pid, os.WNOHANG)[0] == pid
+
+
+def test_a_session_has_an_end_whatever_is_said() -> None:
+    pid, client, program = half(0.5)
+    with client, program:
+        client.sendall(b"NOOP\r\n")
+        assert program.recv(100) == b"NOOP\r\n"
+
+        def goes_on() -> bool:
+            with contextlib.suppress(OSError):
+                client.send(b"NOOP\r\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                program.recv(100, socket.MSG_DONTWAIT)
+            return not ended(pid)
+
+        wait_for(lambda: not goes_on(), "the end of a session")
+
+
+def test_who_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_half, "IDLE_S", 0.2)
+    pid, client, program = half(3600)
+    with client, program:
+        wait_for(lambda: ended(pid), "the end of a silent session")
+
+
+def test_who_does_not_take_the_last_words_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_half, "LAST_S", 0.2)
+    pid, client, program = half(3600)
+    with client:
+        program.sendall(bytes(60_000))
+        program.close()
+        wait_for(lambda: ended(pid), "the end of a session that nobody reads")
 
 
 def who(uid: int, gid: int) -> str:
