@@ -68,11 +68,7 @@ class Commit:
         moved = [draft for draft in drafts if draft.transfer]
         for draft in moved:
             self._step(draft, self._claim)
-        for draft in drafts:
-            if draft.exit_code != PENDING:
-                continue
-            files.start_writeback(draft.message)
-            files.start_writeback(draft.envelope)
+        self._start_writeback([draft for draft in drafts if draft.exit_code == PENDING])
         if self._copies is not None:
             self._copies.begin(drafts)
         for draft in drafts:
@@ -95,6 +91,13 @@ class Commit:
                 draft.exit_code = QueueExit.DONE
         if self._copies is not None:
             self._copies.end(drafts, copied)
+
+    def _start_writeback(self, drafts: list[Draft]) -> None:
+        """Have written what is synced later: all but the first message, whose sync is next."""
+        for draft in drafts:
+            if draft is not drafts[0]:
+                files.start_writeback(draft.message)
+            files.start_writeback(draft.envelope)
 
     def _settle_copies(self, drafts: list[Draft]) -> set[bytes]:
         """The IDs of those that are copied; the others fail where they must, or say that they are not."""
