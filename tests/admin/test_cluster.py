@@ -100,8 +100,11 @@ def test_probes_ask_what_they_are_for_and_time_is_left_to_drain() -> None:
     assert words("livenessProbe") == ["/usr/local/sbin/health", "qmail-send"]
     (checks,) = re.findall(r"^CHECKS = \{(.*)\}$", (RECIPE / "health").read_text(), re.M)
     assert {*words("readinessProbe")[1:], *words("livenessProbe")[1:]} == set(re.findall(r'"(\S+)":', checks))
-    _, drain_s, *drain = node()["lifecycle"]["preStop"]["exec"]["command"]
-    assert drain == ["/var/qmail/bin/qmail-q", "xfer"]
+    *shell, script = node()["lifecycle"]["preStop"]["exec"]["command"]
+    end, drain = script.split("; ")
+    _, timeout, drain_s, *drained = drain.split()
+    assert (shell, end, timeout) == (["/bin/sh", "-c"], "kill -USR1 1", "timeout")
+    assert drained == ["/var/qmail/bin/qmail-q", "xfer"]
     assert pod()["terminationGracePeriodSeconds"] == int(drain_s) + int(after("--stop-timeout")[0])
 
 

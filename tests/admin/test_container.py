@@ -177,6 +177,23 @@ def test_it_works_read_only_as_nobody_outside_and_ends_without_loss(container: C
     assert container.end() == 0
 
 
+def test_what_is_to_hand_its_queue_over_takes_no_more_in_and_works_on(container: Container) -> None:
+    container.start()
+    container.machine.wait_for(lambda: container.run("/usr/local/sbin/health").returncode == 0, "health")
+    for _ in range(2):  # the second changes nothing
+        assert container.run("kill -USR1 1").returncode == 0
+        container.machine.wait_for(
+            lambda: container.run("/usr/local/sbin/health qmail-smtpd").returncode == 1, "no SMTP"
+        )
+    assert container.run("/usr/local/sbin/health room qmail-queued qmail-send").returncode == 0
+    assert container.run("cd /var/qmail/run; stat -c '%U %a' send incoming").stdout == "qmails 700\nqmaild 700\n"
+    before = container.delivered()
+    container.run("printf 'X-Number: last\\n\\n' | /var/qmail/bin/qmail-inject postmaster@mx.example.test")
+    container.machine.wait_for(lambda: "last" in container.delivered() - before, "a delivery")
+    assert container.run("/var/qmail/bin/qmail-q xfer").stderr == "qmail-q: control/xferpeers has no other node\n"
+    assert container.end() == 0 and "container: takes no more mail in\n" in container.log.read_text()
+
+
 def test_when_a_service_ends_the_container_does_and_says_so(container: Container) -> None:
     container.start()
     container.run(
