@@ -12,6 +12,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pyqmail.dependencies import groups_of, read_lock
+from tests.certificates import self_signed
+
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER, RECIPE = ROOT / "control-examples/cluster", ROOT / "control-examples/container"
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text()))
@@ -106,6 +109,19 @@ def test_probes_ask_what_they_are_for_and_time_is_left_to_drain() -> None:
     assert (shell, end, timeout) == (["/bin/sh", "-c"], "kill -USR1 1", "timeout")
     assert drained == ["/var/qmail/bin/qmail-q", "xfer"]
     assert pod()["terminationGracePeriodSeconds"] == int(drain_s) + int(after("--stop-timeout")[0])
+
+
+def test_the_readme_calls_our_programs_as_they_want_to_be(tmp_path: Path) -> None:
+    text = (CLUSTER / "README.md").read_text()
+    (words,) = (shlex.split(line.partition("#")[0]) for line in text.splitlines() if line.startswith("    qmail-cert "))
+    certificate = self_signed(tmp_path, "pyqmail-0.pyqmail")
+    (tmp_path / "mx.pem").write_bytes(certificate.with_suffix(".crt").read_bytes())
+    (tmp_path / "mx.key").write_bytes(certificate.with_suffix(".key").read_bytes())
+    command = [ROOT / "bin" / words[0], "check", *words[2:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert words[1] == "install" and "for pyqmail-0.pyqmail" in done.stdout, done.stdout + done.stderr
+    groups = set(re.findall(r"--with (\w+)", text))
+    assert groups and groups <= set(groups_of(read_lock())), groups
 
 
 def test_haproxy_takes_its_file(tmp_path: Path) -> None:
