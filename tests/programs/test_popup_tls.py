@@ -1,6 +1,7 @@
 """POP3 under TLS: qmail-popup, cold, with a certificate, and a checker that goes on in clear behind it."""
 
 import _ssl
+import contextlib
 import ctypes
 import os
 import poplib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import client_context, self_signed
+from tests.certificates import client_context, self_signed, signed_by
 from tests.public_directory import public_directory
 from tests.waiting import wait_for
 
@@ -249,6 +250,29 @@ def test_what_the_half_is_and_has(home: PopHome) -> None:
     secured.close()
     assert process.wait(DEADLINE_S) == 1
     assert not Path(f"/proc/{half}").exists()
+
+
+def test_a_certificate_of_the_client_is_required_where_the_rules_say_so(
+    home: PopHome, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = self_signed(tmp_path_factory.mktemp("authority"), "ca.test")
+    own = signed_by(authority, tmp_path_factory.mktemp("clients"), "desk.test")
+    text = authority.read_text()
+    (home.base / "control/clientca.pem").write_text(text[text.index("-----BEGIN CERT") :])
+    for stranger in (None, home.pem):
+        context = client_context(home.pem)
+        if stranger is not None:
+            context.load_cert_chain(stranger)
+        sock, process = home.start(UCSPITLS="@", POP3S="1")
+        with contextlib.suppress(OSError):
+            assert rest(context.wrap_socket(sock, server_hostname="mx.test")) == b""
+        assert process.wait(DEADLINE_S) == 1
+        assert home.log.read_text().startswith("qmail-popup: tls-failed ip=192.0.2.7 reason=")
+    context.load_cert_chain(own)
+    sock, process = home.start(UCSPITLS="@", POP3S="1")
+    secured = context.wrap_socket(sock, server_hostname="mx.test")
+    assert line(secured).startswith(b"+OK ") and say(secured, b"QUIT") == b"+OK \r\n"
+    assert (process.wait(DEADLINE_S), home.log.read_text()) == (1, "")
 
 
 class Openssl:
