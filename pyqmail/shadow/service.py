@@ -4,50 +4,26 @@ A copy is *asked* for, *made*, and *kept* once its message is in the queue. Who 
 as soon as the database answers, and once more later where nobody knows whether a COMMIT took place.
 """
 
-import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from pyqmail.formats.logline import safe_words
 from pyqmail.protocol import shadow
+from pyqmail.shadow.clients import Client, Clients
 from pyqmail.shadow.identity import boot_id
 from pyqmail.shadow.lease import MARGIN, NOTHING, Held, Lease
 from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
 from pyqmail.shadow.store import Copy, Mark, Node, SmallCopy, copies_asked
 from pyqmail.shadow.writer import Writer
-from pyqmail.system.foreign import rights_of
 from pyqmail.system.logpipe import LogWriter
 from pyqmail.system.loop import Loop
 
 NAME = b"qmail-shadowd"
-CONNECTIONS_MAX = 256
 LINES_MAX = 20
 SAY_S = 10.0  # from one line about a trouble to the next
-HEAR_S = 0.05  # from one time that a client is heard who can wait to the next
-HEARD_MAX = 512  # records of one client in a turn of the loop
 UNCERTAIN_S = 60.0  # after which the copies of a transaction that failed are removed once more
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
-
-
-class Client:
-    """A connection. ``open``: the IDs that it asked for and has not called kept; True once they are copied."""
-
-    def __init__(self, sock: socket.socket, uid: int) -> None:
-        self.sock = sock
-        self.uid = uid
-        self.open: dict[str, bool] = {}
-        self.serves = False  # it delivers what is ours, and can wait
-        self.told: frozenset[str] = frozenset()  # which messages others have taken
-
-    def say(self, *words: bytes) -> None:
-        """One record; who has gone is heard to have."""
-        try:
-            self.sock.send(shadow.format_record(*words), socket.MSG_NOSIGNAL)
-        except OSError:
-            return
 
 
 class Service:
@@ -70,14 +46,12 @@ class Service:
         ending: Collection[int],
     ) -> None:
         self._loop = loop
-        self._listener = listener
         self._copying = copying
         self._ending = ending
         self._bytes_max = settings.bytes_max
         self._margin_s = int(settings.lease_s * MARGIN)
         self._held = NOTHING
         self._bytes = 0  # stored, as far as is known
-        self._clients: set[Client] = set()
         self._asked: dict[str, Client] = {}  # who waits for the copy of an ID
         self._ended: dict[str, Client] = {}  # who waits to hear that it is gone
         self._log = LogWriter(2, NAME)
@@ -85,7 +59,7 @@ class Service:
         self._quiet: set[str] = set()  # troubles that were told of a moment ago
         lease = Lease(settings, queue, boot_id(), present, self._tell_lease)
         self._writer = Writer(loop, settings, lease, self._copied, self._removed, self._sized)
-        loop.add_reader(listener.fileno(), self._accept)
+        self._clients = Clients(loop, listener, {*copying, *ending}, self._obey, self._left)
         loop.add_reader(self._writer.event, self._writer.collect)
         self._writer.start()
         self._writer.take_in(take_in, self._taken_in)
@@ -101,7 +75,7 @@ class Service:
         if held.taken and self._held.node is None:
             self.say(f"others have adopted {len(held.taken)} messages of this queue: they are not delivered here")
         self._held = held
-        for client in self._clients:
+        for client in self._clients.all:
             if client.serves:
                 self._tell_held(client)
 
@@ -117,7 +91,7 @@ class Service:
         """A line of the log, and of that of qmail-send: a helper of qmail-start has none of its own."""
         line = safe_words(text)[: shadow.LINE_MAX]
         self._log.write(NAME + b": " + line + b"\n")
-        serving = [client for client in self._clients if client.serves]
+        serving = [client for client in self._clients.all if client.serves]
         for client in serving:
             client.say(shadow.SAY, line)
         if not serving:
@@ -128,62 +102,6 @@ class Service:
             self._quiet.add(kind)
             self._loop.call_later(SAY_S, lambda: self._quiet.discard(kind))
             self.say(text)
-
-    # clients
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        uid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
-        if uid not in (*self._copying, *self._ending) or len(self._clients) >= CONNECTIONS_MAX:
-            sock.close()
-            return
-        sock.setblocking(False)
-        client = Client(sock, uid)
-        self._clients.add(client)
-        self._loop.add_reader(sock.fileno(), lambda: self._heard(client))
-
-    def _heard(self, client: Client) -> None:
-        """There is a record; those of whoever can wait are heard now and then, so that each is no turn of the loop."""
-        if self._hear(client) and client.serves:
-            self._loop.remove_reader(client.sock.fileno())
-            self._loop.call_later(HEAR_S, lambda: self._hear_all(client))
-
-    def _hear_all(self, client: Client) -> None:
-        """What has gathered of one who can wait; nothing: the next record is waited for."""
-        count = 0
-        while count < HEARD_MAX and self._hear(client):
-            count += 1
-        if client not in self._clients:
-            return
-        if count:
-            self._loop.call_later(HEAR_S, lambda: self._hear_all(client))
-        else:
-            self._loop.add_reader(client.sock.fileno(), lambda: self._heard(client))
-
-    def _hear(self, client: Client) -> bool:
-        """Whether there was one record. One who has gone is left, and one who says what is none."""
-        fds: list[int] = []
-        try:
-            data, ancillary, _, _ = client.sock.recvmsg(
-                shadow.RECORD_MAX + 1, socket.CMSG_SPACE(2 * 4), socket.MSG_CMSG_CLOEXEC
-            )
-            if ancillary:
-                fds = rights_of(ancillary)
-            word, *rest = shadow.parse_record(data) or [b""]
-            if self._obey(client, word, rest, fds):
-                return True
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        finally:
-            for fd in fds:
-                os.close(fd)
-        self._leave(client)
-        return False
 
     def _obey(self, client: Client, word: bytes, rest: list[bytes], fds: list[int]) -> bool:
         """Whether that was something that this client may say. Raises OSError."""
@@ -228,11 +146,8 @@ class Service:
         self._writer.mark(Mark(identity.decode(), place.decode(), recipient) for identity, place, recipient in triples)
         return True
 
-    def _leave(self, client: Client) -> None:
+    def _left(self, client: Client) -> None:
         """A client has gone: what it did not keep is withdrawn, what is being copied as soon as that is over."""
-        self._loop.remove_reader(client.sock.fileno())
-        client.sock.close()
-        self._clients.discard(client)
         copied = [identity for identity, done in client.open.items() if done]
         if copied:
             self._writer.remove(copied)
@@ -260,7 +175,7 @@ class Service:
             if why is not None:
                 client.open.pop(copy.identity, None)
                 self._bytes -= copy.size
-            elif client in self._clients:
+            elif client in self._clients.all:
                 client.open[copy.identity] = True
             else:
                 self._writer.remove([copy.identity])
@@ -276,7 +191,7 @@ class Service:
         gone: dict[Client, list[bytes]] = {}
         for identity in identities:
             client = self._ended.pop(identity, None)
-            if client in self._clients:
+            if client in self._clients.all:
                 gone.setdefault(client, []).append(identity.encode())
         for client, ids in gone.items():
             for start in range(0, len(ids), shadow.IDS_MAX):
