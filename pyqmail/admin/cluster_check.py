@@ -17,7 +17,7 @@ def cluster_troubles(home: str, control: Control) -> Iterator[str]:
     for line in control.lines("xferpeers") or ():
         if not parse_peers([line]):
             yield f"control/xferpeers: {show_value(line)}: no NAME, NAME:ADDRESS or NAME:ADDRESS:PORT: no node"
-    if control.exists("shadow"):
+    if control.lines("shadow"):
         yield from _shadow(home)
 
 

@@ -320,7 +320,6 @@ def test_check_finds_what_keeps_machines_apart(home: Path) -> None:
         "postgresql://pyqmail:secret@db.example.org/pyqmail": "a password is not taken",
         "postgresql://pyqmail@db.example.org/pyqmail perhaps": "only one of the words require and prefer",
         "db.example.org": "postgresql://USER@HOST/DATABASE is wanted",
-        "": "there is no URL",
     }
     for text, found in said.items():
         write(home, {"shadow": text + "\n"})
