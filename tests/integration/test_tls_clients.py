@@ -68,7 +68,8 @@ class Desk:
 
         wait_for(found, f"a message about {subject}", 30)
         (path,) = found()
-        assert f"with {how} (".encode() in path.read_bytes()
+        behind = ";" if how == "SMTP" else " ("  # the cipher
+        assert f"with {how}{behind}".encode() in path.read_bytes()
         assert f"T{recipient}\0".encode() in path.with_suffix(".envelope").read_bytes()
 
     def text(self, subject: str) -> str:
@@ -170,6 +171,24 @@ def test_postfix_takes_tls_by_itself_where_it_is_offered(desk: Desk) -> None:
     with contextlib.closing(_Ending(receiver)), smtplib.SMTP("127.0.0.1", receiver.port, timeout=60) as client:
         client.sendmail("joe@elsewhere.test", [SENDER], desk.text("by opportunity"))
         desk.arrived("by opportunity", SENDER, "ESMTPS")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs mail servers")
+def test_a_broken_certificate_does_not_keep_postfix_waiting() -> None:
+    """It hears 454 and sends in clear; after a handshake that fails it would wait for five minutes."""
+    servers = Servers()
+    with tempfile.TemporaryDirectory(prefix="pyqmail-clients-") as base:
+        os.chmod(base, 0o755)
+        desk = Desk(Path(base), servers)
+        pem = desk.base / "control/servercert.pem"
+        pem.chmod(0o600)
+        pem.write_text(desk.other.read_text()[:300])
+        more = f"relayhost = [127.0.0.1]:{desk.plain}\nsmtp_tls_security_level = may\n"
+        receiver = PostfixClient([], more)
+        with contextlib.closing(_Ending(receiver)), smtplib.SMTP("127.0.0.1", receiver.port, timeout=60) as client:
+            client.sendmail("joe@elsewhere.test", [SENDER], desk.text("in clear"))
+            desk.arrived("in clear", SENDER, "SMTP")
+        servers.end()
 
 
 class _Ending:
