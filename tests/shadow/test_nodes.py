@@ -22,6 +22,7 @@ def nodes(database: PostgreSQL) -> Iterator[Nodes]:
     made = Nodes(database.url, PASSWORD)
     yield made
     made.close()
+    database.run("DELETE FROM shadow_message")  # no node of another test is to take over what these had
 
 
 @pytest.fixture
