@@ -499,6 +499,45 @@ class TestClientCertificates:
         servers.end()
         assert said == [(False, b"250 "), (True, b"553 ")]
 
+    def test_what_the_files_say_counts_from_the_next_connection(
+        self, door: Door, pem: Path, authority: Path, printer: Path
+    ) -> None:
+        self.install_authority(door, authority)
+        context = client_context(pem)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # whose client hears in its handshake that it is refused
+        context.load_cert_chain(printer)
+        servers = Servers()
+        server = servers("-HRl0", "-c1", "--", *map(str, door.command), **door.environ)
+
+        def recipient() -> bytes:
+            """What a client hears that wants to send somewhere else."""
+            with server.connect() as sock:
+                for command in (b"", b"STARTTLS\r\n"):
+                    sock.sendall(command)
+                    sock.recv(4096)
+                try:
+                    secured = context.wrap_socket(sock, server_hostname="mx.test")
+                except OSError:
+                    return b"none"
+                with secured:
+                    for command in (b"EHLO c", b"MAIL FROM:<a@b>", b"RCPT TO:<c@elsewhere.test>"):
+                        secured.sendall(command + b"\r\n")
+                        reply = secured.recv(4096)
+                    return reply[:4]
+
+        control = door.base / "control"
+        said = [recipient()]
+        (control / "tlsclients").write_text("printer@here.test\n")
+        said.append(recipient())
+        (control / "clientcrl.pem").write_bytes(revocations(authority, printer))
+        said.append(recipient())
+        (control / "clientcrl.pem").unlink()
+        said.append(recipient())
+        (control / "tlsclients").unlink()
+        said.append(recipient())
+        servers.end()
+        assert said == [b"553 ", b"250 ", b"none", b"250 ", b"553 "]
+
     def test_one_that_has_ended_is_refused(self, door: Door, pem: Path, authority: Path, tmp_path: Path) -> None:
         self.install_authority(door, authority)
         door.control(tlsclients="old@here.test")
