@@ -158,7 +158,8 @@ class Half:
         if implicit and not self._secure(b""):
             raise StreamEnded
         while not self._inner_over or self._to_client:
-            wait_s = min(LAST_S if self._inner_over else IDLE_S, deadline - time.monotonic())
+            over = self._inner_over or self._control.fileno() < 0  # the program may have left more than we have read
+            wait_s = min(LAST_S if over else IDLE_S, deadline - time.monotonic())
             ready = self._wait(wait_s) if wait_s > 0 else {}
             if not ready:
                 raise StreamEnded

@@ -43,62 +43,69 @@ def identity(home: str) -> str:
         return file.read().decode()
 
 
-def half(session_s: float) -> tuple[int, socket.socket, socket.socket]:
-    """A half that copies in clear, in a process of its own: its pid, the client and the program."""
-    client, outside = socket.socketpair()
-    outside.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    program, inside = socket.socketpair()
-    control, asked = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            for each in (client, program, control):
-                each.close()
-            os.dup2(outside.fileno(), 0)
-            os.dup2(outside.fileno(), 1)
-            Half(inside, asked, lambda stream, ready: None, b"").run(implicit=False, session_s=session_s)
-        except StreamEnded:
-            pass
-        finally:
-            os._exit(0)
-    for each in (outside, inside, asked, control):
-        each.close()
-    return pid, client, program
+class Copying:
+    """A half that copies in clear, in a process of its own, between a client and a program."""
 
+    def __init__(self, session_s: float = 3600.0) -> None:
+        self.client, outside = socket.socketpair()
+        outside.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.program, inside = socket.socketpair()
+        self.control, asked = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self.close()
+                os.dup2(outside.fileno(), 0)
+                os.dup2(outside.fileno(), 1)
+                Half(inside, asked, lambda stream, ready: None, b"").run(implicit=False, session_s=session_s)
+            except StreamEnded:
+                pass
+            finally:
+                os._exit(0)
+        for each in (outside, inside, asked):
+            each.close()
 
-def ended(pid: int) -> bool:
-    return os.waitpid(pid, os.WNOHANG)[0] == pid
+    def close(self) -> None:
+        """All ends that are ours."""
+        for each in (self.client, self.program, self.control):
+            each.close()
+
+    def ended(self) -> bool:
+        return os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
 
 
 def test_a_session_has_an_end_whatever_is_said() -> None:
-    pid, client, program = half(0.5)
-    with client, program:
-        client.sendall(b"NOOP\r\n")
-        assert program.recv(100) == b"NOOP\r\n"
+    half = Copying(session_s=0.5)
+    half.client.sendall(b"NOOP\r\n")
+    assert half.program.recv(100) == b"NOOP\r\n"
 
-        def goes_on() -> bool:
-            with contextlib.suppress(OSError):
-                client.send(b"NOOP\r\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                program.recv(100, socket.MSG_DONTWAIT)
-            return not ended(pid)
+    def ended() -> bool:
+        with contextlib.suppress(OSError):
+            half.client.send(b"NOOP\r\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            half.program.recv(100, socket.MSG_DONTWAIT)
+        return half.ended()
 
-        wait_for(lambda: not goes_on(), "the end of a session")
+    wait_for(ended, "the end of a session")
+    half.close()
 
 
 def test_who_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls_half, "IDLE_S", 0.2)
-    pid, client, program = half(3600)
-    with client, program:
-        wait_for(lambda: ended(pid), "the end of a silent session")
+    half = Copying()
+    wait_for(half.ended, "the end of a silent session")
+    half.close()
 
 
-def test_who_does_not_take_the_last_words_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [60_000, 200_000], ids=["what is read at once", "more than is read at once"])
+def test_who_does_not_take_the_last_words_is_left(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(tls_half, "LAST_S", 0.2)
-    pid, client, program = half(3600)
-    with client:
-        program.sendall(bytes(60_000))
-        program.close()
-        wait_for(lambda: ended(pid), "the end of a session that nobody reads")
+    half = Copying()
+    half.program.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * size)
+    half.program.sendall(bytes(size))
+    half.program.close()
+    half.control.close()
+    wait_for(half.ended, "the end of a session that nobody reads")
+    half.close()
 
 
 def who(uid: int, gid: int) -> str:
