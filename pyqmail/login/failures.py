@@ -32,6 +32,7 @@ class Failures:
 
     def __init__(self) -> None:
         self._known: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._right: OrderedDict[Key, None] = OrderedDict()  # the last to be right at the end
 
     def wait_s(self, network: bytes, user: bytes, now: float) -> float:
         """Seconds that an attempt has to wait before it is looked at."""
@@ -52,6 +53,14 @@ class Failures:
     def succeeded(self, network: bytes, user: bytes) -> None:
         """The right one: this user from there owes nothing any more."""
         self._known.pop((network, user), None)
+        self._right[network, user] = None
+        self._right.move_to_end((network, user))
+        while len(self._right) > KNOWN_MAX:
+            self._right.popitem(last=False)
+
+    def was_right(self, network: bytes, user: bytes) -> bool:
+        """Whether this user has once been right from there."""
+        return (network, user) in self._right
 
     def saved(self) -> bytes:
         """All counts, a line each: how many, when the last was, network and user in hexadecimal."""

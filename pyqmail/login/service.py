@@ -2,7 +2,7 @@
 
 This process reads 1 KiB at most of whom it trusts to ask, and compares a password with nothing but what was right a
 moment ago (login/memory). A question that would be wrong is answered at the same time after it was taken up, whatever
-was wrong.
+was wrong. Users who have been right from where they are now come before all others: who guesses does not keep them out.
 """
 
 import socket
@@ -26,6 +26,7 @@ FAILURE_S = 3.5  # from a question to the answer no; by then the random delay of
 CONNECTIONS_MAX = 512
 CHECKS_MAX = 8  # at once
 ONE_MAX = 2  # of them for one user, and for one network
+FULL_S = 0.5  # without a descriptor to spare
 COUNTS = "/users/authd.failures"  # below the home
 COUNTS_MAX = 32 << 20  # bytes
 _CREDENTIALS = struct.Struct("iII")  # a struct ucred
@@ -59,6 +60,7 @@ class Service:
         self._open = 0
         self._waiting: list[Question] = []
         self._running: list[Question] = []
+        self._refused: list[Question] = []  # wrong, and not yet told so
         self._failures = Failures()
         loop.add_reader(listener.fileno(), self._accept)
         self._restore()
@@ -84,7 +86,11 @@ class Service:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError:  # they wait where they are, and nobody turns round for them
+            self._loop.remove_reader(self._listener.fileno())
+            self._loop.call_later(FULL_S, lambda: self._loop.add_reader(self._listener.fileno(), self._accept))
             return
         peer = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if not self._trusted(peer[1]) or self._open >= CONNECTIONS_MAX:
@@ -121,18 +127,34 @@ class Service:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Begin as many checks as there is room for, the oldest question first."""
-        for question in list(self._waiting):
+        """Begin as many checks as there is room for: first those of who was right before, then the oldest question."""
+        for question in sorted(self._waiting, key=lambda one: not self._was_right(one)):
             if len(self._running) >= CHECKS_MAX:
                 return
-            if self._has_room(question):
-                self._waiting.remove(question)
+            if not self._has_room(question):
+                continue
+            self._waiting.remove(question)
+            if gone(question.sock):
+                self._close(question.sock)
+            else:
                 self._begin(question)
 
     def _has_room(self, question: Question) -> bool:
+        """Whether neither its user nor its network has enough under way.
+
+        Who guesses has it until he hears that he was wrong: those who guess at once are as slow as those who guess one
+        after the other. Wrong passwords of others in a network do not hold up who was right from there.
+        """
         users = sum(other.user == question.user for other in self._running)
         networks = sum(other.network == question.network for other in self._running)
+        right = self._was_right(question)
+        networks += sum(
+            other.network == question.network and (not right or other.user == question.user) for other in self._refused
+        )
         return users < ONE_MAX and networks < ONE_MAX
+
+    def _was_right(self, question: Question) -> bool:
+        return self._failures.was_right(question.network, question.user)
 
     def _begin(self, question: Question) -> None:
         question.began = time.monotonic()
@@ -157,11 +179,17 @@ class Service:
         if answer is Answer.NO:
             self._failures.failed(question.network, question.user, now)
             left_s = max(0.0, question.began + FAILURE_S - now)
-            self._loop.call_later(left_s, lambda: self._answer(question, answer))
+            self._refused.append(question)
+            self._loop.call_later(left_s, lambda: self._refuse(question))
             return
         if answer is Answer.YES:
             self._failures.succeeded(question.network, question.user)
         self._answer(question, answer)
+
+    def _refuse(self, question: Question) -> None:
+        self._refused.remove(question)
+        self._answer(question, Answer.NO)
+        self._go_on()
 
     def _answer(self, question: Question, answer: Answer) -> None:
         name = checking.known_as(question.credentials) if answer is Answer.YES else b""
@@ -175,3 +203,13 @@ class Service:
         self._loop.remove_reader(sock.fileno())
         sock.close()
         self._open -= 1
+
+
+def gone(sock: socket.socket) -> bool:
+    """Whether who asked has hung up."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pyqmail.login import failures
 from pyqmail.login.failures import FORGET_S, KNOWN_MAX, Failures, network_of
 
 
@@ -88,3 +89,13 @@ def test_what_is_no_count_is_left_out(data: bytes) -> None:
     failures = Failures()
     failures.restore(data, 10.0)
     assert failures.saved() == b""
+
+
+def test_who_was_right_is_known_by_network_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "KNOWN_MAX", 2)
+    counts = Failures()
+    assert not counts.was_right(b"net", b"ann")
+    for user in (b"ann", b"bob", b"ann", b"eve"):
+        counts.succeeded(b"net", user)
+    assert counts.was_right(b"net", b"ann") and not counts.was_right(b"other", b"ann")
+    assert not counts.was_right(b"net", b"bob")  # the oldest of too many

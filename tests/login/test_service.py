@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_who_guesses_waits_and_others_do_not(door: Door) -> None:
     assert answer(door, ANN, SECRET)[0] is Answer.YES
     assert time.monotonic() - second < 0.9
     assert second - began > 7
+
+
+def test_who_guesses_at_once_is_as_slow_and_holds_up_nobody_elsewhere(door: Door) -> None:
+    began = time.monotonic()
+    with ThreadPoolExecutor(6) as many:
+        guesses = [many.submit(answer, door, b"user%d@v.example" % number, b"wrong") for number in range(6)]
+        wait_for(lambda: any(guess.done() for guess in guesses), "the first answer")
+        second = time.monotonic()
+        assert answer(door, ANN, SECRET, b"198.51.100.1")[0] is Answer.YES
+        assert time.monotonic() - second < 3
+        assert [guess.result()[0] for guess in guesses] == [Answer.NO] * 6
+    assert time.monotonic() - began > 3 * 3.4  # two at a time
 
 
 def test_a_restart_forgets_nobody() -> None:
@@ -295,3 +308,49 @@ def test_an_account_whose_password_was_changed_has_the_new_one_at_once(door: Doo
         subprocess.run(["chpasswd"], input=b"pqauth:" + password + b"\n", check=True)
         assert [answer(door, b"pqauth", password)[0] for _ in range(3)] == [Answer.YES] * 3
     assert answer(door, b"pqauth", b"the second of two")[0] is Answer.NO
+
+
+def test_who_was_right_before_is_not_kept_out_by_who_guesses_from_everywhere() -> None:
+    pytest.importorskip("pamela")
+    ensure_user("pqauth")
+    subprocess.run(["chpasswd"], input=b"pqauth:one of many words\n", check=True)
+    with door_of("qmail-smtpd") as door, ThreadPoolExecutor(24) as many:
+        for name in ("run", "users"):
+            (door.base / name).mkdir()
+        door.control(authd="", authcachettl="0")
+        process = authd(door)
+        right = b"pqauth", b"one of many words", b"203.0.113.9"
+        assert answer(door, *right)[0] is Answer.YES
+        guesses = [many.submit(answer, door, b"pqauth", b"wrong", b"198.51.100.%d" % number) for number in range(24)]
+        wait_for(lambda: any(guess.done() for guess in guesses), "the first no", DEADLINE_S)
+        assert sum(guess.done() for guess in guesses) < 12  # many wait
+        assert answer(door, *right)[0] is Answer.YES
+        waiting = sum(not guess.done() for guess in guesses)
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+        assert waiting > 6
+
+
+def test_a_question_of_who_has_gone_is_not_looked_at() -> None:
+    with door_of("qmail-smtpd") as door:
+        for name in ("run", "users"):
+            (door.base / name).mkdir()
+        asked = door.base / "asked"
+        checker = door.base / "checker"
+        checker.write_text(f"#!/bin/sh\nhead -c 3 <&3 >>{asked}\nsleep 1\nexit 0\n")
+        checker.chmod(0o755)
+        door.control(authd=f"{checker} true")
+        process = authd(door)
+        socks = []
+        for number in range(4):
+            socks.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            socks[-1].connect(str(door.base) + SOCKET)
+            socks[-1].send(format_question(Credentials(b"plain", b"us%d" % number, b"x"), b"192.0.2.1"))
+        wait_for(lambda: asked.exists() and len(asked.read_bytes()) == 6, "two checks", DEADLINE_S)
+        socks[2].close()  # it waits: its network has two
+        assert socks[3].recv(10)[:1] == Answer.YES.value
+        assert asked.read_bytes().count(b"us2") == 0 and len(asked.read_bytes()) == 9
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+        for sock in socks:
+            sock.close()
