@@ -148,6 +148,8 @@ def test_from_installation_to_purge(machine: Machine) -> None:
     assert sockets(machine) == []
 
     machine.run("echo 7 >/var/qmail/control/concurrencylocal")
+    alone = "messages in queue: 1\n"  # those that are delivered leave it a moment later
+    machine.wait_for(lambda: machine.run("/var/qmail/bin/qmail-qstat").stdout.startswith(alone), "what waits alone")
     before = machine.run(KEPT).stdout
     apt(machine, "install -q -y --no-install-recommends /tmp/newer.deb")
     assert machine.run(KEPT).stdout == before
