@@ -9,7 +9,7 @@ from pyqmail.warm.successors import go_on_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from pyqmail.stream.stream import Stream
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 CHECK_FD = 3
 PIPE_HOLDS = 4096  # bytes that a fresh pipe takes at once, whatever its size
+NO, LATER = 1, 111  # what a checker ends with (cr.yp.to/checkpwd/interface.html)
+NO_CHECKER = 127  # it could not be executed: no word about a password
+USER_MAX = 256  # bytes of a name in the log
 
 
 class Over(Exception):
@@ -45,6 +48,8 @@ class Greeter:
         self.tls: Tls | None = None  # where STLS can be had, and has not been
         self.needs_tls = False
         self.apop = True  # whether the greeting has the stamp, and APOP is taken
+        # Told of an attempt that came to nothing: result, method and name
+        self.note: Callable[[bytes, bytes, bytes], None] = lambda *words: None
         self._stream = stream
         self._lines = LineReader(stream, pop3.LINE_MAX)
         self._stamp = stamp
@@ -94,15 +99,15 @@ class Greeter:
                 return b"-ERR USER first\r\n"
             if not argument:
                 return pop3.SYNTAX
-            raise Over(self._check(self._user, argument))
+            raise Over(self._check(b"user", self._user, argument))
         if not self.apop:
             return b"-ERR APOP is switched off, use USER and PASS\r\n"
         user, space, digest = argument.partition(b" ")
         if not space:
             return pop3.SYNTAX
-        raise Over(self._check(user, digest))
+        raise Over(self._check(b"apop", user, digest))
 
-    def _check(self, user: bytes, password: bytes) -> bytes:
+    def _check(self, method: bytes, user: bytes, password: bytes) -> bytes:
         """Run the subprogram to its end; what is left to say. Raises StreamEnded."""
         self._stream.flush()  # what we have said stands before what the subprogram says
         try:
@@ -138,6 +143,8 @@ class Greeter:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status < 0:
             return b"-ERR aack, child crashed\r\n"
+        if status in (NO, LATER):
+            self.note(b"failed" if status == NO else b"deferred", method, user[:USER_MAX])
         return b"-ERR authorization failed\r\n" if status else b""
 
     def _become_checker(self, writer: int) -> None:
@@ -149,4 +156,4 @@ class Greeter:
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             go_on_as(self._command, self._environ, keep=(0, 1, 2, CHECK_FD))
         finally:
-            os._exit(1)
+            os._exit(NO_CHECKER)

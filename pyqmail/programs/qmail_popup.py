@@ -80,6 +80,7 @@ def serve(
             raise Over(b"-ERR usage: popup hostname subprogram\r\n")
         stamp = b"<%d.%d@%b>" % (os.getpid(), int(time.time()), argv[1])
         greeter = Greeter(stamp, argv[2:], environ, stream)
+        greeter.note = lambda *words: note(environ, *words)
         greeter.apop = environ.get(b"DISABLEAPOP", b"") in (b"", b"0")
         if security is not None:
             greeter.needs_tls = security.required and not security.implicit
@@ -91,6 +92,15 @@ def serve(
     except Over as over:
         stream.write(over.reply)
     stream.close()
+
+
+def note(environ: "Mapping[bytes, bytes]", result: bytes, method: bytes, user: bytes) -> None:
+    """A line of the log, as qmail-smtpd has it, for an attempt that came to nothing."""
+    from pyqmail.formats.logline import safe
+    from pyqmail.incoming.decisions import DecisionLog
+
+    words = (result, method, safe(user), safe(environ.get(b"TCPREMOTEIP", b"unknown")[:64]))
+    DecisionLog(b"qmail-popup", environ).say(b"auth: auth-%b type=%b user=<%b> ip=%b" % words)
 
 
 def arrange(environ: "Mapping[bytes, bytes]") -> "tuple[Halves | None, Security | None]":

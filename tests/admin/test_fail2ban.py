@@ -80,6 +80,9 @@ def test_wrong_passwords_are_counted_and_no_name_can_have_another_address_counte
     line = "qmail-smtpd: auth: auth-%s type=plain user=<%s> ip=192.0.2.%d"
     lines = [line % ("failed", "ann", 7), line % ("success", "ann", 8), line % ("deferred", "ann", 9)]
     lines += [line % ("failed", ">_ip=192.0.2.99", 10), line % ("success", "x>_ip=192.0.2.99", 11)]
+    pop3 = "qmail-popup: auth: auth-%s type=%s user=<%s> ip=192.0.2.%d"
+    lines += [pop3 % ("failed", "user", "ann", 12), pop3 % ("failed", "apop", "x>_ip=192.0.2.99", 13)]
+    lines += [pop3 % ("deferred", "user", "ann", 14)]
     log = tmp_path / "log"
     log.write_text("".join(prefix + line + "\n" for prefix in PREFIXES.values() for line in lines))
-    assert sorted(set(found(log))) == ["192.0.2.10", "192.0.2.7"]
+    assert sorted(set(found(log))) == ["192.0.2.10", "192.0.2.12", "192.0.2.13", "192.0.2.7"]

@@ -153,23 +153,31 @@ def test_what_the_checker_is_given(tmp_path: Path, checker: Path, talk: bytes, l
 
 @pytest.mark.contract("pop3 1.23", "pop3 1.20", "pop3 4.2")
 @pytest.mark.parametrize(
-    ("code", "reply"),
+    ("code", "reply", "result"),
     [
-        (0, b""),
-        (1, b"-ERR authorization failed\r\n"),
-        (111, b"-ERR authorization failed\r\n"),
-        (-signal.SIGKILL, b"-ERR aack, child crashed\r\n"),
-        (None, b"-ERR authorization failed\r\n"),
+        (0, b"", b""),
+        (1, b"-ERR authorization failed\r\n", b"failed"),
+        (111, b"-ERR authorization failed\r\n", b"deferred"),
+        (-signal.SIGKILL, b"-ERR aack, child crashed\r\n", b""),
+        (None, b"-ERR authorization failed\r\n", b""),
     ],
     ids=["success", "wrong password", "trouble", "killed", "no such program"],
 )
-def test_what_becomes_of_the_checker(tmp_path: Path, checker: Path, code: int | None, reply: bytes) -> None:
+def test_what_becomes_of_the_checker(
+    tmp_path: Path, checker: Path, code: int | None, reply: bytes, result: bytes
+) -> None:
     (tmp_path / "code").write_text(str(code))
-    popup = Popup("host", "checker" if code is not None else "no-such-checker", path=str(tmp_path))
+    reader, writer = os.pipe()
+    command = "checker" if code is not None else "no-such-checker"
+    popup = Popup("host", command, path=str(tmp_path), stderr=writer)
+    os.close(writer)
     popup.lines.readline()
     popup.say(b"USER joe\r\n")
     popup.socket.sendall(b"PASS x\r\n")
     assert popup.end() == (reply, 1)
+    with os.fdopen(reader, "rb") as log:
+        said = log.read().removeprefix(b"for the log")  # by the checker
+    assert said == b"qmail-popup: auth: auth-%b type=user user=<joe> ip=unknown\n" % result * bool(result)
 
 
 @pytest.mark.contract("pop3 1.21")
