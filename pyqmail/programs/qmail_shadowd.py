@@ -94,7 +94,8 @@ def adopt_dead(home: str, names: Sequence[str]) -> int:
         return complain(str(error))
     lines = [f"{name}: {number} messages adopted" for name, number in found]
     os.write(1, "\n".join([*lines, f"{count} messages put into the queue", ""]).encode())
-    return 0
+    absent = [name for name in names if name not in {known for known, _ in found}]
+    return complain(f"no node without a lease is called {absent[0]}") if absent else 0
 
 
 def restore(home: str) -> int:

@@ -22,6 +22,10 @@ from pyqmail.shadow.nodes import Adopted, Nodes
 from pyqmail.shadow.store import Node, Refused
 
 
+class Torn(Exception):
+    """A part of a message has gone."""
+
+
 class NoLease(Exception):
     """This node has no lease, and so may own nothing."""
 
@@ -40,14 +44,14 @@ def adopt(nodes: Nodes, home: str, queue: str, names: Sequence[str]) -> tuple[li
 def take_in_all(nodes: Nodes, node: Node, home: str) -> int:
     """Put into the queue of ``home`` what is to be taken in: how many. Raises Away, Refused and OSError.
 
-    A row without an envelope stays, and keeps no other from being taken in.
+    A row without an envelope, or without all parts, stays, and keeps no other from being taken in.
     """
     count, unreadable = 0, list[str]()
 
     def take(adopted: Adopted) -> bool:
         try:
             _inject(home, adopted, parse_todo(adopted.envelope))
-        except UnknownRecord:
+        except (UnknownRecord, Torn):
             unreadable.append(adopted.identity)
             return False
         return True
@@ -55,20 +59,25 @@ def take_in_all(nodes: Nodes, node: Node, home: str) -> int:
     while (taken := nodes.take_in(node, take, unreadable)) is not None:
         count += taken
     if unreadable:
-        raise Refused(f"{len(unreadable)} rows have no envelope, the first is {unreadable[0]}")
+        raise Refused(f"{len(unreadable)} rows are not whole, the first is {unreadable[0]}")
     return count
 
 
 def _inject(home: str, adopted: Adopted, todo: Todo) -> None:
-    """Put one into the queue, if anybody is left to deliver it to. Raises Refused."""
+    """Put one into the queue, if anybody is left to deliver it to. Raises Refused and Torn."""
     recipients = remaining(todo.recipients, adopted.done)
     if not recipients:
         return
     transfer = Transfer(UUID(adopted.identity).hex.encode(), adopted.birth)
     facts = facts_of_rest(adopted.facts, todo.sender, recipients, transfer)
     injection = Injection.open(home, {FACTS: facts}, warm=True)
+    size = 0
     for part in adopted.parts:
         injection.write(part)
+        size += len(part)
+    if size != adopted.size:
+        injection.abort()
+        raise Torn
     answer = injection.close(todo.sender, recipients)
     if answer.status:
         raise Refused(f"qmail-queue says {answer.letter_text()[1].decode()} of {adopted.identity}")

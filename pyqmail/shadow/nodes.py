@@ -24,7 +24,7 @@ GIVE_UP = (
 )
 ADOPT = "UPDATE shadow_message SET owner = %s, taking = true WHERE owner = %s"
 NEXT = (
-    "SELECT id::text, facts, envelope, message, extract(epoch FROM born)::bigint FROM shadow_message"
+    "SELECT id::text, facts, envelope, message, extract(epoch FROM born)::bigint, size FROM shadow_message"
     " WHERE owner = %s AND taking AND NOT id = ANY(%s::uuid[]) ORDER BY born LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 READ_PART = "SELECT data FROM shadow_part WHERE id = %s AND number = %s"
@@ -46,6 +46,7 @@ class Adopted:
     facts: bytes
     envelope: bytes
     done: list[bytes]
+    size: int  # bytes of all parts, if none has gone
     parts: Iterator[bytes]
 
 
@@ -99,6 +100,7 @@ class Nodes(Database):
     def adopt(self, node: Node, names: Sequence[str]) -> list[tuple[str, int]]:
         """Make this node's what nodes without a lease have, all of them or those of ``names``: each, and how many.
 
+        Of all of them those without messages are left out; of ``names``, which may be queues, those that have a lease.
         One transaction for each, that holds its row: of two nodes that adopt at once one finds nothing left.
         """
         found = []
@@ -112,8 +114,8 @@ class Nodes(Database):
                     continue
                 connection.execute(GIVE_UP, (queue,))
                 count = connection.execute(ADOPT, (node.queue, queue)).rowcount
-            if count:
-                found.append((str(name), count))
+            if count or names:
+                found.append((str(queue if queue in names else name), count))
         return found
 
     def take_in(self, node: Node, take: Callable[[Adopted], bool], but: Collection[str] = ()) -> bool | None:
@@ -136,7 +138,8 @@ class Nodes(Database):
                     yield bytes(part[0])  # type: ignore[call-overload]
                     number += 1
 
-            if not take(Adopted(identity, int(str(row[4])), facts, envelope, done, parts())):
+            birth, size = int(str(row[4])), int(str(row[5]))
+            if not take(Adopted(identity, birth, facts, envelope, done, size, parts())):
                 return False
             connection.execute("DELETE FROM shadow_message WHERE id = %s", (identity,))
         return True

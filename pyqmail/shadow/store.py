@@ -8,11 +8,12 @@ from uuid import UUID
 import psycopg
 
 from pyqmail.protocol.shadow import COPY_WORDS, is_id
-from pyqmail.shadow.database import Away, Database
+from pyqmail.shadow.database import Database
 
 PART_BYTES = 256 << 10  # of a message in one row
 ADOPTED = "others have adopted the messages of this queue"
 ENVELOPE_MAX = 16 << 20  # bytes; a longer one is not copied
+TOO_LONG = "the envelope is too long"
 
 INSERT = (  # a row for each element of the arrays, or none: this node stays what it is until they are there
     "INSERT INTO shadow_message (id, owner, size, facts, envelope, message)"
@@ -75,15 +76,18 @@ class Copy:
         """Whether it needs more than one row."""
         return self.size > PART_BYTES
 
+    @property
+    def too_long(self) -> bool:
+        """Whether its envelope is more than is copied."""
+        return os.fstat(self.envelope).st_size > ENVELOPE_MAX
+
     def close(self) -> None:
         """Give the files back."""
         os.close(self.message)
         os.close(self.envelope)
 
     def row(self) -> tuple[UUID, int, bytes, bytes, bytes]:
-        """Its first row. Raises OSError, and Away for an envelope that is too long."""
-        if os.fstat(self.envelope).st_size > ENVELOPE_MAX:
-            raise Away("the envelope is too long")
+        """Its first row. Raises OSError."""
         envelope = os.pread(self.envelope, ENVELOPE_MAX, 0)
         return UUID(self.identity), self.size, self.facts, envelope, os.pread(self.message, PART_BYTES, 0)
 

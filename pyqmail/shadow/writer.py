@@ -19,7 +19,7 @@ from pyqmail.shadow.nodes import Nodes
 from pyqmail.shadow.settings import Settings
 from pyqmail.shadow.small import TYPES, SmallCopies
 from pyqmail.shadow.statement import Statement
-from pyqmail.shadow.store import ADOPTED, INSERT, Copy, Fenced, Mark, Node, Refused, SmallCopy, Store
+from pyqmail.shadow.store import ADOPTED, INSERT, TOO_LONG, Copy, Fenced, Mark, Node, Refused, SmallCopy, Store
 from pyqmail.system.loop import Loop
 
 WRITERS = 2
@@ -169,6 +169,9 @@ class Writer:
         """Copy one, and give back its files."""
         if isinstance(copy, SmallCopy):
             self._small.put(copy)
+        elif copy.too_long:  # it alone: those beside it are copied
+            copy.close()
+            self.tell(lambda: self._copied([copy], TOO_LONG))
         else:
             self._gathered.put(copy)
 

@@ -1,10 +1,12 @@
 """A node dies, and another one takes over what it had accepted: once, and without what had been delivered."""
 
 import os
+import subprocess
 import threading
 import uuid
 from pathlib import Path
 
+from pyqmail.exits import QueueExit
 from pyqmail.formats.facts import Facts, RecipientFacts, Transfer, format_facts, parse_facts
 from pyqmail.shadow.adoption import facts_of_rest, remaining
 from tests.integration.mailhost import hold_deliveries
@@ -76,3 +78,38 @@ def test_facts_are_kept_for_the_recipients_that_are_left() -> None:
     assert (rest.ret, rest.recipients, rest.transfer) == (b"HDRS", told[1:], transfer)
     for nothing in (b"no facts", b""):
         assert parse_facts(facts_of_rest(nothing, b"ann@x", [b"b@x"], transfer)) == Facts(transfer=transfer)
+
+
+def test_a_message_that_lacks_a_part_stays_where_it_is(database: PostgreSQL, host: Node, maildir: Path) -> None:
+    _, started = hold_deliveries(USER)
+    with node(database, "torn.example.test") as lost:
+        assert lost.queue(b"Subject: torn\n\n" + LARGE, HELD) == 0
+        started.read_text()
+        lost.die()
+        lost.lose_lease()
+    torn = host.copies()[-1]
+    database.run(f"DELETE FROM shadow_part WHERE id = '{torn}'")
+    done = host.try_to_adopt("torn.example.test")
+    assert done.returncode == 111 and "rows are not whole, the first is " + torn in done.stderr
+    assert torn in host.copies() and not subjects(maildir)
+    database.run(f"DELETE FROM shadow_message WHERE id = '{torn}'")
+
+
+def test_a_node_that_is_alive_or_unknown_is_said_not_to_be_adopted(host: Node) -> None:
+    done = host.try_to_adopt("nobody.example.test")
+    assert (done.returncode, done.stdout) == (111, "0 messages put into the queue\n")
+    assert "no node without a lease is called nobody.example.test" in done.stderr
+
+
+def test_an_envelope_that_is_too_long_keeps_no_other_from_being_copied(
+    host: Node, maildir: Path, tmp_path: Path
+) -> None:
+    envelope = tmp_path / "envelope"
+    recipients = b"".join(b"T%d-%b@example.test\0" % (number, b"x" * 980) for number in range(17_000))
+    envelope.write_bytes(b"Fann@example.test\0" + recipients + b"\0")
+    with envelope.open("rb") as ends:
+        program = host.home / "bin/qmail-queue"
+        status = subprocess.run([program], input=LARGE, stdout=ends, env=host.environ()).returncode
+    assert status == QueueExit.NEXT_HOP_TEMPORARY
+    assert host.queue(b"Subject: after it\n\n" + LARGE, PLAIN) == 0
+    wait_for(lambda: subjects(maildir) == [b"Subject: after it"], "the message")

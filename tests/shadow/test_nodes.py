@@ -87,7 +87,7 @@ def test_adoption_is_done_once_and_fences_who_comes_back(
     end(database, dead)
     assert nodes.adopt(heir, ["somebody.else"]) == []
     assert [count for _, count in nodes.adopt(heir, [dead.queue])] == [1]
-    assert nodes.adopt(heir, [dead.queue]) == []
+    assert nodes.adopt(heir, [dead.queue]) == [(dead.queue, 0)] and nodes.adopt(heir, []) == []
     with pytest.raises(Fenced):
         copy(store, dead, tmp_path / "late")
     with pytest.raises(Fenced):
@@ -136,7 +136,7 @@ def test_a_row_without_an_envelope_stays_and_keeps_no_other_from_the_queue(
     seen: list[str] = []
     monkeypatch.setattr(adoption, "_inject", lambda _home, adopted, _todo: seen.append(adopted.identity))
     for _ in range(2):
-        with pytest.raises(Refused, match=f"1 rows have no envelope, the first is {torn}"):
+        with pytest.raises(Refused, match=f"1 rows are not whole, the first is {torn}"):
             adoption.take_in_all(nodes, node, "/nowhere")
     assert seen == [whole]
     assert database.run(f"SELECT id FROM shadow_message WHERE owner = '{node.queue}'") == [torn]
