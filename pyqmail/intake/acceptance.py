@@ -7,7 +7,6 @@ Only who got past the socket's access list comes here, and the kernel says who t
 list has been taken away: his connection is answered, not even closed, and the worker asks to be replaced.
 """
 
-import _socket
 import socket
 from collections.abc import Callable, Collection
 
@@ -18,6 +17,7 @@ from pyqmail.intake.receipt import Receipt
 from pyqmail.protocol import queued
 from pyqmail.system.accepting import accept_number
 from pyqmail.system.loop import Loop
+from pyqmail.system.peer import peer_credentials
 
 ACCEPTS_A_TURN = 64
 LEASED = 1000  # serials of one lease
@@ -76,8 +76,7 @@ class Acceptance:
             self._admit(Receipt(-self._accepted, self._serial(), fd))
 
     def _admit(self, receipt: Receipt) -> None:
-        ids = receipt.connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        receipt.uid = queued.parse_credentials(ids)[1]
+        receipt.uid = peer_credentials(receipt.connection)[1]
         if receipt.uid in self._door.uids:
             self._begin(receipt)
         else:

@@ -27,6 +27,7 @@ from pyqmail.protocol import queued
 from pyqmail.spool.layout import Layout
 from pyqmail.system.accepting import accept
 from pyqmail.system.loop import Loop
+from pyqmail.system.peer import peer_credentials
 from pyqmail.system.process import close_all_but
 
 TYPE_CHECKING = False
@@ -150,8 +151,7 @@ class Service:
                 self._pause(listener)
                 return
             self._keep_ticking()  # before anything can fail that a tick mends
-            ids = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            uid = queued.parse_credentials(ids)[1]
+            uid = peer_credentials(connection)[1]
             if listener is self._own and uid in self._own_uids:
                 self._shared.take(uid, connection)
             elif isinstance(name, bytes) and name.startswith(queued.BUILD_QUESTION):

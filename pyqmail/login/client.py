@@ -7,9 +7,9 @@ import struct
 from pyqmail.login.answer import Answer
 from pyqmail.protocol.logins import ANSWER_MAX, SOCKET, format_question
 from pyqmail.protocol.sasl import Credentials
+from pyqmail.system.peer import peer_credentials
 
 ANSWER_S = 150  # to wait for: the longest back-off, and the longest check
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 _LIMIT = struct.pack("ll", ANSWER_S, 0)  # a struct timeval
 
 
@@ -21,8 +21,8 @@ def ask(home: str, credentials: Credentials, ip: bytes) -> tuple[Answer, bytes]:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(home + SOCKET)
-        peer = _CREDENTIALS.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))
-        if peer[1] != 0 and peer[1] != os.geteuid():
+        uid = peer_credentials(sock)[1]
+        if uid != 0 and uid != os.geteuid():
             return Answer.LATER, b""
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _LIMIT)
         # the first record of a connection, for which there is room

@@ -6,7 +6,6 @@ was wrong. Users who have been right from where they are now come before all oth
 """
 
 import socket
-import struct
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from pyqmail.protocol.logins import QUESTION_MAX, parse_question
 from pyqmail.protocol.sasl import Credentials
 from pyqmail.system import files
 from pyqmail.system.loop import Loop
+from pyqmail.system.peer import peer_credentials
 from pyqmail.system.stamp import Seen
 
 QUESTION_S = 10.0  # for a client to ask
@@ -29,7 +29,6 @@ ONE_MAX = 2  # of them for one user, and for one network
 FULL_S = 0.5  # without a descriptor to spare
 COUNTS = "/users/authd.failures"  # below the home
 COUNTS_MAX = 32 << 20  # bytes
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
 class Question:
@@ -92,8 +91,7 @@ class Service:
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(FULL_S, lambda: self._loop.add_reader(self._listener.fileno(), self._accept))
             return
-        peer = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if not self._trusted(peer[1]) or self._open >= CONNECTIONS_MAX:
+        if not self._trusted(peer_credentials(sock)[1]) or self._open >= CONNECTIONS_MAX:
             sock.close()
             return
         self._open += 1

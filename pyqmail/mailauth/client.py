@@ -6,9 +6,9 @@ import os
 import struct
 
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, SOCKET, Pairs, format_pairs, parse_pairs
+from pyqmail.system.peer import peer_credentials
 
 ANSWER_S = 45  # to wait for: longer than qmail-verifyd looks things up
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
 def ask_about_sender(home: str, pairs: Pairs) -> Pairs | None:
@@ -35,8 +35,7 @@ def _ask(home: str, pairs: Pairs, fds: "tuple[int, ...]") -> Pairs | None:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
         sock.connect(home + SOCKET)
-        peer = _CREDENTIALS.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))
-        if peer[1] not in (0, os.geteuid()):  # whoever bound it; run/ is not root's directory
+        if peer_credentials(sock)[1] not in (0, os.geteuid()):  # whoever bound it; run/ is not root's directory
             return None
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds).tobytes())] if fds else []
         sock.sendmsg([format_pairs(pairs)], rights, _socket.MSG_NOSIGNAL)

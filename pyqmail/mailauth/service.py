@@ -22,6 +22,7 @@ from pyqmail.mailauth.network_shares import NetworkShares
 from pyqmail.mailauth.report_events import note
 from pyqmail.protocol.verification import MESSAGE, RECORD_MAX, SENDER, Pairs, format_pairs, parse_pairs
 from pyqmail.resolver import Found
+from pyqmail.system.peer import peer_credentials
 from pyqmail.system.process import address_space, close_all_but, limit_memory
 from pyqmail.system.unnamed import pieces
 
@@ -34,7 +35,6 @@ GROWTH_MAX = 256 << 20  # bytes of address space that the answers may take
 QUESTION_S = 10  # for a client to ask
 SENDER_S, MESSAGE_S = 15.0, 20.0  # for all look-ups of one question together
 HANGING_S = 60  # then a worker is killed, whatever it does
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 _PID = struct.Struct("i")
 
 
@@ -139,8 +139,7 @@ class Workers:
             return None  # another worker was quicker
 
     def _answer(self, sock: socket.socket, slot: int) -> None:
-        peer = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if not self._trusted(peer[1]):
+        if not self._trusted(peer_credentials(sock)[1]):
             return
         sock.settimeout(QUESTION_S)
         fds: list[int] = []

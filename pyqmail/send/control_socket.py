@@ -7,7 +7,6 @@ an answer is made piece by piece as it is taken, and who neither asks nor takes 
 
 import os
 import socket
-import struct
 from collections.abc import Callable, Mapping
 
 from pyqmail.log.events import Warn
@@ -17,6 +16,7 @@ from pyqmail.send.order_book import OrderBook
 from pyqmail.send.order_requests import OrderRequests
 from pyqmail.system import files
 from pyqmail.system.loop import Loop
+from pyqmail.system.peer import peer_credentials
 
 CONNECTIONS_MAX = 8
 PATH_MAX = 107  # sun_path, less the NUL
@@ -79,16 +79,11 @@ class ControlSocket:
             peer, _ = self._listener.accept()
         except OSError:
             return
-        uid = _peer_uid(peer)
+        uid = peer_credentials(peer)[1]
         if len(self.connections) >= CONNECTIONS_MAX or uid not in (0, os.geteuid()):
             peer.close()
             return
         self.connections.add(ControlConnection(self._loop, peer, f"uid {uid}", self.served, self.connections.discard))
-
-
-def _peer_uid(peer: socket.socket) -> int:
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
 
 
 class _short:

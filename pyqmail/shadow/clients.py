@@ -6,17 +6,16 @@ twenty times a second, so that each is no turn of the loop; what has been sent i
 
 import os
 import socket
-import struct
 from collections.abc import Callable, Collection
 
 from pyqmail.protocol import shadow
 from pyqmail.system.foreign import rights_of
 from pyqmail.system.loop import Loop
+from pyqmail.system.peer import peer_credentials
 
 CONNECTIONS_MAX = 256
 HEAR_S = 0.05  # from one time that a client is heard who can wait to the next
 HEARD_MAX = 512  # records of one client in a turn of the loop
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
 class Client:
@@ -63,7 +62,7 @@ class Clients:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        uid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        uid = peer_credentials(sock)[1]
         if uid not in self._uids or len(self.all) >= CONNECTIONS_MAX:
             sock.close()
             return

@@ -5,7 +5,6 @@ Only whom it trusts is read.
 
 import os
 import socket
-import struct
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -21,6 +20,7 @@ from pyqmail.state.table import Damaged
 from pyqmail.system import files
 from pyqmail.system.helper_log import HelperLog
 from pyqmail.system.loop import Loop
+from pyqmail.system.peer import peer_credentials
 
 CONNECTIONS_MAX = 8000
 SWEEP_S = 60.0  # from one look for what has expired to the next
@@ -28,7 +28,6 @@ SAVE_S = 300.0  # from one file to the next
 FILE = "state"  # in the directory that is current
 NAME = b"qmail-stated"
 _parsed = lru_cache(maxsize=256)(parse_record)  # who sends much asks the same again and again
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 
 
 class Service:
@@ -100,7 +99,7 @@ class Service:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        uid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
+        uid = peer_credentials(sock)[1]
         if not self._trusted(uid) or self._open >= CONNECTIONS_MAX:
             sock.close()
             return

@@ -5,14 +5,12 @@ A line is ours if the last sync had its domain. qmail-send hears HUP where virtu
 
 import os
 import signal
-import socket
-import struct
 
 from pyqmail.admin.virtual_domains import accepted_now, read_file, replace_file, with_line, without_line
 from pyqmail.send.control_socket import connect
 from pyqmail.spool.layout import Layout
+from pyqmail.system.peer import peer_credentials
 
-_CREDENTIALS = struct.Struct("iII")  # a struct ucred
 Domains = frozenset[bytes]
 
 
@@ -69,7 +67,7 @@ def hang_up(home: str) -> None:
     """Have a running qmail-send read its control files again: the process behind run/send/control."""
     try:
         with connect(Layout(home, 1).send_socket) as sock:
-            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        os.kill(_CREDENTIALS.unpack(peer)[0], signal.SIGHUP)
+            pid = peer_credentials(sock)[0]
+        os.kill(pid, signal.SIGHUP)
     except OSError:
         return  # none runs: it reads them when it starts
