@@ -1,6 +1,7 @@
 """An Injection as its callers use it: through the service, in a child, through QMAILQUEUE."""
 
 import errno
+import itertools
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -246,8 +247,13 @@ def with_few_descriptors(more: int, deed: Callable[[], int]) -> int:
     if pid == 0:
         code = 99
         try:
-            first = os.open("/dev/null", os.O_RDONLY)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1 + more, first + 1 + more))
+            seen = os.listdir(
+                "/proc/self/fd"
+            )  # with gaps between them, after other tests, and the one of the list itself
+            used = {int(name) for name in seen if os.path.exists(f"/proc/self/fd/{name}")}
+            free = (number for number in itertools.count() if number not in used)
+            limit = next(itertools.islice(free, more, None))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
             code = deed()
         finally:
             os._exit(code)
