@@ -171,7 +171,7 @@ class Writer:
             self._small.put(copy)
         elif copy.too_long:  # it alone: those beside it are copied
             copy.close()
-            self.tell(lambda: self._copied([copy], TOO_LONG))
+            self._copied([copy], TOO_LONG)
         else:
             self._gathered.put(copy)
 
