@@ -9,6 +9,7 @@ from operator import methodcaller
 
 from pyqmail.control import Control, ControlUnreadable
 from pyqmail.incoming.client import by_sendmail
+from pyqmail.incoming.site import CERTIFICATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pyqmail.stream.tls import TlsStream
     from pyqmail.tcp.certificates import TlsSettings
 
-CERTIFICATE = "servercert.pem"
 OTHER = frozenset(("tlsserverciphers", "tlsclients"))  # control files that ask for settings of TLS
 # What tells programs of the queue about the connection is set here, and is nobody else's to say.
 OWN_VARIABLES = (b"SSL_PROTOCOL", b"SSL_CIPHER", b"SSL_CIPHER_ALGKEYSIZE", b"SSL_CLIENT_S_DN_Email")

@@ -55,13 +55,18 @@ def counted(host: MailHost, new: Path, folder: Path) -> dict[str, float]:
         tracer.wait()
         assert tracer.stderr is not None
         tracer.stderr.close()
+    return {name: count / MESSAGES for name, count in calls_told(folder).most_common()}
+
+
+def calls_told(folder: Path) -> "collections.Counter[str]":
+    """System calls by name, of all reports in ``folder``."""
     calls: collections.Counter[str] = collections.Counter()
     for report in folder.iterdir():
         for line in report.read_text().splitlines():
             found = LINE.match(line.strip())
             if found and found[1] != "total":
                 calls[found[1]] += int(found[2])
-    return {name: count / MESSAGES for name, count in calls.most_common()}
+    return calls
 
 
 def test_a_message_stays_within_its_budget(host: MailHost, maildir: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 A limit here may be lowered freely; raising one needs a line in the changelog with its measurement.
 """
 
-import collections
 import signal
 import socket
 import ssl
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import client_context, self_signed
-from tests.integration.test_message_cost import LINE, traced
+from tests.integration.test_message_cost import calls_told, traced
 from tests.programs.tcp_servers import BIN, Running, Servers
 from tests.public_directory import public_directory
 
@@ -88,11 +87,6 @@ def test_a_session_under_tls_stays_within_its_budget(
 
 def calls_in(folder: Path) -> dict[str, float]:
     """System calls a session, by name."""
-    calls: collections.Counter[str] = collections.Counter()
-    for report in folder.iterdir():
-        for line in report.read_text().splitlines():
-            found = LINE.match(line.strip())
-            if found and found[1] != "total":
-                calls[found[1]] += int(found[2])
+    calls = calls_told(folder)
     assert calls["accept4"] >= SESSIONS, "another process has served some"
     return {name: count / SESSIONS for name, count in calls.most_common()}
