@@ -119,8 +119,11 @@ class Drafts:
         place before the next, so that they share a block of inodes, spares 1.4 context switches a message there and
         costs more than it spares.)
         """
-        self._turn += 1
         return f"{self.layout.queue}/mess/{self._turn % self.layout.split}"
+
+    def turn(self) -> None:
+        """What is made from now on is not synced together with what has been made."""
+        self._turn += 1
 
     def open_envelope(self, draft: Draft) -> None:
         """Make the envelope's file; the message has ended. Raises QueueFailure."""
