@@ -103,7 +103,7 @@ def read_life(output: Path, home: str, tree: Path) -> list[Operation]:
         for file in names
     }
     files = {path for path in files if "/lock/" not in path and "/.qmail" not in path}
-    names = {path: file for path, file in reader.names.items() if "/lock/" not in path}
+    names = {path: file for path, file in reader.names.items() if "/lock/" not in path and "/.qmail" not in path}
     assert files == set(names), "the record is not what happened"
     for path, file in names.items():
         assert Path(str(tree) + path.removeprefix(home)).read_bytes() == bytes(file.content), path

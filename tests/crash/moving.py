@@ -11,7 +11,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyqmail.admin.draining
@@ -72,16 +71,20 @@ class Nodes:
         peers = f"here.test\nthere.test:127.0.0.1:{self.listener.getsockname()[1]}\n"
         for home in (self.here, self.there):
             (home / "control/xferpeers").write_text(peers)
-            self._empty(home)
+
+    def begin(self) -> None:
+        """All messages are here, and none there."""
+        self.empty()
         for token, (local, remote, held) in MESSAGES.items():
             self._put(token, local, remote, held=held)
 
-    @staticmethod
-    def _empty(home: Path) -> None:
-        (home / "queue/pyqmail/transfers").mkdir(exist_ok=True)
-        for path in (home / "queue").rglob("*"):
-            if path.is_file() and path.name not in ("sendmutex", "tcpto"):
-                path.unlink()
+    def empty(self) -> None:
+        """No message is anywhere, and nothing is known of any."""
+        for home in (self.here, self.there):
+            (home / "queue/pyqmail/transfers").mkdir(exist_ok=True)
+            for path in (home / "queue").rglob("*"):
+                if path.is_file() and path.name not in ("sendmutex", "tcpto"):
+                    path.unlink()
 
     def _put(self, token: str, local: bytes, remote: bytes, *, held: bool) -> None:
         queue = self.here / "queue"
@@ -170,6 +173,7 @@ class Nodes:
 
     def audit(self, sending: Trip | None, taking: Trip | None) -> list[str]:
         """One run with a fault and one without; what is wrong."""
+        self.begin()
         self.run(sending, taking)
         there = Counter((token, recipient) for token, recipient, _ in self.arrived())
         wrong = self.astray() + [f"lost: {one}" for one in EXPECTED.keys() - there.keys() - self.left()]

@@ -1,0 +1,299 @@
+"""qmail-q xfer and qmail-xferd: the power of a node fails at every file operation of both, and the queue moves again.
+
+    python -m tests.crash.crossing [--effort N] [--limit STATES] [--jobs N]
+
+strace records a move from one tree to another. After each operation one node has what its disk may then hold
+(tests/crash/disk.py), and the other one, which goes on, what its programs see. Then
+
+* each recipient is still to be tried at the sender, or its message is whole at the receiver and its transfer noted;
+* what qmail-q has moved, and gone on from, is not tried at the sender again;
+* qmail-q xfer moves what is left, and each recipient is at the receiver once; twice, if there was its message without a
+  note of it, as a receiver has it whose power fails between the two;
+* or a qmail-send that is started at the sender delivers what is left, and nothing that an order says has moved.
+
+Prints counts; exits 1 when something was wrong.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyqmail.formats.todo import RecipientParser
+from pyqmail.protocol.control import MOVED, Request
+from pyqmail.send.holds import parse_orders
+from pyqmail.send.offline import Offline
+from tests.crash.disk import Disk, Tree, digest, write
+from tests.crash.explore import SEED, UNREAD, State, in_memory, read_life, sample, scattered
+from tests.crash.faults import Bench, Result, as_user, in_tree
+from tests.crash.mail import Ledger, token_of
+from tests.crash.moving import EXPECTED, Nodes
+from tests.crash.scenario import ROOT, SPLIT
+from tests.crash.trace import Operation, record
+
+SENDER, RECEIVER = "home", "there"  # what a node is called, and its tree
+Recipient = tuple[str, bytes]  # token, and whom it is for
+Act = Callable[[Offline, Request], tuple[dict[int, str], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A move as it was recorded below ``where``: the operations of each node in order, and what bytes do not say."""
+
+    where: str
+    operations: list[tuple[str, Operation]]
+    inodes: dict[str, tuple[int, int]]  # path: mode and mtime, by which a transfer is named
+
+
+@dataclass(slots=True)
+class Found:
+    """What one exploration found."""
+
+    operations: int = 0
+    made: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.states.items()))
+        total = sum(self.states.values())
+        head = f"{self.operations} file operations, {self.made} states, {total} of them different and gone on from"
+        return [f"{head} ({kinds}): {len(self.wrong)} wrong", *self.wrong[:20]]
+
+
+def live(where: Path) -> None:
+    """Move the queue of one new tree below ``where`` to another one. The end of each message's move is a mark."""
+
+    def run(bench: Bench) -> list[Result]:
+        nodes = Nodes(bench)
+        nodes.begin()
+        _mark(bench.home, "rest")
+        Offline.act = _told(Offline.act, bench.home)  # type: ignore[assignment,method-assign]
+        assert nodes.run(None, None) == 0
+        return []
+
+    as_user(where, run)
+
+
+def _told(act: Act, home: Path) -> Act:
+    """``act`` of an Offline, after which the record says which messages have moved."""
+
+    def wrapped(queue: Offline, request: Request) -> tuple[dict[int, str], str]:
+        answer = act(queue, request)
+        for number in (request.ids or ()) if request.do == MOVED else ():
+            data = (home / f"queue/mess/{number % SPLIT}/{number}").read_bytes()
+            _mark(home, f"ack {token_of(data)}")
+        return answer
+
+    return wrapped
+
+
+def _mark(home: Path, line: str) -> None:
+    with (home / "marks").open("a") as marks:
+        marks.write(line + "\n")
+
+
+def record_life(where: Path) -> Life:
+    """Record a move in two new trees below ``where``."""
+    output, trees = where / "strace", where / "trees"
+    trees.mkdir()
+    trees.chmod(0o755)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    record([sys.executable, "-m", "tests.crash.crossing", "--live", str(trees)], output, environ)
+    operations = []
+    for node in (SENDER, RECEIVER):
+        home = trees / node
+        operations += [(node, operation) for operation in read_life(output, str(home), home)]
+    status = {path: path.stat() for path in trees.glob("*/queue/**/*") if path.is_file()}
+    inodes = {str(path): (one.st_mode & 0o7777, one.st_mtime_ns) for path, one in status.items()}
+    return Life(str(trees), sorted(operations, key=lambda one: one[1].ended), inodes)
+
+
+def states(life: Life, found: Found, effort: int, left_out: Collection[int] = ()) -> Iterator[State]:
+    """Every different pair of queues after every operation. No sync happens whose place is in ``left_out``."""
+    disks = {SENDER: Disk(), RECEIVER: Disk()}
+    ledger, chooser, begun = Ledger(), random.Random(SEED), False
+    seen: set[tuple[str, bytes, int]] = set()
+    for cut, (node, operation) in enumerate(life.operations):
+        if operation.content == b"rest\n":
+            begun = True
+            disks[SENDER].rest()
+        elif operation.kind == "mark":
+            ledger.note(operation.content.decode().split())
+        elif cut not in left_out:
+            disks[node].apply(operation)
+        if not begun:
+            continue
+        found.operations += 1
+        for struck, other in ((SENDER, RECEIVER), (RECEIVER, SENDER)):
+            beside = next(disks[other].states(chooser, 0))[1]  # the first is what the programs see
+            for kind, tree in disks[struck].states(chooser, effort):
+                found.made += 1
+                both = {path: content for path, content in {**tree, **beside}.items() if not UNREAD.search(path)}
+                key = (struck, digest(both), len(ledger.acknowledged))
+                if key not in seen:
+                    seen.add(key)
+                    name = "sender" if struck == SENDER else "receiver"
+                    yield State(cut, f"{name}, {kind}", both, ledger.copy(), ())
+
+
+class Crossing:
+    """Two nodes that are given the queues of a state, and go on."""
+
+    def __init__(self, bench: Bench, life: Life) -> None:
+        self.nodes = Nodes(bench)
+        self._homes = {SENDER: self.nodes.here, RECEIVER: self.nodes.there}
+        self._life = life
+
+    def load(self, tree: Tree) -> None:
+        """Let both queues be those of ``tree``."""
+        self.nodes.empty()
+        for node, home in self._homes.items():
+            base = f"{self._life.where}/{node}"
+            ours = {path: content for path, content in tree.items() if path.startswith(base + "/")}
+            write(ours, base, str(home))
+            for path in ours.keys() & self._life.inodes.keys():
+                mode, written = self._life.inodes[path]
+                os.chmod(str(home) + path.removeprefix(base), mode)
+                os.utime(str(home) + path.removeprefix(base), ns=(written, written))
+
+    def audit(self, state: State) -> list[str]:
+        """What is wrong with ``state`` and after it."""
+        try:
+            self.load(state.tree)
+            wrong, unnoted = self._at_once(state.ledger)
+            wrong += self._moved_again(unnoted)
+            if state.kind.startswith("sender"):
+                self.load(state.tree)
+                wrong += self._delivered()
+        except Exception as error:  # noqa: BLE001 - a queue that nobody can read is wrong too
+            wrong = [repr(error)]
+        names = [path.removeprefix(self._life.where) for path in state.tree if "/queue/" in path]
+        return [f"cut {state.cut} ({state.kind}): {one}; files {names}" for one in wrong]
+
+    def _at_once(self, ledger: Ledger) -> tuple[list[str], Counter[Recipient]]:
+        """What is wrong before anything goes on, and what is at the receiver without a note of it."""
+        left = {(token, address.removeprefix(b"v-")) for token, address in self._left()}
+        taken, unnoted = set[Recipient](), Counter[Recipient]()
+        for token, address, facts in self.nodes.arrived():
+            assert facts.transfer is not None
+            note = self.nodes.there / "queue/pyqmail/transfers" / facts.transfer.name.decode()
+            if note.exists() and note.read_bytes() == b"+":
+                taken.add((token, address))
+            else:
+                unnoted[token, address] += 1
+        wrong = [f"given up and not taken: {one}" for one in EXPECTED.keys() - taken - left]
+        wrong += [f"moved and still to be tried: {one}" for one in left if one[0] in ledger.acknowledged]
+        return wrong + self.nodes.astray(), unnoted
+
+    def _left(self) -> set[Recipient]:
+        """What a qmail-send would try at the sender: less what an order says has moved."""
+        queue = self.nodes.here / "queue"
+        orders = queue / "pyqmail/orders"
+        endings = parse_orders(orders.read_bytes()).endings if orders.exists() else {}
+        found = set()
+        for path in [*queue.glob("local/*/*"), *queue.glob("remote/*/*")]:
+            info = queue / f"info/{path.parent.name}/{path.name}"
+            if not info.exists() or endings.get(int(path.name)) == (b"moved", int(info.stat().st_mtime)):
+                continue
+            token = token_of((queue / f"mess/{path.parent.name}/{path.name}").read_bytes())
+            assert token is not None
+            found |= {(token, name) for _, mark, name in RecipientParser().feed(path.read_bytes()) if mark == b"T"}
+        return found
+
+    def _moved_again(self, unnoted: Counter[Recipient]) -> list[str]:
+        """What is wrong after one more qmail-q xfer."""
+        code = self.nodes.run(None, None)
+        there = Counter((token, recipient) for token, recipient, _ in self.nodes.arrived())
+        wrong = [f"the next run ends with {code}"] if code else []
+        wrong += [f"the next run leaves {one}" for one in self.nodes.left()]
+        wrong += [f"never arrived: {one}" for one in EXPECTED - there]
+        return wrong + [f"twice: {one}" for one in there - EXPECTED - unnoted] + self.nodes.astray()
+
+    def _delivered(self) -> list[str]:
+        """What is wrong after a qmail-send at the sender, where nothing is held any more."""
+        ledger = Ledger()
+        for token in {token for token, _ in EXPECTED}:
+            left = [address.decode() for name, address in self._left() if name == token]
+            ledger.note(["try", token, *left])
+            ledger.note(["ack", token])
+        orders = self.nodes.here / "queue/pyqmail/orders"
+        if orders.exists():
+            orders.write_bytes(re.sub(rb"(?m)^hold .*\n", b"", orders.read_bytes()))
+        wrong = self.nodes.bench.restart.run(ledger, [])
+        reached = Counter(ledger.reached)
+        return wrong + [f"delivered twice: {one}" for one, count in reached.items() if count > 1]
+
+
+_life: Life | None = None
+_states: list[State] = []
+
+
+def _share(first: int, step: int, most_wrong: int) -> list[str]:
+    """What is wrong with each ``step``-th state from ``first`` on, in two new trees."""
+
+    def run(bench: Bench) -> list[Result]:
+        assert _life is not None
+        result = Result("crossing")
+        crossing = Crossing(bench, _life)
+        for state in _states[first::step]:
+            result.wrong += crossing.audit(state)
+            if most_wrong and len(result.wrong) >= most_wrong:
+                break
+        return [result]
+
+    return in_tree(run)[0].wrong
+
+
+def explore(
+    life: Life, *, effort: int = 4, limit: int = 0, jobs: int = 2, without: tuple[str, str] | None = None
+) -> Found:
+    """Audit the states of ``life``: all, or ``limit`` of them.
+
+    ``without`` is a node and a pattern of what that is taken for not having synced, to see that this would show: then
+    one wrong state is enough.
+    """
+    global _life, _states
+    found = Found()
+    left_out = {
+        place
+        for place, (node, one) in enumerate(life.operations)
+        if without and one.kind == "sync" and node == without[0] and re.search(without[1], one.folder or "a file")
+    }
+    assert left_out or not without, without
+    first = min(left_out, default=0)  # up to there a disk is the same with that sync and without it
+    every = (state for state in states(life, found, effort, left_out) if state.cut >= first)
+    _life, _states = life, list(scattered(every) if without else sample(every, limit))
+    found.states.update(state.kind for state in _states)
+    shares = [(first, jobs, 1 if without else 0) for first in range(jobs)]
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        found.wrong = [one for wrong in pool.starmap(_share, shares) for one in wrong]
+    return found
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
+    parser.add_argument("--limit", type=int, default=0, help="go on from no more states than this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--live", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.live:
+        live(options.live)
+        return 0
+    with in_memory() as where:
+        found = explore(record_life(Path(where)), effort=options.effort, limit=options.limit, jobs=options.jobs)
+    print(*found.lines(), sep="\n  ")
+    return 1 if found.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
