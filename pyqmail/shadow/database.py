@@ -67,6 +67,12 @@ class Database:
         with self._known() as connection:
             return psycopg.RawCursor(connection).execute(statement, values).rowcount
 
+    def number(self, statement: LiteralString, values: Sequence[object]) -> int:
+        """The one number that such a statement answers with. As above."""
+        with self._known() as connection:
+            row = psycopg.RawCursor(connection).execute(statement, values).fetchone()
+        return int(str(row[0])) if row else 0
+
     @contextmanager
     def _known(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
         try:

@@ -51,7 +51,8 @@ class Service:
         self._bytes_max = settings.bytes_max
         self._margin_s = int(settings.lease_s * MARGIN)
         self._held = NOTHING
-        self._bytes = 0  # stored, as far as is known
+        self._stored = 0  # bytes, as far as is known
+        self._under_way = 0  # bytes of what is asked for
         self._asked: dict[str, Client] = {}  # who waits for the copy of an ID
         self._ended: dict[str, Client] = {}  # who waits to hear that it is gone
         self._log = LogWriter(2, NAME)
@@ -156,11 +157,11 @@ class Service:
 
     def _copy(self, client: Client, copy: Copy | SmallCopy) -> bool:
         """Whether there is room for one more."""
-        if self._bytes + copy.size > self._bytes_max:
+        if self._stored + self._under_way + copy.stored > self._bytes_max:
             self._say_seldom("full", f"no more is copied: control/shadowmax is {self._bytes_max} bytes")
             client.say(shadow.NO, copy.identity.encode())
             return False
-        self._bytes += copy.size
+        self._under_way += copy.stored
         client.open[copy.identity] = False
         self._asked[copy.identity] = client
         self._writer.copy(copy)
@@ -172,10 +173,12 @@ class Service:
         for copy in batch:
             client = self._asked.pop(copy.identity)
             answers.setdefault(client, []).append(copy.identity.encode())
+            self._under_way -= copy.stored
             if why is not None:
                 client.open.pop(copy.identity, None)
-                self._bytes -= copy.size
-            elif client in self._clients.all:
+                continue
+            self._stored += copy.stored
+            if client in self._clients.all:
                 client.open[copy.identity] = True
             else:
                 self._writer.remove([copy.identity])
@@ -184,10 +187,11 @@ class Service:
         if why is not None:
             self._say_seldom("away", f"no copy of {len(batch)} messages: {why}")
             uncertain = [copy.identity for copy in batch]
-            self._writer.remove(uncertain)
-            self._loop.call_later(UNCERTAIN_S, lambda: self._writer.remove(uncertain))
+            self._writer.remove(uncertain, uncertain=True)
+            self._loop.call_later(UNCERTAIN_S, lambda: self._writer.remove(uncertain, uncertain=True))
 
-    def _removed(self, identities: list[str]) -> None:
+    def _removed(self, identities: list[str], freed: int) -> None:
+        self._stored -= freed
         gone: dict[Client, list[bytes]] = {}
         for identity in identities:
             client = self._ended.pop(identity, None)
@@ -204,4 +208,4 @@ class Service:
             self.say(f"{count} messages that only the database had are in the queue again")
 
     def _sized(self, size: int) -> None:
-        self._bytes = size
+        self._stored = size

@@ -19,7 +19,7 @@ from pyqmail.shadow.store import ADOPTED, Node, SmallCopy
 from pyqmail.system.loop import Loop
 
 COPIES_MAX = 64  # of one transaction
-WAITING_MAX = 2048  # in memory
+WAITING_MAX = 2048  # in memory: 64 MiB, for each has at most SMALL_MAX with its envelope and facts
 AGAIN_S = 2.0
 LOOK_S = 5.0  # from one look to the next whether the server answers
 ANSWER_S = STATEMENT_S + LOOK_S  # by then it has ended the statement itself, if it still lives

@@ -24,14 +24,19 @@ INSERT = (  # a row for each element of the arrays, or none: this node stays wha
 )
 PART = "INSERT INTO shadow_part (id, number, data) VALUES (%s, %s, %s)"
 REMOVE = (
-    "WITH given_up AS (DELETE FROM shadow_taken WHERE id = ANY($1::uuid[]) AND queue = $2)"
-    " DELETE FROM shadow_message WHERE id = ANY($1::uuid[]) AND owner = $2"
+    "WITH given_up AS (DELETE FROM shadow_taken WHERE id = ANY($1::uuid[]) AND queue = $2),"
+    " gone AS (DELETE FROM shadow_message WHERE id = ANY($1::uuid[]) AND owner = $2"
+    " RETURNING size + octet_length(facts) + octet_length(envelope) AS bytes)"
+    " SELECT coalesce(sum(bytes), 0)::bigint FROM gone"
 )
 MARK = (
     "INSERT INTO shadow_done (id, place, recipient) SELECT id, %s, %s FROM shadow_message WHERE id = %s AND owner = %s"
     " ON CONFLICT DO NOTHING"
 )
-SIZE = "SELECT coalesce(sum(size), 0) FROM shadow_message WHERE owner = %s"
+STORED = (
+    "SELECT coalesce(sum(size + octet_length(facts) + octet_length(envelope)), 0)::bigint"
+    " FROM shadow_message WHERE owner = $1"
+)
 
 
 class Fenced(Exception):
@@ -60,9 +65,12 @@ class Mark:
 
 
 class Copy:
-    """One message to be copied: two open files, which are closed by ``close``."""
+    """One message to be copied: two open files, which are closed by ``close``.
 
-    __slots__ = ("envelope", "facts", "identity", "message", "size")
+    ``size`` is the message's, ``stored`` what the database gets of it: its envelope and facts too.
+    """
+
+    __slots__ = ("envelope", "envelope_size", "facts", "identity", "message", "size", "stored")
 
     def __init__(self, identity: str, facts: bytes, message: int, envelope: int) -> None:
         self.identity = identity
@@ -70,6 +78,8 @@ class Copy:
         self.message = message
         self.envelope = envelope
         self.size = os.fstat(message).st_size
+        self.envelope_size = os.fstat(envelope).st_size
+        self.stored = self.size + len(facts) + self.envelope_size
 
     @property
     def large(self) -> bool:
@@ -79,7 +89,12 @@ class Copy:
     @property
     def too_long(self) -> bool:
         """Whether its envelope is more than is copied."""
-        return os.fstat(self.envelope).st_size > ENVELOPE_MAX
+        return self.envelope_size > ENVELOPE_MAX
+
+    @property
+    def row_bytes(self) -> int:
+        """What its first row takes in memory."""
+        return self.stored - max(0, self.size - PART_BYTES)
 
     def close(self) -> None:
         """Give the files back."""
@@ -100,9 +115,9 @@ class Copy:
 
 
 class SmallCopy:
-    """One message to be copied that came whole."""
+    """One message to be copied that came whole; sizes as above."""
 
-    __slots__ = ("envelope", "facts", "identity", "message", "size")
+    __slots__ = ("envelope", "facts", "identity", "message", "size", "stored")
 
     def __init__(self, identity: str, facts: bytes, envelope: bytes, message: bytes) -> None:
         self.identity = identity
@@ -110,6 +125,7 @@ class SmallCopy:
         self.envelope = envelope
         self.message = message
         self.size = len(message)
+        self.stored = self.size + len(facts) + len(envelope)
 
 
 def copies_asked(words: list[bytes], fds: list[int]) -> Sequence[Copy | SmallCopy]:
@@ -143,9 +159,13 @@ class Store(Database):
         if not count:
             raise Fenced
 
-    def remove(self, node: Node, identities: Iterable[str]) -> None:
-        """Remove what this node has of ``identities``, and what others have of them is not told to it again."""
-        self.change(REMOVE, (f"{{{','.join(identities)}}}", node.queue))  # as text: it is checked, and spares objects
+    def remove(self, node: Node, identities: Iterable[str]) -> int:
+        """Remove what this node has of ``identities``: how many bytes that were.
+
+        What others have of them is not told to it again.
+        """
+        array = f"{{{','.join(identities)}}}"  # as text: it is checked, and spares objects
+        return self.number(REMOVE, (array, node.queue))
 
     def mark(self, node: Node, marks: Iterable[Mark]) -> None:
         """These recipients need no other delivery; a message that is not this node's is let be."""
@@ -153,8 +173,6 @@ class Store(Database):
             rows = [(mark.place, mark.recipient, mark.identity, node.queue) for mark in marks]
             connection.cursor().executemany(MARK, rows)
 
-    def size(self, node: Node) -> int:
-        """Bytes of all messages that this node has copied."""
-        with self.transaction() as connection:
-            row = connection.execute(SIZE, (node.queue,)).fetchone()
-        return int(str(row[0])) if row else 0
+    def stored(self, node: Node) -> int:
+        """Bytes of all copies that this node has, with their envelopes and facts."""
+        return self.number(STORED, (node.queue,))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from pyqmail.shadow.database import Away, Database
@@ -24,7 +25,7 @@ from pyqmail.system.loop import Loop
 
 WRITERS = 2
 COPIES_MAX = 64  # of one transaction
-BYTES_MAX = 8 << 20  # of one transaction, by its first rows; a message of several rows has one to itself
+BYTES_MAX = 8 << 20  # of one transaction, envelopes and facts too; a message of several rows has one to itself
 REMOVALS_MAX = 1000  # of one transaction
 MARKS_MAX = 200_000  # that wait
 AGAIN_S = 2.0
@@ -55,9 +56,9 @@ class Gathered:
             while not self._waiting:
                 self._change.wait()
             batch = [self._waiting.popleft()]
-            size = batch[0].size
+            size = batch[0].row_bytes
             while self._waiting and len(batch) < COPIES_MAX and not batch[0].large and not self._waiting[0].large:
-                size += self._waiting[0].size
+                size += self._waiting[0].row_bytes
                 if size > BYTES_MAX:
                     break
                 batch.append(self._waiting.popleft())
@@ -68,7 +69,7 @@ class Removals:
     """IDs of copies that are not wanted any more; each stays until it is known to be gone. Marks, in their order."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, None] = {}
+        self._waiting: dict[str, bool] = {}  # True: nobody knows whether there is a copy
         self._marks: deque[Mark] = deque(maxlen=MARKS_MAX)  # a mark that is lost is a delivery too many
         self._change = threading.Condition()
 
@@ -83,22 +84,22 @@ class Removals:
         with self._change:
             return [self._marks.popleft() for _ in range(min(len(self._marks), REMOVALS_MAX))]
 
-    def put(self, identities: Sequence[str]) -> None:
+    def put(self, identities: Sequence[str], *, uncertain: bool) -> None:
         """Some more."""
         with self._change:
-            self._waiting.update(dict.fromkeys(identities))
+            self._waiting.update(dict.fromkeys(identities, uncertain))
             self._change.notify()
 
-    def look(self, seconds: float) -> list[str]:
-        """The next transaction's; none where none have come for ``seconds``."""
+    def look(self, seconds: float) -> dict[str, bool]:
+        """The next transaction's, as they wait; none where none have come for ``seconds``."""
         with self._change:
             if not self._waiting and not self._marks:
                 self._change.wait(seconds)
         time.sleep(GATHER_S)
         with self._change:
-            return list(self._waiting)[:REMOVALS_MAX]
+            return dict(islice(self._waiting.items(), REMOVALS_MAX))
 
-    def forget(self, identities: Sequence[str]) -> None:
+    def forget(self, identities: Iterable[str]) -> None:
         """They are gone."""
         with self._change:
             for identity in identities:
@@ -114,10 +115,11 @@ class Writer:
         settings: Settings,
         lease: Lease,
         copied: Callable[[Sequence[Copy | SmallCopy], str | None], None],
-        removed: Callable[[list[str]], None],
+        removed: Callable[[list[str], int], None],
         sized: Callable[[int], None],
     ) -> None:
-        """``copied`` gets what one transaction had, and why that failed or None. ``node`` is None without a lease."""
+        """``copied`` gets what one transaction had, and why that failed or None; ``removed`` what is gone, and how many
+        bytes of the database with it; ``sized`` how many it has. ``node`` is None without a lease."""
         self.node: Node | None = None
         self.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._settings = settings
@@ -175,9 +177,12 @@ class Writer:
         else:
             self._gathered.put(copy)
 
-    def remove(self, identities: Sequence[str]) -> None:
-        """Remove the copies of ``identities``, as soon as the server lets us."""
-        self._removals.put(identities)
+    def remove(self, identities: Sequence[str], *, uncertain: bool = False) -> None:
+        """Remove the copies of ``identities``, as soon as the server lets us.
+
+        ``uncertain``: nobody knows whether they were stored, so then a look tells how much is.
+        """
+        self._removals.put(identities, uncertain=uncertain)
 
     def mark(self, marks: Iterable[Mark]) -> None:
         """These recipients are done; a message that has ended meanwhile needs no mark."""
@@ -235,22 +240,25 @@ class Writer:
     def _remove(self, store: Store) -> None:
         look_again = 0.0
         while True:
-            batch, node = self._removals.look(SIZE_S), self.node
+            batch, node = self._removals.look(SIZE_S if look_again else 0.0), self.node
             if node is None:
                 time.sleep(AGAIN_S)
                 continue
             try:
                 if batch:
-                    store.remove(node, batch)
+                    freed = store.remove(node, batch)
                     self._removals.forget(batch)
-                    self.tell(lambda batch=batch: self._removed(batch))  # type: ignore[misc]
+                    self.tell(lambda batch=batch, freed=freed: self._removed(list(batch), freed))  # type: ignore[misc]
+                    if any(batch.values()):
+                        look_again = 0.0
                 if marks := self._removals.marks():
                     store.mark(node, marks)
                 if time.monotonic() >= look_again:
-                    size = store.size(node)
+                    size = store.stored(node)
                     look_again = time.monotonic() + SIZE_S
                     self.tell(lambda size=size: self._sized(size))  # type: ignore[misc]
             except Away:
+                look_again = 0.0  # a removal may have been made all the same
                 time.sleep(AGAIN_S)
 
 
