@@ -89,7 +89,6 @@ class Commit:
         for draft in drafts:
             if draft.exit_code == PENDING:
                 draft.exit_code = QueueExit.DONE
-        self._drafts.turn()
         if self._copies is not None:
             self._copies.end(drafts, copied)
 

@@ -121,10 +121,6 @@ class Drafts:
         """
         return f"{self.layout.queue}/mess/{self._turn % self.layout.split}"
 
-    def turn(self) -> None:
-        """What is made from now on is not synced together with what has been made."""
-        self._turn += 1
-
     def open_envelope(self, draft: Draft) -> None:
         """Make the envelope's file; the message has ended. Raises QueueFailure."""
         if draft.classic:
@@ -161,7 +157,8 @@ class Drafts:
         return QueueFailure(exit_code)
 
     def close(self, draft: Draft) -> None:
-        """Close its files, whatever names they have."""
+        """Close its files, whatever names they have; the next draft is made in another place."""
+        self._turn += 1
         if draft.message >= 0:
             os.close(draft.message)
         if draft.envelope >= 0:

@@ -168,6 +168,27 @@ def test_a_batch_shares_directory_syncs_and_is_announced_after_all_messages(tree
     assert steps[-1] == "sync_directory todo"
 
 
+def test_what_is_synced_together_is_made_in_one_place_and_what_follows_in_another(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, real = [], files.open_unnamed
+
+    def noted(directory: str) -> int:
+        folders.append(directory)
+        return real(directory)
+
+    monkeypatch.setattr(files, "open_unnamed", noted)
+    spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
+    batch = [complete(spool), complete(spool)]
+    spool.commit(batch)
+    for draft in batch:
+        spool.close(draft)
+    assert len(folders) == 4 and len(set(folders)) == 1, "message and envelope of both"
+    assert spool.failed(complete(spool), 53).exit_code == 53
+    complete(spool)
+    assert len(set(folders)) == 3, "another after the commit, and after what came to nothing"
+
+
 def test_one_failure_in_a_batch_leaves_the_others_whole(tree: Tree, spool: Spool) -> None:
     drafts = [complete(spool) for _ in range(3)]
     (tree.queue / f"todo/{drafts[1].number}").touch()
