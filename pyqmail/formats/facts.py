@@ -23,6 +23,8 @@ from zlib import crc32
 from pyqmail.formats.netstring import NetstringError, format_netstrings, parse_netstrings
 
 FACTS_MAX = 32768  # bytes of a whole; the environment, a request and a file hold no more
+TRANSFER_MAX = 64  # bytes of ``moved``, which is put beside the others when another node takes the message over
+ACCEPTED_MAX = FACTS_MAX - TRANSFER_MAX  # bytes of a message that comes from no other node
 VERSION = b"1"
 NEVER, SUCCESS, FAILURE, DELAY = b"NEVER", b"SUCCESS", b"FAILURE", b"DELAY"
 KEYWORDS = (SUCCESS, FAILURE, DELAY)

@@ -1,6 +1,6 @@
 """What a client says of its letter beside the envelope, as it comes with MAIL and each RCPT (RFC 3461)."""
 
-from pyqmail.formats.facts import FACTS_MAX, NEVER, SUCCESS, Facts, RecipientFacts, format_facts
+from pyqmail.formats.facts import ACCEPTED_MAX, NEVER, SUCCESS, Facts, RecipientFacts, format_facts
 from pyqmail.protocol import dsn
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class LetterFacts:
         """Whether one more recipient of ``address`` fits what a message may have."""
         if not (one.notify or one.orcpt):
             return True
-        return self._bytes + self._silent_bytes + _size(one, address) <= FACTS_MAX
+        return self._bytes + self._silent_bytes + _size(one, address) <= ACCEPTED_MAX
 
     def add(self, one: RecipientFacts, address: bytes) -> None:
         """``address`` is a recipient now."""

@@ -5,7 +5,7 @@ Addresses in UTF-8 ask for SMTPUTF8 (RFC 6531) beside that.
 
 from collections.abc import Sequence
 
-from pyqmail.formats.facts import FACTS_MAX, Facts, RecipientFacts, format_facts, parse_notify
+from pyqmail.formats.facts import ACCEPTED_MAX, Facts, RecipientFacts, format_facts, parse_notify
 from pyqmail.intake.resend import Fatal
 from pyqmail.options import UsageError
 from pyqmail.protocol.dsn import WrongParameter, parse_mail
@@ -36,6 +36,6 @@ class DsnOptions:
         named = tuple(RecipientFacts(recipient, self._notify) for recipient in recipients)
         utf8 = not all(address.isascii() for address in (sender, *recipients))
         value = format_facts(Facts(self._ret, self._envid, utf8, named), sender)
-        if len(value) > FACTS_MAX:
+        if len(value) > ACCEPTED_MAX:
             raise Fatal(100, TOO_MANY)
         return value

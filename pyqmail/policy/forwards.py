@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pyqmail.formats.facts import (
-    FACTS_MAX,
+    ACCEPTED_MAX,
     NEVER,
     NO_FACTS,
     SUCCESS,
@@ -34,7 +34,7 @@ def wishes_for(facts: Facts, one: RecipientFacts, sender: bytes) -> bytes:
 def facts_of_forward(travel: bytes, wishes: bytes, sender: bytes, recipients: Sequence[bytes], *, alone: bool) -> bytes:
     """The facts of what ``sender`` forwards to ``recipients``, of what the functions above have made.
 
-    ``alone``: the one recipient is all that becomes of the message. Where these would be more than FACTS_MAX, ORCPT
+    ``alone``: the one recipient is all that becomes of the message. Where these would be more than ACCEPTED_MAX, ORCPT
     is left out, and then all wishes. Bytes that are no facts say nothing.
     """
     how, asked = _parse(travel), _parse(wishes)
@@ -44,7 +44,7 @@ def facts_of_forward(travel: bytes, wishes: bytes, sender: bytes, recipients: Se
     for orcpt in (one.orcpt, b""):
         told = tuple(RecipientFacts(each, notify, orcpt) for each in recipients)
         data = format_facts(replace(bare, ret=asked.ret, envid=asked.envid, recipients=told), sender)
-        if len(data) <= FACTS_MAX:
+        if len(data) <= ACCEPTED_MAX:
             return data
     return format_facts(bare, sender)
 

@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from pyqmail.formats.facts import NO_FACTS, FactsError, RecipientFacts, Transfer, format_facts, parse_facts
+from pyqmail.formats.facts import (
+    FACTS_MAX,
+    NO_FACTS,
+    FactsError,
+    RecipientFacts,
+    Transfer,
+    format_facts,
+    parse_facts,
+)
 from pyqmail.formats.todo import Todo, UnknownRecord, parse_todo
 from pyqmail.intake.client import FACTS, Injection
 from pyqmail.shadow.nodes import Adopted, Nodes
@@ -96,11 +104,20 @@ def remaining(recipients: Sequence[bytes], done: Sequence[bytes]) -> list[bytes]
 
 
 def facts_of_rest(data: bytes, sender: bytes, recipients: Sequence[bytes], transfer: Transfer) -> bytes:
-    """What the facts ``data`` say of these recipients alone, and that they come by ``transfer`` (formats/facts)."""
+    """What the facts ``data`` say of these recipients alone, and that they come by ``transfer`` (formats/facts).
+
+    That is never left out, or the queue might take it twice: ORCPT is, where an older build has accepted so many facts
+    that there is no room for all, and then all that is said of recipients.
+    """
     try:
         facts = parse_facts(data) if data else NO_FACTS
     except FactsError:
         facts = NO_FACTS
     known = {one.address: one for one in facts.recipients}
     rest = tuple(known.get(address, RecipientFacts(address)) for address in recipients)
-    return format_facts(replace(facts, recipients=rest, transfer=transfer), sender)
+    bare = tuple(replace(one, orcpt=b"") for one in rest)
+    for told in (rest, bare):
+        made = format_facts(replace(facts, recipients=told, transfer=transfer), sender)
+        if len(made) <= FACTS_MAX:
+            return made
+    return format_facts(replace(facts, recipients=(), transfer=transfer), sender)

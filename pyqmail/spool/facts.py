@@ -21,7 +21,7 @@ import stat
 from collections.abc import Collection
 from dataclasses import replace
 
-from pyqmail.formats.facts import FACTS_MAX, Facts, FactsError, belong_to, format_facts, parse_facts
+from pyqmail.formats.facts import ACCEPTED_MAX, FACTS_MAX, Facts, FactsError, belong_to, format_facts, parse_facts
 from pyqmail.formats.netstring import NetstringError, format_netstring, format_netstrings, parse_netstrings
 from pyqmail.formats.todo import FACTS_RECORD
 from pyqmail.spool.draft import Draft
@@ -55,12 +55,15 @@ def announce(draft: Draft, *, trusted: Collection[int]) -> None:
     if not fits:
         draft.facts = b""
         return
-    if facts.transfer is not None and not any(b"u%d" % uid in records for uid in trusted):
-        draft.facts = format_facts(replace(facts, transfer=None), sender)
+    if facts.transfer is not None and any(b"u%d" % uid in records for uid in trusted):
+        draft.transfer = facts.transfer.name
+    else:
+        if facts.transfer is not None:
+            draft.facts = format_facts(replace(facts, transfer=None), sender)
+        if len(draft.facts) > ACCEPTED_MAX:  # no other node could take it over with these
+            draft.facts = b""
         if not draft.facts:
             return
-    elif facts.transfer is not None:
-        draft.transfer = facts.transfer.name
     draft.token = os.urandom(8).hex().encode()
     draft.pending = FACTS_RECORD + draft.token + b"\0" + draft.pending
 

@@ -46,15 +46,16 @@ class Node(MailHost):
         """A control file."""
         (self.home / "control" / name).write_text(text)
 
-    def queue(self, message: bytes, *recipients: bytes, sender: bytes = b"ann@example.test") -> int:
-        """What qmail-queue answers."""
+    def queue(self, message: bytes, *recipients: bytes, sender: bytes = b"ann@example.test", facts: bytes = b"") -> int:
+        """What qmail-queue answers; ``facts`` are what it finds in $QMAILFACTS."""
         envelope = b"F" + sender + b"\0" + b"".join(b"T" + one + b"\0" for one in recipients) + b"\0"
         reader, writer = os.pipe()
         os.write(writer, envelope)
         os.close(writer)
         with open(reader, "rb") as ends:
             program = self.home / "bin/qmail-queue"
-            return subprocess.run([program], input=message, stdout=ends, env=self.environ()).returncode
+            environ = {**self.environ(), **({"QMAILFACTS": facts.decode()} if facts else {})}
+            return subprocess.run([program], input=message, stdout=ends, env=environ).returncode
 
     def shadowd(self) -> int:
         """The process of qmail-shadowd, once there is one: it may be between two of its lives."""

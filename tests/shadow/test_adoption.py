@@ -6,9 +6,21 @@ import threading
 import uuid
 from pathlib import Path
 
+import pytest
+
 from pyqmail.exits import QueueExit
-from pyqmail.formats.facts import Facts, RecipientFacts, Transfer, format_facts, parse_facts
+from pyqmail.formats.facts import (
+    ACCEPTED_MAX,
+    FACTS_MAX,
+    Facts,
+    RecipientFacts,
+    Transfer,
+    format_facts,
+    parse_facts,
+)
 from pyqmail.shadow.adoption import facts_of_rest, remaining
+from pyqmail.spool import facts
+from pyqmail.spool.layout import read_layout
 from tests.integration.mailhost import hold_deliveries
 from tests.postgresql import PostgreSQL
 from tests.shadow.conftest import USER
@@ -78,6 +90,66 @@ def test_facts_are_kept_for_the_recipients_that_are_left() -> None:
     assert (rest.ret, rest.recipients, rest.transfer) == (b"HDRS", told[1:], transfer)
     for nothing in (b"no facts", b""):
         assert parse_facts(facts_of_rest(nothing, b"ann@x", [b"b@x"], transfer)) == Facts(transfer=transfer)
+
+
+@pytest.mark.parametrize(
+    ("times", "orcpt", "kept"),
+    [
+        pytest.param(50, b"rfc822;" + b"x" * 2000, frozenset([b"NEVER"]), id="without ORCPT"),
+        pytest.param(2200, b"", frozenset(), id="without any of recipients"),
+    ],
+)
+def test_the_transfer_is_kept_where_the_rest_is_too_long(times: int, orcpt: bytes, kept: frozenset[bytes]) -> None:
+    """An address that the envelope has many times: what is said of one is said of all."""
+    same = [b"a@x"] * times
+    told = (*map(RecipientFacts, same), RecipientFacts(b"a@x", frozenset([b"NEVER"]), orcpt))
+    data = format_facts(Facts(requiretls=True, recipients=told), b"ann@x")
+    transfer = Transfer(b"0" * 32, 12345)
+    made = parse_facts(facts_of_rest(data, b"ann@x", same, transfer))
+    assert made.transfer == transfer and made.requiretls
+    assert {(one.notify, one.orcpt) for one in made.recipients} == ({(kept, b"")} if kept else set())
+
+
+def long_facts(size: int) -> bytes:
+    """Facts of so many bytes of a message to HELD."""
+
+    def made(length: int) -> bytes:
+        said = RecipientFacts(HELD, frozenset([b"NEVER"]), b"rfc822;" + b"x" * length)
+        return format_facts(Facts(ret=b"HDRS", recipients=(said,)), b"ann@example.test")
+
+    data = made(size - len(made(10_000)) + 10_000)
+    assert len(data) == size
+    return data
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["accepted as they are", "accepted by an older build"])
+def test_facts_of_the_greatest_length_come_with_an_adopted_message(
+    database: PostgreSQL, host: Node, maildir: Path, older: bool
+) -> None:
+    gate, started = hold_deliveries(USER)
+    data = long_facts(ACCEPTED_MAX)
+    with node(database, "facts.example.test") as lost:
+        assert lost.queue(b"Subject: facts\n\n", HELD, facts=data) == 0
+        started.read_text()
+        lost.die()
+        lost.lose_lease()
+    identity = uuid.UUID(host.copies()[-1])
+    assert database.run(f"SELECT length(facts) FROM shadow_message WHERE id = '{identity}'") == [str(ACCEPTED_MAX)]
+    if older:
+        data = long_facts(FACTS_MAX)
+        database.run(f"UPDATE shadow_message SET facts = '\\x{data.hex()}' WHERE id = '{identity}'")
+    host.adopt("facts.example.test")
+    started.read_text()
+    (message,) = [path for path in (host.home / "queue/mess").rglob("*") if path.is_file()]
+    known = facts.read(read_layout(str(host.home)), int(message.name))
+    assert known.transfer is not None and known.transfer.name == identity.hex.encode()
+    (told,) = known.recipients
+    said = parse_facts(data).recipients[0]
+    assert (known.ret, told.notify) == (b"HDRS", said.notify)
+    assert told.orcpt == (b"" if older else said.orcpt)
+    gate.write_text("")
+    wait_for(lambda: not host.copies(), "the end of its copy")
+    assert subjects(maildir) == [b"Subject: facts"]
 
 
 def test_a_message_that_lacks_a_part_stays_where_it_is(database: PostgreSQL, host: Node, maildir: Path) -> None:

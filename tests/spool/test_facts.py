@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyqmail.exits import QueueExit
-from pyqmail.formats.facts import Facts, RecipientFacts, Transfer, format_facts
+from pyqmail.formats.facts import ACCEPTED_MAX, Facts, RecipientFacts, Transfer, format_facts
 from pyqmail.formats.todo import parse_todo
 from pyqmail.policy.accounts import Accounts
 from pyqmail.spool import facts, sweep
@@ -77,6 +77,20 @@ def test_facts_of_another_envelope_are_left_out(tree: Tree, spool: Spool, envelo
     assert queue(spool, envelope=envelope).exit_code == 0
     assert todo_of(tree).startswith(b"u1234\0p77\0F")
     assert list(sweep.with_facts(spool.drafts.layout)) == []
+
+
+@pytest.mark.parametrize(("more", "kept"), [(0, True), (1, False)], ids=["the most", "one more"])
+def test_facts_that_would_leave_no_room_for_a_transfer_are_left_out(
+    tree: Tree, spool: Spool, more: int, kept: bool
+) -> None:
+    bare = format_facts(Facts(envid=b"x" * 10_000), b"ann@a")
+    data = format_facts(Facts(envid=b"x" * (10_000 + ACCEPTED_MAX + more - len(bare))), b"ann@a")
+    draft = spool.begin(1234, 77, data)
+    spool.write_message(draft, b"body\n")
+    spool.message_complete(draft)
+    assert spool.feed_envelope(draft, ENVELOPE)
+    commit(spool, [draft])
+    assert draft.exit_code == 0 and bool(list(sweep.with_facts(spool.drafts.layout))) is kept
 
 
 def test_bytes_that_are_no_facts_are_left_out(tree: Tree, spool: Spool) -> None:
