@@ -1,9 +1,10 @@
 """qmail-q xfer and qmail-xferd: the power of a node fails at every file operation of both, and the queue moves again.
 
-    python -m tests.crash.crossing [--effort N] [--limit STATES] [--jobs N]
+    python -m tests.crash.crossing [--effort N] [--only LIFE] [--limit STATES] [--jobs N]
 
-strace records a move from one tree to another. After each operation one node has what its disk may then hold
-(tests/crash/disk.py), and the other one, which goes on, what its programs see. Then
+strace records a move from one tree to another; the sender's queue is stopped, or its qmail-send runs. After each
+operation one node has what its disk may then hold (tests/crash/disk.py), and the other one, which goes on, what its
+programs see. Then
 
 * each recipient is still to be tried at the sender, or its message is whole at the receiver and its transfer noted;
 * what qmail-q has moved, and gone on from, is not tried at the sender again;
@@ -20,26 +21,31 @@ import os
 import random
 import re
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyqmail.admin.draining import Queue
 from pyqmail.formats.todo import RecipientParser
 from pyqmail.protocol.control import MOVED, Request
+from pyqmail.send.control_client import Running
 from pyqmail.send.holds import parse_orders
 from pyqmail.send.offline import Offline
 from tests.crash.disk import Disk, Tree, digest, write
 from tests.crash.explore import SEED, UNREAD, State, in_memory, read_life, sample, scattered
 from tests.crash.faults import Bench, Result, as_user, in_tree
 from tests.crash.mail import Ledger, token_of
-from tests.crash.moving import EXPECTED, Nodes
+from tests.crash.moving import BIRTH, EXPECTED, Nodes
 from tests.crash.scenario import ROOT, SPLIT
 from tests.crash.trace import Operation, record
+from tests.programs.sending import Sending
 
 SENDER, RECEIVER = "home", "there"  # what a node is called, and its tree
+LIVES = ("stopped", "running")  # the sender's qmail-send
 Recipient = tuple[str, bytes]  # token, and whom it is for
-Act = Callable[[Offline, Request], tuple[dict[int, str], str]]
+Act = Callable[[Queue, Request], tuple[dict[int, str], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Life:
     where: str
     operations: list[tuple[str, Operation]]
     inodes: dict[str, tuple[int, int]]  # path: mode and mtime, by which a transfer is named
+    numbers: tuple[int, ...]  # of the messages at the sender
 
 
 @dataclass(slots=True)
@@ -68,28 +75,50 @@ class Found:
         return [f"{head} ({kinds}): {len(self.wrong)} wrong", *self.wrong[:20]]
 
 
-def live(where: Path) -> None:
+def live(name: str, where: Path) -> None:
     """Move the queue of one new tree below ``where`` to another one. The end of each message's move is a mark."""
 
     def run(bench: Bench) -> list[Result]:
         nodes = Nodes(bench)
         nodes.begin()
+        tokens = {}
+        for path in (bench.home / "queue/mess").glob("*/*"):
+            tokens[int(path.name)] = token_of(path.read_bytes())
+            os.link(path, where / f"mess-{path.name}")  # its mode and time may be needed when it has gone
+        sending = _serve(bench.home) if name == "running" else None
         _mark(bench.home, "rest")
-        Offline.act = _told(Offline.act, bench.home)  # type: ignore[assignment,method-assign]
+        Offline.act = _told(Offline.act, bench.home, tokens)  # type: ignore[arg-type,assignment,method-assign]
+        Running.act = _told(Running.act, bench.home, tokens)  # type: ignore[arg-type,assignment,method-assign]
         assert nodes.run(None, None) == 0
+        if sending is not None:
+            sending.until(lambda: not any(files for _, _, files in os.walk(bench.home / "queue/mess")))
+            assert sending.finish() == 0
         return []
 
     as_user(where, run)
 
 
-def _told(act: Act, home: Path) -> Act:
-    """``act`` of an Offline, after which the record says which messages have moved."""
+def _serve(home: Path) -> Sending:
+    """A qmail-send with a real qmail-clean, for which nothing is due."""
+    later = time.time() + 86400
+    for channel in ("local", "remote"):
+        for path in (home / "queue" / channel).glob("*/*"):
+            os.utime(path, (later, later))
+    sending = Sending(home, split=SPLIT)
+    sending.program = [str(home / "bin/qmail-send")]
+    sending.start()
+    sending.attach_cleaner([str(home / "bin/qmail-clean")])
+    sending.until_log("status:")
+    return sending
 
-    def wrapped(queue: Offline, request: Request) -> tuple[dict[int, str], str]:
+
+def _told(act: Act, home: Path, tokens: Mapping[int, str | None]) -> Act:
+    """``act`` of a queue, after which the record says which messages have moved."""
+
+    def wrapped(queue: Queue, request: Request) -> tuple[dict[int, str], str]:
         answer = act(queue, request)
         for number in (request.ids or ()) if request.do == MOVED else ():
-            data = (home / f"queue/mess/{number % SPLIT}/{number}").read_bytes()
-            _mark(home, f"ack {token_of(data)}")
+            _mark(home, f"ack {tokens[number]}")
         return answer
 
     return wrapped
@@ -100,20 +129,29 @@ def _mark(home: Path, line: str) -> None:
         marks.write(line + "\n")
 
 
-def record_life(where: Path) -> Life:
-    """Record a move in two new trees below ``where``."""
-    output, trees = where / "strace", where / "trees"
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mode & 0o7777, status.st_mtime_ns
+
+
+def record_life(name: str, where: Path) -> Life:
+    """Record move ``name`` in two new trees below ``where``."""
+    output, trees = where / f"{name}.strace", where / name
     trees.mkdir()
     trees.chmod(0o755)
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    record([sys.executable, "-m", "tests.crash.crossing", "--live", str(trees)], output, environ)
+    record([sys.executable, "-m", "tests.crash.crossing", "--live", name, str(trees)], output, environ)
     operations = []
     for node in (SENDER, RECEIVER):
         home = trees / node
         operations += [(node, operation) for operation in read_life(output, str(home), home)]
-    status = {path: path.stat() for path in trees.glob("*/queue/**/*") if path.is_file()}
-    inodes = {str(path): (one.st_mode & 0o7777, one.st_mtime_ns) for path, one in status.items()}
-    return Life(str(trees), sorted(operations, key=lambda one: one[1].ended), inodes)
+    inodes = {str(path): _inode(path) for path in trees.glob("*/queue/**/*")}
+    kept = {int(path.name.removeprefix("mess-")): path for path in trees.glob("mess-*")}
+    for number, path in kept.items():
+        split = f"{number % SPLIT}/{number}"
+        inodes[f"{trees}/{SENDER}/queue/mess/{split}"] = _inode(path)
+        inodes[f"{trees}/{SENDER}/queue/info/{split}"] = 0o644, BIRTH * 10**9
+    return Life(str(trees), sorted(operations, key=lambda one: one[1].ended), inodes, tuple(kept))
 
 
 def states(life: Life, found: Found, effort: int, left_out: Collection[int] = ()) -> Iterator[State]:
@@ -121,6 +159,7 @@ def states(life: Life, found: Found, effort: int, left_out: Collection[int] = ()
     disks = {SENDER: Disk(), RECEIVER: Disk()}
     ledger, chooser, begun = Ledger(), random.Random(SEED), False
     seen: set[tuple[str, bytes, int]] = set()
+    messages = {number: f"{life.where}/{SENDER}/queue/mess/{number % SPLIT}/{number}" for number in life.numbers}
     for cut, (node, operation) in enumerate(life.operations):
         if operation.content == b"rest\n":
             begun = True
@@ -140,8 +179,9 @@ def states(life: Life, found: Found, effort: int, left_out: Collection[int] = ()
                 key = (struck, digest(both), len(ledger.acknowledged))
                 if key not in seen:
                     seen.add(key)
+                    free = tuple(number for number, path in messages.items() if path not in both)
                     name = "sender" if struck == SENDER else "receiver"
-                    yield State(cut, f"{name}, {kind}", both, ledger.copy(), ())
+                    yield State(cut, f"{name}, {kind}", both, ledger.copy(), free)
 
 
 class Crossing:
@@ -172,7 +212,7 @@ class Crossing:
             wrong += self._moved_again(unnoted)
             if state.kind.startswith("sender"):
                 self.load(state.tree)
-                wrong += self._delivered()
+                wrong += self._delivered(state.free)
         except Exception as error:  # noqa: BLE001 - a queue that nobody can read is wrong too
             wrong = [repr(error)]
         names = [path.removeprefix(self._life.where) for path in state.tree if "/queue/" in path]
@@ -217,8 +257,8 @@ class Crossing:
         wrong += [f"never arrived: {one}" for one in EXPECTED - there]
         return wrong + [f"twice: {one}" for one in there - EXPECTED - unnoted] + self.nodes.astray()
 
-    def _delivered(self) -> list[str]:
-        """What is wrong after a qmail-send at the sender, where nothing is held any more."""
+    def _delivered(self, free: tuple[int, ...]) -> list[str]:
+        """What is wrong after a qmail-send at the sender, where nothing is held any more and ``free`` come again."""
         ledger = Ledger()
         for token in {token for token, _ in EXPECTED}:
             left = [address.decode() for name, address in self._left() if name == token]
@@ -227,7 +267,7 @@ class Crossing:
         orders = self.nodes.here / "queue/pyqmail/orders"
         if orders.exists():
             orders.write_bytes(re.sub(rb"(?m)^hold .*\n", b"", orders.read_bytes()))
-        wrong = self.nodes.bench.restart.run(ledger, [])
+        wrong = self.nodes.bench.restart.run(ledger, [(number, f"again-{number}") for number in free])
         reached = Counter(ledger.reached)
         return wrong + [f"delivered twice: {one}" for one, count in reached.items() if count > 1]
 
@@ -284,15 +324,20 @@ def main() -> int:
     parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
     parser.add_argument("--limit", type=int, default=0, help="go on from no more states than this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--live", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=LIVES)
+    parser.add_argument("--live", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.live:
-        live(options.live)
+        live(options.live[0], Path(options.live[1]))
         return 0
-    with in_memory() as where:
-        found = explore(record_life(Path(where)), effort=options.effort, limit=options.limit, jobs=options.jobs)
-    print(*found.lines(), sep="\n  ")
-    return 1 if found.wrong else 0
+    wrong = 0
+    for name in [options.only] if options.only else LIVES:
+        with in_memory() as where:
+            life = record_life(name, Path(where))
+            found = explore(life, effort=options.effort, limit=options.limit, jobs=options.jobs)
+        print(f"{name}:", *found.lines(), sep="\n  ", flush=True)
+        wrong += len(found.wrong)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

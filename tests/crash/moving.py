@@ -111,6 +111,7 @@ class Nodes:
     def run(self, sending: Trip | None, taking: Trip | None) -> int | None:
         """Move everything; the exit code of qmail-q, negative for a signal, None where it does not end."""
         bench = self.bench
+        kept = bench.offspring()  # a qmail-send that serves the queue
         environ = {**bench.environ, b"QMAIL_HOME": os.fsencode(self.there), b"TCPREMOTEIP": b"127.0.0.1"}
         words = [b"qmail-q", b"xfer", b"there.test"]
         sender = bench.child(sending, lambda: qmail_q.main(words, bench.environ), {})
@@ -127,10 +128,10 @@ class Nodes:
                 line.close()
         os.close(watch)
         code = bench.ended(sender, 0.5)
-        while bench.offspring() and time.monotonic() < deadline:  # a qmail-queue may outlive who has started it
+        while bench.offspring() - kept and time.monotonic() < deadline:  # a qmail-queue may outlive who has started it
             os.waitpid(-1, os.WNOHANG)
             select.select([], [], [], 0.001)
-        bench.end_offspring(set())
+        bench.end_offspring(kept)
         return code
 
     def left(self) -> set[tuple[str, bytes]]:

@@ -9,39 +9,43 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.crossing import RECEIVER, SENDER, Life, explore, record_life
+from tests.crash.crossing import LIVES, RECEIVER, SENDER, Life, explore, record_life
 from tests.crash.explore import in_memory
 
-STATES = 150
+STATES = {"stopped": 80, "running": 80}
 LONG = bool(os.environ.get("PYQMAIL_TESTS_LONG"))
-NEEDED = {  # whose syncs, and of what
-    "note": (RECEIVER, "/queue/pyqmail/transfers$"),
-    "identity and orders": (SENDER, "/queue/pyqmail$"),
-    "recipients": (SENDER, "/queue/(local|remote)/"),
-    "todo": (RECEIVER, "/queue/todo$"),
-    "mess": (RECEIVER, "/queue/mess/"),
-    "facts": (RECEIVER, "/queue/pyqmail/facts/"),
-    "files taken in": (RECEIVER, "^a file$"),
-    "files of orders": (SENDER, "^a file$"),
-}
+NEEDED = [  # in which life, whose syncs, and of what
+    ("running", RECEIVER, "/queue/pyqmail/transfers$"),
+    ("running", SENDER, "^a file$"),
+    ("stopped", RECEIVER, "/queue/todo$"),
+    ("running", SENDER, "/queue/info/"),
+    ("stopped", SENDER, "/queue/pyqmail$"),
+    ("stopped", SENDER, "/queue/(local|remote)/"),
+    ("running", SENDER, "/queue/(local|remote)/"),
+    ("running", SENDER, "/queue/pyqmail$"),
+    ("stopped", RECEIVER, "/queue/mess/"),
+    ("stopped", RECEIVER, "/queue/pyqmail/facts/"),
+    ("stopped", RECEIVER, "^a file$"),
+]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user under strace")
 
 
 @pytest.fixture(scope="module")
-def life() -> Iterator[Life]:
-    """One move, recorded."""
+def lives() -> Iterator[dict[str, Life]]:
+    """Each move, recorded once."""
     with in_memory() as where:
-        yield record_life(Path(where))
+        yield {name: record_life(name, Path(where)) for name in LIVES}
 
 
-def test_no_power_cut_loses_a_message_that_moves_or_has_it_given_up_too_soon(life: Life) -> None:
-    found = explore(life, limit=0 if LONG else STATES)
+@pytest.mark.parametrize("name", LIVES)
+def test_no_power_cut_loses_a_message_that_moves_or_has_it_given_up_too_soon(lives: dict[str, Life], name: str) -> None:
+    found = explore(lives[name], limit=0 if LONG else STATES[name])
     print(*found.lines(), sep="\n")
     assert not found.wrong, found.lines()
-    assert sum(found.states.values()) == STATES or LONG
+    assert sum(found.states.values()) == STATES[name] or LONG
     assert {kind.partition(",")[0] for kind in found.states} == {"sender", "receiver"}
 
 
-@pytest.mark.parametrize("what", list(NEEDED)[: None if LONG else 3])
-def test_a_sync_left_out_of_a_transfer_is_noticed(life: Life, what: str) -> None:
-    assert explore(life, effort=0, without=NEEDED[what]).wrong
+@pytest.mark.parametrize(("name", "node", "what"), NEEDED if LONG else NEEDED[:3])
+def test_a_sync_left_out_of_a_transfer_is_noticed(lives: dict[str, Life], name: str, node: str, what: str) -> None:
+    assert explore(lives[name], effort=0, without=(node, what)).wrong
