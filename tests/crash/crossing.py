@@ -45,6 +45,7 @@ from tests.programs.sending import Sending
 SENDER, RECEIVER = "home", "there"  # what a node is called, and its tree
 LIVES = ("stopped", "running")  # the sender's qmail-send
 Recipient = tuple[str, bytes]  # token, and whom it is for
+Auditor = Callable[[Bench], Callable[[State], list[str]]]
 Act = Callable[[Queue, Request], tuple[dict[int, str], str]]
 
 
@@ -85,8 +86,8 @@ def live(name: str, where: Path) -> None:
         for path in (bench.home / "queue/mess").glob("*/*"):
             tokens[int(path.name)] = token_of(path.read_bytes())
             os.link(path, where / f"mess-{path.name}")  # its mode and time may be needed when it has gone
-        sending = _serve(bench.home) if name == "running" else None
-        _mark(bench.home, "rest")
+        sending = serve(bench.home) if name == "running" else None
+        mark(bench.home, "rest")
         Offline.act = _told(Offline.act, bench.home, tokens)  # type: ignore[arg-type,assignment,method-assign]
         Running.act = _told(Running.act, bench.home, tokens)  # type: ignore[arg-type,assignment,method-assign]
         assert nodes.run(None, None) == 0
@@ -98,7 +99,7 @@ def live(name: str, where: Path) -> None:
     as_user(where, run)
 
 
-def _serve(home: Path) -> Sending:
+def serve(home: Path) -> Sending:
     """A qmail-send with a real qmail-clean, for which nothing is due."""
     later = time.time() + 86400
     for channel in ("local", "remote"):
@@ -118,13 +119,13 @@ def _told(act: Act, home: Path, tokens: Mapping[int, str | None]) -> Act:
     def wrapped(queue: Queue, request: Request) -> tuple[dict[int, str], str]:
         answer = act(queue, request)
         for number in (request.ids or ()) if request.do == MOVED else ():
-            _mark(home, f"ack {tokens[number]}")
+            mark(home, f"ack {tokens[number]}")
         return answer
 
     return wrapped
 
 
-def _mark(home: Path, line: str) -> None:
+def mark(home: Path, line: str) -> None:
     with (home / "marks").open("a") as marks:
         marks.write(line + "\n")
 
@@ -272,24 +273,32 @@ class Crossing:
         return wrong + [f"delivered twice: {one}" for one, count in reached.items() if count > 1]
 
 
-_life: Life | None = None
+_auditor: Auditor | None = None
 _states: list[State] = []
 
 
 def _share(first: int, step: int, most_wrong: int) -> list[str]:
-    """What is wrong with each ``step``-th state from ``first`` on, in two new trees."""
+    """What is wrong with each ``step``-th state from ``first`` on, in new trees."""
 
     def run(bench: Bench) -> list[Result]:
-        assert _life is not None
-        result = Result("crossing")
-        crossing = Crossing(bench, _life)
+        assert _auditor is not None
+        result, audit = Result("audit"), _auditor(bench)
         for state in _states[first::step]:
-            result.wrong += crossing.audit(state)
+            result.wrong += audit(state)
             if most_wrong and len(result.wrong) >= most_wrong:
                 break
         return [result]
 
     return in_tree(run)[0].wrong
+
+
+def audited(states: list[State], auditor: Auditor, jobs: int, most_wrong: int = 0) -> list[str]:
+    """What ``auditor`` finds wrong with ``states``, until there is so much of it."""
+    global _auditor, _states
+    _auditor, _states = auditor, states
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        found = pool.starmap(_share, [(first, jobs, most_wrong) for first in range(jobs)])
+    return [one for wrong in found for one in wrong]
 
 
 def explore(
@@ -300,7 +309,6 @@ def explore(
     ``without`` is a node and a pattern of what that is taken for not having synced, to see that this would show: then
     one wrong state is enough.
     """
-    global _life, _states
     found = Found()
     left_out = {
         place
@@ -310,11 +318,9 @@ def explore(
     assert left_out or not without, without
     first = min(left_out, default=0)  # up to there a disk is the same with that sync and without it
     every = (state for state in states(life, found, effort, left_out) if state.cut >= first)
-    _life, _states = life, list(scattered(every) if without else sample(every, limit))
-    found.states.update(state.kind for state in _states)
-    shares = [(first, jobs, 1 if without else 0) for first in range(jobs)]
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        found.wrong = [one for wrong in pool.starmap(_share, shares) for one in wrong]
+    chosen = list(scattered(every) if without else sample(every, limit))
+    found.states.update(state.kind for state in chosen)
+    found.wrong = audited(chosen, lambda bench: Crossing(bench, life).audit, jobs, 1 if without else 0)
     return found
 
 
