@@ -2,11 +2,12 @@
 
     python -m tests.crash.crossing [--effort N] [--only LIFE] [--limit STATES] [--jobs N]
 
-strace records a move from one tree to another; the sender's queue is stopped, or its qmail-send runs. After each
-operation one node has what its disk may then hold (tests/crash/disk.py), and the other one, which goes on, what its
-programs see. Then
+strace records a move from one tree to another: the sender's queue is stopped, or its qmail-send runs, or the receiver's
+does. After each operation one node has what its disk may then hold (tests/crash/disk.py), and the other one, which goes
+on, what its programs see. Then
 
 * each recipient is still to be tried at the sender, or its message is whole at the receiver and its transfer noted;
+* what the receiver's qmail-send has preprocessed has its age, and is held where it was;
 * what qmail-q has moved, and gone on from, is not tried at the sender again;
 * qmail-q xfer moves what is left, and each recipient is at the receiver once; twice, if there was its message without a
   note of it, as a receiver has it whose power fails between the two;
@@ -25,9 +26,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pyqmail.admin.draining import Queue
+from pyqmail.formats.facts import Facts
 from pyqmail.formats.todo import RecipientParser
 from pyqmail.protocol.control import MOVED, Request
 from pyqmail.send.control_client import Running
@@ -37,13 +40,14 @@ from tests.crash.disk import Disk, Tree, digest, write
 from tests.crash.explore import SEED, UNREAD, State, in_memory, read_life, sample, scattered
 from tests.crash.faults import Bench, Result, as_user, in_tree
 from tests.crash.mail import Ledger, token_of
-from tests.crash.moving import BIRTH, EXPECTED, Nodes
+from tests.crash.moving import BIRTH, EXPECTED, MESSAGES, Nodes
 from tests.crash.scenario import ROOT, SPLIT
 from tests.crash.trace import Operation, record
 from tests.programs.sending import Sending
 
 SENDER, RECEIVER = "home", "there"  # what a node is called, and its tree
-LIVES = ("stopped", "running")  # the sender's qmail-send
+LIVES = {"stopped": (), "running": (SENDER,), "preprocessed": (RECEIVER,)}  # whose qmail-send runs
+DOMAINS = ("here.example", "far.example", "v.example")
 Recipient = tuple[str, bytes]  # token, and whom it is for
 Auditor = Callable[[Bench], Callable[[State], list[str]]]
 Act = Callable[[Queue, Request], tuple[dict[int, str], str]]
@@ -86,17 +90,24 @@ def live(name: str, where: Path) -> None:
         for path in (bench.home / "queue/mess").glob("*/*"):
             tokens[int(path.name)] = token_of(path.read_bytes())
             os.link(path, where / f"mess-{path.name}")  # its mode and time may be needed when it has gone
-        sending = serve(bench.home) if name == "running" else None
+        if RECEIVER in LIVES[name]:  # it delivers nothing
+            (nodes.there / "queue/pyqmail/orders").write_text("".join(f"domain {x}\n" for x in DOMAINS))
+        served = {node: serve(bench.home.parent / node) for node in LIVES[name]}
         mark(bench.home, "rest")
         Offline.act = _told(Offline.act, bench.home, tokens)  # type: ignore[arg-type,assignment,method-assign]
         Running.act = _told(Running.act, bench.home, tokens)  # type: ignore[arg-type,assignment,method-assign]
         assert nodes.run(None, None) == 0
-        if sending is not None:
-            sending.until(lambda: not any(files for _, _, files in os.walk(bench.home / "queue/mess")))
+        for node, sending in served.items():
+            folder = bench.home / "queue/mess" if node == SENDER else nodes.there / "queue/todo"
+            sending.until(partial(_empty, folder))
             assert sending.finish() == 0
         return []
 
     as_user(where, run)
+
+
+def _empty(folder: Path) -> bool:
+    return not any(files for _, _, files in os.walk(folder))
 
 
 def serve(home: Path) -> Sending:
@@ -164,7 +175,8 @@ def states(life: Life, found: Found, effort: int, left_out: Collection[int] = ()
     for cut, (node, operation) in enumerate(life.operations):
         if operation.content == b"rest\n":
             begun = True
-            disks[SENDER].rest()
+            for disk in disks.values():
+                disk.rest()
         elif operation.kind == "mark":
             ledger.note(operation.content.decode().split())
         elif cut not in left_out:
@@ -224,15 +236,31 @@ class Crossing:
         left = {(token, address.removeprefix(b"v-")) for token, address in self._left()}
         taken, unnoted = set[Recipient](), Counter[Recipient]()
         for token, address, facts in self.nodes.arrived():
-            assert facts.transfer is not None
-            note = self.nodes.there / "queue/pyqmail/transfers" / facts.transfer.name.decode()
-            if note.exists() and note.read_bytes() == b"+":
+            if self._noted(facts):
                 taken.add((token, address))
             else:
                 unnoted[token, address] += 1
         wrong = [f"given up and not taken: {one}" for one in EXPECTED.keys() - taken - left]
         wrong += [f"moved and still to be tried: {one}" for one in left if one[0] in ledger.acknowledged]
-        return wrong + self.nodes.astray(), unnoted
+        return wrong + self.nodes.astray() + self._unheld(), unnoted
+
+    def _noted(self, facts: Facts) -> bool:
+        """Whether the receiver knows that it has taken in the transfer in ``facts``."""
+        assert facts.transfer is not None
+        note = self.nodes.there / "queue/pyqmail/transfers" / facts.transfer.name.decode()
+        return note.exists() and note.read_bytes() == b"+"
+
+    def _unheld(self) -> list[str]:
+        """What is wrong with the holds and the age of what the receiver has preprocessed."""
+        queue, wrong = self.nodes.there / "queue", []
+        orders = queue / "pyqmail/orders"
+        held = parse_orders(orders.read_bytes()).held if orders.exists() else {}
+        for number in self.nodes.preprocessed():
+            token, facts = self.nodes.message(number)
+            birth = int((queue / f"info/{number % SPLIT}/{number}").stat().st_mtime)
+            if self._noted(facts) and (birth != BIRTH or (held.get(number) == BIRTH) != MESSAGES[token][2]):
+                wrong.append(f"message {token} has lost its age or its hold at the receiver: {birth}, {held}")
+        return wrong
 
     def _left(self) -> set[Recipient]:
         """What a qmail-send would try at the sender: less what an order says has moved."""

@@ -150,14 +150,34 @@ class Nodes:
         """Token, recipient and facts of all that is in the other queue."""
         queue = self.there / "queue"
         for path in (queue / "todo").iterdir():
-            number = int(path.name)
             todo = parse_todo(path.read_bytes())
-            data = (queue / f"mess/{number % SPLIT}/{number}").read_bytes()
-            (inner,) = parse_netstrings((queue / f"pyqmail/facts/{number % SPLIT}/{number}").read_bytes())
-            token = token_of(data)
-            assert token is not None and whole(data) and todo.sender == f"{token}@far.example".encode()
+            token, facts = self.message(int(path.name))
+            assert todo.sender == f"{token}@far.example".encode()
             for recipient in todo.recipients:
-                yield token, recipient, parse_facts(parse_netstrings(inner)[4])
+                yield token, recipient, facts
+        for number in self.preprocessed():
+            token, facts = self.message(number)
+            for channel in ("local", "remote"):
+                part = queue / f"{channel}/{number % SPLIT}/{number}"
+                for _, mark, address in RecipientParser().feed(part.read_bytes()) if part.exists() else ():
+                    if mark == b"T":
+                        yield token, address.removeprefix(b"v-"), facts
+
+    def preprocessed(self) -> Iterator[int]:
+        """The numbers of the messages in the other queue that have left todo/."""
+        queue = self.there / "queue"
+        for path in queue.glob("info/*/*"):
+            if path.read_bytes().endswith(b"@far.example\0") and not (queue / "todo" / path.name).exists():
+                yield int(path.name)
+
+    def message(self, number: int) -> tuple[str, Facts]:
+        """Token and facts of ``number`` in the other queue, which is whole."""
+        split = f"{number % SPLIT}/{number}"
+        data = (self.there / "queue/mess" / split).read_bytes()
+        (inner,) = parse_netstrings((self.there / "queue/pyqmail/facts" / split).read_bytes())
+        token = token_of(data)
+        assert token is not None and whole(data)
+        return token, parse_facts(parse_netstrings(inner)[4])
 
     def astray(self) -> list[str]:
         """What is wrong with what has arrived."""

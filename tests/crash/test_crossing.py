@@ -12,7 +12,7 @@ import pytest
 from tests.crash.crossing import LIVES, RECEIVER, SENDER, Life, explore, record_life
 from tests.crash.explore import in_memory
 
-STATES = {"stopped": 80, "running": 80}
+STATES = {"stopped": 60, "running": 60, "preprocessed": 60}
 LONG = bool(os.environ.get("PYQMAIL_TESTS_LONG"))
 NEEDED = [  # in which life, whose syncs, and of what
     ("running", RECEIVER, "/queue/pyqmail/transfers$"),
@@ -26,6 +26,9 @@ NEEDED = [  # in which life, whose syncs, and of what
     ("stopped", RECEIVER, "/queue/mess/"),
     ("stopped", RECEIVER, "/queue/pyqmail/facts/"),
     ("stopped", RECEIVER, "^a file$"),
+    ("preprocessed", RECEIVER, "/queue/pyqmail$"),
+    ("preprocessed", RECEIVER, "/queue/info/"),
+    ("preprocessed", RECEIVER, "/queue/(local|remote)/"),
 ]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user under strace")
 
