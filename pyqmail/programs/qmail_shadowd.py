@@ -89,11 +89,13 @@ def adopt_dead(home: str, names: Sequence[str]) -> int:
     except (OSError, AccountMissing, ControlUnreadable, ValueError) as error:
         return complain(str(error))
     try:
-        found, count = adopt(nodes, home, queue, names)
+        found, count, left = adopt(nodes, home, queue, names, settings.lease_s)
     except (Away, NoLease, Refused, OSError) as error:
         return complain(str(error))
     lines = [f"{name}: {number} messages adopted" for name, number in found]
     os.write(1, "\n".join([*lines, f"{count} messages put into the queue", ""]).encode())
+    if left:
+        return complain(left)
     absent = [name for name in names if name not in {known for known, _ in found}]
     return complain(f"no node without a lease is called {absent[0]}") if absent else 0
 

@@ -26,6 +26,7 @@ from pyqmail.formats.facts import (
 )
 from pyqmail.formats.todo import Todo, UnknownRecord, parse_todo
 from pyqmail.intake.client import FACTS, Injection
+from pyqmail.shadow.lease import MARGIN
 from pyqmail.shadow.nodes import Adopted, Nodes
 from pyqmail.shadow.store import Node, Refused
 
@@ -38,15 +39,36 @@ class NoLease(Exception):
     """This node has no lease, and so may own nothing."""
 
 
-def adopt(nodes: Nodes, home: str, queue: str, names: Sequence[str]) -> tuple[list[tuple[str, int]], int]:
+def adopt(
+    nodes: Nodes, home: str, queue: str, names: Sequence[str], lease_s: int
+) -> tuple[list[tuple[str, int]], int, str]:
     """Adopt what dead nodes have, all or those of ``names``, and put it into the queue of ``home``.
 
-    Each node with the number of its messages, and how many are in the queue now. Raises Away, NoLease and Refused.
+    Each node with the number of its messages, how many are in the queue now, and what is to be said of messages whose
+    owner is no node. Raises Away, NoLease and Refused.
     """
     node = nodes.own(queue)
     if node is None:
         raise NoLease("this node has no lease: is qmail-shadowd running?")
-    return nodes.adopt(node, names), take_in_all(nodes, node, home)
+    found = nodes.adopt(node, names)
+    return found, take_in_all(nodes, node, home), _without_node(nodes, names, lease_s * (1 + MARGIN))
+
+
+def _without_node(nodes: Nodes, names: Sequence[str], seconds: float) -> str:
+    """Make those of ``names`` nodes again that have messages and no row, for so long; without names: who they are.
+
+    One that lives has believed in its lease since the row went, so that none may be adopted before that could be over.
+    """
+    unknown = nodes.unknown()
+    named = [owner for owner, _ in unknown if owner in names]
+    for owner in named:
+        nodes.know_again(owner, seconds)
+    if named:
+        return f"{named[0]} had no row in shadow_node, and has a lease now: adopt it again in {seconds:.0f} seconds"
+    if names or not unknown:
+        return ""
+    count = sum(number for _, number in unknown)
+    return f"{count} messages are of owners without a row in shadow_node: qmail-shadowd --adopt {unknown[0][0]}"
 
 
 def take_in_all(nodes: Nodes, node: Node, home: str) -> int:

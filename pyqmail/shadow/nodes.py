@@ -18,6 +18,16 @@ RENEW = (
 )
 OWN = "SELECT epoch FROM shadow_node WHERE queue = %s AND until > now()"
 DEAD = "SELECT queue::text, name FROM shadow_node WHERE until <= now() AND queue <> %s ORDER BY until"
+UNKNOWN = (
+    "SELECT owner::text, count(*) FROM shadow_message"
+    " WHERE NOT EXISTS (SELECT FROM shadow_node WHERE queue = owner) GROUP BY owner ORDER BY owner"
+)
+NOBODY = ""  # the machine of a node that was made known again
+KNOW_AGAIN = (  # its epoch is later than any that it can have had
+    "INSERT INTO shadow_node (queue, name, machine, epoch, until)"
+    f" SELECT %s, %s, '{NOBODY}', extract(epoch FROM now())::bigint, now() + %s * interval '1 second'"
+    " ON CONFLICT DO NOTHING"
+)
 FENCE = "UPDATE shadow_node SET epoch = epoch + 1 WHERE queue = %s AND until <= now() RETURNING 1"
 GIVE_UP = (
     "INSERT INTO shadow_taken (queue, id) SELECT owner, id FROM shadow_message WHERE owner = %s ON CONFLICT DO NOTHING"
@@ -59,16 +69,16 @@ class Nodes(Database):
         The lease of an earlier start of this very machine is taken over at once, that of another one when it has ended.
         Then what is this queue's and not ``present`` is to be taken in (take_in): without a lease nothing that has a
         copy has come into the queue meanwhile. While the machine goes on, so may those who put messages there and have
-        not finished: then nothing is known of what it lacks.
+        not finished: then nothing is known of what it lacks, nor where this node was made known again.
         """
         epoch = 1
         with self.transaction() as connection:
             for other, place, its_epoch, alive in connection.execute(NODES, (queue, name)).fetchall():
                 if other == queue:
-                    if alive and place != machine:
+                    if alive and place not in (machine, NOBODY):
                         raise Taken("queue/pyqmail/id is that of another machine, whose lease has not ended")
                     epoch = int(str(its_epoch))
-                    if place != machine:
+                    if place not in (machine, NOBODY):
                         connection.execute(LACKED, (queue, list(present)))
                 elif alive:
                     raise Taken(f"another queue, {other}, is called {name}: one of both needs another control/me")
@@ -117,6 +127,19 @@ class Nodes(Database):
             if count or names:
                 found.append((str(queue if queue in names else name), count))
         return found
+
+    def unknown(self) -> list[tuple[str, int]]:
+        """Owners of messages that no node is, since its row was removed by hand: each, and how many messages."""
+        with self.transaction() as connection:
+            return [(str(row[0]), int(str(row[1]))) for row in connection.execute(UNKNOWN)]
+
+    def know_again(self, queue: str, seconds: float) -> None:
+        """Let ``queue`` be a node again whose lease ends after that: nobody knows when the one that it had does.
+
+        If there is such a node, it takes this over with its next word.
+        """
+        with self.transaction() as connection:
+            connection.execute(KNOW_AGAIN, (queue, queue, seconds))
 
     def take_in(self, node: Node, take: Callable[[Adopted], bool], but: Collection[str] = ()) -> bool | None:
         """Offer ``take`` one message that is in no queue yet, none of ``but``: whether it was taken; None without one.

@@ -40,7 +40,7 @@ def subjects(maildir: Path) -> list[bytes]:
 def test_what_a_dead_node_had_another_one_delivers_once_and_the_dead_one_never_again(
     database: PostgreSQL, host: Node, maildir: Path
 ) -> None:
-    gate, started = hold_deliveries(USER)
+    _, started = hold_deliveries(USER)
     with node(database, "two.example.test") as lost:
         assert lost.queue(b"Subject: both\n\n" + LARGE, PLAIN, HELD) == 0
         started.read_text()
@@ -51,6 +51,7 @@ def test_what_a_dead_node_had_another_one_delivers_once_and_the_dead_one_never_a
         assert host.adopt() == ["0 messages put into the queue"]  # its lease is not over
         lost.die()
         lost.lose_lease()
+        gate, started = hold_deliveries(USER)  # others: what the dead node ran may still wait at the first ones
         identity = uuid.UUID(database.run("SELECT id FROM shadow_message")[0]).hex
         said: list[list[str]] = []
         both = [threading.Thread(target=lambda: said.append(host.adopt())) for _ in range(2)]
@@ -126,7 +127,7 @@ def long_facts(size: int) -> bytes:
 def test_facts_of_the_greatest_length_come_with_an_adopted_message(
     database: PostgreSQL, host: Node, maildir: Path, older: bool
 ) -> None:
-    gate, started = hold_deliveries(USER)
+    _, started = hold_deliveries(USER)
     data = long_facts(ACCEPTED_MAX)
     with node(database, "facts.example.test") as lost:
         assert lost.queue(b"Subject: facts\n\n", HELD, facts=data) == 0
@@ -138,6 +139,7 @@ def test_facts_of_the_greatest_length_come_with_an_adopted_message(
     if older:
         data = long_facts(FACTS_MAX)
         database.run(f"UPDATE shadow_message SET facts = '\\x{data.hex()}' WHERE id = '{identity}'")
+    gate, started = hold_deliveries(USER)  # others: what the dead node ran may still wait at the first ones
     host.adopt("facts.example.test")
     started.read_text()
     (message,) = [path for path in (host.home / "queue/mess").rglob("*") if path.is_file()]
@@ -165,6 +167,37 @@ def test_a_message_that_lacks_a_part_stays_where_it_is(database: PostgreSQL, hos
     assert done.returncode == 111 and "rows are not whole, the first is " + torn in done.stderr
     assert torn in host.copies() and not subjects(maildir)
     database.run(f"DELETE FROM shadow_message WHERE id = '{torn}'")
+
+
+def test_messages_of_a_node_whose_row_was_removed_by_hand_are_told_of_and_adopted_after_a_lease(
+    database: PostgreSQL, host: Node, maildir: Path
+) -> None:
+    _, started = hold_deliveries(USER)
+    with node(database, "removed.example.test") as lost:
+        assert lost.queue(b"Subject: removed\n\n", HELD) == 0
+        started.read_text()
+        lost.die()
+        queue = (lost.home / "queue/pyqmail/id").read_text().strip()
+        database.run("DELETE FROM shadow_node WHERE name = 'removed.example.test'")
+        done = host.try_to_adopt()
+        assert (done.returncode, done.stdout) == (111, "0 messages put into the queue\n")
+        said = f"1 messages are of owners without a row in shadow_node: qmail-shadowd --adopt {queue}\n"
+        assert done.stderr == f"qmail-shadowd: fatal: {said}"
+        done = host.try_to_adopt(queue)
+        assert done.returncode == 111 and done.stderr.endswith(" adopt it again in 360 seconds\n")
+        done = host.try_to_adopt(queue)
+        assert done.returncode == 111 and f"no node without a lease is called {queue}" in done.stderr
+        assert host.adopt() == ["0 messages put into the queue"]
+        database.run(f"UPDATE shadow_node SET until = now() WHERE queue = '{queue}'")
+        gate, started = hold_deliveries(USER)  # others: what the dead node ran may still wait at the first ones
+        assert host.adopt(queue) == [f"{queue}: 1 messages adopted", "1 messages put into the queue"]
+        started.read_text()
+        gate.write_text("")
+        wait_for(lambda: not host.copies(), "the end of its copy")
+        assert subjects(maildir) == [b"Subject: removed"]
+        lost.start()
+        wait_for(lambda: lost.queued() == 0, "the removal of what was adopted")
+        assert subjects(maildir) == [b"Subject: removed"]
 
 
 def test_a_node_that_is_alive_or_unknown_is_said_not_to_be_adopted(host: Node) -> None:

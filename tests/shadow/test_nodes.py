@@ -111,6 +111,48 @@ def taken_in(nodes: Nodes, node: Node) -> list[str]:
     return seen
 
 
+def test_who_was_removed_by_hand_is_adopted_after_a_lease_from_being_made_known_again(
+    database: PostgreSQL, nodes: Nodes, store: Store, tmp_path: Path
+) -> None:
+    lost, heir = register(nodes), register(nodes)
+    identity = copy(store, lost, tmp_path / "message")
+    database.run(f"DELETE FROM shadow_node WHERE queue = '{lost.queue}'")
+    assert nodes.adopt(heir, []) == [] and nodes.adopt(heir, [lost.queue]) == []
+    assert nodes.unknown() == [(lost.queue, 1)]
+    for _ in range(2):
+        nodes.know_again(lost.queue, LEASE_S)
+    assert nodes.unknown() == [] and nodes.adopt(heir, [lost.queue]) == []  # it may live: its lease is not over
+    with pytest.raises(Fenced):
+        copy(store, lost, tmp_path / "late")
+    with pytest.raises(Fenced):
+        nodes.renew(lost, "here", LEASE_S)
+    end(database, lost)
+    assert nodes.adopt(heir, []) == [(lost.queue, 1)] and nodes.adopt(heir, []) == []
+    back = register(nodes, queue=lost.queue)
+    assert back.epoch > lost.epoch + 1 and nodes.taken(back) == {uuid.UUID(identity).hex}
+    store.remove(back, [identity])  # it has given it up
+    assert taken_in(nodes, heir) == [identity] and taken_in(nodes, back) == [] and nodes.taken(back) == set()
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["while it has a lease", "after that"])
+def test_who_was_made_known_again_and_lives_goes_on_with_what_it_has(
+    database: PostgreSQL, nodes: Nodes, store: Store, tmp_path: Path, over: bool
+) -> None:
+    node, other = register(nodes), register(nodes)
+    copy(store, node, tmp_path / "message")
+    database.run(f"DELETE FROM shadow_node WHERE queue = '{node.queue}'")
+    nodes.know_again(node.queue, LEASE_S)
+    if over:
+        end(database, node)
+    name = node.queue + ".alive"
+    back = register(nodes, queue=node.queue, name=name)
+    assert taken_in(nodes, back) == []  # what it has in its queue it has told at its start, and not again
+    assert nodes.adopt(other, [node.queue]) == [] and nodes.taken(back) == set()
+    nodes.renew(back, "here", LEASE_S)
+    copy(store, back, tmp_path / "another")
+    assert database.run(f"SELECT name FROM shadow_node WHERE queue = '{node.queue}'") == [name]
+
+
 def test_what_a_queue_lacks_when_its_machine_is_started_anew_is_offered_to_it_once(
     database: PostgreSQL, nodes: Nodes, store: Store, tmp_path: Path
 ) -> None:
