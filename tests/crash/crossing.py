@@ -24,7 +24,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,8 @@ from pyqmail.send.control_client import Running
 from pyqmail.send.holds import parse_orders
 from pyqmail.send.offline import Offline
 from tests.crash.disk import Disk, Tree, digest, write
-from tests.crash.explore import SEED, UNREAD, State, in_memory, read_life, sample, scattered
+from tests.crash.explore import SEED, UNREAD, State, in_memory, options_of, read_life, sample, scattered
+from tests.crash.explore import Result as Outcome
 from tests.crash.faults import Bench, Result, as_user, in_tree
 from tests.crash.mail import Ledger, token_of
 from tests.crash.moving import BIRTH, EXPECTED, MESSAGES, Nodes
@@ -352,20 +353,22 @@ def explore(
     return found
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
-    parser.add_argument("--limit", type=int, default=0, help="go on from no more states than this")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", choices=LIVES)
+def command(
+    about: str,
+    lives: Iterable[str],
+    live: Callable[[str, Path], None],
+    record_life: Callable[[str, Path], object],
+    explore: Callable[..., Found | Outcome],
+) -> int:
+    """Explore each of ``lives`` as the arguments say, or (``--live``) be what is recorded of one."""
+    parser = options_of(about, lives)
     parser.add_argument("--live", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.live:
         live(options.live[0], Path(options.live[1]))
         return 0
     wrong = 0
-    for name in [options.only] if options.only else LIVES:
+    for name in [options.only] if options.only else lives:
         with in_memory() as where:
             life = record_life(name, Path(where))
             found = explore(life, effort=options.effort, limit=options.limit, jobs=options.jobs)
@@ -375,4 +378,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, LIVES, live, record_life, explore))

@@ -271,13 +271,19 @@ def explore(
     return result
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def options_of(about: str, lives: Iterable[str]) -> argparse.ArgumentParser:
+    """What each command that explores ``lives`` can be told."""
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
     parser.add_argument("--limit", type=int, default=0, help="restart on no more states than this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", choices=LIVES)
+    parser.add_argument("--only", choices=list(lives))
+    return parser
+
+
+def main() -> int:
+    """The command."""
+    parser = options_of(__doc__, LIVES)
     parser.add_argument("--peer", action="store_true", help="what the notqmail in $NOTQMAIL_HOME loses")
     options = parser.parse_args()
     if options.peer and ("NOTQMAIL_HOME" not in os.environ or os.geteuid() != 0):

@@ -11,7 +11,6 @@ The orders are given to a running qmail-send, or on a stopped queue. After the c
 Prints counts; exits 1 when something was wrong.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -22,10 +21,10 @@ from pathlib import Path
 
 from pyqmail.programs import qmail_q
 from pyqmail.send.holds import Orders, parse_orders
-from tests.crash.crossing import audited, mark, serve
+from tests.crash.crossing import audited, command, mark, serve
 from tests.crash.disk import write
 from tests.crash.explore import Result as Found
-from tests.crash.explore import State, in_memory, read_life, sample, scattered, states
+from tests.crash.explore import State, read_life, sample, scattered, states
 from tests.crash.faults import Bench, Result, as_user
 from tests.crash.mail import Ledger, text
 from tests.crash.moving import BIRTH
@@ -195,27 +194,5 @@ def explore(life: Life, *, effort: int = 4, limit: int = 0, jobs: int = 2, witho
     return found
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--effort", type=int, default=40, help="random states at each cut")
-    parser.add_argument("--limit", type=int, default=0, help="restart on no more states than this")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", choices=LIVES)
-    parser.add_argument("--live", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.live:
-        live(options.live[0], Path(options.live[1]))
-        return 0
-    wrong = 0
-    for name in [options.only] if options.only else LIVES:
-        with in_memory() as where:
-            life = record_life(name, Path(where))
-            found = explore(life, effort=options.effort, limit=options.limit, jobs=options.jobs)
-        print(f"{name}:", *found.lines(), sep="\n  ", flush=True)
-        wrong += len(found.wrong)
-    return 1 if wrong else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, LIVES, live, record_life, explore))
