@@ -19,7 +19,10 @@ def check(target: Target) -> int:
     """Report each wrong owner, group, mode, type or content and each missing path; 1 if there is one."""
     owners = read_owners(target)
     wrong = [line for entry in target.entries() for line in faults(target, owners, entry)]
-    for entry in tree.queue_entries(queue_split(target)):
+    drafts = tree.draft_entries()
+    if not (target.root / drafts[0].path).exists():
+        drafts = []
+    for entry in tree.queue_entries(queue_split(target)) + drafts:
         wrong += faults(target, owners, entry)
     wrong += odd_queue_directories(target)
     tcpto = target.root / "queue" / "lock" / "tcpto"

@@ -16,6 +16,8 @@ from pyqmail.spool.split import count_split
 
 DOCUMENTS = ("README.md", "INSTALL.md", "CHANGELOG.md", "LICENSE", "pyqmail/ARCHITECTURE.md", "pyqmail/PERFORMANCE.md")
 EXAMPLES = "control-examples"
+FAR_APART = ("queue/mess.new", "queue/pyqmail/drafts")  # whose subdirectories are to be so
+EXT4 = "/proc/fs/ext4"  # what is mounted, by device
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # ioctl_iflags(2)
 
 
@@ -85,20 +87,41 @@ def install_queue(target: Target, owners: Owners | None) -> None:
     split = queue_split(target)
     if split != read_knobs(str(target.root)).split:
         write_new(target.root / "control" / "conf-split", f"{split}\n")
-    if final.is_dir():
-        for entry in tree.private_entries(split):
-            put(target, owners, entry)
-        return
-    for entry in tree.queue_entries(split):
+    there = final.is_dir()
+    for entry in tree.private_entries(split) if there else tree.queue_entries(split):
         if entry.path.startswith("queue/mess"):
             entry = Entry(entry.path.replace("mess", "mess.new", 1), entry.kind, entry.owner, entry.mode)
-        put(target, owners, entry)
-        if entry.path == "queue/mess.new":
-            spread(target.root, entry.path)
-        if entry.path == "queue/lock/tcpto":
-            placing.fill_table(target.root, entry.path)
+        put_into_queue(target, owners, entry)
+    if keeps_no_journal(target.root / "queue"):
+        for entry in tree.draft_entries():
+            put_into_queue(target, owners, entry)
+    if there:
+        return
     with placing.opened_parent(target.root, "queue/mess") as (parent, name):
         os.rename("mess.new", name, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def put_into_queue(target: Target, owners: Owners | None, entry: Entry) -> None:
+    """The same for what lies in the queue, with what some of it needs beside owner and mode."""
+    put(target, owners, entry)
+    if entry.path in FAR_APART:
+        spread(target.root, entry.path)
+    if entry.path == "queue/lock/tcpto":
+        placing.fill_table(target.root, entry.path)
+
+
+def keeps_no_journal(folder: Path) -> bool:
+    """Whether ``folder`` lies on ext4 without a journal, which passes by what was freed lately when it makes a file.
+
+    There drafts have places of their own (spool/draft); where there is a journal, each place more is more to write.
+    """
+    device = os.stat(folder).st_dev
+    try:
+        name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
+        options = Path(EXT4, name, "options").read_text()
+    except OSError:
+        return False
+    return not any(option.startswith("data=") for option in options.split())
 
 
 def spread(root: Path, place: str) -> None:
@@ -107,7 +130,8 @@ def spread(root: Path, place: str) -> None:
         fd = os.open(name, placing.DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         flags = struct.unpack("i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8))[:4])[0]
-        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("q", flags | FS_TOPDIR_FL))
+        if not flags & FS_TOPDIR_FL:
+            fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("q", flags | FS_TOPDIR_FL))
     except OSError:
         pass
     finally:

@@ -10,6 +10,7 @@ from enum import Enum
 
 from pyqmail.admin.catalogue import PROGRAMS
 from pyqmail.launch import launcher_text
+from pyqmail.spool.layout import DRAFTS
 
 TCPTO_BYTES = 1024  # 64 records of 16 bytes
 
@@ -52,6 +53,12 @@ def private_entries(split: int) -> list[Entry]:
     entries.append(Entry("queue/pyqmail/remotelimits", Kind.FILE, "qmailr", 0o600))
     entries.append(directory("queue/pyqmail/transfers", "qmailq", 0o700))
     return entries + [directory(f"queue/pyqmail/facts/{number}", "qmailq", 0o750) for number in range(split)]
+
+
+def draft_entries() -> list[Entry]:
+    """Places that files without a name are made in (spool/draft), where that is quicker than in mess/."""
+    entries = [directory("queue/pyqmail/drafts", "qmailq", 0o700)]
+    return entries + [directory(f"queue/pyqmail/drafts/{number}", "qmailq", 0o700) for number in range(DRAFTS)]
 
 
 def queue_entries(split: int) -> list[Entry]:

@@ -73,12 +73,13 @@ class Drafts:
         self.layout = layout
         self.classic = not os.path.isdir("/proc/self/fd")
         self._turn = os.getpid()  # so that the workers begin apart
+        self._apart = True  # there are directories for drafts alone
 
     def create(self, head: bytes, name: str) -> Draft:
         """A draft whose envelope begins with ``head``; ``name`` is for pid/. Raises QueueFailure."""
         if not self.classic:
             try:
-                message = files.open_unnamed(self._folder())
+                message = self._open_unnamed()
                 return Draft(message, os.fstat(message).st_ino, classic=False, head=head)
             except OSError as error:
                 if error.errno not in files.UNNAMED_UNSUPPORTED:
@@ -111,14 +112,19 @@ class Drafts:
             raise QueueFailure(code) from None
         return Draft(message, number, classic=True, head=head)
 
-    def _folder(self) -> str:
-        """Where the next unnamed file is made: in a subdirectory of mess/, another one whenever a draft is closed.
+    def _open_unnamed(self) -> int:
+        """A file without a name, in a place that changes whenever a draft is closed. Raises OSError.
 
         A file lies near the directory that it was made in, and ext4 without a journal looks there past every inode that
         was freed in the last minutes: with all files in one place that was most of what a message cost. What is open at
         the same time, so that it may be synced together, is made in one place: its inodes share a block, written once.
         """
-        return f"{self.layout.queue}/mess/{self._turn % self.layout.split}"
+        if self._apart:
+            try:
+                return files.open_unnamed(self.layout.drafts(self._turn))
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                self._apart = False  # a queue that another qmail has made: mess/ has 23 places
+        return files.open_unnamed(f"{self.layout.queue}/mess/{self._turn % self.layout.split}")
 
     def open_envelope(self, draft: Draft) -> None:
         """Make the envelope's file; the message has ended. Raises QueueFailure."""
@@ -131,7 +137,7 @@ class Drafts:
             if draft.classic:
                 draft.envelope = files.create_exclusive(self.layout.intd(draft.number))
             else:
-                draft.envelope = files.open_unnamed(self._folder())
+                draft.envelope = self._open_unnamed()
         except OSError:
             self.close(draft)
             raise QueueFailure(QueueExit.NO_ENVELOPE_FILE) from None

@@ -4,6 +4,7 @@ import os
 
 from pyqmail.control import read_knobs
 
+DRAFTS = 256  # places that files without a name are made in
 MARK = 0o1000  # in the mode of mess/N: it has facts (spool/facts). The bit means nothing for a file, elsewhere neither
 
 
@@ -86,6 +87,10 @@ class Layout:
     def private(self) -> str:
         """What only pyqmail keeps: holds, orders, notes of attempts (qmail-q(8)). Other qmails ignore it."""
         return self.queue + "/pyqmail"
+
+    def drafts(self, turn: int) -> str:
+        """A directory in which nothing ever has a name: draft ``turn`` is made there, and linked elsewhere."""
+        return f"{self.queue}/pyqmail/drafts/{turn % DRAFTS}"
 
     @property
     def transfers(self) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.admin import tree
+from pyqmail.admin import installing, tree
 from pyqmail.admin.bundle import MODULES
 from pyqmail.admin.catalogue import PYTHON
+from pyqmail.admin.target import Target
+from pyqmail.spool.layout import DRAFTS
 from tests.public_directory import public_directory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,10 +327,58 @@ def test_a_message_in_the_installed_queue_has_the_owners_and_names_of_state_four
 
 
 @needs_root
-def test_a_new_mess_is_spread_where_the_filesystem_knows_how(installed: Path) -> None:
+def test_a_new_queue_is_spread_where_the_filesystem_knows_how(installed: Path) -> None:
     place = subprocess.run(["stat", "-f", "-c", "%T", str(installed)], capture_output=True, text=True, check=True)
+    folders = [installed / "queue/mess"]
+    if (installed / "queue/pyqmail/drafts").exists():
+        folders.append(installed / "queue/pyqmail/drafts")
     if place.stdout.strip() != "ext2/ext3":
-        assert stat.S_ISDIR(os.stat(installed / "queue/mess").st_mode)  # and that is all there is to it
+        assert [stat.S_ISDIR(os.stat(folder).st_mode) for folder in folders] == [True]  # and that is all there is to it
         return
-    shown = subprocess.run(["lsattr", "-d", installed / "queue/mess"], capture_output=True, text=True, check=True)
-    assert "T" in shown.stdout.split()[0]
+    shown = subprocess.run(["lsattr", "-d", *folders], capture_output=True, text=True, check=True)
+    assert ["T" in line.split()[0] for line in shown.stdout.splitlines()] == [True] * len(folders)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("there", ["no queue", "a queue of before"])
+def test_drafts_have_places_of_their_own_where_there_is_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool, there: str
+) -> None:
+    home, place = tmp_path / "qmail", "queue/pyqmail/drafts"
+    (home / "control").mkdir(parents=True)
+    target = Target(str(home), home, PYTHON, single_user=False, may_chown=False)
+    if there == "a queue of before":
+        monkeypatch.setattr(installing, "keeps_no_journal", lambda _: False)
+        installing.install_queue(target, None)
+        assert not (home / place).exists()
+    monkeypatch.setattr(installing, "keeps_no_journal", lambda _: kept)
+    installing.install_queue(target, None)
+    assert (home / place).exists() is kept
+    assert not kept or sorted(os.listdir(home / place)) == sorted(map(str, range(DRAFTS)))
+    assert len(os.listdir(home / "queue/mess")) == 23
+
+
+def test_an_installed_queue_has_them_where_its_filesystem_says_so_and_the_check_looks_at_them(installed: Path) -> None:
+    drafts = installed / "queue/pyqmail/drafts"
+    assert drafts.exists() is installing.keeps_no_journal(installed / "queue")
+    if drafts.exists():
+        drafts.chmod(0o755)
+        try:
+            assert f"{drafts} has wrong permissions" in setup(installed, "--check").stdout
+        finally:
+            drafts.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("options", "without"),
+    [("rw\nbarrier\ndelalloc\n", True), ("rw\nbarrier\ndata=ordered\n", False), (None, False)],
+)
+def test_a_journal_is_known_by_the_options_of_the_mounted_filesystem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str | None, *, without: bool
+) -> None:
+    if options is not None:
+        (tmp_path / "disk1").mkdir()
+        (tmp_path / "disk1/options").write_text(options)
+    monkeypatch.setattr(installing, "EXT4", str(tmp_path))
+    monkeypatch.setattr(os, "readlink", lambda _: "../../devices/block/disk/disk1")
+    assert installing.keeps_no_journal(tmp_path) is without

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pyqmail.spool.draft import Draft
 from pyqmail.spool.enqueue import Spool
+from pyqmail.spool.layout import DRAFTS
 from tests.waiting import wait_for
 
 REPO = Path(__file__).resolve().parents[2]
@@ -32,6 +33,7 @@ class Tree:
         names = ["pid", "intd", "todo", "lock", "bounce", "pyqmail"]
         for part in ("mess", "info", "local", "remote", "pyqmail/facts"):
             names += [part] + [f"{part}/{n}" for n in range(23)]
+        names += ["pyqmail/drafts"] + [f"pyqmail/drafts/{n}" for n in range(DRAFTS)]
         for folder in (self.queue, *(self.queue / name for name in names), self.home / "control", self.home / "run"):
             folder.mkdir(mode=0o755)
         os.mkfifo(self.queue / "lock/trigger", 0o622)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -187,6 +188,27 @@ def test_what_is_synced_together_is_made_in_one_place_and_what_follows_in_anothe
     assert spool.failed(complete(spool), 53).exit_code == 53
     complete(spool)
     assert len(set(folders)) == 3, "another after the commit, and after what came to nothing"
+
+
+@pytest.mark.parametrize("why", ["a queue of another qmail", "removed while it is served", "a file is in the way"])
+def test_without_places_for_drafts_they_are_made_in_mess(tree: Tree, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    folders, real = [], files.open_unnamed
+
+    def noted(directory: str) -> int:
+        fd = real(directory)
+        folders.append(os.path.relpath(directory, tree.queue).split("/")[0])
+        return fd
+
+    monkeypatch.setattr(files, "open_unnamed", noted)
+    spool = Spool(Layout(str(tree.home), 23), ACCOUNTS)
+    if why == "removed while it is served":
+        assert run(spool) == 0
+    shutil.rmtree(tree.queue / "pyqmail/drafts")
+    if why == "a file is in the way":
+        (tree.queue / "pyqmail/drafts").touch()
+    folders.clear()
+    assert run(spool) == 0 and run(spool) == 0
+    assert folders == ["mess"] * 4 and not spool.drafts.classic
 
 
 def test_one_failure_in_a_batch_leaves_the_others_whole(tree: Tree, spool: Spool) -> None:
