@@ -79,7 +79,7 @@ class TodoPass:
         for _ in range(self._batches.room):
             if not self._scan.under_way:
                 break
-            number = self._scan.look(self._in_flight)
+            number = self._scan.take()
             if number is not None:
                 self._prepare(number, routing)
         if self._long:
@@ -105,6 +105,7 @@ class TodoPass:
         except MemoryError:
             self._troubled.add(number)
             self._in_flight.discard(number)
+            self._scan.give_back(number)
             self._scan.want()
             raise
 
@@ -198,6 +199,7 @@ class TodoPass:
         else:
             self._troubled.add(number)
             self._in_flight.discard(number)
+            self._scan.give_back(number)
 
     def _leave(self, number: int) -> None:
         self._in_flight.discard(number)

@@ -1,7 +1,7 @@
 """Finds what is in todo/: at the start, when the trigger is pulled, and now and then in any case (INTERNALS 3)."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 from pyqmail.log.events import Alert
 from pyqmail.send.means import Means
@@ -10,7 +10,7 @@ from pyqmail.system.loop import Loop
 
 SCAN_S = 1500  # a scan even if nobody pulls the trigger
 SLEEP_S = 10
-KNOWN_MAX = 64  # names of messages that are on their way, passed by in one look
+ASIDE_MAX = 64  # numbers that nothing can be done about, passed by in one look
 PULLS_MAX = 65536  # bytes that wait in a FIFO (pipe(7))
 
 
@@ -57,12 +57,16 @@ class Trigger:
 
 
 class TodoScan:
-    """Walks todo/, message by message. ``first``: no walk has ended yet."""
+    """Walks todo/, message by message. ``first``: no walk has ended yet.
+
+    Under load most of what a walk comes across is on its way already: those names are passed by as text.
+    """
 
     def __init__(self, means: Means) -> None:
         self.first = True
         self._means = means
         self._names: Iterator[int] | None = None
+        self._taken: set[str] = set()  # names whose messages are on their way
         self._wanted = True
         self._at = 0.0
         self._left: set[int] = set()  # numbers that left todo/ while it is being scanned
@@ -82,9 +86,14 @@ class TodoScan:
         """Walk once more."""
         self._wanted = True
 
+    def give_back(self, number: int) -> None:
+        """Nobody works on ``number`` any more: the next walk may find it again."""
+        self._taken.discard(str(number))
+
     def left(self, number: int) -> None:
         """``number`` is not in todo/ any more, whatever the walk under way says."""
         self._left.add(number)
+        self.give_back(number)
 
     def begin(self, now: float) -> None:
         """Begin a walk if one is wanted or it is time, and none is under way."""
@@ -95,15 +104,16 @@ class TodoScan:
         self._wanted = False
         self._left.clear()
         self._at = now + SCAN_S
-        self._names = sweep.new(self._means.layout)
+        self._names = sweep.new(self._means.layout, self._taken)
 
-    def look(self, in_flight: Collection[int]) -> int | None:
-        """The next message that nobody works on; None when none is near, or the walk has ended."""
+    def take(self) -> int | None:
+        """The next message that nobody works on: the caller does now. None when none is near, or the walk has ended."""
         assert self._names is not None
         try:
-            for _ in range(KNOWN_MAX):
+            for _ in range(ASIDE_MAX):
                 number = next(self._names)
-                if not (number in in_flight or number in self._left or number in self._aside or self._orphan(number)):
+                if not (number in self._left or number in self._aside or self._orphan(number)):
+                    self._taken.add(str(number))
                     return number
         except StopIteration:
             self._names = None

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from pyqmail.spool.layout import Layout
 from pyqmail.system import files
@@ -13,12 +13,12 @@ _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,18})").fullmatch  # 19 digits: no inode
 ASIDE = ".aside"  # no number, so every qmail skips the file
 
 
-def numbers_in(directory: str) -> Iterator[int]:
-    """The message numbers among the names in ``directory``; other names are skipped. Raises OSError."""
+def numbers_in(directory: str, known: Container[str] = ()) -> Iterator[int]:
+    """The message numbers among the names in ``directory`` but the ``known``; others are skipped. Raises OSError."""
     with os.scandir(directory) as entries:
         for entry in entries:
             name = entry.name
-            if _NUMBER(name):
+            if name not in known and _NUMBER(name):
                 yield int(name)
 
 
@@ -70,14 +70,17 @@ class Waiting:
         return False
 
 
-def new(layout: Layout) -> Iterator[int]:
-    """The number of every todo file, hashed todo/ included, less a missing part of that. Raises OSError."""
+def new(layout: Layout, known: Container[str] = ()) -> Iterator[int]:
+    """The number of every todo file but the ``known``, hashed todo/ included, less a missing part of that.
+
+    Raises OSError.
+    """
     if not layout.todo_split:
-        yield from numbers_in(layout.queue + "/todo")
+        yield from numbers_in(layout.queue + "/todo", known)
         return
     for remainder in range(layout.split):
         try:
-            yield from numbers_in(f"{layout.queue}/todo/{remainder}")
+            yield from numbers_in(f"{layout.queue}/todo/{remainder}", known)
         except FileNotFoundError:
             continue
 

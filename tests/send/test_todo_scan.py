@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.send.todo_scan import KNOWN_MAX, SCAN_S, TodoScan
+from pyqmail.send.todo_scan import ASIDE_MAX, SCAN_S, TodoScan
 from pyqmail.system.loop import Loop
 from tests.send.parts import NOW, means_for
 
@@ -21,12 +21,12 @@ class Walk:
         self.scan = TodoScan(means_for(home, self.loop, lambda event: None, lambda: NOW))
         self.found()
 
-    def found(self, *known: int, now: float = NOW) -> list[int]:
+    def found(self, now: float = NOW) -> list[int]:
         """What a whole walk finds."""
         numbers = []
         self.scan.begin(now)
         while self.scan.under_way:
-            number = self.scan.look(known)
+            number = self.scan.take()
             if number is not None:
                 numbers.append(number)
         return sorted(numbers)
@@ -70,12 +70,36 @@ def test_a_trigger_that_was_replaced_is_heard_after_the_next_walk_that_nobody_as
     assert walk.wants()
 
 
-def test_messages_on_their_way_are_passed_by_many_at_a_time(walk: Walk) -> None:
-    for number in range(10, 10 + 2 * KNOWN_MAX):
+def test_what_was_taken_is_passed_by_until_it_is_given_back(walk: Walk) -> None:
+    numbers = list(range(10, 10 + 2 * ASIDE_MAX))
+    for number in numbers:
         (walk.todo / str(number)).touch()
-    known = range(10, 10 + 2 * KNOWN_MAX - 1)
     walk.scan.want()
-    assert walk.found(*known) == [9 + 2 * KNOWN_MAX]
+    assert walk.found() == numbers
+    walk.scan.want()
+    assert walk.found() == []
+    walk.scan.give_back(12)
+    walk.scan.want()
+    assert walk.found() == [12]
+
+
+def test_what_left_todo_is_passed_by_in_this_walk_alone(walk: Walk) -> None:
+    (walk.todo / "10").touch()
+    walk.scan.want()
+    assert walk.found() == [10]
     walk.scan.want()
     walk.scan.begin(NOW)
-    assert walk.scan.look(range(10, 10 + 2 * KNOWN_MAX)) is None and walk.scan.under_way
+    walk.scan.left(10)  # the name may still come from the directory as it was read
+    assert walk.scan.take() is None and not walk.scan.under_way
+    walk.scan.want()
+    assert walk.found() == [10]  # another message under the number
+
+
+def test_a_turn_passes_by_so_many_and_no_more(walk: Walk) -> None:
+    for number in range(10, 11 + ASIDE_MAX):
+        (walk.todo / str(number)).touch()
+    walk.scan.want()
+    walk.scan.begin(NOW)
+    for number in range(10, 11 + ASIDE_MAX):
+        walk.scan.left(number)
+    assert walk.scan.take() is None and walk.scan.under_way
