@@ -7,13 +7,23 @@ from pyqmail.system import files
 
 
 def read_queue_id(path: str) -> str:
-    """The identity of a queue, from its file; made, durably, where there is none. Raises OSError and ValueError."""
+    """The identity of a queue, from its file; made, durably, where there is none. Raises OSError and ValueError.
+
+    It is the same for all who ask, also for those that find none at the same time.
+    """
     try:
-        return str(uuid.UUID(files.read_file(path, 64).decode("ascii").strip()))
+        return _read(path)
     except FileNotFoundError:
-        fresh = str(uuid.uuid4())
-        files.replace_file(f"{path}.{os.getpid()}", path, fresh.encode() + b"\n")
-        return fresh
+        pass
+    try:
+        files.place_file(f"{path}.{os.getpid()}", path, str(uuid.uuid4()).encode() + b"\n")
+    except FileExistsError:
+        files.sync_directory(os.path.dirname(path))
+    return _read(path)
+
+
+def _read(path: str) -> str:
+    return str(uuid.UUID(files.read_file(path, 64).decode("ascii").strip()))
 
 
 def boot_id() -> str:

@@ -166,16 +166,31 @@ def replace_file(temporary: Path, path: Path, data: bytes, *, mode: int = 0o644)
     ``temporary`` names the new file until it is whole; both lie on one filesystem.
     Nobody's link is followed: whatever bears the name ``temporary`` is removed.
     """
-    unlink_if_present(temporary)
-    fd = create_exclusive(temporary, 0o600)
+    _write_whole(temporary, data, mode)
+    rename(temporary, path)
+    sync_directory(os.path.dirname(path) or ("." if isinstance(path, str) else b"."))
+
+
+def place_file(temporary: Path, path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """The same where there is no ``path`` yet: FileExistsError, and nothing changed, if there is one by now."""
+    _write_whole(temporary, data, mode)
+    try:
+        link(temporary, path)
+    finally:
+        unlink(temporary)
+    sync_directory(os.path.dirname(path) or ("." if isinstance(path, str) else b"."))
+
+
+def _write_whole(path: Path, data: bytes, mode: int) -> None:
+    """A new file ``path`` with ``data``, on disk; what bore that name is removed."""
+    unlink_if_present(path)
+    fd = create_exclusive(path, 0o600)
     try:
         write_all(fd, data)
         os.fchmod(fd, mode)
         sync(fd)
     finally:
         os.close(fd)
-    rename(temporary, path)
-    sync_directory(os.path.dirname(path) or ("." if isinstance(path, str) else b"."))
 
 
 def overwrite_bytes(path: Path, offsets: "Iterable[int]", byte: bytes) -> None:

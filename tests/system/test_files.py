@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyqmail.system.files import replace_file
+from pyqmail.system.files import place_file, replace_file
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -38,3 +38,12 @@ def test_a_directory_in_the_way_is_an_error_and_changes_nothing(tmp_path: Path) 
     with pytest.raises(OSError):
         replace_file(str(tmp_path / "new"), str(tmp_path / "file"), b"data")
     assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_file_is_placed_once_and_what_is_there_stays(tmp_path: Path) -> None:
+    place_file(str(tmp_path / "new"), str(tmp_path / "file"), b"data", mode=0o640)
+    assert (tmp_path / "file").read_bytes() == b"data" and os.listdir(tmp_path) == ["file"]
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    with pytest.raises(FileExistsError):
+        place_file(str(tmp_path / "new"), str(tmp_path / "file"), b"other")
+    assert (tmp_path / "file").read_bytes() == b"data" and os.listdir(tmp_path) == ["file"]
