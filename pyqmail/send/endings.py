@@ -105,4 +105,15 @@ class Endings:
                 self._messages.all_failed(number)
         if failed:
             self._means.loop.call_later(TROUBLE_S, lambda: self.carry_out(failed))
-        self._book.save(lambda trouble: done())
+        self._save(done)
+
+    def _save(self, done: Callable[[], None]) -> None:
+        """Have the orders that are carried out forgotten on disk too: the number may come back, if not its birth."""
+
+        def saved(trouble: str) -> None:
+            if trouble:
+                self._means.log(Warn(f"{trouble}; will try again later".encode()))
+                self._means.loop.call_later(TROUBLE_S, lambda: self._save(lambda: None))
+            done()
+
+        self._book.save(saved)
