@@ -12,7 +12,7 @@ from tests.integration.mailhost import MailHost
 from tests.waiting import wait_for
 
 # Whose what is in queue/pyqmail is, where it is not qmail-send's.
-OTHERS = {"facts": "qmailq", "transfers": "qmailq", "remotelimits": "qmailr"}
+OTHERS = {"drafts": "qmailq", "facts": "qmailq", "transfers": "qmailq", "remotelimits": "qmailr"}
 
 
 def queue(host: MailHost, *words: str, user: str | None = None) -> subprocess.CompletedProcess[str]:

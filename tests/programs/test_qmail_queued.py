@@ -309,7 +309,7 @@ def begun(pid: int) -> int:
             targets = [os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()]
         except FileNotFoundError:
             continue  # it has closed one meanwhile, or has ended: the next look is the one
-        count += sum("/queue/mess/" in target and "#" in target for target in targets)
+        count += sum("/queue/pyqmail/drafts/" in target and "#" in target for target in targets)
     return count
 
 
