@@ -78,6 +78,11 @@ class Channel:
             return patience
         return when
 
+    def all_due(self, now: int) -> None:
+        """Try all that waits for its next attempt now."""
+        self.schedule.all_due(now)
+        self._fresh.all_due(now)
+
     def step(self, now: float) -> None:
         """Start deliveries while slots are free, a bounded number at a time."""
         for first in self.agenda.impatient(now):

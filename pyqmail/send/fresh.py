@@ -11,12 +11,12 @@ from pyqmail.spool.preprocess import New
 
 
 class FreshMessages:
-    """Those of one channel. ``awaited``: how many have a report that waits for their files."""
+    """Those of one channel. ``awaited``: those with a report that waits for their files, by number."""
 
     def __init__(
         self, name: str, means: Means, messages: Messages, orders: Orders, agenda: Agenda, settling: Settling
     ) -> None:
-        self.awaited = 0
+        self.awaited: dict[int, Job] = {}
         self._name = name
         self._means = means
         self._messages = messages
@@ -57,12 +57,17 @@ class FreshMessages:
             self._messages.fresh_delivered(job.number)
             return
         new, job.fresh = job.fresh, None
-        self.awaited += 1
+        self.awaited[job.number] = job
 
         def written(done: bool) -> None:
-            self.awaited -= 1
+            del self.awaited[job.number]
             if done:
                 self._settling.jobs[job.number] = job
                 self._settling.act_on((delivery,), letter, text)
 
         self._messages.fresh_to_be_written(new, written)
+
+    def all_due(self, now: int) -> None:
+        """What has been deferred, and gets its files just now, is due when it has them."""
+        for job in self.awaited.values():
+            job.retry = min(job.retry, now)

@@ -147,7 +147,7 @@ class Messages:
         """Try all that waits for a delivery now (SIGALRM)."""
         self.loading.make_due()
         for channel in self.channels.values():
-            channel.schedule.all_due(self._now())
+            channel.all_due(self._now())
 
     def in_todo(self, number: int) -> bool:
         """Whether ``number`` still has its todo file."""

@@ -145,6 +145,17 @@ def test_a_fresh_message_that_is_deferred_gets_its_files_first(tmp_path: Path) -
     assert one.due() == {7: NOW + 100} and one.channel.idle
 
 
+def test_one_that_was_deferred_when_alarm_came_is_due_as_soon_as_it_has_its_files(tmp_path: Path) -> None:
+    one = OneChannel(tmp_path)
+    one.channel.offer(fresh(7), ANN)
+    one.turn()
+    one.report(0, b"Z", b"later")
+    one.channel.all_due(NOW)
+    assert one.due() == {}
+    one.notes.written[0](True)
+    assert one.due() == {7: NOW}
+
+
 def test_a_fresh_message_of_a_full_user_waits_a_moment_and_then_gets_its_files(tmp_path: Path) -> None:
     one = OneChannel(tmp_path, share={"local": 1, "remote": 0})
     for number in (7, 8):
