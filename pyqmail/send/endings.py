@@ -48,6 +48,7 @@ class Endings:
         self._book = book
         self._messages = messages
         self._running: set[int] = set()  # in the thread
+        self._unsaved = False  # the orders on disk are to be written once more
 
     def carry_out(self, numbers: Collection[int], done: Callable[[], None] = lambda: None) -> None:
         """Do it to those of ``numbers`` that nothing else works on; ``done`` when that is over, or at once for none."""
@@ -111,9 +112,14 @@ class Endings:
         """Have the orders that are carried out forgotten on disk too: the number may come back, if not its birth."""
 
         def saved(trouble: str) -> None:
-            if trouble:
+            if trouble and not self._unsaved:
+                self._unsaved = True
                 self._means.log(Warn(f"{trouble}; will try again later".encode()))
-                self._means.loop.call_later(TROUBLE_S, lambda: self._save(lambda: None))
+                self._means.loop.call_later(TROUBLE_S, self._save_again)
             done()
 
         self._book.save(saved)
+
+    def _save_again(self) -> None:
+        self._unsaved = False
+        self._save(lambda: None)
