@@ -52,18 +52,17 @@ class TodoPass:
         self._batches = Batches(means, cleaner, self)
         self._long: deque[int] = deque()  # to be prepared in slices, the first of them now
         self._slices: Iterator[Prepared | None] | None = None
-        self._in_flight: set[int] = set()
         self._troubled: set[int] = set()  # may have left files in info/, local/ and remote/
         self._to_write: dict[int, tuple[New, Written]] = {}
         self._stopping = False
 
     def holds(self, number: int) -> bool:
         """Whether ``number`` is on its way through this pass."""
-        return number in self._in_flight
+        return self._scan.holds(number)
 
     def __len__(self) -> int:
         """How many messages are on their way."""
-        return len(self._in_flight)
+        return len(self._scan)
 
     def next_time(self) -> float:
         """When there is something to do for ``step``."""
@@ -88,7 +87,6 @@ class TodoPass:
 
     def _prepare(self, number: int, routing: Routing) -> None:
         means = self._means
-        self._in_flight.add(number)
         try:
             new = examine(means.layout, number, routing, means.log)
             birth = self._learn(number, new.todo.facts)
@@ -104,7 +102,6 @@ class TodoPass:
             self.failed(number, trouble.warning)
         except MemoryError:
             self._troubled.add(number)
-            self._in_flight.discard(number)
             self._scan.give_back(number)
             self._scan.want()
             raise
@@ -198,10 +195,8 @@ class TodoPass:
             self._write_later(number)
         else:
             self._troubled.add(number)
-            self._in_flight.discard(number)
             self._scan.give_back(number)
 
     def _leave(self, number: int) -> None:
-        self._in_flight.discard(number)
         self._troubled.discard(number)
         self._scan.left(number)

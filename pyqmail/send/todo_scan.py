@@ -73,6 +73,14 @@ class TodoScan:
         self._aside: set[int] = set()
         self._trigger = Trigger(means.loop, means.layout.trigger, self.want)
 
+    def __len__(self) -> int:
+        """How many messages are taken."""
+        return len(self._taken)
+
+    def holds(self, number: int) -> bool:
+        """Whether ``number`` is taken, and was not given back."""
+        return str(number) in self._taken
+
     @property
     def under_way(self) -> bool:
         """Whether a walk has names left."""
