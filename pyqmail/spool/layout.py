@@ -4,7 +4,7 @@ import os
 
 from pyqmail.control import read_knobs
 
-DRAFTS = 256  # places that files without a name are made in
+DRAFTS = 512  # places that files without a name are made in
 MARK = 0o1000  # in the mode of mess/N: it has facts (spool/facts). The bit means nothing for a file, elsewhere neither
 
 
