@@ -7,17 +7,8 @@ code: a traceback's own exit status 1 would be read as a permanent failure by bo
 import os
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.abc import Loader
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
-else:
-    Loader = object  # importlib.abc costs as much as what is saved here
-
 COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")  # what PEP 538 writes into LC_CTYPE
-BUNDLE = "commands.bundle"  # beside this file, in an installed copy
+BUNDLES = "bundles"  # beside this file, in an installed copy
 BUNDLED = frozenset(  # programs that start once per message, and have nothing else to do than to come to an end
     f"pyqmail.programs.{name}"
     for name in (
@@ -35,55 +26,35 @@ BUNDLED = frozenset(  # programs that start once per message, and have nothing e
 )
 
 
-class Bundle(Loader):
-    """Modules of the package out of one file, in place of a search for each: a finder and loader of importlib's.
+def load_bundle(module: str) -> None:
+    """Load ``module`` with all that it imports in an ordinary run, in their order, out of one file beside this one.
 
-    ``data`` begins with an index by marshal, which says of each name whether it is a package, and how many bytes before
-    the end its code is; qmail-setup writes it so.
+    It begins with the magic number of the interpreter whose code it has; the rest is by marshal a list of names, codes,
+    and whether each is a package (qmail-setup writes it). Without one, as in a checkout, imports find files, and so
+    they do where /usr/bin/python3 has become another version since.
     """
-
-    def __init__(self, data: bytes, package: str) -> None:
-        import marshal
-
-        self._modules: dict[str, tuple[bool, int]] = marshal.loads(data)
-        self._data = memoryview(data)  # of the rest nothing is copied that is not used
-        self._top = os.path.dirname(package)
-
-    def find_spec(
-        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
-    ) -> "ModuleSpec | None":
-        """How to load ``name``; None for what is not in the bundle."""
-        from _frozen_importlib import ModuleSpec
-
-        if name not in self._modules:
-            return None
-        spec = ModuleSpec(name, self, is_package=self._modules[name][0])
-        if spec.submodule_search_locations is not None:  # the others are files, as ever
-            spec.submodule_search_locations.append(f"{self._top}/{name.replace('.', '/')}")
-        return spec
-
-    def create_module(self, spec: "ModuleSpec") -> None:
-        """Nothing of ours: an ordinary module."""
-
-    def exec_module(self, module: "ModuleType") -> None:
-        """Run the code of ``module``."""
-        import marshal
-
-        exec(marshal.loads(self._data[-self._modules[module.__name__][1] :]), module.__dict__)
-
-
-def use_bundle() -> None:
-    """Let imports look into the bundle first. Without one, in a checkout, they find files."""
-    package = os.path.dirname(os.path.abspath(__file__))
     try:
-        fd = os.open(f"{package}/{BUNDLE}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{os.path.dirname(__file__)}/{BUNDLES}/{module}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return
     try:
         data = os.read(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
-    sys.meta_path.insert(0, Bundle(data, package))
+    import marshal
+    from _frozen_importlib_external import MAGIC_NUMBER
+
+    if data[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
+        return
+    for name, code, is_package in marshal.loads(memoryview(data)[len(MAGIC_NUMBER) :]):
+        made = type(sys)(name)
+        made.__file__ = code.co_filename
+        if is_package:
+            made.__path__ = [os.path.dirname(code.co_filename)]
+        sys.modules[name] = made
+        exec(code, made.__dict__)
+        parent, _, child = name.rpartition(".")
+        setattr(sys.modules[parent], child, made)
 
 
 def defer_inspect() -> None:
@@ -152,7 +123,7 @@ def run(module: str, crash_exit: int = 111) -> None:
     try:
         defer_inspect()
         if module in BUNDLED:
-            use_bundle()
+            load_bundle(module)
         program = __import__(module, fromlist=["main"])
         code = int(program.main([os.fsencode(arg) for arg in sys.argv], caller_environment()))
     except BaseException as error:  # nothing may escape: exit status 1 would bounce mail

@@ -1,68 +1,67 @@
-"""The modules of the programs that start once per message, in one file of the installed library (pyqmail/launch.py).
+"""What programs that start once per message import, a file for each in the installed library (pyqmail/launch.py).
 
-The search for its modules was a tenth of all that such a program cost.
+The search for its modules was a tenth of all that such a program cost, and to load one by one what was found another.
 """
 
 import subprocess
 from pathlib import Path
 
-from pyqmail.launch import BUNDLE, BUNDLED
+from pyqmail.launch import BUNDLED, BUNDLES
 
-# What they import in an ordinary run; what they import besides is found as files. The tests of cold starts hold it so.
-MODULES = (
-    *sorted(BUNDLED),
-    "pyqmail.address",
-    "pyqmail.build",
-    "pyqmail.control",
-    "pyqmail.envelope",
-    "pyqmail.exits",
-    "pyqmail.formats",
-    "pyqmail.formats.aliases",
-    "pyqmail.formats.cdb",
-    "pyqmail.formats.date822",
-    "pyqmail.formats.forwarding",
-    "pyqmail.formats.header",
-    "pyqmail.formats.plain_text",
-    "pyqmail.formats.rfc822",
-    "pyqmail.intake",
-    "pyqmail.intake.client",
-    "pyqmail.intake.compose",
-    "pyqmail.intake.feeding",
-    "pyqmail.intake.inject",
-    "pyqmail.intake.pipes",
-    "pyqmail.intake.resend",
-    "pyqmail.local",
-    "pyqmail.local.alias_database",
-    "pyqmail.local.forward_file",
-    "pyqmail.options",
-    "pyqmail.programs",
-    "pyqmail.protocol",
-    "pyqmail.protocol.queued",
-    "pyqmail.system",
-    "pyqmail.system.command",
-    "pyqmail.system.errors",
-    "pyqmail.system.files",
-)
-# From what is compiled already: an index, and each module's code, which is so many bytes before the end. The last lines
-# read back what a full disk may have cut.
+# What a program imports once it runs, in an ordinary run, with all that this imports; what else it may need is found as
+# files. The tests of cold starts hold it so.
+CLIENT = ("pyqmail.control", "pyqmail.intake.client", "pyqmail.envelope")
+LATER = {
+    "pyqmail.programs.bouncesaying": (),
+    "pyqmail.programs.condredirect": CLIENT,
+    "pyqmail.programs.dot_forward": CLIENT,
+    "pyqmail.programs.except_": (),
+    "pyqmail.programs.fastforward": CLIENT,
+    "pyqmail.programs.forward": CLIENT,
+    "pyqmail.programs.maildirmake": (),
+    "pyqmail.programs.preline": ("pyqmail.system.files",),
+    "pyqmail.programs.qmail_inject": ("pyqmail.envelope",),
+    "pyqmail.programs.sendmail": ("pyqmail.intake.inject", "pyqmail.envelope"),
+}
+# Each program is imported by a child, which notes in which order the modules were ready. Their code is what was
+# compiled already. What was written is read back: a full disk may have cut it.
 WRITE = """
-import marshal, pathlib, sys
-from importlib.util import cache_from_source
-library, place, index, codes = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), {}, b""
-for name in sys.argv[3:]:
-    path = library.joinpath(*name.split("."))
-    package = path.is_dir()
-    source = path / "__init__.py" if package else path.with_suffix(".py")
-    codes = pathlib.Path(cache_from_source(source)).read_bytes()[16:] + codes
-    index[name] = package, len(codes)
-place.write_bytes(marshal.dumps(index) + codes)
-written = place.read_bytes()
-for _, before_end in marshal.loads(written).values():
-    marshal.loads(written[-before_end:])
+import marshal, os, sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import MAGIC_NUMBER, cache_from_source
+library, folder, words = sys.argv[1], sys.argv[2], sys.argv[3:]
+sys.path.insert(0, library)
+from pyqmail import launch
+launch.defer_inspect()
+ready = []
+execute = SourceFileLoader.exec_module
+def exec_module(loader, module):
+    execute(loader, module)
+    if module.__name__.startswith("pyqmail."):
+        with open(cache_from_source(module.__file__), "rb") as compiled:
+            code = marshal.loads(compiled.read()[16:])
+        ready.append((module.__name__, code, hasattr(module, "__path__")))
+SourceFileLoader.exec_module = exec_module
+os.mkdir(folder)
+for word in words:
+    program, *later = word.split(",")
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            sys.exit(1)
+        continue
+    for name in (program, *later):
+        __import__(name)
+    with open(f"{folder}/{program}", "wb") as file:
+        file.write(MAGIC_NUMBER + marshal.dumps(ready))
+    with open(f"{folder}/{program}", "rb") as file:
+        marshal.loads(file.read()[len(MAGIC_NUMBER):])
+    os._exit(0)
 """
 
 
-def write_bundle(library: Path, python: str) -> bool:
-    """Write the bundle of ``library``, which is compiled for ``python``; False when it cannot be written."""
-    words = [python, "-ISBc", WRITE, str(library), str(library / "pyqmail" / BUNDLE), *MODULES]
+def write_bundles(library: Path, python: str) -> bool:
+    """Write the bundles of ``library``, which is compiled for ``python``; False when they cannot be written."""
+    programs = [",".join((program, *LATER[program])) for program in sorted(BUNDLED)]
+    words = [python, "-ISBc", WRITE, str(library), str(library / "pyqmail" / BUNDLES), *programs]
     return subprocess.run(words, check=False, capture_output=True).returncode == 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pyqmail import build
 from pyqmail.admin import modules
-from pyqmail.admin.bundle import write_bundle
+from pyqmail.admin.bundle import write_bundles
 from pyqmail.dependencies import LOCK
 
 # Every compiled module is read back: on a full disk some Pythons leave half a one, and it would be believed for ever.
@@ -110,7 +110,7 @@ def compile_ahead(staged: Path, python: str, final: str) -> None:
     command = [python, "-IS", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"]
     subprocess.run([*command, "-s", str(staged), "-p", final, str(staged)], check=False, stdout=subprocess.DEVNULL)
     done = subprocess.run([python, "-ISBc", READ_BACK, str(staged)], check=False, capture_output=True)
-    if done.returncode != 0 or not write_bundle(staged, python):
+    if done.returncode != 0 or not write_bundles(staged, python):
         raise PackageError(f"the modules cannot be compiled in {staged.parent.parent}: is the disk full?")
 
 

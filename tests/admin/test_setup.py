@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pyqmail.admin import installing, tree
-from pyqmail.admin.bundle import MODULES
 from pyqmail.admin.catalogue import PYTHON
+from pyqmail.admin.package import build_text
 from pyqmail.admin.target import Target
+from pyqmail.launch import BUNDLED, BUNDLES
 from pyqmail.spool.layout import DRAFTS
 from tests.public_directory import public_directory
 
@@ -140,20 +141,46 @@ def test_documents_and_manual_pages_are_there_for_everybody(installed: Path) -> 
     assert {"qmail.7", "qmail-control.5", "qmail-send.8", "forward.1"} <= {path.name for path in found}
 
 
+def run_bundled(library: Path) -> list[str]:
+    """Load the bundle of each program in a process of its own; the names of what it imports from files all the same."""
+    program = (
+        "import os, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from pyqmail.launch import load_bundle\n"
+        "for name in sys.argv[2:]:\n"
+        "    load_bundle(name)\n"
+        "    assert callable(__import__(name, fromlist=['main']).main)\n"
+        "    print(*[name for name, module in sys.modules.items() if module.__spec__ and name[:8] == 'pyqmail.'])\n"
+        "    import pyqmail.build, pyqmail.intake.dsn_options\n"  # a file of a package in the bundle, too
+        "    assert pyqmail.build.HOME == os.path.dirname(os.path.dirname(sys.argv[1]))\n"
+    )
+    found = []
+    for name in sorted(BUNDLED):
+        done = subprocess.run([PYTHON, "-ISB", "-c", program, library, name], capture_output=True, text=True)
+        assert done.stderr == ""
+        found.append(done.stdout)
+    return found
+
+
 @needs_root
 def test_what_starts_once_per_message_reads_one_file_of_modules(installed: Path) -> None:
     (library,) = (installed / "lib").glob("pyqmail-*")
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pyqmail.launch import Bundle, use_bundle\n"
-        "use_bundle()\n"
-        "modules = [__import__(name, fromlist=['main']) for name in sys.argv[2:]]\n"
-        "assert all(type(module.__loader__) is Bundle for module in modules)\n"
-        "import pyqmail.intake.dsn_options, pyqmail.build\n"  # a file of a package in the bundle
-        "print(pyqmail.build.HOME)\n"
-    )
-    done = subprocess.run([PYTHON, "-IS", "-c", program, library, *MODULES], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f"{installed}\n", "")
+    for others in run_bundled(library):
+        assert others.split() == ["pyqmail.launch"]
+
+
+@needs_root
+def test_what_was_compiled_for_another_python_is_left_alone(installed: Path, tmp_path: Path) -> None:
+    (library,) = (installed / "lib").glob("pyqmail-*")
+    copy = tmp_path / "lib" / library.name
+    shutil.copytree(library, copy)
+    (copy / "pyqmail/build.py").write_text(build_text(str(tmp_path), "other"))
+    for cache in copy.rglob("__pycache__"):  # an interpreter looks for its own names there, and has none yet
+        shutil.rmtree(cache)
+    for path in (copy / "pyqmail" / BUNDLES).iterdir():
+        path.write_bytes(b"\xff\xff\r\n" + path.read_bytes()[4:])
+    for name, others in zip(sorted(BUNDLED), run_bundled(copy), strict=True):
+        assert name in others.split()
 
 
 @needs_root
