@@ -8,17 +8,14 @@ from pathlib import Path
 
 from pyqmail.launch import BUNDLED, BUNDLES
 
-# What a program imports once it runs, in an ordinary run, with all that this imports; what else it may need is found as
-# files. The tests of cold starts hold it so.
+# What a program imports once it runs, in an ordinary run, with all that this imports; one that is not named imports
+# nothing more. What else it may need is found as files. The tests of cold starts hold it so.
 CLIENT = ("pyqmail.control", "pyqmail.intake.client", "pyqmail.envelope")
 LATER = {
-    "pyqmail.programs.bouncesaying": (),
     "pyqmail.programs.condredirect": CLIENT,
     "pyqmail.programs.dot_forward": CLIENT,
-    "pyqmail.programs.except_": (),
     "pyqmail.programs.fastforward": CLIENT,
     "pyqmail.programs.forward": CLIENT,
-    "pyqmail.programs.maildirmake": (),
     "pyqmail.programs.preline": ("pyqmail.system.files",),
     "pyqmail.programs.qmail_inject": ("pyqmail.envelope",),
     "pyqmail.programs.sendmail": ("pyqmail.intake.inject", "pyqmail.envelope"),
@@ -62,6 +59,6 @@ for word in words:
 
 def write_bundles(library: Path, python: str) -> bool:
     """Write the bundles of ``library``, which is compiled for ``python``; False when they cannot be written."""
-    programs = [",".join((program, *LATER[program])) for program in sorted(BUNDLED)]
+    programs = [",".join((program, *LATER.get(program, ()))) for program in sorted(BUNDLED)]
     words = [python, "-ISBc", WRITE, str(library), str(library / "pyqmail" / BUNDLES), *programs]
     return subprocess.run(words, check=False, capture_output=True).returncode == 0

@@ -147,12 +147,11 @@ def run_bundled(library: Path) -> list[str]:
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from pyqmail.launch import load_bundle\n"
-        "for name in sys.argv[2:]:\n"
-        "    load_bundle(name)\n"
-        "    assert callable(__import__(name, fromlist=['main']).main)\n"
-        "    print(*[name for name, module in sys.modules.items() if module.__spec__ and name[:8] == 'pyqmail.'])\n"
-        "    import pyqmail.build, pyqmail.intake.dsn_options\n"  # a file of a package in the bundle, too
-        "    assert pyqmail.build.HOME == os.path.dirname(os.path.dirname(sys.argv[1]))\n"
+        "load_bundle(sys.argv[2])\n"
+        "assert callable(__import__(sys.argv[2], fromlist=['main']).main)\n"
+        "print(*[name for name, module in sys.modules.items() if module.__spec__ and name[:8] == 'pyqmail.'])\n"
+        "import pyqmail.build, pyqmail.intake.dsn_options\n"  # a file of a package in the bundle, too
+        "assert pyqmail.build.HOME == os.path.dirname(os.path.dirname(sys.argv[1]))\n"
     )
     found = []
     for name in sorted(BUNDLED):
